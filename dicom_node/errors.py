@@ -1,0 +1,38 @@
+"""What can go wrong in the node, and whose fault it is.
+
+NodeError
+├── InputError              the image's fault: the job is rejected, its reason kept and shown
+├── ConfigError             the administrator's: every fault of the file at once, with its line
+├── EncodingError           ours: a result object that would not be conformant
+└── DeliveryError           the peer's; see its two kinds
+    ├── TransientError      try again later: unreachable, busy, out of resources
+    └── PermanentError      do not try again: refused for what it is
+"""
+
+
+class NodeError(Exception):
+    """Base of every error raised by this package."""
+
+
+class InputError(NodeError):
+    """This image cannot be analysed; the message says why, without patient data."""
+
+
+class ConfigError(NodeError):
+    """The configuration cannot be used; the message lists every fault."""
+
+
+class EncodingError(NodeError):
+    """A result object failed its self-check."""
+
+
+class DeliveryError(NodeError):
+    """A destination did not take a result."""
+
+
+class TransientError(DeliveryError):
+    """The destination may take the same result later."""
+
+
+class PermanentError(DeliveryError):
+    """The destination will not take this result, however often it is sent."""

@@ -1,0 +1,1 @@
+"""Reception: keep the instance, record it, answer its sender."""

@@ -1,0 +1,1 @@
+"""Where the network runs: this process, or elsewhere behind the same Protocol."""

@@ -1,0 +1,28 @@
+"""What can go wrong in the pipeline, and whose fault it is.
+
+PipelineError
+├── FilmError           the image's fault: reject it, do not try again
+├── DatasetError        the training data's fault: names the rows
+├── ModelError          the installation's fault: a weights folder that cannot be used
+└── OutOfMemoryError    the moment's fault: try again, with less at once
+"""
+
+
+class PipelineError(Exception):
+    """Base of every error raised by this package."""
+
+
+class FilmError(PipelineError):
+    """This image cannot be analysed, whoever tries and however often."""
+
+
+class DatasetError(PipelineError):
+    """The manifest or its archives cannot be used; the message names the rows."""
+
+
+class ModelError(PipelineError):
+    """The model folder is missing, damaged or of a form this program does not know."""
+
+
+class OutOfMemoryError(PipelineError):
+    """The device had no memory left for this batch; the same work may pass later."""

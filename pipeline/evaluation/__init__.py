@@ -1,0 +1,1 @@
+"""How good the attribution is: localisation, fidelity, validity."""

@@ -1,0 +1,98 @@
+"""What passes between the rooms: films, targets and attributions. No patient data, ever."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.float32]
+"""[rows, cols] float32; for films 0 is black (air) and 1 is white (bone)."""
+
+
+class Mode(StrEnum):
+    """How the normal counterpart is made."""
+
+    PAPER = "paper"
+    CALIBRATED = "calibrated"
+
+
+class Status(StrEnum):
+    """How far the result may be relied upon."""
+
+    VALID = "VALID"
+    LOW_CONFIDENCE = "LOW_CONFIDENCE"
+    WITHHELD = "WITHHELD"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Radiograph:
+    """A film ready to be analysed: upright, polarity and window applied.
+
+    `pixels` is [rows, cols] float32 in 0 black .. 1 white; `spacing_mm` is the distance between
+    rows and between columns where it is known, on the plane that `spacing_plane` names
+    ("detector", "calibrated" or "").
+    """
+
+    pixels: Image
+    spacing_mm: tuple[float, float] | None = None
+    spacing_plane: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the film is edited towards, in the words of the text encoder; the default is normal."""
+
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """One connected part of the map above the threshold.
+
+    `outline` is a closed polygon of (row, col) in the radiograph's pixels, 0.0 at the outer edge
+    of the first pixel; first and last point are equal. `area_px` counts pixels; `peak` and `mean`
+    are in the map's unit.
+    """
+
+    outline: tuple[tuple[float, float], ...]
+    area_px: int
+    peak: float
+    mean: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """Which network and settings made a result, enough to make it again."""
+
+    name: str
+    version: str
+    digest: str
+    mode: Mode
+    seed: int
+    method_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """What was found in one radiograph; all images have that radiograph's rows and columns.
+
+    `counterfactual` is the film's normal counterpart, 0 black .. 1 white. `difference` is film
+    minus counterfactual, signed (positive: brighter than normal). `attribution_map` is >= 0,
+    larger is more abnormal, continuous, never rescaled per film; `threshold` is the level, in the
+    map's unit, above which regions are reported and pictures are coloured, and `scale_max` the top
+    of the fixed colour scale. `score` is the film's one number in 0 .. 1. `uncertainty` is the mean
+    seed SD of the map inside the regions (over the film where there is none), same unit as the map.
+    """
+
+    counterfactual: Image
+    difference: Image
+    attribution_map: Image
+    threshold: float
+    scale_max: float
+    regions: tuple[Region, ...]
+    score: float
+    uncertainty: float
+    status: Status
+    reasons: tuple[str, ...]
+    model: ModelIdentity

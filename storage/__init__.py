@@ -1,0 +1,1 @@
+"""Keeps bytes, rows and states; knows neither pixels nor DICOM tags."""

@@ -1,0 +1,43 @@
+"""What can go wrong in storage, and whose fault it is.
+
+StorageError
+├── StoreUnavailableError   the moment's: the database is locked, full or unreachable; try again
+├── OutOfSpaceError         the moment's: the disk is full; try again when space has returned
+├── ObjectMissingError      the installation's: a kept object is gone or damaged
+├── StoreMismatchError      the installation's: the schema is not this version's
+├── LeaseLostError          nobody's: another worker holds this job now; drop the work
+├── UnknownKeyError         the caller's: no such job, delivery or received instance
+└── TransitionError         the caller's: the state table has no such step
+"""
+
+
+class StorageError(Exception):
+    """Base of every error raised by this package."""
+
+
+class StoreUnavailableError(StorageError):
+    """The database cannot answer now; the same call may succeed later."""
+
+
+class OutOfSpaceError(StorageError):
+    """No space is left where objects are kept."""
+
+
+class ObjectMissingError(StorageError):
+    """An object that was kept is not there, or its bytes are not what was kept."""
+
+
+class StoreMismatchError(StorageError):
+    """The database's schema is not the one this program works with."""
+
+
+class LeaseLostError(StorageError):
+    """The lease ran out and the job was given to another; this worker's result is void."""
+
+
+class UnknownKeyError(StorageError):
+    """No row of that key."""
+
+
+class TransitionError(StorageError):
+    """A state change that the tables of storage.states do not hold."""

@@ -1,0 +1,121 @@
+"""What is stored: received instances, jobs, results and deliveries. All times are UTC."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from storage.states import DeliveryState, JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRef:
+    """A kept object: its name in the object store, SHA-256 of its bytes, and size."""
+
+    name: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewReceived:
+    """An instance that was kept and is to be recorded."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    address: str
+    received_at: datetime
+    object: ObjectRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received(NewReceived):
+    """A recorded instance. `decision` is empty until the router has decided."""
+
+    number: int
+    decision: str
+    job_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the router decided about one received instance, in words an operator understands.
+
+    `job_key` is empty where there is no job.
+    """
+
+    text: str
+    job_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """An analysis to be made. `key` is the digest of everything that decides its outcome."""
+
+    key: str
+    sop_instance_uid: str
+    identity_digest: str
+    object: ObjectRef
+    calling_ae_title: str
+    rule: str
+    target: str
+    model_digest: str
+    mode: str
+    seed: int
+    results: tuple[str, ...]
+    destinations: tuple[str, ...]
+    supersedes: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Who works on a job, until when, and the fencing token that guards its writes."""
+
+    owner: str
+    token: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(NewJob):
+    """A stored analysis. `error` says why it was rejected or failed; empty otherwise."""
+
+    state: JobState
+    attempts: int
+    error: str
+    updated_at: datetime
+    lease: Lease | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One result object of a job, made once and kept."""
+
+    job_key: str
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    object: ObjectRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One result on its way to one destination; (sop_instance_uid, destination) names it."""
+
+    job_key: str
+    sop_instance_uid: str
+    destination: str
+    state: DeliveryState
+    attempts: int
+    next_attempt_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """A delivery that was claimed, with the result that is to be sent."""
+
+    delivery: Delivery
+    result: Result
