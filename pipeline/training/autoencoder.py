@@ -57,7 +57,7 @@ def train(films: Films, recipe: Recipe, folder: Path, progress: Progress) -> Aut
         loss = reconstruction_loss(model, next(crops).to(recipe.device))
         session.learn(loss)
         if step % _RECORD_EVERY == 0:
-            session.record({"loss": float(loss)})
+            session.record({"loss": float(loss.detach())})
     session.ema_into(model)
     return model.eval()
 

@@ -98,7 +98,7 @@ class Session:
         Raises:
             DivergedError: the loss is not finite.
         """
-        if not math.isfinite(float(loss)):
+        if not math.isfinite(float(loss.detach())):
             raise DivergedError(f"loss is not finite at step {self.step}; kept {self.folder}")
         for group in self._optimiser.param_groups:
             group["lr"] = self._learning_rate()

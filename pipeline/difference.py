@@ -1,0 +1,17 @@
+"""The discrepancy between a film and its normal counterpart, as a map."""
+
+import numpy as np
+from scipy import ndimage
+
+from pipeline.types import Image
+
+
+def magnitude(difference: Image, blur_px: float) -> Image:
+    """|d| smoothed by a Gaussian of `blur_px`: >= 0, in the film's units of 0 black .. 1 white."""
+    smooth = ndimage.gaussian_filter(np.abs(difference), blur_px)
+    return np.asarray(smooth, np.float32)
+
+
+def mean_and_sd(draws: Image) -> tuple[Image, Image]:
+    """Mean and seed SD over the first axis of [draws, rows, cols]; the SD of one draw is 0."""
+    return draws.mean(0, dtype=np.float32), draws.std(0, dtype=np.float32)

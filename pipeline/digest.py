@@ -1,0 +1,65 @@
+"""Digests of a model folder; needs no network library, so that every process may ask."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pipeline.errors import ModelError
+
+EMBEDDED = Path(__file__).parent / "embedded"
+SETTINGS = "vald.json"
+_DIGESTS = "digests.json"
+_COUNTED = {".json", ".safetensors", ".txt", ".model"}
+
+
+def folder_of(path: str) -> Path:
+    """The model folder that a configuration means: "embedded" or a path.
+
+    Raises:
+        ModelError: there is no such folder, or it is no diffusers folder.
+    """
+    folder = EMBEDDED if path == "embedded" else Path(path)
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"{folder} is no diffusers folder: it has no model_index.json")
+    return folder
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over names and contents of all weights, configurations and vocabularies.
+
+    Raises:
+        ModelError: the folder holds pickled weights only, or digests.json says otherwise.
+    """
+    digests = file_digests(folder)
+    expected = folder / _DIGESTS
+    if expected.is_file():
+        _compare(folder, json.loads(expected.read_text(encoding="utf-8")), digests)
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that decides what the model computes, by relative name."""
+    files = (p for p in folder.rglob("*") if p.suffix in _COUNTED and p.name != _DIGESTS)
+    return {p.relative_to(folder).as_posix(): _sha256(p) for p in files if p.is_file()}
+
+
+def write_digests(folder: Path) -> str:
+    """digests.json is written for the folder as it is; returns the model digest."""
+    text = json.dumps(file_digests(folder), indent=1, sort_keys=True)
+    (folder / _DIGESTS).write_text(text + "\n", encoding="utf-8")
+    return model_digest(folder)
+
+
+def _compare(folder: Path, expected: dict[str, str], found: dict[str, str]) -> None:
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        raise ModelError(
+            f"{folder}: not the files that {_DIGESTS} lists: {', '.join(wrong)}; "
+            "install the model again, or write new digests if you changed it on purpose"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,54 @@
+"""The paired edit: from noise to the target's latent beside the source's (2211.09800)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pipeline import schedule
+from pipeline.models import Denoiser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """`latent` is the edited latent before the gate [n, c, h, w]; `gate` [n, 1, h, w] in 0 .. 1."""
+
+    latent: torch.Tensor
+    gate: torch.Tensor
+
+
+def paired_edit(
+    denoiser: Denoiser, source: torch.Tensor, text: torch.Tensor, noise: torch.Tensor, steps: int
+) -> Edit:
+    """Deterministic DDIM (2010.02502, eq. 12 with eta 0) from pure noise in `steps` steps.
+
+    The gate is the mean over the steps, each of which sees the source and another z_t.
+    """
+    z_t, gates = noise, []
+    times = schedule.trailing_steps(steps)
+    for t, following in zip(times, [*times[1:], -1], strict=True):
+        claim = denoiser.claim(z_t, source, t, text)
+        gates.append(torch.ones_like(source[:, :1]) if claim.gate is None else claim.gate)
+        if following < 0:
+            return Edit(latent=claim.z_0, gate=torch.stack(gates).mean(0))
+        alpha, sigma = denoiser.signal(following)
+        z_t = alpha * claim.z_0 + sigma * claim.eps
+    raise ValueError("an edit needs at least one step")
+
+
+def gated(source: torch.Tensor, edit: Edit) -> torch.Tensor:
+    """z_cf = z_source + m (z_edit - z_source): where the gate is shut the patient's own stays."""
+    return source + edit.gate * (edit.latent - source)
+
+
+def noises(shape: Sequence[int], seed: int, draws: int) -> torch.Tensor:
+    """[draws, *shape] standard normal; each draw has its own generator, on the CPU.
+
+    The same seed gives the same noise on every device and for any number of draws.
+    """
+    return torch.stack([_normal(shape, seed * 1_000_003 + draw) for draw in range(draws)])
+
+
+def _normal(shape: Sequence[int], seed: int) -> torch.Tensor:
+    generator = torch.Generator("cpu").manual_seed(seed % 2**63)
+    return torch.randn(tuple(shape), generator=generator)

@@ -1,0 +1,50 @@
+"""The engine in this process: its own GPU or CPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline import weights
+from pipeline.engine.base import Request
+from pipeline.errors import OutOfMemoryError
+from pipeline.explainer import Explainer
+from pipeline.types import Attribution
+
+
+class LocalEngine:
+    """Loads a model folder onto a device of this process and explains one film at a time."""
+
+    def __init__(self, folder: Path, device: str = "auto", threads: int = 0) -> None:
+        """Load the model; `threads` 0 leaves torch's own choice.
+
+        Raises:
+            ModelError: the folder or the device cannot be used.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        # Same input, same map, bit for bit: no algorithm chosen by timing, none that races.
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        self._model = weights.load(folder, weights.choose_device(device))
+        self._explainer = Explainer(self._model)
+
+    @property
+    def model_digest(self) -> str:
+        """The digest of the model in use."""
+        return self._model.digest
+
+    def explain(self, requests: Sequence[Request]) -> list[Attribution]:
+        """One attribution a request, in order; see `Engine.explain`."""
+        try:
+            return [
+                self._explainer.explain(r.film, r.mode, r.seed, r.target) for r in requests
+            ]
+        except torch.OutOfMemoryError as fault:
+            raise OutOfMemoryError(f"{self._model.device} has no memory left: {fault}") from fault
+
+    def close(self) -> None:
+        """The model is let go, and its device memory with it."""
+        del self._explainer, self._model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,66 @@
+"""The noise schedule: z_t = alpha_t z_0 + sigma_t eps, with alpha_t^2 + sigma_t^2 = 1."""
+
+from dataclasses import dataclass
+
+import torch
+
+TRAIN_STEPS = 1000
+_BETA_START, _BETA_END = 0.00085, 0.012  # scaled linear, as in Stable Diffusion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """alpha_t and sigma_t of every training step t, each [TRAIN_STEPS] float32."""
+
+    alpha: torch.Tensor
+    sigma: torch.Tensor
+
+    def at(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(alpha_t, sigma_t), each [n, 1, 1, 1], for t int64 [n]."""
+        shape = (-1, 1, 1, 1)
+        return (
+            self.alpha.to(t.device)[t].view(shape),
+            self.sigma.to(t.device)[t].view(shape),
+        )
+
+
+def from_alphas_cumprod(alphas_cumprod: torch.Tensor) -> Schedule:
+    """A schedule from a checkpoint's cumulative products (alpha_t^2)."""
+    squared = alphas_cumprod.double()
+    return Schedule(alpha=squared.sqrt().float(), sigma=(1 - squared).clamp(min=0).sqrt().float())
+
+
+def zero_terminal() -> Schedule:
+    """The scaled-linear schedule, rescaled so that the last step is pure noise (2305.08891, alg. 1)."""
+    roots = torch.linspace(_BETA_START**0.5, _BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64)
+    alpha = (1 - roots**2).cumprod(0).sqrt()
+    first, last = alpha[0].clone(), alpha[-1].clone()
+    alpha = (alpha - last) * first / (first - last)
+    return from_alphas_cumprod(alpha**2)
+
+
+def trailing_steps(count: int, start: int = TRAIN_STEPS) -> list[int]:
+    """`count` training steps from start - 1 down to near 0, evenly spaced (2305.08891, 3.3).
+
+    The grid is built for the very start asked for, so that an img2img strength is not rounded to a
+    step of a full-length list.
+    """
+    return [round(start - i * start / count) - 1 for i in range(count)]
+
+
+def velocity(z: torch.Tensor, eps: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """v = alpha eps - sigma z_0 (2202.00512, appendix D)."""
+    return alpha * eps - sigma * z
+
+
+def from_velocity(
+    z_t: torch.Tensor, v: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(z_0, eps) that `v` claims for z_t."""
+    return alpha * z_t - sigma * v, sigma * z_t + alpha * v
+
+
+def min_snr_weight(alpha: torch.Tensor, sigma: torch.Tensor, cap: float = 5.0) -> torch.Tensor:
+    """min(SNR, cap) / (SNR + 1), the min-SNR weight for v-prediction (2303.09556, 3.4)."""
+    snr = (alpha / sigma.clamp(min=1e-8)) ** 2
+    return snr.clamp(max=cap) / (snr + 1)

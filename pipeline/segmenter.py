@@ -1,0 +1,46 @@
+"""The lung mask: a small U-Net that says which pixels of the model grid are lung."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+SIDE = 112
+"""Films are halved before they are segmented: an outline of the lungs needs no more."""
+
+_WIDTHS = (16, 32, 64, 96)
+_GROUPS = 8
+
+
+class LungSegmenter(nn.Module):
+    """[n, 1, h, w] in -1 black .. 1 white -> logits of "lung", same size (U-Net, 1505.04597)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ins = (1, *_WIDTHS[:-1])
+        self.down = nn.ModuleList([_block(i, o) for i, o in zip(ins, _WIDTHS, strict=True)])
+        pairs = list(zip(_WIDTHS[::-1], _WIDTHS[-2::-1], strict=False))
+        self.up = nn.ModuleList([_block(low + high, high) for low, high in pairs])
+        self.head = nn.Conv2d(_WIDTHS[0], 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = x.shape[-2:]
+        h = functional.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
+        skips: list[torch.Tensor] = []
+        for index, block in enumerate(self.down):
+            h = block(h if index == 0 else functional.max_pool2d(h, 2))
+            skips.append(h)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            h = block(torch.cat([functional.interpolate(h, scale_factor=2.0), skip], dim=1))
+        logits: torch.Tensor = self.head(h)
+        return functional.interpolate(logits, size, mode="bilinear")
+
+
+def _block(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, padding=1),
+        nn.GroupNorm(_GROUPS, channels_out),
+        nn.SiLU(),
+        nn.Conv2d(channels_out, channels_out, 3, padding=1),
+        nn.GroupNorm(_GROUPS, channels_out),
+        nn.SiLU(),
+    )

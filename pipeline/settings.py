@@ -1,0 +1,71 @@
+"""What a model folder says of itself beside its weights: `vald.json`."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from pipeline.digest import SETTINGS
+from pipeline.errors import ModelError
+from pipeline.types import Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a map of one mode is read: both in the map's unit (see Attribution)."""
+
+    threshold: float
+    scale_max: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Model name and version, its grid and latent statistics, and how its maps are made.
+
+    `steps` and `draws` are the edit's; `strength`, `guidance` and `paper_steps` those of `paper`
+    mode; `blur_px` is in grid pixels.
+    """
+
+    name: str = "unnamed"
+    version: str = "0"
+    grid: int = 512
+    tokens: int = 77
+    latents_mean: tuple[float, ...] = ()
+    latents_std: tuple[float, ...] = ()
+    steps: int = 8
+    draws: int = 2
+    blur_px: float = 4.0
+    strength: float = 0.5
+    guidance: float = 3.0
+    paper_steps: int = 20
+    calibrated: Reading = Reading(threshold=0.1, scale_max=0.5)
+    paper: Reading = Reading(threshold=0.2, scale_max=0.5)
+
+    def reading(self, mode: Mode) -> Reading:
+        """The threshold and colour scale of a mode."""
+        return self.paper if mode is Mode.PAPER else self.calibrated
+
+
+def read(folder: Path) -> Settings:
+    """The folder's settings; the defaults, those of a Stable Diffusion folder, where it has none.
+
+    Raises:
+        ModelError: a key is not known.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        return Settings(name=folder.name)
+    values = json.loads(path.read_text(encoding="utf-8"))
+    unknown = sorted(values.keys() - {field.name for field in fields(Settings)})
+    if unknown:
+        raise ModelError(f"{path}: unknown keys: {', '.join(unknown)}")
+    for mode in Mode:
+        if mode in values:
+            values[mode] = Reading(**values[mode])
+    lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+    return Settings(**{**values, **lists})
+
+
+def write(folder: Path, settings: Settings) -> None:
+    """`vald.json` holds the settings."""
+    text = json.dumps(asdict(settings), indent=1)
+    (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")

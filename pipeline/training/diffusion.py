@@ -1,0 +1,168 @@
+"""Trains the U-Net: a paired edit in latent space with a gate, from a pool of pasted pairs.
+
+InstructPix2Pix's form (2211.09800): the network sees [z_t, z_source] and a sentence and predicts
+the velocity of the aim; one more channel, the gate, says where the source must be changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from torch.nn import functional
+
+from pipeline import schedule
+from pipeline.schedule import TRAIN_STEPS
+from pipeline.training.autoencoder import LATENT_CHANNELS
+from pipeline.training.pairs import Pool
+from pipeline.training.session import Progress, Recipe, Session
+
+_TEXT_WIDTH = 256
+_STAGES = (64, 128, 192)
+_DROP_TEXT = 0.10
+_DROP_IMAGE = 0.12
+_START_AT_NOISE = 0.35  # share of samples at t = T, where the edit begins and the gate is read
+_GATE_WEIGHT = 0.25
+_RECORD_EVERY = 50
+
+# What is asked of the network, as shares of a batch: (kind in the pool, share, task).
+_TASKS = (
+    ("pasted", 0.52, "heal"),
+    ("pasted", 0.08, "induce"),
+    ("boxed", 0.18, "find"),
+    ("healthy", 0.14, "keep"),
+    ("abnormal", 0.08, "keep"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """A batch: what is seen, aimed at and said; where the velocity and the gate are judged."""
+
+    source: torch.Tensor
+    aim: torch.Tensor
+    words: torch.Tensor
+    gate: torch.Tensor
+    judged: torch.Tensor
+    only_noise: torch.Tensor
+
+
+def build() -> UNet2DConditionModel:
+    """A new, untrained U-Net of the embedded model's shape: 2 x 8 channels in, 8 + gate out."""
+    return UNet2DConditionModel(
+        sample_size=28,
+        in_channels=2 * LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS + 1,
+        block_out_channels=_STAGES,
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        cross_attention_dim=_TEXT_WIDTH,
+        attention_head_dim=8,
+        norm_num_groups=16,
+    )
+
+
+def train(
+    pool: Pool, embeddings: torch.Tensor, recipe: Recipe, folder: Path, progress: Progress
+) -> UNet2DConditionModel:
+    """Train on the pool; `embeddings` [captions, tokens, width] are those of pool.captions."""
+    torch.manual_seed(recipe.seed)
+    model = build().to(recipe.device, memory_format=torch.channels_last)
+    session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
+    rng = np.random.default_rng((recipe.seed, session.step))
+    lessons = Lessons(pool, rng)
+    for step in session.steps():
+        lesson = lessons.take(recipe.batch)
+        edit, gate = losses(model, lesson, embeddings[lesson.words], recipe.device)
+        session.learn(edit + _GATE_WEIGHT * gate)
+        if step % _RECORD_EVERY == 0:
+            session.record({"edit": float(edit.detach()), "gate": float(gate.detach())})
+    session.ema_into(model)
+    return model.eval()
+
+
+class Lessons:
+    """Draws batches from a pool in the shares of the tasks, the same ones for the same generator."""
+
+    def __init__(self, pool: Pool, rng: np.random.Generator) -> None:
+        self._pool, self._rng = pool, rng
+        self._places = {kind: pool.of(kind) for kind, _, _ in _TASKS}
+        self._tasks = [task for task in _TASKS if len(self._places[task[0]])]
+        self._empty = pool.captions.index("")
+
+    def take(self, size: int) -> Lesson:
+        """A batch of `size`."""
+        weights = np.array([share for _, share, _ in self._tasks])
+        chosen = self._rng.choice(len(self._tasks), size, p=weights / weights.sum())
+        return _stack([self._one(*self._tasks[i]) for i in chosen])
+
+    def _one(self, kind: str, _share: float, task: str) -> Lesson:
+        pool, places = self._pool, self._places[kind]
+        i = int(places[self._rng.integers(len(places))])
+        source, aim, mask = pool.source[i].float(), pool.aim[i].float(), pool.mask[i].float()
+        words = int(pool.words[i] if task in ("induce", "keep") else pool.normal[i])
+        judged = torch.ones_like(mask)
+        if task == "induce":
+            source, aim = aim, source
+        if task == "find":
+            # Nobody knows what lies under a real lesion: judge the edit around it only, and only
+            # from pure noise, since a noised aim would show the lesion again.
+            judged = 1 - mask
+        if task == "keep":
+            mask = torch.zeros_like(mask)
+        if self._rng.random() < _DROP_IMAGE and task != "find":
+            source, judged = torch.zeros_like(source), judged
+            words = int(pool.normal[i] if task == "heal" else pool.words[i])
+            mask = torch.full_like(mask, torch.nan)
+        elif self._rng.random() < _DROP_TEXT and task == "heal":
+            words = self._empty
+        return Lesson(
+            source=source,
+            aim=aim,
+            words=torch.tensor(words),
+            gate=mask,
+            judged=judged,
+            only_noise=torch.tensor(task == "find"),
+        )
+
+
+def losses(
+    model: UNet2DConditionModel, lesson: Lesson, text: torch.Tensor, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(velocity error weighted by min-SNR, gate cross-entropy and Dice) of one batch."""
+    steps = schedule.zero_terminal()
+    aim, source = lesson.aim.to(device), lesson.source.to(device)
+    t = torch.randint(0, TRAIN_STEPS, (len(aim),), device=device)
+    noise_first = lesson.only_noise.to(device) | (torch.rand(len(aim), device=device) < _START_AT_NOISE)
+    t = torch.where(noise_first, TRAIN_STEPS - 1, t)
+    alpha, sigma = steps.at(t)
+    eps = torch.randn_like(aim)
+    z_t = alpha * aim + sigma * eps
+    with torch.autocast(aim.device.type, torch.bfloat16):
+        out = model(torch.cat([z_t, source], 1), t, text.to(device)).sample
+    v, gate = out.float().split([aim.shape[1], 1], 1)
+    # At t = T min-SNR gives no weight, yet the first step is taken there: never below a tenth.
+    weight = schedule.min_snr_weight(alpha, sigma).clamp(min=0.1)
+    error = (v - schedule.velocity(aim, eps, alpha, sigma)).square()
+    edit = (weight * lesson.judged.to(device) * error).mean()
+    return edit, gate_loss(gate, lesson.gate.to(device))
+
+
+def gate_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy plus 1 - Dice over the samples that have a gate to learn (others are NaN)."""
+    known = ~truth.isnan().flatten(1).any(1)
+    if not known.any():
+        return logits.sum() * 0
+    logits, truth = logits[known], truth[known]
+    p = logits.sigmoid()
+    dice = (2 * (p * truth).sum() + 1) / (p.sum() + truth.sum() + 1)
+    return functional.binary_cross_entropy_with_logits(logits, truth) + 0.5 * (1 - dice)
+
+
+def _stack(lessons: Sequence[Lesson]) -> Lesson:
+    names = ("source", "aim", "words", "gate", "judged", "only_noise")
+    return Lesson(**{name: torch.stack([getattr(l, name) for l in lessons]) for name in names})

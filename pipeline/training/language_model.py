@@ -1,0 +1,196 @@
+"""Trains the domain text encoder: a small BERT, masked-word learning on radiology reports.
+
+While it learns the reports' language (1810.04805) it also learns, from template sentences, which
+finding is said to be where and which is denied, so that "no opacity" lies near "normal".
+"""
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import BertWordPieceTokenizer
+from torch import nn
+from torch.nn import functional
+from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+
+from pipeline import prompts
+from pipeline.errors import DatasetError
+from pipeline.training.session import Progress, Recipe, Session
+
+TOKENS = 32
+"""Every prompt is padded or cut to this many tokens."""
+
+_VOCABULARY = 4096
+_WIDTH, _LAYERS, _HEADS = 256, 4, 4
+_MASKED_SHARE = 0.15  # of the words, as in BERT (1810.04805, 3.1)
+_TEMPLATE_SHARE = 0.25
+_RECORD_EVERY = 100
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_DENIALS = ("No {finding}.", "There is no {finding}.", "No {zone} {finding}.", "Without {finding}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentence:
+    """A template sentence and what it says: which findings, in which zones (none: normal)."""
+
+    text: str
+    labels: tuple[str, ...]
+
+
+class Reader(nn.Module):
+    """The encoder with its two heads: the masked word, and what a sentence says."""
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        config = BertConfig(
+            vocab_size=_VOCABULARY,
+            hidden_size=_WIDTH,
+            num_hidden_layers=_LAYERS,
+            num_attention_heads=_HEADS,
+            intermediate_size=4 * _WIDTH,
+            max_position_embeddings=64,
+        )
+        self.masked = BertForMaskedLM(config)
+        self.says = nn.Linear(_WIDTH, labels)
+
+    @property
+    def encoder(self) -> BertModel:
+        """The encoder alone, as it is shipped."""
+        return self.masked.bert
+
+    def meaning(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits of each label, from the mean of the words' states."""
+        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        weight = mask[..., None].float()
+        logits: torch.Tensor = self.says((states * weight).sum(1) / weight.sum(1))
+        return logits
+
+
+def read_reports(path: Path, split: str = "train") -> list[str]:
+    """The sentences of findings and impressions, without the publisher's XXXX.
+
+    Raises:
+        DatasetError: the file lacks a column.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("split") == split]
+    if not rows or not {"findings", "impression"} <= rows[0].keys():
+        raise DatasetError(f"{path}: needs columns split, findings, impression and rows of {split}")
+    texts = itertools.chain.from_iterable((row["findings"], row["impression"]) for row in rows)
+    sentences = itertools.chain.from_iterable(re.split(r"(?<=[.?!])\s+", text) for text in texts)
+    cleaned = (re.sub(r"\s*X{3,}\s*", " ", sentence).strip() for sentence in sentences)
+    return [sentence for sentence in cleaned if len(sentence.split()) > 1]
+
+
+def templates() -> list[Sentence]:
+    """Every template sentence of prompts.yaml, said and denied, with what it says."""
+    words = prompts.load()
+    said = [
+        Sentence(text=words.induced_prompt(zone, finding, view), labels=(zone, finding))
+        for view in words.views
+        for zone in words.zones
+        for finding in words.findings
+    ]
+    said += [
+        Sentence(text=words.labelled_prompt(finding, view), labels=(finding,))
+        for view in words.views
+        for finding in words.findings
+    ]
+    denied = [
+        Sentence(text=f"{view} chest radiograph. {text}", labels=())
+        for view in words.views
+        for text in _denials(words)
+    ]
+    normal = [Sentence(text=t, labels=()) for v in words.views for t in words.normal_prompts(v)]
+    # Normal sentences are few and denials many: repeated, they are met as often.
+    return said + denied + normal * 10
+
+
+def _denials(words: prompts.Prompts) -> Iterator[str]:
+    for form, finding in itertools.product(_DENIALS, words.findings):
+        for zone in words.zones if "{zone}" in form else ("",):
+            yield form.format(finding=finding, zone=zone.lower())
+
+
+def train_tokenizer(sentences: Sequence[str], folder: Path) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of `sentences`, saved to `folder`; the same input gives the same one."""
+    pieces = BertWordPieceTokenizer(lowercase=True)
+    pieces.train_from_iterator(
+        sentences, vocab_size=_VOCABULARY, min_frequency=2, special_tokens=list(_SPECIAL)
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=pieces._tokenizer,
+        model_max_length=TOKENS,
+        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), _SPECIAL, strict=True)),
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def train(
+    sentences: Sequence[str],
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+) -> Reader:
+    """Train on report sentences and templates together and return the averaged weights."""
+    torch.manual_seed(recipe.seed)
+    said = templates()
+    labels = sorted({label for sentence in said for label in sentence.labels})
+    model = Reader(len(labels)).to(recipe.device)
+    session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
+    rng = np.random.default_rng((recipe.seed, session.step))
+    corpus = tokenise(tokenizer, [*sentences])
+    lessons = tokenise(tokenizer, [sentence.text for sentence in said])
+    truth = torch.tensor([[float(label in s.labels) for label in labels] for s in said])
+    for step in session.steps():
+        words = _pick(rng, corpus, int(recipe.batch * (1 - _TEMPLATE_SHARE)))
+        loss = masked_word_loss(model, tokenizer, rng, *words)
+        index = rng.integers(0, len(said), int(recipe.batch * _TEMPLATE_SHARE))
+        logits = model.meaning(lessons[0][index], lessons[1][index])
+        loss = loss + functional.binary_cross_entropy_with_logits(logits, truth[index])
+        session.learn(loss)
+        if step % _RECORD_EVERY == 0:
+            session.record({"loss": float(loss.detach())})
+    session.ema_into(model)
+    return model.eval()
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, mask), each int64 [n, TOKENS]."""
+    encoded = tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+    )
+    return encoded["input_ids"], encoded["attention_mask"]
+
+
+def masked_word_loss(
+    model: Reader,
+    tokenizer: PreTrainedTokenizerFast,
+    rng: np.random.Generator,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+) -> torch.Tensor:
+    """Cross-entropy of the words that were masked out (1810.04805, section 3.1, task 1)."""
+    chance = torch.from_numpy(rng.random(ids.shape))
+    special = ids < len(_SPECIAL)
+    hidden = (chance < _MASKED_SHARE) & ~special
+    masked = ids.masked_fill(hidden & (chance < 0.9 * _MASKED_SHARE), tokenizer.mask_token_id)
+    states = model.encoder(input_ids=masked, attention_mask=mask).last_hidden_state
+    logits = model.masked.cls(states[hidden])  # the vocabulary is wide: only where it is asked
+    return functional.cross_entropy(logits, ids[hidden])
+
+
+def _pick(
+    rng: np.random.Generator, corpus: tuple[torch.Tensor, torch.Tensor], size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    index = torch.from_numpy(rng.integers(0, len(corpus[0]), size))
+    return corpus[0][index], corpus[1][index]

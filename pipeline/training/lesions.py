@@ -1,0 +1,187 @@
+"""Pasted pairs: a film and the same film with a lesion in a known zone, its mask and its words.
+
+Kin: DISYRE (2311.15453, 2407.06635), AnatPaste (2205.04282), ART-ASyn (2512.00310). Planes are
+[GRID, GRID] float32, 0 black .. 1 white.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pipeline.preprocess import GRID
+from pipeline.training.augment import Plane
+
+_ZONES_PER_LUNG = ("upper", "mid", "lower")
+_LEAST_LUNG_PX = 400  # below this a mask is not a pair of lungs
+_VISIBLE = 0.35  # of the soft mask; what is fainter is not labelled as lesion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paste:
+    """`film` with the lesion in it; `mask` is soft, 0 .. 1; `zone` as prompts.yaml spells it."""
+
+    film: Plane
+    mask: Plane
+    zone: str
+    finding: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Donor:
+    """A film whose texture is borrowed, with its lungs and, where known, its lesion's box."""
+
+    film: Plane
+    lungs: npt.NDArray[np.bool_]
+    box: tuple[int, int, int, int] | None = None
+    """row0, col0, row1, col1 in pixels."""
+
+
+def opacity(rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_]) -> Paste:
+    """A hazy or dense opacity of irregular outline, drawn from Gaussians and smooth noise."""
+    centre = _point_in(rng, lungs)
+    mask = _blob(rng, centre, size_px=rng.uniform(7, 32)) * _soft(lungs, 3.0)
+    strength = rng.uniform(0.15, 0.75)
+    lifted = film + mask * strength * (_bright(film, lungs) - film)
+    grain = ndimage.gaussian_filter(rng.normal(0, 1, film.shape), rng.uniform(0.7, 4))
+    lifted += mask * grain / grain.std() * rng.uniform(0, 0.04)
+    finding = "consolidation" if strength > 0.5 else "opacity"
+    return _paste(film, lifted, mask, centre, lungs, finding)
+
+
+def nodule(rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_]) -> Paste:
+    """A round, well-defined density of 2 to 9 px radius."""
+    centre = _point_in(rng, lungs)
+    radius = rng.uniform(2, 9)
+    rows, cols = np.indices(film.shape)
+    stretch = np.exp(rng.normal(0, 0.15))
+    distance = np.hypot((rows - centre[0]) * stretch, (cols - centre[1]) / stretch)
+    mask = 1 / (1 + np.exp((distance - radius) / rng.uniform(0.5, 1.5)))
+    lifted = film + mask * rng.uniform(0.2, 0.6) * (_bright(film, lungs) - film)
+    return _paste(film, lifted, mask.astype(np.float32), centre, lungs, "nodule")
+
+
+def borrowed(
+    rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_], donor: Donor
+) -> Paste:
+    """An opacity with the texture of a sick film's lung at the same place."""
+    texture = align(donor, lungs)
+    texture = texture - ndimage.gaussian_filter(texture, 10)
+    centre = _point_in(rng, lungs)
+    mask = _blob(rng, centre, size_px=rng.uniform(10, 36)) * _soft(lungs, 3.0)
+    strength = rng.uniform(0.15, 0.7)
+    own = film - ndimage.gaussian_filter(film, 10)
+    lifted = film + mask * (strength * (_bright(film, lungs) - film) + rng.uniform(0.3, 1.2) * texture)
+    lifted -= mask * strength * 0.5 * own
+    return _paste(film, lifted, mask, centre, lungs, "pneumonia")
+
+
+def transplanted(
+    rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_], donor: Donor
+) -> Paste:
+    """A boxed lesion cut out with soft edges and set into the same place of another's lungs."""
+    if donor.box is None:
+        raise ValueError("a transplant needs a donor with a box")
+    moved = align(donor, lungs)
+    window = np.zeros(film.shape, np.float32)
+    row0, col0, row1, col1 = donor.box
+    window[row0:row1, col0:col1] = 1
+    window = align(Donor(film=window, lungs=donor.lungs), lungs)
+    mask = ndimage.gaussian_filter(window, rng.uniform(1.5, 4)) * _soft(lungs, 4.0)
+    ring = (mask > 0.05) & (mask < 0.5)
+    if ring.any():  # meet the surroundings' brightness, so that the seam is no cue
+        moved = moved + 0.7 * float(film[ring].mean() - moved[ring].mean())
+    lifted = film + mask * (moved - film)
+    centre = np.unravel_index(int((mask * lungs).argmax()), mask.shape)
+    return _paste(film, lifted, mask, (int(centre[0]), int(centre[1])), lungs, "tuberculosis")
+
+
+def seam(
+    rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_], donor: Donor
+) -> Plane:
+    """A healthy film with a patch of another healthy film blended in as lesions are: no lesion."""
+    moved = align(donor, lungs)
+    mask = _blob(rng, _point_in(rng, lungs), size_px=rng.uniform(8, 32)) * _soft(lungs, 3.0)
+    low = ndimage.gaussian_filter(moved - film, 8)
+    return np.clip(film + mask * rng.uniform(0.3, 1) * (moved - low - film), 0, 1).astype(np.float32)
+
+
+def align(donor: Donor, lungs: npt.NDArray[np.bool_]) -> Plane:
+    """The donor's film moved and scaled so that its lungs' bounding box meets that of `lungs`."""
+    (r0, r1), (c0, c1) = _extent(lungs)
+    (dr0, dr1), (dc0, dc1) = _extent(donor.lungs)
+    scale = np.array([(dr1 - dr0) / (r1 - r0), (dc1 - dc0) / (c1 - c0)])
+    offset = np.array([dr0, dc0]) - scale * np.array([r0, c0])
+    moved = ndimage.affine_transform(donor.film, scale, offset, order=1, mode="nearest")
+    return np.asarray(moved, np.float32)
+
+
+def usable(lungs: npt.NDArray[np.bool_]) -> bool:
+    """Whether the mask looks like a pair of lungs, one on each side."""
+    half = lungs.shape[1] // 2
+    return min(int(lungs[:, :half].sum()), int(lungs[:, half:].sum())) > _LEAST_LUNG_PX
+
+
+def zone_of(centre: tuple[int, int], lungs: npt.NDArray[np.bool_]) -> str:
+    """The zone's name; the patient's right is at the image's left."""
+    (r0, r1), (c0, c1) = _extent(lungs)
+    side = "Right" if centre[1] < (c0 + c1) / 2 else "Left"
+    third = int(np.clip(3 * (centre[0] - r0) / (r1 - r0), 0, 2))
+    return f"{side} {_ZONES_PER_LUNG[third]} zone"
+
+
+def _paste(
+    film: Plane,
+    lifted: npt.NDArray[np.floating],
+    mask: Plane,
+    centre: tuple[int, int],
+    lungs: npt.NDArray[np.bool_],
+    finding: str,
+) -> Paste:
+    label = np.clip((mask - _VISIBLE / 2) / _VISIBLE, 0, 1)
+    return Paste(
+        film=np.clip(lifted, 0, 1).astype(np.float32),
+        mask=label.astype(np.float32),
+        zone=zone_of(centre, lungs),
+        finding=finding,
+    )
+
+
+def _blob(rng: np.random.Generator, centre: tuple[int, int], size_px: float) -> Plane:
+    """A soft irregular blob: one to four Gaussians, their edge broken by smooth noise."""
+    rows, cols = np.indices((GRID, GRID), np.float32)
+    field = np.zeros((GRID, GRID), np.float32)
+    for _ in range(rng.integers(1, 5)):
+        row, col = np.array(centre) + rng.normal(0, size_px * 0.5, 2)
+        angle, long, short = rng.uniform(0, np.pi), size_px, size_px * rng.uniform(0.4, 1)
+        u = np.cos(angle) * (rows - row) + np.sin(angle) * (cols - col)
+        v = np.cos(angle) * (cols - col) - np.sin(angle) * (rows - row)
+        field = np.maximum(field, np.exp(-0.5 * ((u / long) ** 2 + (v / short) ** 2)))
+    noise = ndimage.gaussian_filter(rng.normal(0, 1, field.shape), rng.uniform(2, 6))
+    field = field * (1 + rng.uniform(0, 0.35) * noise / noise.std())
+    edge, level = rng.uniform(0.05, 0.2), rng.uniform(0.3, 0.5)
+    return np.asarray(1 / (1 + np.exp(np.clip((level - field) / edge, -30, 30))), np.float32) * (
+        field > 0.02
+    )
+
+
+def _soft(lungs: npt.NDArray[np.bool_], sigma_px: float) -> Plane:
+    return np.asarray(ndimage.gaussian_filter(lungs.astype(np.float32), sigma_px), np.float32)
+
+
+def _bright(film: Plane, lungs: npt.NDArray[np.bool_]) -> float:
+    """How white full consolidation is on this film: the soft tissue around the lungs."""
+    around = ndimage.binary_dilation(lungs, iterations=12) & ~lungs
+    return float(np.percentile(film[around], 70)) if around.any() else float(film.max())
+
+
+def _point_in(rng: np.random.Generator, lungs: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    rows, cols = np.nonzero(lungs)
+    index = int(rng.integers(len(rows)))
+    return int(rows[index]), int(cols[index])
+
+
+def _extent(lungs: npt.NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
+    rows, cols = np.nonzero(lungs.any(1))[0], np.nonzero(lungs.any(0))[0]
+    return (int(rows[0]), int(rows[-1]) + 1), (int(cols[0]), int(cols[-1]) + 1)

@@ -1,0 +1,267 @@
+"""The pool of latent pairs that the edit is learnt from, made once and kept with the run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from pipeline import prompts
+from pipeline.training import augment, lesions
+from pipeline.training.augment import Plane
+from pipeline.training.dataset import Box, Films, FilmRow
+from pipeline.training.lesions import Donor
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
+"""[n, 1, h, w] in -1 .. 1 -> normalised latents."""
+
+_CHUNK = 32
+_KINDS = ("pasted", "boxed", "healthy", "abnormal")
+_MADE_OF = {
+    "COVID": "pneumonia",
+    "Viral_Pneumonia": "pneumonia",
+    "Bacterial_Pneumonia": "pneumonia",
+    "Other_Pneumonia": "pneumonia",
+    "Lung_Opacity": "opacity",
+    "Tuberculosis": "tuberculosis",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """Films with their lungs (both uint8 [n, GRID, GRID]) and what is known of each."""
+
+    films: Films
+    lungs: Films
+    rows: Sequence[FilmRow]
+    boxes: Sequence[tuple[Box, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many of each kind a pool holds."""
+
+    pasted: int = 12000
+    boxed: int = 2400
+    healthy: int = 2000
+    abnormal: int = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One member of the pool, as films: what is seen, what is aimed at, and where they differ."""
+
+    kind: str
+    source: Plane
+    aim: Plane
+    mask: Plane
+    words: str
+    view: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Latents [n, c, h, w] float16 of source and aim, the mask at their size, words and kind.
+
+    `words` and `normal` index `captions`: what is seen in the source, and its view's normal prompt.
+    """
+
+    source: torch.Tensor
+    aim: torch.Tensor
+    mask: torch.Tensor
+    kind: torch.Tensor
+    words: torch.Tensor
+    normal: torch.Tensor
+    captions: tuple[str, ...]
+
+    def of(self, kind: str) -> npt.NDArray[np.int64]:
+        """Where the members of a kind are."""
+        return np.nonzero(self.kind.numpy() == _KINDS.index(kind))[0]
+
+
+class PairMaker:
+    """Makes samples from material, the same ones for the same seed."""
+
+    def __init__(self, material: Material, seed: int) -> None:
+        self._material = material
+        self._rng = np.random.default_rng(seed)
+        rows = material.rows
+        fit = [lesions.usable(mask > 0) for mask in material.lungs]
+        adult = [ok and not row.paediatric for ok, row in zip(fit, rows, strict=True)]
+        index = range(len(rows))
+        self._normals = [i for i in index if adult[i] and rows[i].label == "Normal"]
+        self._boxed = [i for i in index if fit[i] and material.boxes[i]]
+        self._donors = [
+            i for i in index if fit[i] and rows[i].label in _MADE_OF and not material.boxes[i]
+        ]
+
+    def samples(self, counts: Counts) -> Iterator[Sample]:
+        """All samples of all kinds."""
+        makers = {
+            "pasted": self._pasted,
+            "boxed": self._boxed_film,
+            "healthy": self._healthy,
+            "abnormal": self._abnormal,
+        }
+        for kind, make in makers.items():
+            for _ in range(getattr(counts, kind)):
+                yield make()
+
+    def _pasted(self) -> Sample:
+        film, lungs, view = self._normal()
+        paste = self._one_paste(film, lungs)
+        mask, pasted = paste.mask, paste.film
+        if self._rng.random() < 0.3:  # sick lungs often have more than one
+            second = self._one_paste(pasted, lungs)
+            pasted, mask = second.film, np.maximum(mask, second.mask)
+        words = prompts.load().induced_prompt(paste.zone, paste.finding, view)
+        return Sample(kind="pasted", source=pasted, aim=film, mask=mask, words=words, view=view)
+
+    def _one_paste(self, film: Plane, lungs: npt.NDArray[np.bool_]) -> lesions.Paste:
+        chance = self._rng.random()
+        if chance < 0.35:
+            return lesions.opacity(self._rng, film, lungs)
+        if chance < 0.45:
+            return lesions.nodule(self._rng, film, lungs)
+        if chance < 0.75 or not self._boxed:
+            return lesions.borrowed(self._rng, film, lungs, self._donor(self._donors))
+        return lesions.transplanted(self._rng, film, lungs, self._donor(self._boxed))
+
+    def _boxed_film(self) -> Sample:
+        index = self._pick(self._boxed)
+        film, _, mask = self._seen(index, self._box_mask(index))
+        words = prompts.load().labelled_prompt("tuberculosis", self._view(index))
+        return Sample(
+            kind="boxed", source=film, aim=film, mask=mask, words=words, view=self._view(index)
+        )
+
+    def _healthy(self) -> Sample:
+        film, lungs, view = self._normal()
+        if self._rng.random() < 0.7:
+            film = lesions.seam(self._rng, film, lungs, self._donor(self._normals))
+        words = prompts.load().normal_prompts(view)[0]
+        blank = np.zeros_like(film)
+        return Sample(kind="healthy", source=film, aim=film, mask=blank, words=words, view=view)
+
+    def _abnormal(self) -> Sample:
+        index = self._pick(self._donors)
+        film, _, blank = self._seen(index, np.zeros_like(self._plane(index)))
+        finding = _MADE_OF[self._material.rows[index].label]
+        view = self._view(index)
+        words = prompts.load().labelled_prompt(finding, view)
+        return Sample(kind="abnormal", source=film, aim=film, mask=blank, words=words, view=view)
+
+    def _normal(self) -> tuple[Plane, npt.NDArray[np.bool_], str]:
+        while True:
+            index = self._pick(self._normals)
+            film, lungs, _ = self._seen(index, np.zeros_like(self._plane(index)))
+            if lesions.usable(lungs):
+                return film, lungs, self._view(index)
+
+    def _seen(self, index: int, mask: Plane) -> tuple[Plane, npt.NDArray[np.bool_], Plane]:
+        lungs = self._material.lungs[index].astype(np.float32) / 255
+        planes = [self._plane(index), lungs, mask]
+        film, lungs, mask = augment.view(self._rng, planes, augment.MILD)
+        return augment.contrast(self._rng, film, augment.MILD), lungs > 0.5, mask
+
+    def _donor(self, among: Sequence[int]) -> Donor:
+        index = self._pick(among)
+        boxes = self._material.boxes[index]
+        box = boxes[int(self._rng.integers(len(boxes)))] if boxes else None
+        return Donor(
+            film=self._plane(index),
+            lungs=self._material.lungs[index] > 0,
+            box=_pixels(box, self._material.films.shape[-1]) if box else None,
+        )
+
+    def _box_mask(self, index: int) -> Plane:
+        mask = np.zeros_like(self._plane(index))
+        for box in self._material.boxes[index]:
+            row0, col0, row1, col1 = _pixels(box, mask.shape[-1])
+            mask[row0:row1, col0:col1] = 1
+        return mask
+
+    def _plane(self, index: int) -> Plane:
+        return self._material.films[index].astype(np.float32) / 255
+
+    def _view(self, index: int) -> str:
+        view, words = self._material.rows[index].view, prompts.load()
+        return view if view in words.views else words.default_view
+
+    def _pick(self, among: Sequence[int]) -> int:
+        return among[int(self._rng.integers(len(among)))]
+
+
+def make_pool(
+    maker: PairMaker, counts: Counts, encode: Encode, path: Path, tell: Callable[[str], None]
+) -> Pool:
+    """The pool kept at `path`, made first where it is not there yet."""
+    captions = all_captions()
+    if not path.exists():
+        parts: dict[str, list[torch.Tensor]] = {}
+        for batch in _chunks(maker.samples(counts)):
+            for name, value in _encoded(batch, encode, captions).items():
+                parts.setdefault(name, []).append(value)
+            tell(f"{sum(len(part) for part in parts['kind'])} pairs made")
+        scratch = path.with_suffix(".part")
+        save_file({name: torch.cat(values) for name, values in parts.items()}, scratch)
+        scratch.replace(path)
+    return Pool(**load_file(path), captions=captions)
+
+
+def all_captions() -> tuple[str, ...]:
+    """Every sentence a sample may carry, sorted; the empty one is the dropped caption."""
+    words = prompts.load()
+    texts = {""}
+    for view in words.views:
+        texts |= set(words.normal_prompts(view))
+        for finding in words.findings:
+            texts.add(words.labelled_prompt(finding, view))
+            texts |= {words.induced_prompt(zone, finding, view) for zone in words.zones}
+    return tuple(sorted(texts))
+
+
+def _encoded(
+    batch: Sequence[Sample], encode: Encode, captions: tuple[str, ...]
+) -> dict[str, torch.Tensor]:
+    source = encode(_signed([sample.source for sample in batch]))
+    same = [sample.source is sample.aim for sample in batch]
+    aim = source if all(same) else encode(_signed([sample.aim for sample in batch]))
+    mask = torch.from_numpy(np.stack([sample.mask for sample in batch]))[:, None]
+    normal = [prompts.load().normal_prompts(sample.view)[0] for sample in batch]
+    return {
+        "source": source.half(),
+        "aim": aim.half().clone(),
+        "mask": functional.adaptive_avg_pool2d(mask, source.shape[-2:]).half(),
+        "kind": torch.tensor([_KINDS.index(sample.kind) for sample in batch]),
+        "words": torch.tensor([captions.index(sample.words) for sample in batch]),
+        "normal": torch.tensor([captions.index(text) for text in normal]),
+    }
+
+
+def _signed(planes: Sequence[Plane]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(planes))[:, None] * 2 - 1
+
+
+def _chunks(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
+    chunk: list[Sample] = []
+    for sample in samples:
+        if len(chunk) == _CHUNK or (chunk and sample.kind != chunk[0].kind):
+            yield chunk
+            chunk = []
+        chunk.append(sample)
+    if chunk:
+        yield chunk
+
+
+def _pixels(box: Box, side: int) -> tuple[int, int, int, int]:
+    """row0, col0, row1, col1, inside the square and at least one pixel wide."""
+    row0, col0 = int(box.y0 * side), int(box.x0 * side)
+    row0, col0 = min(max(row0, 0), side - 1), min(max(col0, 0), side - 1)
+    row1 = min(max(round(box.y1 * side), row0 + 1), side)
+    col1 = min(max(round(box.x1 * side), col0 + 1), side)
+    return row0, col0, row1, col1

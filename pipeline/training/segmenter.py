@@ -1,0 +1,77 @@
+"""Trains the lung segmenter from films with lung outlines, under strong augmentation."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+from pipeline.segmenter import LungSegmenter
+from pipeline.training import augment
+from pipeline.training.dataset import Films
+from pipeline.training.session import Progress, Recipe, Session
+
+_RECORD_EVERY = 50
+_LARGEST_BLUR_PX = 1.5
+_LARGEST_NOISE = 0.05
+
+
+def train(
+    films: Films, masks: Films, recipe: Recipe, folder: Path, progress: Progress
+) -> LungSegmenter:
+    """Train on `films` with `masks` (uint8, 255 is lung) and return the averaged weights."""
+    torch.manual_seed(recipe.seed)
+    model = LungSegmenter().to(recipe.device)
+    session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
+    rng = np.random.default_rng((recipe.seed, session.step))
+    for step in session.steps():
+        x, y = _batch(rng, films, masks, recipe.batch)
+        loss = overlap_loss(model(x.to(recipe.device)), y.to(recipe.device))
+        session.learn(loss)
+        if step % _RECORD_EVERY == 0:
+            session.record({"loss": float(loss.detach())})
+    session.ema_into(model)
+    return model.eval()
+
+
+def overlap_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy plus 1 - Dice (1606.04797), over the batch."""
+    p = logits.sigmoid()
+    dice = (2 * (p * truth).sum() + 1) / (p.sum() + truth.sum() + 1)
+    return functional.binary_cross_entropy_with_logits(logits, truth) + 1 - dice
+
+
+@torch.no_grad()
+def lungs(model: LungSegmenter, films: Films, batch: int = 64) -> Films:
+    """The mask of each film, uint8, 255 is lung; its two largest parts, holes filled."""
+    masks = np.zeros(films.shape, np.uint8)
+    for start in range(0, len(films), batch):
+        x = torch.from_numpy(films[start : start + batch]).float()[:, None] / 127.5 - 1
+        for index, plane in enumerate((model(x)[:, 0] > 0).numpy()):
+            masks[start + index] = tidy(plane) * np.uint8(255)
+    return masks
+
+
+def tidy(mask: np.ndarray) -> np.ndarray:
+    """The two largest connected parts of a boolean mask, without holes."""
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())[1:]
+    keep = np.argsort(sizes)[::-1][:2] + 1
+    return np.asarray(ndimage.binary_fill_holes(np.isin(labels, keep)))
+
+
+def _batch(
+    rng: np.random.Generator, films: Films, masks: Films, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    xs, ys = [], []
+    for index in rng.integers(0, len(films), size):
+        planes = [films[index].astype(np.float32) / 255, masks[index].astype(np.float32) / 255]
+        film, mask = augment.view(rng, planes, augment.STRONG)
+        film = augment.contrast(rng, film, augment.STRONG)
+        film = ndimage.gaussian_filter(film, rng.uniform(0, _LARGEST_BLUR_PX))
+        film = film + rng.normal(0, rng.uniform(0, _LARGEST_NOISE), film.shape)
+        xs.append(film * 2 - 1)
+        ys.append(mask > 0.5)
+    x, y = np.stack(xs).astype(np.float32), np.stack(ys).astype(np.float32)
+    return torch.from_numpy(x)[:, None], torch.from_numpy(y)[:, None]

@@ -1,0 +1,284 @@
+"""The order of work: from data folders to a model folder, each step resumable by itself.
+
+A data folder holds `cxr256/` (manifest.csv and archives), `localised/` (boxes, lung outlines) and
+`reports/`; a work folder gets one folder a step and, from `assemble`, the finished `model/`.
+"""
+
+import itertools
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderDC, DDIMScheduler
+from safetensors.torch import load_file, save_file
+from transformers import BertModel, PreTrainedTokenizerFast
+
+from pipeline import digest, gates, settings
+from pipeline.errors import DatasetError
+from pipeline.preprocess import GRID
+from pipeline.segmenter import LungSegmenter
+from pipeline.settings import Settings
+from pipeline.training import autoencoder, dataset, diffusion, language_model, pairs, segmenter
+from pipeline.training.dataset import Films, FilmRow, LocalisedRow
+from pipeline.training.pairs import Counts, Material
+from pipeline.training.session import Progress, Recipe
+from pipeline.weights import IMAGE_GATE, LUNG_SEGMENTER, load_segmenter
+
+MODEL_NAME = "vald-embedded"
+_STATISTICS_FILMS = 512
+_GATE_AXES = 48
+_GATE_KEEPS = 0.998  # share of held-out chest films that the image gate lets through
+_SHARD = "15MB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latents:
+    """Per-channel mean and SD of the training films' latents, each [channels]."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def normalised(self, z: torch.Tensor) -> torch.Tensor:
+        """Latents of mean 0 and SD 1."""
+        return (z - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
+
+
+class Workshop:
+    """Trains the parts of a model from `data` into `work` on `device`."""
+
+    def __init__(self, *, data: Path, work: Path, device: str, seed: int, progress: Progress) -> None:
+        self._data, self._work = data, work
+        self._device, self._seed, self._progress = device, seed, progress
+
+    def train_autoencoder(self, minutes: float) -> list[float]:
+        """The autoencoder is trained on all films of the split train; returns PSNR of val, in dB."""
+        recipe = self._recipe(minutes, batch=16, learning_rate=1.5e-3)
+        films = self.material.films
+        model = autoencoder.train(films, recipe, self._work / "autoencoder", self._progress)
+        model.save_pretrained(self._work / "autoencoder" / "final")
+        return autoencoder.psnr(model, self.films_of("val"), self._device)
+
+    def train_segmenter(self, minutes: float) -> None:
+        """The lung segmenter is trained on the films that have lung outlines."""
+        recipe = self._recipe(minutes, batch=8, learning_rate=2e-3, warmup_steps=50)
+        films, masks = self._outlined()
+        model = segmenter.train(films, masks, recipe, self._work / "segmenter", self._progress)
+        save_file(model.state_dict(), self._work / "segmenter" / LUNG_SEGMENTER)
+
+    def train_language_model(self, minutes: float) -> None:
+        """The text encoder and its tokenizer are trained on the reports and the prompts."""
+        folder = self._work / "language-model"
+        sentences = language_model.read_reports(self._data / "reports" / "indiana_reports.csv")
+        texts = [*sentences, *(lesson.text for lesson in language_model.templates())]
+        tokenizer = language_model.train_tokenizer(texts, folder / "tokenizer")
+        recipe = self._recipe(minutes, batch=96, learning_rate=6e-4)
+        model = language_model.train(sentences, tokenizer, recipe, folder, self._progress)
+        model.encoder.save_pretrained(folder / "text_encoder")
+
+    def train_diffusion(self, minutes: float, counts: Counts) -> None:
+        """The U-Net is trained on a pool of pairs, made first where the run has none yet."""
+        folder = self._work / "diffusion"
+        folder.mkdir(parents=True, exist_ok=True)
+        maker = pairs.PairMaker(self.material, self._seed)
+        pool = pairs.make_pool(
+            maker,
+            counts,
+            self._encode,
+            folder / "pool.safetensors",
+            lambda text: self._progress(0.0, text),
+        )
+        recipe = self._recipe(minutes, batch=32, learning_rate=5e-4)
+        model = diffusion.train(
+            pool, self.embeddings(pool.captions), recipe, folder, self._progress
+        )
+        model.save_pretrained(folder / "final")
+
+    def assemble(self, version: str, said: Settings | None = None) -> str:
+        """`model/` holds the finished parts in fp16 with settings and digests; returns its digest."""
+        folder, final = self._work / "model", "final"
+        _half(autoencoder.build(), self._work / "autoencoder" / final, folder / "vae")
+        _half(diffusion.build(), self._work / "diffusion" / final, folder / "unet")
+        text = BertModel.from_pretrained(self._work / "language-model" / "text_encoder")
+        text.half().save_pretrained(folder / "text_encoder")
+        self._tokenizer.save_pretrained(folder / "tokenizer")
+        _scheduler().save_pretrained(folder / "scheduler")
+        (folder / "model_index.json").write_text(_INDEX, encoding="utf-8")
+        lungs = load_file(self._work / "segmenter" / LUNG_SEGMENTER)
+        save_file({k: v.half() for k, v in lungs.items()}, folder / LUNG_SEGMENTER)
+        self._write_gate(folder / IMAGE_GATE)
+        settings.write(folder, said or self._first_settings(version))
+        return digest.write_digests(folder)
+
+    @cached_property
+    def rows(self) -> list[FilmRow]:
+        """The manifest."""
+        return dataset.read_manifest(self._data / "cxr256" / "manifest.csv")
+
+    @cached_property
+    def localised(self) -> list[LocalisedRow]:
+        """The localised films."""
+        return dataset.read_localised(self._data / "localised")
+
+    def films_of(self, *splits: str) -> Films:
+        """The manifest's films of some splits, on the model grid."""
+        rows = [row for row in self.rows if row.split in splits]
+        return dataset.load_films(self._data / "cxr256", [(row.tar, row.file) for row in rows])
+
+    @cached_property
+    def material(self) -> Material:
+        """The training films with their lungs; boxed films of part train come last."""
+        plain = [row for row in self.rows if row.split == "train"]
+        boxed = [row for row in self.localised if row.part == "train"]
+        extra = dataset.load_films(
+            self._data / "localised", [("images.tar", row.file) for row in boxed]
+        )
+        films = np.concatenate([self.films_of("train"), extra])
+        return Material(
+            films=films,
+            lungs=self._lungs(films),
+            rows=[*plain, *(_as_film_row(row) for row in boxed)],
+            boxes=[*itertools.repeat((), len(plain)), *(row.boxes for row in boxed)],
+        )
+
+    @cached_property
+    def latents(self) -> Latents:
+        """Statistics of the training films' latents, from a fixed random part of them."""
+        films = self.material.films
+        some = np.random.default_rng(0).choice(len(films), min(_STATISTICS_FILMS, len(films)), False)
+        z = torch.cat([self._raw(autoencoder.to_signed(films[i : i + 1])) for i in some])
+        return Latents(mean=z.mean((0, 2, 3)), std=z.std((0, 2, 3)))
+
+    def embeddings(self, captions: Sequence[str]) -> torch.Tensor:
+        """The text encoder's states of each caption, [captions, tokens, width]."""
+        model = BertModel.from_pretrained(self._work / "language-model" / "text_encoder").eval()
+        ids, mask = language_model.tokenise(self._tokenizer, captions)
+        with torch.no_grad():
+            states: torch.Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        return PreTrainedTokenizerFast.from_pretrained(self._work / "language-model" / "tokenizer")
+
+    @cached_property
+    def _autoencoder(self) -> AutoencoderDC:
+        folder = self._work / "autoencoder" / "final"
+        if not folder.is_dir():
+            raise DatasetError(f"{folder}: train the autoencoder first")
+        model = AutoencoderDC.from_pretrained(folder, use_safetensors=True)
+        return model.to(self._device, memory_format=torch.channels_last).eval()
+
+    @torch.no_grad()
+    def _raw(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.to(self._device, memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            z: torch.Tensor = self._autoencoder.encode(x).latent
+        return z.float().cpu()
+
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        return self.latents.normalised(self._raw(x))
+
+    def _lungs(self, films: Films) -> Films:
+        """The films' lung masks, kept in the work folder once made; none before the segmenter."""
+        weights, kept = self._work / "segmenter" / LUNG_SEGMENTER, self._work / "lungs.npy"
+        if not weights.exists():
+            return np.zeros_like(films)
+        if not kept.exists():
+            np.save(kept, segmenter.lungs(load_segmenter(weights), films))
+        masks: Films = np.load(kept)
+        return masks
+
+    def _outlined(self) -> tuple[Films, Films]:
+        """The films with lung outlines, and the outlines, both on the grid."""
+        folder = self._data / "localised"
+        with tarfile.open(folder / "lungs.tar") as archive:
+            outlines = {Path(name).stem: name for name in archive.getnames()}
+        rows = [row for row in self.localised if Path(row.file).stem in outlines]
+        films = dataset.load_films(folder, [("images.tar", row.file) for row in rows])
+        names = [outlines[Path(row.file).stem] for row in rows]
+        return films, dataset.load_films(folder, [("lungs.tar", name) for name in names])
+
+    def _write_gate(self, path: Path) -> None:
+        """The image gate, its limit set on films that the Gaussian was not fitted to."""
+        gate = gates.fit(self._thumbnails(self.material.films), _GATE_AXES)
+        held_out = self.films_of("calibration", "val")
+        distances = [gate.distance(film.astype(np.float32) / 255) for film in held_out]
+        limit = float(np.quantile(distances, _GATE_KEEPS))
+        parts = {"mean": gate.mean, "axes": gate.axes, "variances": gate.variances}
+        tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in parts.items()}
+        tensors |= {"residual": torch.tensor(gate.residual), "limit": torch.tensor(limit)}
+        save_file(tensors, path)
+
+    @staticmethod
+    def _thumbnails(films: Films) -> np.ndarray:
+        return np.stack([gates.thumbnail(film.astype(np.float32) / 255) for film in films])
+
+    def _first_settings(self, version: str) -> Settings:
+        return Settings(
+            name=MODEL_NAME,
+            version=version,
+            grid=GRID,
+            tokens=language_model.TOKENS,
+            latents_mean=tuple(self.latents.mean.tolist()),
+            latents_std=tuple(self.latents.std.tolist()),
+        )
+
+    def _recipe(
+        self, minutes: float, batch: int, learning_rate: float, warmup_steps: int = 200
+    ) -> Recipe:
+        return Recipe(
+            minutes=minutes,
+            batch=batch,
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
+            seed=self._seed,
+            device=self._device,
+        )
+
+
+def _half(model: torch.nn.Module, trained: Path, folder: Path) -> None:
+    """The trained network in fp16, in shards that stay small."""
+    kind = type(model)
+    network = kind.from_pretrained(trained, use_safetensors=True)  # type: ignore[attr-defined]
+    network.half().save_pretrained(folder, max_shard_size=_SHARD)
+
+
+def _scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def _as_film_row(row: LocalisedRow) -> FilmRow:
+    return FilmRow(
+        file=row.file,
+        tar="images.tar",
+        split="train",
+        label="Tuberculosis",
+        source=row.source,
+        group="",
+        view="",
+        flags=frozenset(),
+    )
+
+
+_INDEX = """{
+ "_class_name": "StableDiffusionInstructPix2PixPipeline",
+ "vae": ["diffusers", "AutoencoderDC"],
+ "unet": ["diffusers", "UNet2DConditionModel"],
+ "text_encoder": ["transformers", "BertModel"],
+ "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+ "scheduler": ["diffusers", "DDIMScheduler"]
+}
+"""
