@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
 from pipeline.training.dataset import Box
 from pipeline.types import Image
@@ -91,3 +92,9 @@ def bootstrap(values: npt.NDArray[np.float64], seed: int) -> Interval:
     means = values[rng.integers(0, len(values), (_RESAMPLES, len(values)))].mean(1)
     low, high = np.quantile(means, (0.025, 0.975))
     return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+
+
+def to_side(plane: Image, side: int) -> Image:
+    """A square plane scaled to [side, side], area-averaged."""
+    picture = Pillow.fromarray(np.ascontiguousarray(plane, np.float32))
+    return np.array(picture.resize((side, side), Pillow.Resampling.BOX), np.float32)

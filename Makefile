@@ -1,0 +1,49 @@
+# make install, make demo, make test: everything a fresh machine needs, in a .venv beside this file.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# What the installed PyTorch is built for: CUDA where an NVIDIA GPU answers, else the CPU build,
+# which is pinned because an open range would fetch gigabytes of CUDA libraries.
+TORCH := $(shell if nvidia-smi >/dev/null 2>&1; then echo 'torch>=2.6,<2.14'; else echo 'torch==2.13.0'; fi)
+
+.PHONY: install demo test check format lint types layers coverage clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/vald-node demo --out demo-out
+
+test: install
+	$(BIN)/python -m pytest
+
+# format, lint, types, layers, tests with branch coverage
+check: format lint types layers coverage
+
+format: install
+	$(BIN)/ruff format --check .
+
+lint: install
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+layers: install
+	$(BIN)/lint-imports
+
+coverage: install
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+clean:
+	rm -rf $(VENV) demo-out build dist .coverage* .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,100 @@
+"""Child processes: started by spawn, restarted when they die, ended with their parent."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+
+import structlog
+
+_log = structlog.get_logger()
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_STEADY_S = 60.0  # a child that lived so long starts again without a pause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """What a child does: `main(*arguments)` until SIGTERM."""
+
+    name: str
+    main: Callable[..., None]
+    arguments: tuple[str, ...]
+
+
+class Supervisor:
+    """Keeps one child a role running."""
+
+    def __init__(self, roles: tuple[Role, ...]) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._roles = roles
+        self._children: dict[str, BaseProcess] = {}
+        self._since: dict[str, float] = {}
+        self._pause_s: dict[str, float] = dict.fromkeys((r.name for r in roles), _FIRST_PAUSE_S)
+
+    def start(self) -> None:
+        """Every role has its child."""
+        for role in self._roles:
+            self._start(role)
+
+    def watch(self) -> None:
+        """Start children again that died, each after a pause that grows while it keeps dying."""
+        for role in self._roles:
+            child, age = self._children[role.name], time.monotonic() - self._since[role.name]
+            if child.is_alive():
+                continue
+            if age > _STEADY_S:
+                self._pause_s[role.name] = _FIRST_PAUSE_S
+            if age < self._pause_s[role.name]:
+                continue
+            _log.error("process died", role=role.name, exitcode=child.exitcode)
+            self._pause_s[role.name] = min(_LONGEST_PAUSE_S, 2 * self._pause_s[role.name])
+            self._start(role)
+
+    def stop(self, grace_s: float) -> None:
+        """All children were told to stop, and were killed if they had not after `grace_s`."""
+        for child in self._children.values():
+            if child.is_alive():
+                child.terminate()
+        deadline = time.monotonic() + grace_s
+        for name, child in self._children.items():
+            child.join(max(0.0, deadline - time.monotonic()))
+            if child.is_alive():
+                _log.error("process killed", role=name)
+                child.kill()
+                child.join()
+
+    def _start(self, role: Role) -> None:
+        child = self._context.Process(target=role.main, args=role.arguments, name=role.name)
+        child.start()
+        self._children[role.name], self._since[role.name] = child, time.monotonic()
+
+
+def stop_event() -> threading.Event:
+    """Set when this process is told to stop, or, in a child, when its parent has died.
+
+    SIGINT goes to a whole terminal's group: children leave it to the parent.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        signal.signal(signal.SIGINT, lambda *_: stop.set())
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_follow, args=(parent, stop), daemon=True).start()
+    return stop
+
+
+def owner(role: str) -> str:
+    """A name for leases that no other living process has."""
+    return f"{role}@{os.uname().nodename}:{os.getpid()}"
+
+
+def _follow(parent: BaseProcess, stop: threading.Event) -> None:
+    parent.join()
+    stop.set()

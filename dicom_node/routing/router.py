@@ -1,0 +1,130 @@
+"""A received film becomes a job, or a kept decision that says why there is none."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from pydicom import Dataset
+
+from dicom_node import uids
+from dicom_node.config import Rule
+from dicom_node.errors import InputError
+from dicom_node.radiograph import read_header
+from dicom_node.routing import guards, rules
+from dicom_node.uids import AnalysisInputs
+from storage.jobs import Decision, NewJob, Received
+from storage.objects import ObjectStore
+from storage.store import JobStore
+
+_log = structlog.get_logger()
+
+NORMAL = "normal"
+"""The target of every job: the film's normal counterpart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """How films are analysed: what of the model decides a job's outcome."""
+
+    model_digest: str
+    calibration_digest: str
+    mode: str
+    seed: int
+
+
+class Router:
+    """Decides about received films, in the order they came."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        objects: ObjectStore,
+        rules: Sequence[Rule],
+        analysis: Analysis,
+        called_ae_title: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store, self._objects = store, objects
+        self._rules, self._analysis = rules, analysis
+        self._called_ae_title, self._clock = called_ae_title, clock
+
+    def route_waiting(self, limit: int = 100) -> int:
+        """Up to `limit` films have a decision; returns how many."""
+        waiting = self._store.unrouted(limit)
+        for received in waiting:
+            decision, job = self.decide(received)
+            self._store.route(received.number, decision, job)
+            _log.info(
+                "routed",
+                sop_instance_uid=received.sop_instance_uid,
+                decision=decision.text,
+                job=decision.job_key[:12],
+            )
+        return len(waiting)
+
+    def decide(self, received: Received) -> tuple[Decision, NewJob | None]:
+        """What is to be done with one film; reads its header only."""
+        try:
+            header = read_header(self._objects.local_path(received.object)).dataset
+        except InputError as fault:
+            return Decision(text=f"not analysed: {fault}"), None
+        rule = rules.match(header, received.calling_ae_title, self._called_ae_title, self._rules)
+        if rule is None:
+            why = rules.explain(
+                header, received.calling_ae_title, self._called_ae_title, self._rules
+            )
+            return Decision(text=f"not analysed: {why}"), None
+        reason = guards.first_reason(header, waived=rule.waive)
+        if reason:
+            return Decision(text=f"not analysed: {reason}"), None
+        return self._new_or_same(received, header, rule)
+
+    def _new_or_same(
+        self, received: Received, header: Dataset, rule: Rule
+    ) -> tuple[Decision, NewJob | None]:
+        job = self._job(received, header, rule)
+        known = self._store.jobs(limit=100, sop_instance_uid=received.sop_instance_uid)
+        if any(other.key == job.key for other in known):
+            return Decision(text=f"received again: the same analysis ({rule.name})", job_key=job.key), None
+        if job.supersedes:
+            text = f"analysed by rule {rule.name}: patient or study corrected, earlier job superseded"
+            return Decision(text=text, job_key=job.key), job
+        return Decision(text=f"analysed by rule {rule.name}", job_key=job.key), job
+
+    def _job(self, received: Received, header: Dataset, rule: Rule) -> NewJob:
+        identity = uids.identity_digest(header)
+        analysis = self._analysis
+        key = uids.analysis_key(
+            AnalysisInputs(
+                sop_instance_uid=received.sop_instance_uid,
+                identity_digest=identity,
+                target=NORMAL,
+                model_digest=analysis.model_digest,
+                calibration_digest=analysis.calibration_digest,
+                mode=analysis.mode,
+                seed=analysis.seed,
+            )
+        )
+        return NewJob(
+            key=key,
+            sop_instance_uid=received.sop_instance_uid,
+            identity_digest=identity,
+            object=received.object,
+            calling_ae_title=received.calling_ae_title,
+            rule=rule.name,
+            target=NORMAL,
+            model_digest=analysis.model_digest,
+            mode=analysis.mode,
+            seed=analysis.seed,
+            results=tuple(rule.results),
+            destinations=tuple(rule.destinations),
+            supersedes=self._superseded(received.sop_instance_uid, identity),
+            created_at=self._clock(),
+        )
+
+    def _superseded(self, sop_instance_uid: str, identity: str) -> str:
+        """The newest job of the same film under another identity, if there is one."""
+        known = self._store.jobs(limit=100, sop_instance_uid=sop_instance_uid)
+        return next((job.key for job in known if job.identity_digest != identity), "")

@@ -1,0 +1,160 @@
+"""One job from claim to results: decode, explain, encode, keep, produce."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from dicom_node import results
+from dicom_node.errors import EncodingError, InputError
+from dicom_node.radiograph import Film
+from dicom_node.results import ResultContext
+from pipeline.engine.base import Engine, Request
+from pipeline.errors import FilmError, ModelError, OutOfMemoryError
+from pipeline.types import Attribution, Mode
+from storage.errors import LeaseLostError, StorageError, StoreUnavailableError
+from storage.jobs import Job, Result
+from storage.objects import ObjectStore
+from storage.store import JobStore
+
+_log = structlog.get_logger()
+
+_POLL_S = 0.25
+_STORE_AWAY_S = 5.0
+
+
+class FilmReader(Protocol):
+    """Reads a kept file into a film, wherever the decoding runs."""
+
+    def read(self, path: Path) -> Film:
+        """The film. Raises InputError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """`owner` names this worker in its leases; heartbeats go out three times a lease."""
+
+    owner: str
+    lease_s: float
+    series_numbers: dict[str, int]
+
+
+class Worker:
+    """Claims jobs and brings each to its end until told to stop."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        objects: ObjectStore,
+        engine: Engine,
+        reader: FilmReader,
+        settings: WorkerSettings,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store, self._objects = store, objects
+        self._engine, self._reader = engine, reader
+        self._settings, self._clock = settings, clock
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; the job in hand is finished first."""
+        while not stop.is_set():
+            try:
+                busy = self.work_once()
+            except StoreUnavailableError as fault:
+                _log.warning("job store unavailable", error=str(fault))
+                stop.wait(_STORE_AWAY_S)
+                continue
+            if not busy:
+                stop.wait(_POLL_S)
+
+    def work_once(self) -> bool:
+        """Bring the oldest waiting job to its end; False if none waits."""
+        job = self._store.claim(self._settings.owner, self._clock(), self._settings.lease_s)
+        if job is None or job.lease is None:
+            return False
+        log = _log.bind(job=job.key[:12], sop_instance_uid=job.sop_instance_uid)
+        log.info("job started", attempt=job.attempts)
+        try:
+            with self._kept_alive(job.key, job.lease.token):
+                self._conclude(job, job.lease.token)
+        except LeaseLostError:
+            log.warning("lease lost, the job is another worker's now")
+        return True
+
+    def _conclude(self, job: Job, token: int) -> None:
+        """The job has left RUNNING, by whichever way it must."""
+        store, now = self._store, self._clock
+        try:
+            made = self._make(job)
+            store.produce(job.key, token, now(), made, job.destinations)
+            _log.info("job produced", job=job.key[:12], results=len(made))
+        except (InputError, FilmError) as fault:
+            store.reject(job.key, token, now(), str(fault))
+            _log.info("job rejected", job=job.key[:12], reason=str(fault))
+        except OutOfMemoryError as fault:
+            store.release(job.key, token, now(), str(fault))
+            _log.warning("job released", job=job.key[:12], reason=str(fault))
+        except (ModelError, EncodingError) as fault:
+            store.fail(job.key, token, now(), str(fault))
+            _log.error("job failed", job=job.key[:12], reason=str(fault))
+        except StorageError:
+            raise
+        except Exception as fault:  # noqa: BLE001 - the worker's loop: one job's fault ends one job
+            store.fail(job.key, token, now(), f"{type(fault).__name__}: see the log")
+            _log.exception("job failed", job=job.key[:12])
+
+    def _make(self, job: Job) -> list[Result]:
+        film = self._reader.read(self._objects.local_path(job.object))
+        request = Request(film=film.radiograph, mode=Mode(job.mode), seed=job.seed)
+        attribution = self._engine.explain([request])[0]
+        return [self._encode(job, film, attribution, kind) for kind in job.results]
+
+    def _encode(self, job: Job, film: Film, attribution: Attribution, kind: str) -> Result:
+        context = ResultContext(
+            header=film.header,
+            radiograph=film.radiograph,
+            attribution=attribution,
+            analysis_key=job.key,
+            created_at=job.created_at,
+        )
+        dataset = results.build(kind, context)
+        kept = self._objects.keep(
+            f"results/{job.key[:2]}/{job.key}/{kind}.dcm", results.encode(dataset)
+        )
+        return Result(
+            job_key=job.key,
+            kind=kind,
+            sop_class_uid=str(dataset.SOPClassUID),
+            sop_instance_uid=str(dataset.SOPInstanceUID),
+            series_instance_uid=str(dataset.SeriesInstanceUID),
+            object=kept,
+        )
+
+    @contextmanager
+    def _kept_alive(self, key: str, token: int) -> Iterator[None]:
+        """A thread renews the lease until the block is left."""
+        done = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(key, token, done), daemon=True)
+        beat.start()
+        try:
+            yield
+        finally:
+            done.set()
+            beat.join()
+
+    def _beat(self, key: str, token: int, done: threading.Event) -> None:
+        lease = timedelta(seconds=self._settings.lease_s)
+        while not done.wait(self._settings.lease_s / 3):
+            try:
+                self._store.heartbeat(key, token, self._clock() + lease)
+            except LeaseLostError:
+                return  # the write at the end will say so
+            except StoreUnavailableError as fault:
+                _log.warning("heartbeat failed", job=key[:12], error=str(fault))

@@ -1,0 +1,39 @@
+"""Where the real things are: films, peers. Where CI must have them, a skip is a failure."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+_REAL = ("peer", "postgres", "data")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real films beside the checkout."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real films at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def dicom_films(shared_data: Path) -> Path:
+    """The folder of real DICOM objects."""
+    return shared_data / "dicom"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:
+    """Turn the skip of a real-part test into a failure where VALD_TESTS_MUST_RUN is set."""
+    report = yield
+    must = os.environ.get("VALD_TESTS_MUST_RUN") and any(map(item.get_closest_marker, _REAL))
+    if must and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped where it must run: {report.longrepr}"
+    return report

@@ -1,0 +1,136 @@
+"""A film goes through a whole model folder: tiny and random, but real diffusers parts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from pipeline import digest, gates, testing
+from pipeline.engine.base import Request
+from pipeline.engine.local import LocalEngine
+from pipeline.errors import FilmError, ModelError
+from pipeline.types import Attribution, Mode, Radiograph
+from pipeline.weights import IMAGE_GATE
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    testing.write_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def radiograph() -> Radiograph:
+    pixels = np.random.default_rng(0).random((200, 150)).astype(np.float32)
+    return Radiograph(pixels=pixels)
+
+
+def explained(folder: Path, film: Radiograph, mode: Mode, seed: int = 0) -> Attribution:
+    engine = LocalEngine(folder, "cpu", threads=1)
+    return engine.explain([Request(film=film, mode=mode, seed=seed)])[0]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_what_is_made_has_the_films_size_and_the_stated_ranges(
+    tiny: Path, radiograph: Radiograph, mode: Mode
+) -> None:
+    made = explained(tiny, radiograph, mode)
+    for plane in (made.counterfactual, made.difference, made.attribution_map):
+        assert plane.shape == (200, 150)
+        assert plane.dtype == np.float32
+    assert 0 <= made.counterfactual.min() <= made.counterfactual.max() <= 1
+    assert made.attribution_map.min() >= 0
+    assert 0 <= made.score <= 1
+    assert np.allclose(radiograph.pixels - made.counterfactual, made.difference, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_same_seed_gives_the_same_map_bit_for_bit(
+    tiny: Path, radiograph: Radiograph, mode: Mode
+) -> None:
+    first = explained(tiny, radiograph, mode)
+    second = explained(tiny, radiograph, mode)
+    other = explained(tiny, radiograph, mode, seed=1)
+    assert np.array_equal(first.attribution_map, second.attribution_map)
+    assert not np.array_equal(first.attribution_map, other.attribution_map)
+
+
+def test_two_threads_differ_by_less_than_a_ten_thousandth(
+    tiny: Path, radiograph: Radiograph
+) -> None:
+    one = explained(tiny, radiograph, Mode.CALIBRATED)
+    two = LocalEngine(tiny, "cpu", threads=2).explain(
+        [Request(film=radiograph, mode=Mode.CALIBRATED, seed=0)]
+    )[0]
+    assert np.abs(one.attribution_map - two.attribution_map).max() < 1e-4
+
+
+def test_the_identity_names_model_mode_and_seed(tiny: Path, radiograph: Radiograph) -> None:
+    model = explained(tiny, radiograph, Mode.PAPER, seed=3).model
+    assert (model.name, model.mode, model.seed) == ("tiny", Mode.PAPER, 3)
+    assert model.digest == digest.model_digest(tiny)
+
+
+def test_an_unpaired_model_works_in_paper_mode_only(
+    tmp_path: Path, radiograph: Radiograph
+) -> None:
+    testing.write_tiny_model(tmp_path, paired=False)
+    assert explained(tmp_path, radiograph, Mode.PAPER).attribution_map.max() > 0
+    with pytest.raises(ModelError, match="use mode: paper"):
+        explained(tmp_path, radiograph, Mode.CALIBRATED)
+
+
+def test_a_picture_far_from_every_chest_is_refused(tmp_path: Path, radiograph: Radiograph) -> None:
+    testing.write_tiny_model(tmp_path)
+    chest = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    noise = np.random.default_rng(1).normal(0, 0.01, (50, 64, 64)).astype(np.float32)
+    gate = gates.fit(np.stack([gates.thumbnail(chest + n) for n in noise]), axes=4)
+    save_file(
+        {
+            "mean": gate.mean,
+            "axes": np.ascontiguousarray(gate.axes),
+            "variances": np.ascontiguousarray(gate.variances),
+            "residual": np.array(gate.residual, np.float32),
+            "limit": np.array(4.0, np.float32),
+        },
+        tmp_path / IMAGE_GATE,
+    )
+    digest.write_digests(tmp_path)
+    usual = Radiograph(pixels=np.kron(chest, np.ones((3, 3), np.float32)))
+    assert explained(tmp_path, usual, Mode.PAPER)
+    with pytest.raises(FilmError, match="not a chest"):
+        explained(tmp_path, radiograph, Mode.PAPER)
+
+
+def test_a_changed_file_is_named(tmp_path: Path) -> None:
+    testing.write_tiny_model(tmp_path)
+    config = tmp_path / "unet" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(ModelError, match=r"unet/config\.json"):
+        LocalEngine(tmp_path, "cpu")
+
+
+def test_pickled_weights_are_not_loaded(tmp_path: Path) -> None:
+    testing.write_tiny_model(tmp_path)
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
+    digest.write_digests(tmp_path)
+    with pytest.raises(ModelError):
+        LocalEngine(tmp_path, "cpu")
+
+
+def test_an_unknown_prediction_type_is_refused(tmp_path: Path) -> None:
+    testing.write_tiny_model(tmp_path)
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "flow"}))
+    digest.write_digests(tmp_path)
+    with pytest.raises(ModelError, match="prediction_type 'flow'"):
+        LocalEngine(tmp_path, "cpu")
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no diffusers folder"):
+        digest.folder_of(str(tmp_path))
