@@ -208,7 +208,8 @@ def make_pool(
                 parts.setdefault(name, []).append(value)
             tell(f"{sum(len(part) for part in parts['kind'])} pairs made")
         scratch = path.with_suffix(".part")
-        save_file({name: torch.cat(values) for name, values in parts.items()}, scratch)
+        whole = {name: torch.cat(values).contiguous() for name, values in parts.items()}
+        save_file(whole, scratch)
         scratch.replace(path)
     return Pool(**load_file(path), captions=captions)
 

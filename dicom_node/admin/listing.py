@@ -1,0 +1,126 @@
+"""`vald-node jobs`: every received film, where it stands and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from rich.console import Console
+from rich.table import Table
+
+from dicom_node import node
+from storage.jobs import Delivery, Job, Received
+from storage.states import DeliveryState, JobState
+from storage.store import JobStore
+
+_SENT = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmLine:
+    """One line of the list: a job, or a film that was decided upon without one.
+
+    `state` is derived from the job and its deliveries; `error` says why there is no result, or
+    why a delivery waits.
+    """
+
+    key: str
+    state: str
+    source_sop_instance_uid: str
+    calling_ae_title: str
+    rule: str
+    attempts: int
+    error: str
+    received_at: datetime
+    updated_at: datetime
+    deliveries: tuple[dict[str, object], ...]
+
+    def as_json(self) -> dict[str, object]:
+        """As `jobs --json` prints it; times in ISO 8601, UTC."""
+        values = asdict(self)
+        return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in values.items()}
+
+
+def films(
+    path: object, environ: Mapping[str, str], *, limit: int, state: StrEnum | None
+) -> list[FilmLine]:
+    """The newest films with what became of them; a resend is on the line of its job."""
+    store = node.open_store(node.read_config(path, environ))
+    try:
+        lines = [*_job_lines(store, limit), *_decision_lines(store, limit)]
+    finally:
+        store.close()
+    chosen = [line for line in lines if state is None or line.state == state]
+    return sorted(chosen, key=lambda line: line.received_at, reverse=True)[:limit]
+
+
+def print_table(lines: Sequence[FilmLine]) -> None:
+    """The list as a table, no patient data in it."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("key", "state", "received", "from", "rule", "tries", "why"):
+        table.add_column(title, overflow="fold")
+    for line in lines:
+        when = line.received_at.strftime("%Y-%m-%d %H:%M:%S")
+        cells = (line.key[:12], line.state, when, line.calling_ae_title, line.rule)
+        table.add_row(*cells, str(line.attempts), line.error)
+    Console().print(table)
+
+
+def overall(job: Job, deliveries: Sequence[Delivery]) -> str:
+    """The job's state as shown: PRODUCED until all is DELIVERED, COMMITTED once all is committed."""
+    if job.state is not JobState.PRODUCED or not deliveries:
+        return job.state
+    states = {delivery.state for delivery in deliveries}
+    if states == {DeliveryState.COMMITTED}:
+        return "COMMITTED"
+    return "DELIVERED" if states <= _SENT else job.state
+
+
+def _job_lines(store: JobStore, limit: int) -> list[FilmLine]:
+    return [_job_line(job, store.deliveries(job.key)) for job in store.jobs(limit)]
+
+
+def _job_line(job: Job, deliveries: Sequence[Delivery]) -> FilmLine:
+    waiting = [d.reason for d in deliveries if d.state not in _SENT and d.reason]
+    return FilmLine(
+        key=job.key,
+        state=overall(job, deliveries),
+        source_sop_instance_uid=job.sop_instance_uid,
+        calling_ae_title=job.calling_ae_title,
+        rule=job.rule,
+        attempts=job.attempts,
+        error=job.error or "; ".join(sorted(set(waiting))),
+        received_at=job.created_at,
+        updated_at=job.updated_at,
+        deliveries=tuple(_delivery(delivery) for delivery in deliveries),
+    )
+
+
+def _delivery(delivery: Delivery) -> dict[str, object]:
+    return {
+        "sop_instance_uid": delivery.sop_instance_uid,
+        "destination": delivery.destination,
+        "state": str(delivery.state),
+        "attempts": delivery.attempts,
+        "next_attempt_at": delivery.next_attempt_at.isoformat(),
+        "reason": delivery.reason,
+    }
+
+
+def _decision_lines(store: JobStore, limit: int) -> list[FilmLine]:
+    return [_decision_line(film) for film in store.received(limit) if not film.job_key]
+
+
+def _decision_line(film: Received) -> FilmLine:
+    return FilmLine(
+        key="",
+        state=JobState.REJECTED if film.decision else JobState.RECEIVED,
+        source_sop_instance_uid=film.sop_instance_uid,
+        calling_ae_title=film.calling_ae_title,
+        rule="",
+        attempts=0,
+        error=film.decision,
+        received_at=film.received_at,
+        updated_at=film.received_at,
+        deliveries=(),
+    )

@@ -1,0 +1,85 @@
+"""Attribute values read from data sets that may break every rule: a bad value counts as absent."""
+
+import math
+import struct
+import zlib
+
+from pydicom import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+UNREADABLE = (
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    InvalidDicomError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises, on reading or on first access, for bytes that break PS3.5.
+
+It has no error base of its own.
+"""
+
+
+def numbers(ds: Dataset, keyword: str) -> tuple[float, ...]:
+    """All values of `keyword` as finite numbers; empty where absent or any is not a number."""
+    try:
+        found = tuple(float(str(value)) for value in _values(ds, keyword))
+    except UNREADABLE:
+        return ()
+    return found if all(math.isfinite(value) for value in found) else ()
+
+
+def number(ds: Dataset, keyword: str) -> float | None:
+    """The first value of `keyword` as a finite number, or None."""
+    return next(iter(numbers(ds, keyword)), None)
+
+
+def integer(ds: Dataset, keyword: str) -> int | None:
+    """The first value of `keyword` where it is a whole number, or None."""
+    value = number(ds, keyword)
+    return int(value) if value is not None and value == int(value) else None
+
+
+def codes(ds: Dataset, keyword: str) -> tuple[str, ...]:
+    """All values of a code string, without padding and in capitals (PS3.5 6.2, CS)."""
+    try:
+        return tuple(str(value).strip().upper() for value in _values(ds, keyword))
+    except UNREADABLE:
+        return ()
+
+
+def code(ds: Dataset, keyword: str) -> str:
+    """The first value of a code string, or ""."""
+    return next(iter(codes(ds, keyword)), "")
+
+
+def binary(ds: Dataset, keyword: str) -> bytes | None:
+    """The value of `keyword` where it was left as bytes (PS3.5 6.2, OB, OW and UN)."""
+    try:
+        value = ds.get(keyword)
+    except UNREADABLE:
+        return None
+    return value if isinstance(value, bytes) else None
+
+
+def first_item(ds: Dataset, keyword: str) -> Dataset | None:
+    """The first item of a sequence, or None."""
+    try:
+        value = ds.get(keyword)
+        return value[0] if value and isinstance(value[0], Dataset) else None
+    except (*UNREADABLE, IndexError):
+        return None
+
+
+def _values(ds: Dataset, keyword: str) -> tuple[object, ...]:
+    value = ds.get(keyword)
+    if value is None or value == "":
+        return ()
+    return (value,) if isinstance(value, str | bytes | int | float) else tuple(value)

@@ -1,0 +1,230 @@
+"""Films decoded in a disposable process, so that a codec that crashes takes no worker with it."""
+
+import multiprocessing
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import numpy as np
+
+from dicom_node import radiograph
+from dicom_node.errors import InputError
+from dicom_node.radiograph import Film
+from pipeline.types import Image
+
+Reader = Callable[[Path], Film]
+
+_START_S = 60.0
+"""To start an interpreter and import numpy, pydicom and the codecs on a busy machine."""
+_FAREWELL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decoded:
+    """A film whose pixels, [rows, cols] float32 of this shape, follow as raw bytes."""
+
+    film: Film
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """The image's fault, in words; `spent` where the process should not be used again."""
+
+    reason: str
+    spent: bool = False
+
+
+_Answer = _Decoded | _Refused | OSError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Child:
+    process: SpawnProcess
+    connection: Connection
+
+
+class Decoder:
+    """Reads films in a child process that is kept while it is well, and replaced when it is not.
+
+    Args:
+        timeout_s: longest time for one film, after which its process is killed.
+        memory_bytes: address space for one film, beyond what the idle process has mapped.
+        reader: what the child calls; it must be importable there.
+    """
+
+    def __init__(
+        self, timeout_s: float, memory_bytes: int, reader: Reader = radiograph.read
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._memory_bytes = memory_bytes
+        self._reader = reader
+        self._child: _Child | None = None
+        self._lock = threading.Lock()
+
+    def read(self, path: Path) -> Film:
+        """As `radiograph.read`; one film at a time, callers wait for each other.
+
+        Raises:
+            InputError: the film cannot be analysed, or its decoding crashed, took too long or
+                too much memory.
+            OSError: the file cannot be opened, or the child process cannot be started, or was
+                asked to stop: not the image's fault.
+        """
+        with self._lock:
+            return self._read(path)
+
+    def close(self) -> None:
+        """The child process has ended; a later `read` would start another."""
+        with self._lock:
+            self._discard()
+
+    def _read(self, path: Path) -> Film:
+        child, clean = self._living_child(), False
+        try:
+            with _deadline(child.process, self._timeout_s) as expired:
+                answer = _exchange(child.connection, path)
+            clean = not expired.is_set() and not (isinstance(answer, _Refused) and answer.spent)
+        except (EOFError, ConnectionError) as error:
+            self._discard()
+            raise self._death(child.process, expired.is_set()) from error
+        finally:
+            if not clean:  # an answer left in the pipe must never meet the next patient's film
+                self._discard()
+        return _film(answer)
+
+    def _living_child(self) -> _Child:
+        """The kept child, unless it died in between (the system's out-of-memory killer)."""
+        if self._child is not None and not self._child.process.is_alive():
+            self._discard()
+        return self._child or self._start()
+
+    def _start(self) -> _Child:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_serve, args=(theirs, self._reader, self._memory_bytes), daemon=True
+        )
+        process.start()
+        theirs.close()  # else the child's end would stay open here and its death go unseen
+        self._child = _Child(process=process, connection=ours)
+        with _deadline(process, _START_S):
+            try:
+                ours.recv()
+            except (EOFError, ConnectionError) as error:
+                self._discard()
+                raise ChildProcessError("The decoder process does not start.") from error
+        return self._child
+
+    def _discard(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        child.connection.close()
+        child.process.join(_FAREWELL_S)
+        child.process.kill()
+        child.process.join()
+
+    def _death(self, process: SpawnProcess, expired: bool) -> InputError | ChildProcessError:
+        """Why the process ended: by the image's fault, unless it was asked to from outside."""
+        if expired:
+            return InputError(f"Decoding took longer than {self._timeout_s:g} s.")
+        code = process.exitcode
+        if code == -signal.SIGTERM:  # a service manager stops the whole group, children too
+            return ChildProcessError("The decoder process was asked to stop.")
+        if code is not None and code < 0:
+            return InputError(f"The decoder process was killed by {signal.Signals(-code).name}.")
+        return InputError(f"The decoder process failed with exit code {code}.")
+
+
+@contextmanager
+def _deadline(process: SpawnProcess, limit_s: float) -> Iterator[threading.Event]:
+    """Kills the process after `limit_s`, which ends any wait for it; the event tells."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        process.kill()
+
+    timer = threading.Timer(limit_s, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield expired
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _exchange(connection: Connection, path: Path) -> _Answer:
+    """The child's whole answer to one path."""
+    connection.send(path)
+    answer: _Answer = connection.recv()
+    if not isinstance(answer, _Decoded):
+        return answer
+    pixels = np.empty(answer.shape, np.float32)
+    connection.recv_bytes_into(pixels.data.cast("B"))
+    return replace(answer, film=_with_pixels(answer.film, pixels))
+
+
+def _film(answer: _Answer) -> Film:
+    match answer:
+        case _Decoded():
+            return answer.film
+        case _Refused():
+            raise InputError(answer.reason)
+        case OSError():
+            raise answer
+
+
+def _with_pixels(film: Film, pixels: Image) -> Film:
+    return replace(film, radiograph=replace(film.radiograph, pixels=pixels))
+
+
+def _serve(connection: Connection, reader: Reader, memory_bytes: int) -> None:
+    """The child's life: paths in, answers out, until the parent hangs up.
+
+    An error that is not foreseen ends it, traceback and all; the parent then says so.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _limit(memory_bytes)
+    connection.send(None)
+    while True:
+        try:
+            path = connection.recv()
+        except (EOFError, ConnectionError):
+            return
+        _answer(connection, reader, path, memory_bytes)
+
+
+def _answer(connection: Connection, reader: Reader, path: Path, memory_bytes: int) -> None:
+    try:
+        film = reader(path)
+        pixels = np.ascontiguousarray(film.radiograph.pixels, np.float32)
+        shape = (pixels.shape[0], pixels.shape[1])
+        connection.send(_Decoded(film=_with_pixels(film, pixels[:0, :0]), shape=shape))
+        connection.send_bytes(pixels.data.cast("B"))
+    except InputError as error:
+        connection.send(_Refused(reason=str(error)))
+    except MemoryError:
+        reason = f"Decoding needs more than {memory_bytes >> 20} MiB of memory."
+        connection.send(_Refused(reason=reason, spent=True))
+    except OSError as error:
+        connection.send(error)
+
+
+def _limit(memory_bytes: int) -> None:
+    """No more address space than is mapped now plus `memory_bytes`, and no core dumps.
+
+    A core dump would put patient data on the disk.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

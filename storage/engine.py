@@ -1,0 +1,132 @@
+"""Connections to SQLite and PostgreSQL, set up so that a committed row survives a power cut."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from storage.errors import StorageError, StoreMismatchError, StoreUnavailableError
+
+_BUSY_TIMEOUT_S = 30
+_CONNECT_TIMEOUT_S = 10
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs"}
+_WRITE = "vald_write"
+
+
+def connect(url: str) -> Engine:
+    """An engine for `url`; no connection is made yet.
+
+    Raises:
+        StoreMismatchError: the URL names no database this program works with, or SQLite on a
+            network file system, where its locks do not hold (sqlite.org/howtocorrupt, 2.1).
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(parsed)
+    return create_engine(
+        parsed,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "options": "-c timezone=UTC"},
+    )
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that reads."""
+    with _translated(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that writes, committed on leaving, undone on an error."""
+    with _translated(), engine.connect() as connection:
+        connection = connection.execution_options(**{_WRITE: True})
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What the database says, as an error that says whose fault it is; no URL, no password."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except DBAPIError as fault:
+        raise StoreUnavailableError(f"database: {_first_line(fault.orig)}") from fault
+    except SQLAlchemyError as fault:
+        raise StoreUnavailableError(f"database: {type(fault).__name__}") from fault
+
+
+def _first_line(fault: BaseException | None) -> str:
+    lines = str(fault).strip().splitlines()
+    return lines[0] if lines else type(fault).__name__
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as fault:
+        raise StoreMismatchError("storage.database is no database URL") from fault
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StoreMismatchError(
+            f"storage.database: {parsed.get_backend_name()} is not supported; "
+            "use sqlite:///… or postgresql+psycopg://…"
+        )
+    return parsed
+
+
+def _sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise StoreMismatchError("storage.database: SQLite needs a file; several processes share it")
+    folder = Path(url.database).resolve().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_network(folder)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own transaction handling would begin too late, after the first read.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # WAL with NORMAL may lose commits in a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A write that begins as a read cannot wait for another writer: it fails at once.
+    writes = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _refuse_network(folder: Path) -> None:
+    kind = _file_system(folder)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StoreMismatchError(
+            f"storage.database: {folder} is on {kind}; SQLite needs a local disk, "
+            "or use PostgreSQL"
+        )
+
+
+def _file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The type of the file system that holds `folder`; empty where the system does not tell."""
+    if not mounts.exists():
+        return ""
+    best, kind = "", ""
+    for line in mounts.read_text(encoding="utf-8").splitlines():
+        point, found = line.split()[1:3]
+        inside = os.path.commonpath([point, folder]) == point if point.startswith("/") else False
+        if inside and len(point) >= len(best):
+            best, kind = point, found
+    return kind

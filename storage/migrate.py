@@ -1,0 +1,80 @@
+"""Brings a database's schema to this program's version, and back; serialised between processes."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from storage import engine
+from storage.errors import StoreMismatchError
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+_LOCK = zlib.crc32(b"vald-node schema")  # one number for the advisory lock of every process
+
+
+def up(url: str) -> None:
+    """The schema is this version's. Several processes may call it at once.
+
+    Raises:
+        StoreMismatchError: the schema is newer than this program.
+        StoreUnavailableError: the database does not answer.
+    """
+    _run(url, lambda settings: command.upgrade(settings, "head"))
+
+
+def down(url: str, revision: str) -> None:
+    """The schema is that of an older `revision` ("base": no tables)."""
+    _run(url, lambda settings: command.downgrade(settings, revision))
+
+
+def demand_head(database: Engine) -> None:
+    """Return if the schema is this version's.
+
+    Raises:
+        StoreMismatchError: it is not.
+    """
+    with engine.reading(database) as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    expected = ScriptDirectory(str(_SCRIPTS)).get_current_head()
+    if found != expected:
+        raise StoreMismatchError(
+            f"the database has schema {found or 'none'}, this program needs {expected}; "
+            "start the node once with this version, which brings the schema up"
+        )
+
+
+def _run(url: str, step: Callable[[Config], None]) -> None:
+    database = engine.connect(url)
+    try:
+        with engine.writing(database) as connection, _alone(connection):
+            _refuse_newer(connection)
+            settings = Config()
+            settings.set_main_option("script_location", str(_SCRIPTS))
+            settings.attributes["connection"] = connection
+            step(settings)
+    finally:
+        database.dispose()
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """No other process changes the schema meanwhile; SQLite's BEGIN IMMEDIATE sees to it itself."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    yield
+
+
+def _refuse_newer(connection: Connection) -> None:
+    found = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()}
+    if found is not None and found not in known:
+        raise StoreMismatchError(
+            f"the database has schema {found}, which this version does not know; "
+            "it was made by a newer one"
+        )

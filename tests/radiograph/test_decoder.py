@@ -1,0 +1,137 @@
+"""A decoder's child may crash, hang or grow; the caller only ever sees a reason."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicom_node import radiograph
+from dicom_node.decoder import Decoder
+from dicom_node.errors import InputError
+from tests.radiograph import phantom, readers
+
+_MEMORY_BYTES = 256 << 20
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES, reader=readers.misbehave)
+    yield decoder
+    decoder.close()
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    ds = phantom.data_set()
+    ds.PatientOrientation = ["R", "F"]
+    return phantom.write(ds, tmp_path / "film.dcm")
+
+
+def _refusal(decoder: Decoder, path: str | Path) -> str:
+    with pytest.raises(InputError) as caught:
+        decoder.read(Path(path))
+    return str(caught.value)
+
+
+def test_a_film_comes_back_as_if_read_here(decoder: Decoder, film: Path) -> None:
+    found, expected = decoder.read(film), radiograph.read(film)
+    assert found.header == expected.header
+    np.testing.assert_array_equal(found.radiograph.pixels, expected.radiograph.pixels)
+    found.radiograph.pixels[0, 0] = 0.5  # ours to write
+
+
+def test_a_healthy_child_is_kept(decoder: Decoder, film: Path) -> None:
+    before = _refusal(decoder, "who")
+    decoder.read(film)
+    assert _refusal(decoder, "who") == before
+
+
+def test_the_child_has_no_torch(decoder: Decoder) -> None:
+    imported = _refusal(decoder, "imports").split()
+    assert "pydicom" in imported
+    assert "torch" not in imported
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("segfault", "killed by SIGSEGV"),
+        ("killed", "killed by SIGKILL"),
+        ("bug", "failed with exit code 1"),
+        ("greedy", "more than 256 MiB of memory"),
+    ],
+)
+def test_a_child_that_fails_is_named_and_replaced(
+    decoder: Decoder, film: Path, name: str, reason: str
+) -> None:
+    before = _refusal(decoder, "who")
+    assert reason in _refusal(decoder, name)
+    assert _refusal(decoder, "who") != before
+    assert decoder.read(film).radiograph.pixels.shape == (128, 160)
+
+
+def test_an_idle_child_that_died_costs_no_film(decoder: Decoder, film: Path) -> None:
+    pid = int(_refusal(decoder, "who"))
+    os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # dead, and left for its owner to reap
+    assert decoder.read(film).radiograph.pixels.shape == (128, 160)
+
+
+def test_a_missing_file_is_not_the_images_fault(decoder: Decoder, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        decoder.read(tmp_path / "none")
+
+
+def test_an_answer_that_was_not_awaited_never_meets_the_next_film(
+    decoder: Decoder, film: Path
+) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(InterruptedError):
+            decoder.read(Path("hangs"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert decoder.read(film).radiograph.pixels.shape == (128, 160)
+
+
+def test_a_stop_from_outside_is_not_the_images_fault(decoder: Decoder, film: Path) -> None:
+    with pytest.raises(ChildProcessError, match="asked to stop"):
+        decoder.read(Path("stopped"))
+    assert decoder.read(film).radiograph.pixels.shape == (128, 160)
+
+
+def test_a_child_that_takes_too_long_is_killed() -> None:
+    decoder = Decoder(timeout_s=0.2, memory_bytes=_MEMORY_BYTES, reader=readers.misbehave)
+    try:
+        assert _refusal(decoder, "hangs") == "Decoding took longer than 0.2 s."
+    finally:
+        decoder.close()
+
+
+def test_a_film_beyond_the_memory_is_refused(tmp_path: Path) -> None:
+    stored = np.tile(np.arange(2048, dtype=np.uint16), (2048, 1))
+    path = phantom.write(phantom.data_set(stored), tmp_path / "film.dcm")
+    decoder = Decoder(timeout_s=30, memory_bytes=16 << 20)
+    try:
+        assert "more than 16 MiB of memory" in _refusal(decoder, path)
+    finally:
+        decoder.close()
+
+
+def test_a_closed_decoder_starts_again(film: Path) -> None:
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES)
+    decoder.close()
+    try:
+        assert decoder.read(film).radiograph.pixels.shape == (128, 160)
+    finally:
+        decoder.close()
+    decoder.close()

@@ -1,0 +1,78 @@
+"""Rows to store, each with what the tests ask about."""
+
+from datetime import UTC, datetime, timedelta
+
+from storage.jobs import Decision, Job, NewJob, NewReceived, ObjectRef, Result
+from storage.store import JobStore
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def after(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def kept(name: str) -> ObjectRef:
+    return ObjectRef(name=f"received/{name}.dcm", digest=name.ljust(64, "0"), size_bytes=3)
+
+
+def film(uid: str = "1.2.3", digest: str = "a") -> NewReceived:
+    return NewReceived(
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.1",
+        sop_instance_uid=uid,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        calling_ae_title="CR1",
+        address="10.0.0.5",
+        received_at=NOON,
+        object=kept(digest),
+    )
+
+
+def new_job(key: str = "k1", created_s: float = 0, uid: str = "1.2.3") -> NewJob:
+    return NewJob(
+        key=key,
+        sop_instance_uid=uid,
+        identity_digest="i" * 64,
+        object=kept("a"),
+        calling_ae_title="CR1",
+        rule="frontal-chest",
+        target="normal",
+        model_digest="m" * 64,
+        mode="calibrated",
+        seed=0,
+        results=("secondary_capture", "structured_report"),
+        destinations=("pacs", "archive"),
+        supersedes="",
+        created_at=after(created_s),
+    )
+
+
+def result(key: str, kind: str) -> Result:
+    return Result(
+        job_key=key,
+        kind=kind,
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
+        sop_instance_uid=f"2.25.{sum(map(ord, key + kind))}",
+        series_instance_uid="2.25.9",
+        object=kept(kind[:5]),
+    )
+
+
+def submitted(store: JobStore, key: str = "k1", created_s: float = 0) -> None:
+    number = store.receive(film(uid=f"1.2.{key[1:]}", digest=key)).number
+    job = new_job(key, created_s, f"1.2.{key[1:]}")
+    store.route(number, Decision(text="analysed", job_key=key), job)
+
+
+def running(store: JobStore, key: str = "k1") -> tuple[Job, int]:
+    submitted(store, key)
+    job = store.claim("worker", NOON, lease_s=60)
+    assert job is not None
+    assert job.lease is not None
+    return job, job.lease.token
+
+
+def produced(store: JobStore, key: str = "k1") -> None:
+    job, token = running(store, key)
+    made = [result(key, kind) for kind in job.results]
+    store.produce(key, token, NOON, made, job.destinations)

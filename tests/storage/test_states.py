@@ -1,0 +1,30 @@
+"""The two tables."""
+
+import itertools
+
+import pytest
+
+from storage import states
+from storage.errors import TransitionError
+from storage.states import DeliveryState, JobState
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(JobState, JobState)))
+def test_a_job_takes_the_steps_of_its_table_and_no_others(old: JobState, new: JobState) -> None:
+    legal = {
+        "RECEIVED": {"RUNNING"},
+        "RUNNING": {"PRODUCED", "REJECTED", "FAILED", "RECEIVED"},
+        "FAILED": {"RECEIVED"},
+    }
+    if new in legal.get(old, set()):
+        states.check_job(old, new)
+    else:
+        with pytest.raises(TransitionError):
+            states.check_job(old, new)
+
+
+@pytest.mark.parametrize("end", [DeliveryState.COMMITTED])
+def test_what_is_committed_stays_so(end: DeliveryState) -> None:
+    for new in DeliveryState:
+        with pytest.raises(TransitionError):
+            states.check_delivery(end, new)
