@@ -1,0 +1,258 @@
+"""The numbers of a result as a Comprehensive SR (PS3.3 A.35.3) after TID 1500 (PS3.16)."""
+
+import numpy as np
+import numpy.typing as npt
+from highdicom import sr
+from pydicom import Dataset, Sequence, uid
+from pydicom.sr.codedict import codes as standard
+from pydicom.sr.coding import Code
+
+from dicom_node import identity, uids
+from dicom_node.results import carried, codes, provenance, wording
+from dicom_node.results.provenance import ResultContext, Series
+from pipeline.types import Region, Status
+
+SERIES = Series(
+    kind="structured_report",
+    sop_class_uid=uid.ComprehensiveSRStorage,
+    modality="SR",
+    number=9002,
+    description="VALD measurements, AI-generated, research use only",
+    template="1",
+)
+
+MOST_POINTS = 4096
+"""Of one outline: explicit VR FL holds 65,534 bytes, 8,191 points (PS3.5 7.1.2); half is plenty."""
+
+_Points = npt.NDArray[np.float32]
+_Group = (
+    sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations
+)
+
+
+def build(context: ResultContext) -> Dataset:
+    """Status, score, regions and measurements with a reference to the source image.
+
+    Raises:
+        InputError: the source cannot be referred to.
+    """
+    ds = provenance.new_object(context, SERIES)
+    _put_document(ds, context)
+    ds.update(_content(context))
+    return ds
+
+
+def _put_document(ds: Dataset, context: ResultContext) -> None:
+    """SR Document Series and General (PS3.3 C.17.1, C.17.2): complete, verified by nobody."""
+    withheld = context.attribution.status is Status.WITHHELD
+    provenance.put_content_time(ds, context)
+    ds.ReferencedPerformedProcedureStepSequence = Sequence()
+    ds.PerformedProcedureCodeSequence = Sequence()
+    ds.CompletionFlag = "PARTIAL" if withheld else "COMPLETE"
+    ds.CompletionFlagDescription = f"Result status {context.attribution.status.value}"
+    ds.VerificationFlag = "UNVERIFIED"
+    ds.CurrentRequestedProcedureEvidenceSequence = Sequence([_evidence(context)])
+
+
+def _evidence(context: ResultContext) -> Dataset:
+    """The source in the hierarchical reference macro (PS3.3 table C.17-3)."""
+    source, series, study = context.header.dataset, Dataset(), Dataset()
+    series.SeriesInstanceUID = uid.UID(carried.text(source, "SeriesInstanceUID"))
+    series.ReferencedSOPSequence = Sequence([provenance.source_reference(context)])
+    study.StudyInstanceUID = uid.UID(carried.text(source, "StudyInstanceUID"))
+    study.ReferencedSeriesSequence = Sequence([series])
+    return study
+
+
+def _content(context: ResultContext) -> Dataset:
+    """The root container, TID 1500, and a narrative, which that extensible template allows."""
+    regions = wording.reported_regions(context.attribution)
+    groups: list[_Group] = [_film_group(context)]
+    groups += [_region_group(context, n, region) for n, region in enumerate(regions, start=1)]
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=_device(context)),
+        procedure_reported=codes.PLAIN_CHEST_XRAY,
+        imaging_measurements=groups,
+        title=standard.DCM.ImagingMeasurementReport,
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
+            sr.CodedConcept.from_code(codes.ENGLISH)
+        ),
+    )
+    root: Dataset = report[0]
+    root.ContentSequence.insert(_before_measurements(root), _image_library(context))
+    root.ContentSequence.append(_narrative(context))
+    return root
+
+
+def _before_measurements(root: Dataset) -> int:
+    names = [item.ConceptNameCodeSequence[0].CodeValue for item in root.ContentSequence]
+    return names.index(standard.DCM.ImagingMeasurements.value)
+
+
+def _image_library(context: ResultContext) -> sr.ContainerContentItem:
+    """TID 1600 without descriptors: what highdicom writes there needs attributes few films have."""
+    contains = sr.RelationshipTypeValues.CONTAINS
+    reference = provenance.source_reference(context)
+    image = sr.ImageContentItem(
+        name=standard.DCM.SourceImage,
+        referenced_sop_class_uid=reference.ReferencedSOPClassUID,
+        referenced_sop_instance_uid=reference.ReferencedSOPInstanceUID,
+        relationship_type=contains,
+    )
+    group = sr.ContainerContentItem(name=standard.DCM.ImageLibraryGroup, relationship_type=contains)
+    group.ContentSequence = sr.ContentSequence([image])
+    library = sr.ContainerContentItem(name=standard.DCM.ImageLibrary, relationship_type=contains)
+    library.ContentSequence = sr.ContentSequence([group])
+    return library
+
+
+def _narrative(context: ResultContext) -> sr.TextContentItem:
+    header = context.header
+    return sr.TextContentItem(
+        name=standard.DCM.Summary,
+        value=wording.narrative(context.attribution, header.spacing_mm, header.spacing_plane),
+        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    )
+
+
+def _device(context: ResultContext) -> sr.ObserverContext:
+    """The node with this model as observer (TID 1004)."""
+    digest = context.attribution.model.digest
+    return sr.ObserverContext(
+        observer_type=standard.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=uids.device_uid(digest),
+            name=identity.MODEL_NAME,
+            manufacturer_name=identity.MANUFACTURER,
+            model_name=identity.MODEL_NAME,
+            serial_number=provenance.short(digest),
+        ),
+    )
+
+
+def _film_group(context: ResultContext) -> sr.MeasurementsAndQualitativeEvaluations:
+    """The film as a whole (TID 1501): status with its reasons, score, uncertainty, threshold."""
+    made = context.attribution
+    reference = provenance.source_reference(context)
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(context, "film", "Film"),
+        finding_type=codes.COMPARED_FILM,
+        finding_sites=[sr.FindingSite(standard.SCT.Chest)],
+        algorithm_id=_algorithm(context),
+        source_images=[
+            sr.SourceImageForMeasurementGroup(
+                reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID
+            )
+        ],
+        measurements=[
+            _measurement(codes.SCORE, made.score),
+            _measurement(codes.UNCERTAINTY, made.uncertainty),
+            _measurement(codes.THRESHOLD, made.threshold),
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(codes.STATUS, codes.STATUS_VALUES[made.status.value])
+        ],
+    )
+    group[0].ContentSequence.extend(_reason(text) for text in made.reasons)
+    return group
+
+
+def _reason(text: str) -> sr.TextContentItem:
+    """A qualitative evaluation in words (TID 1501 allows TEXT; highdicom makes only CODE)."""
+    return sr.TextContentItem(
+        name=codes.REASON, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS
+    )
+
+
+def _region_group(
+    context: ResultContext, number: int, region: Region
+) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """One region of the map (TID 1410): where it is, how large, how strong."""
+    reference = provenance.source_reference(context)
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(context, f"region-{number}", f"Region {number}"),
+        referenced_region=sr.ImageRegion(
+            graphic_type=sr.GraphicTypeValues.POLYLINE,
+            graphic_data=scoord(context, region),
+            source_image=sr.SourceImageForRegion(
+                reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID
+            ),
+        ),
+        finding_category=standard.SCT.MorphologicallyAbnormalStructure,
+        finding_type=codes.REGION,
+        finding_sites=[sr.FindingSite(standard.SCT.Chest)],
+        algorithm_id=_algorithm(context),
+        measurements=[
+            _area(context, region),
+            _measurement(codes.ATTRIBUTION, region.peak, derivation=standard.SCT.Maximum),
+            _measurement(codes.ATTRIBUTION, region.mean, derivation=standard.SCT.Mean),
+        ],
+    )
+
+
+def scoord(context: ResultContext, region: Region) -> _Points:
+    """The region's outline as [n, 2] (column, row) of the stored source image, closed.
+
+    0.0 is the outer edge of the first pixel, Columns and Rows those of the last (PS3.3
+    C.18.6.1.2).
+    """
+    header = context.header
+    to_source = header.orientation.point_to_source
+    outline = _thinned(region.outline)
+    points = np.array([to_source(row, col) for row, col in outline], np.float32)[:, ::-1]
+    closed: _Points = np.clip(points, 0, np.array([header.columns, header.rows], np.float32))
+    closed[-1] = closed[0]
+    return closed
+
+
+def _thinned(outline: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    """Every nth point, at most MOST_POINTS with the first repeated as last."""
+    step = -(-(len(outline) - 1) // (MOST_POINTS - 1))
+    return (*outline[:-1:step], outline[0])
+
+
+def _area(context: ResultContext, region: Region) -> sr.Measurement:
+    """In mm2 of the plane that the method names; in pixels where the film states no spacing."""
+    spacing_mm = context.header.spacing_mm
+    if spacing_mm is None:
+        value, unit, plane = float(region.area_px), codes.PIXELS, ""
+    else:
+        value = wording.area_mm2(region, spacing_mm)
+        unit, plane = standard.UCUM.SquareMillimeter, context.header.spacing_plane
+    return sr.Measurement(
+        name=standard.SCT.Area, value=value, unit=unit, method=codes.AREA_METHODS[plane]
+    )
+
+
+def _measurement(name: Code, value: float, derivation: Code | None = None) -> sr.Measurement:
+    """A pure number (UCUM "1"), TID 300."""
+    return sr.Measurement(
+        name=name,
+        value=wording.number(value),
+        unit=standard.UCUM.NoUnits,
+        derivation=derivation,
+    )
+
+
+def _algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
+    """Which network, weights and settings (TID 4019; family of CID 7162)."""
+    model = context.attribution.model
+    return sr.AlgorithmIdentification(
+        name=model.name,
+        version=model.version,
+        manufacturer=identity.MANUFACTURER,
+        family=standard.DCM.ArtificialIntelligence,
+        parameters=[
+            f"model digest=sha256:{model.digest}",
+            f"mode={model.mode}",
+            f"seed={model.seed}",
+            f"method version={model.method_version}",
+        ],
+    )
+
+
+def _tracking(context: ResultContext, role: str, said: str) -> sr.TrackingIdentifier:
+    """TID 4108's identifiers, derived, so that the same analysis names the same region."""
+    return sr.TrackingIdentifier(
+        uid=uids.result_uid(context.analysis_key, role, SERIES.template), identifier=said
+    )

@@ -1,0 +1,100 @@
+"""The words that results carry, the same in picture, report and narrative."""
+
+import textwrap
+
+from pipeline.types import Attribution, Region, Status
+
+RESEARCH_WORDS = "AI-generated - research use only - not for diagnosis"
+MAP_UNIT = "grey difference (film range = 1)"
+
+_PLANES = {
+    "detector": "on the detector plane, not corrected for magnification",
+    "calibrated": "by the film's calibrated pixel spacing",
+}
+_STATUS = {
+    Status.VALID: "The result passed the model's checks.",
+    Status.LOW_CONFIDENCE: "The result has low confidence.",
+    Status.WITHHELD: "The result is withheld: no region and no picture of it is given.",
+}
+
+
+def number(value: float) -> float:
+    """Six significant digits: all a map holds, and short enough for a DS (PS3.5 6.2, 16 bytes)."""
+    return float(f"{value:.6g}")
+
+
+def area_mm2(region: Region, spacing_mm: tuple[float, float]) -> float:
+    """Area by pixel count."""
+    return number(region.area_px * spacing_mm[0] * spacing_mm[1])
+
+
+def digest_prefix(attribution: Attribution) -> str:
+    """The model digest's first twelve digits, enough to tell models apart by eye."""
+    return attribution.model.digest[:12]
+
+
+def reported_regions(attribution: Attribution) -> tuple[Region, ...]:
+    """The regions that a receiver is told of: none where the result is withheld."""
+    return () if attribution.status is Status.WITHHELD else attribution.regions
+
+
+def model_line(attribution: Attribution) -> str:
+    """Name, version, digest, mode and seed in one line."""
+    model = attribution.model
+    return (
+        f"{model.name} {model.version}  |  sha256 {digest_prefix(attribution)}  |  "
+        f"mode {model.mode}  |  seed {model.seed}  |  method {model.method_version}"
+    )
+
+
+def narrative(
+    attribution: Attribution, spacing_mm: tuple[float, float] | None, spacing_plane: str
+) -> str:
+    """The result in plain words, one sentence a line."""
+    model = attribution.model
+    compared = (
+        "The film was compared with a synthetic normal counterpart of itself, made by "
+        f"{model.name} {model.version} (mode {model.mode}, seed {model.seed})."
+    )
+    sentences = [f"{RESEARCH_WORDS}.", compared, _status_sentence(attribution)]
+    if attribution.status is not Status.WITHHELD:
+        sentences.append(_count_sentence(attribution))
+        sentences += [
+            _region_sentence(place, region, spacing_mm, spacing_plane)
+            for place, region in enumerate(attribution.regions, start=1)
+        ]
+        sentences.append(
+            f"Score {attribution.score:.2f} (0 to 1), "
+            f"uncertainty {attribution.uncertainty:.3f} {MAP_UNIT}."
+        )
+    return "\n".join(sentences)
+
+
+def wrapped(text: str, columns: int) -> list[str]:
+    """Lines of at most `columns` characters."""
+    return textwrap.wrap(text, max(8, columns))
+
+
+def _status_sentence(attribution: Attribution) -> str:
+    said = _STATUS[attribution.status]
+    if attribution.reasons:
+        said += f" Reasons: {'; '.join(attribution.reasons)}."
+    return said
+
+
+def _count_sentence(attribution: Attribution) -> str:
+    count = len(attribution.regions)
+    noun = {0: "No region differs", 1: "One region differs"}.get(count, f"{count} regions differ")
+    return f"{noun} by at least the threshold of {attribution.threshold:.3g} {MAP_UNIT}."
+
+
+def _region_sentence(
+    place: int, region: Region, spacing_mm: tuple[float, float] | None, spacing_plane: str
+) -> str:
+    if spacing_mm is None:
+        area = f"{region.area_px} pixels (the film states no pixel spacing)"
+    else:
+        area = f"{area_mm2(region, spacing_mm):.0f} mm2 {_PLANES.get(spacing_plane, '')}".rstrip()
+    return (
+        f"Region {place}: area {area}; attribution peak {region.peak:.2f}, mean {region.mean:.2f}."
+    )

@@ -1,0 +1,145 @@
+"""Sources that break the standard still get results, under the name their PACS knows."""
+
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom import DataElement, Dataset, config
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+
+from dicom_node.errors import InputError
+from dicom_node.results import registry
+from tests.results import sources, tools
+
+
+def both(ds: Dataset, folder: Path) -> list[Dataset]:
+    context = sources.context_of(ds, folder)
+    encoded = (registry.encode(registry.build(kind, context)) for kind in registry.KINDS)
+    return [pydicom.dcmread(BytesIO(data)) for data in encoded]
+
+
+def put(ds: Dataset, keyword: str, vr: str, value: object) -> None:
+    ds[keyword] = DataElement(keyword, vr, value, validation_mode=config.IGNORE)
+
+
+def put_raw(ds: Dataset, keyword: str, vr: str, value: bytes) -> None:
+    """What pydicom itself would refuse to make."""
+    tag = Tag(keyword)
+    ds[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("GB18030", "Wang^XiaoDong=王^小东"),
+        ("GB18030", "Cheng^X=乗^小东"),  # 乗 is 81 5C: half of it looks like a backslash
+        ("GBK", "Cheng^X=乗^小东"),
+        ("ISO_IR 100", "Äneas^Rüdiger"),
+        ("ISO_IR 144", "Люкceмбypг"),
+        ("ISO_IR 192", "Wang^XiaoDong=王^小东"),
+    ],
+)
+def test_a_name_in_any_script_reads_the_same(
+    tmp_path: Path, charset: str | list[str], name: str
+) -> None:
+    source = sources.source()
+    source.SpecificCharacterSet, source.PatientName = charset, name
+    for ds in both(source, tmp_path):
+        assert ds.SpecificCharacterSet == "ISO_IR 192"
+        assert str(ds.PatientName) == name
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"],
+)
+@pytest.mark.parametrize("value", [None, "", "no uid"])
+def test_a_film_that_cannot_be_referred_to_is_refused(
+    tmp_path: Path, keyword: str, value: str | None
+) -> None:
+    context = sources.context_of(sources.source(), tmp_path)
+    header = context.header.dataset
+    del header[keyword]
+    if value is not None:
+        put(header, keyword, "UI", value)
+    for kind in registry.KINDS:
+        with pytest.raises(InputError, match=keyword):
+            registry.build(kind, context)
+
+
+def test_absent_type_2_attributes_become_empty(tmp_path: Path) -> None:
+    source = sources.source()
+    names = (
+        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+        "ReferringPhysicianName", "StudyID", "AccessionNumber",
+    )  # fmt: skip
+    for keyword in (*names, "SeriesNumber", "InstanceNumber", "PatientAge", "IssuerOfPatientID"):
+        del source[keyword]
+    for ds in both(source, tmp_path):
+        assert [keyword for keyword in names if keyword not in ds or ds[keyword].value] == []
+        assert "PatientAge" not in ds
+        assert ds.InstanceNumber == 1
+
+
+def test_what_breaks_its_vr_is_repaired_or_left_out(tmp_path: Path) -> None:
+    source = sources.source()
+    put(source, "PatientAge", "AS", "77")
+    put(source, "PatientBirthDate", "DA", "1950.01.02")
+    put(source, "StudyTime", "TM", "11:22:07")
+    put(source, "StudyDate", "DA", "yesterday")
+    put(source, "PatientSex", "CS", "female")
+    put_raw(source, "PatientWeight", "DS", b"heavy ")
+    put(source, "TimezoneOffsetFromUTC", "SH", "CET")
+    put_raw(source, "InstanceNumber", "IS", b"two ")
+    for ds in both(source, tmp_path):
+        assert "PatientAge" not in ds
+        assert (ds.PatientBirthDate, ds.StudyTime) == ("19500102", "112207")
+        assert (ds.StudyDate, ds.PatientSex) == ("", "")
+        assert "PatientWeight" not in ds
+        assert ds.InstanceNumber == 1
+
+
+def test_an_identifier_is_carried_whole_even_where_too_long(tmp_path: Path) -> None:
+    source = sources.source()
+    put(source, "AccessionNumber", "SH", "A" * 24)
+    put(source, "PatientID", "LO", "P" * 70)
+    for ds in both(source, tmp_path):
+        assert (ds.AccessionNumber, ds.PatientID) == ("A" * 24, "P" * 70)
+
+
+def test_issuers_are_carried(tmp_path: Path) -> None:
+    source, issuer = sources.source(), Dataset()
+    issuer.LocalNamespaceEntityID = "RIS-1"
+    source.IssuerOfAccessionNumberSequence = [issuer]
+    for ds in both(source, tmp_path):
+        assert ds.IssuerOfPatientID == "HOSPITAL"
+        assert ds.IssuerOfAccessionNumberSequence[0].LocalNamespaceEntityID == "RIS-1"
+
+
+def test_no_private_or_image_attribute_of_the_source_comes_along(tmp_path: Path) -> None:
+    source = sources.source()
+    source.InstitutionName, source.OperatorsName = "Elsewhere", "Doe^J"
+    source.private_block(0x0029, "SOMEONE", create=True).add_new(1, "LO", "secret")
+    for ds in both(source, tmp_path):
+        assert "InstitutionName" not in ds
+        assert "OperatorsName" not in ds
+        assert not [element for element in ds if element.tag.is_private]
+
+
+def test_results_of_a_hostile_source_have_no_error_that_it_has_not(tmp_path: Path) -> None:
+    source = sources.source()
+    for keyword in ("PatientName", "PatientBirthDate", "StudyTime", "ReferringPhysicianName"):
+        del source[keyword]
+    put(source, "PatientAge", "AS", "77")
+    put(source, "PatientID", "LO", "")
+    source.PixelSpacing, source.Laterality = [0, 0], ""
+    known = tools.dciodvfy_errors(sources.write(source, tmp_path / "hostile.dcm"))
+    for ds in both(source, tmp_path):
+        path = tmp_path / "result.dcm"
+        ds.save_as(path)
+        assert tools.dciodvfy_errors(path) - known == set()

@@ -1,0 +1,57 @@
+"""Other people's validators read what is made, of synthetic and of real films."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dicom_node.errors import InputError
+from dicom_node.results import registry
+from dicom_node.results.provenance import ResultContext
+from pipeline.types import Status
+from tests.results import sources, tools
+
+FILMS = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
+
+
+def write(kind: str, context: ResultContext, folder: Path) -> Path:
+    path = folder / f"{kind}.dcm"
+    path.write_bytes(registry.encode(registry.build(kind, context)))
+    return path
+
+
+@pytest.mark.parametrize("status", list(Status))
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_dciodvfy_finds_no_error(
+    context: ResultContext, tmp_path: Path, kind: str, status: Status
+) -> None:
+    said = sources.with_status(context, status, "seeds disagree")
+    assert tools.dciodvfy_errors(write(kind, said, tmp_path)) == set()
+
+
+@pytest.mark.peer
+def test_dcmtk_reads_the_report(context: ResultContext, tmp_path: Path) -> None:
+    printed = tools.dsrdump(write("structured_report", context, tmp_path))
+    assert "(POLYLINE,250/50,325/50,325/100,250/100,250/50)" in printed
+    assert "(VALD010,99VALD" in printed
+
+
+@pytest.mark.peer
+def test_dcmtk_reads_a_report_without_regions(context: ResultContext, tmp_path: Path) -> None:
+    none = replace(context, attribution=replace(context.attribution, regions=()))
+    assert "No region differs" in tools.dsrdump(write("structured_report", none, tmp_path))
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not FILMS.is_dir(), reason="no real films beside the checkout")
+@pytest.mark.parametrize("path", sorted(FILMS.glob("*.dcm")), ids=lambda path: path.stem)
+def test_results_of_a_real_film_have_no_error_that_it_has_not(path: Path, tmp_path: Path) -> None:
+    try:
+        context = sources.context(path)
+    except InputError as refused:
+        pytest.skip(f"not decoded: {refused}")
+    known = tools.dciodvfy_errors(path)
+    for kind in registry.KINDS:
+        assert tools.dciodvfy_errors(write(kind, context, tmp_path)) - known == set()
+    if tools.DSRDUMP.is_file():
+        tools.dsrdump(tmp_path / "structured_report.dcm")

@@ -1,0 +1,41 @@
+"""Validators of others: dciodvfy (dicom3tools) and DCMTK's dsrdump."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DSRDUMP = Path("/usr/bin/dsrdump")
+
+
+def dciodvfy_errors(path: Path) -> set[str]:
+    """Its error lines, less the values that it quotes."""
+    beside = Path(sys.executable).with_name("dciodvfy")
+    program = str(beside) if beside.is_file() else shutil.which("dciodvfy")
+    if program is None:
+        pytest.skip("dciodvfy is not installed")
+    done = subprocess.run(
+        [program, str(path)], capture_output=True, text=True, errors="replace", timeout=60
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    return {re.sub(r"<[^>]*>", "<>", line) for line in lines if line.startswith("Error")}
+
+
+def dsrdump(path: Path) -> str:
+    """What it prints of a report; fails where it complains."""
+    if not DSRDUMP.is_file():
+        pytest.skip("DCMTK's dsrdump is not installed")
+    done = subprocess.run(
+        [str(DSRDUMP), "+Pl", str(path)], capture_output=True, timeout=60, check=False
+    )
+    complaints = [
+        line
+        for line in done.stderr.decode(errors="replace").splitlines()
+        # Says only that it cannot judge the length of UTF-8 text.
+        if line and "VR checker does not support this Specific Character Set" not in line
+    ]
+    assert (done.returncode, complaints) == (0, [])
+    return done.stdout.decode()
