@@ -1,6 +1,7 @@
 """Connections to SQLite and PostgreSQL, set up so that a committed row survives a power cut."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,13 +9,32 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from storage.errors import StorageError, StoreMismatchError, StoreUnavailableError
 
 _BUSY_TIMEOUT_S = 30
 _CONNECT_TIMEOUT_S = 10
-_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs"}
+# Types in /proc/mounts whose locks or shared memory other machines do not see.
+_NETWORK_FILE_SYSTEMS = {
+    *("9p", "afs", "beegfs", "ceph", "glusterfs", "lustre", "nfs", "nfs4"),
+    *("cifs", "smb", "smb3", "smbfs"),
+    *("fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
+}
+# The drivers that this program installs, by the names a URL may call them.
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
 _WRITE = "vald_write"
 
 
@@ -31,6 +51,7 @@ def connect(url: str) -> Engine:
     return create_engine(
         parsed,
         pool_pre_ping=True,
+        hide_parameters=True,  # a row's values would reach the log by way of the traceback
         connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "options": "-c timezone=UTC"},
     )
 
@@ -53,13 +74,20 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """What the database says, as an error that says whose fault it is; no URL, no password."""
+    """What the database says, as an error that says whose fault it is; no URL, no password.
+
+    A value that no table can hold is the caller's ValueError: trying again would not help.
+    """
     try:
         yield
     except StorageError:
         raise
+    except (DataError, IntegrityError) as fault:
+        raise ValueError(f"database: {_first_line(fault.orig)}") from fault
     except DBAPIError as fault:
         raise StoreUnavailableError(f"database: {_first_line(fault.orig)}") from fault
+    except StatementError as fault:  # a column's type refused the value before it was sent
+        raise ValueError(f"database: {_first_line(fault.orig)}") from fault
     except SQLAlchemyError as fault:
         raise StoreUnavailableError(f"database: {type(fault).__name__}") from fault
 
@@ -74,31 +102,40 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
     except ArgumentError as fault:
         raise StoreMismatchError("storage.database is no database URL") from fault
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+    driver = _DRIVERS.get(parsed.drivername)
+    if driver is None:
         raise StoreMismatchError(
-            f"storage.database: {parsed.get_backend_name()} is not supported; "
+            f"storage.database: {parsed.drivername} is not supported; "
             "use sqlite:///… or postgresql+psycopg://…"
         )
-    return parsed
+    return parsed.set(drivername=driver)
 
 
 def _sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
-        raise StoreMismatchError("storage.database: SQLite needs a file; several processes share it")
-    folder = Path(url.database).resolve().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    _refuse_network(folder)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+        raise StoreMismatchError(
+            "storage.database: SQLite needs a file; several processes share it"
+        )
+    _make_local_folder(Path(url.database).resolve().parent)
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_local_folder(folder: Path) -> None:
+    _refuse_network(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise StoreMismatchError(f"storage.database: {folder}: {fault.strerror}") from fault
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     # The driver's own transaction handling would begin too late, after the first read.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
     cursor.execute("PRAGMA synchronous=FULL")  # WAL with NORMAL may lose commits in a power cut
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
@@ -114,8 +151,7 @@ def _refuse_network(folder: Path) -> None:
     kind = _file_system(folder)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise StoreMismatchError(
-            f"storage.database: {folder} is on {kind}; SQLite needs a local disk, "
-            "or use PostgreSQL"
+            f"storage.database: {folder} is on {kind}; SQLite needs a local disk, or use PostgreSQL"
         )
 
 
@@ -126,7 +162,13 @@ def _file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
     best, kind = "", ""
     for line in mounts.read_text(encoding="utf-8").splitlines():
         point, found = line.split()[1:3]
+        point = _unescaped(point)
         inside = os.path.commonpath([point, folder]) == point if point.startswith("/") else False
         if inside and len(point) >= len(best):
             best, kind = point, found
     return kind
+
+
+def _unescaped(point: str) -> str:
+    """A blank in a mount point is written as an octal escape, fstab(5)."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)

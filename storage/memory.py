@@ -19,6 +19,7 @@ from storage.jobs import (
     Result,
 )
 from storage.states import DeliveryState, JobState, check_delivery, check_job
+from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED}
@@ -79,12 +80,14 @@ class MemoryJobStore:
             self._jobs[job.key] = _stored(job)
             self._tokens[job.key] = 0
         self._received[number] = replace(
-            self._received[number], decision=decision.text, job_key=decision.job_key
+            self._received[number], decision=legible(decision.text), job_key=decision.job_key
         )
 
     @_locked
     def job(self, key: str) -> Job:
         """See JobStore."""
+        if key in self._jobs:
+            return self._jobs[key]
         found = [job for job in self._jobs.values() if key and job.key.startswith(key)]
         if not found:
             raise UnknownKeyError(f"no job {key!r}")
@@ -172,7 +175,7 @@ class MemoryJobStore:
         for name, until in [*self._sending_until.items()]:
             if until < now:
                 self._finish(name, DeliveryState.DUE, now, "its sender was lost")
-        return [job.key for job in lapsed]
+        return sorted(job.key for job in lapsed)
 
     @_locked
     def retry(self, key: str, now: datetime) -> Job:
@@ -180,7 +183,11 @@ class MemoryJobStore:
         job = self.job(key)
         if job.state is JobState.FAILED:
             return self._change(job, JobState.RECEIVED, now, attempts=0)
-        failed = [n for n, d in self._deliveries.items() if d.job_key == key and d.state in _RETRIED]
+        failed = [
+            name
+            for name, delivery in self._deliveries.items()
+            if delivery.job_key == job.key and delivery.state in _RETRIED
+        ]
         if not failed:
             raise TransitionError(f"job {key[:12]} is {job.state}: nothing of it has failed")
         for name in failed:
@@ -199,7 +206,12 @@ class MemoryJobStore:
 
     @_locked
     def claim_deliveries(
-        self, destination: str, owner: str, now: datetime, lease_s: float, limit: int
+        self,
+        destination: str,
+        owner: str,  # noqa: ARG002 - in memory nobody asks who sends
+        now: datetime,
+        lease_s: float,
+        limit: int,
     ) -> list[Parcel]:
         """See JobStore."""
         due = [
@@ -209,7 +221,7 @@ class MemoryJobStore:
             and delivery.destination == destination
             and delivery.next_attempt_at <= now
         ]
-        due.sort(key=lambda item: item[1].next_attempt_at)
+        due.sort(key=lambda item: (item[1].next_attempt_at, item[1].job_key))
         return [self._start_sending(name, now, lease_s) for name, _ in due[:limit]]
 
     def delivered(self, parcel: Parcel, now: datetime, note: str) -> None:
@@ -251,7 +263,7 @@ class MemoryJobStore:
         check_job(job.state, state)
         tries = job.attempts if attempts is None else attempts
         self._jobs[job.key] = replace(
-            job, state=state, error=error, lease=lease, attempts=tries, updated_at=now
+            job, state=state, error=legible(error), lease=lease, attempts=tries, updated_at=now
         )
         return self._jobs[job.key]
 
@@ -268,14 +280,16 @@ class MemoryJobStore:
         self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str
     ) -> None:
         name = (parcel.delivery.sop_instance_uid, parcel.delivery.destination)
-        if self._deliveries[name] == parcel.delivery:
+        if self._deliveries.get(name) == parcel.delivery:
             self._finish(name, state, at, reason)
 
     def _finish(self, name: _Name, state: DeliveryState, at: datetime, reason: str) -> None:
         delivery = self._deliveries[name]
         check_delivery(delivery.state, state)
         self._sending_until.pop(name, None)
-        self._deliveries[name] = replace(delivery, state=state, next_attempt_at=at, reason=reason)
+        self._deliveries[name] = replace(
+            delivery, state=state, next_attempt_at=at, reason=legible(reason)
+        )
 
 
 def _fields(value: object) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 
 from storage import engine
@@ -29,7 +30,12 @@ def up(url: str) -> None:
 
 
 def down(url: str, revision: str) -> None:
-    """The schema is that of an older `revision` ("base": no tables)."""
+    """The schema is that of an older `revision` ("base": no tables; what they held is lost).
+
+    Raises:
+        StoreMismatchError: no such revision, or the schema is newer than this program.
+        StoreUnavailableError: the database does not answer.
+    """
     _run(url, lambda settings: command.downgrade(settings, revision))
 
 
@@ -42,6 +48,8 @@ def demand_head(database: Engine) -> None:
     with engine.reading(database) as connection:
         found = MigrationContext.configure(connection).get_current_revision()
     expected = ScriptDirectory(str(_SCRIPTS)).get_current_head()
+    if expected is None:  # else an empty database would seem to be at the head
+        raise StoreMismatchError("this installation has no migrations; install it whole")
     if found != expected:
         raise StoreMismatchError(
             f"the database has schema {found or 'none'}, this program needs {expected}; "
@@ -57,9 +65,16 @@ def _run(url: str, step: Callable[[Config], None]) -> None:
             settings = Config()
             settings.set_main_option("script_location", str(_SCRIPTS))
             settings.attributes["connection"] = connection
-            step(settings)
+            _take(step, settings)
     finally:
         database.dispose()
+
+
+def _take(step: Callable[[Config], None], settings: Config) -> None:
+    try:
+        step(settings)
+    except CommandError as fault:
+        raise StoreMismatchError(f"migrations: {fault}") from fault
 
 
 @contextmanager

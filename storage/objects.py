@@ -4,33 +4,45 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
-from storage.errors import ObjectMissingError, OutOfSpaceError, StorageError
+from storage.errors import (
+    ObjectMissingError,
+    OutOfSpaceError,
+    StorageError,
+    StoreMismatchError,
+    StoreUnavailableError,
+)
 from storage.jobs import ObjectRef
 
 _PART = ".part"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: the process's limit, setrlimit(2)
+_COPIES = 64  # films in work at once, on one machine, with room to spare
 
-Chunks = Iterable[bytes | bytearray | memoryview]
+Piece = bytes | bytearray | memoryview
+Data = Piece | Iterable[Piece]
 
 
 class ObjectStore(Protocol):
     """Named, immutable bytes."""
 
-    def keep(self, name: str, data: bytes | Chunks) -> ObjectRef:
+    def keep(self, name: str, data: Data) -> ObjectRef:
         """The bytes are durable under `name`; a name already taken has its bytes replaced whole.
 
         Raises:
             OutOfSpaceError: no space; nothing was kept and nothing is left behind.
-            ValueError: the name is not a plain relative path.
+            StorageError: the disk or service failed otherwise; nothing was kept.
+            ValueError: the name is not a plain relative path, or ends as unfinished files do.
         """
         ...
 
@@ -43,11 +55,10 @@ class ObjectStore(Protocol):
         ...
 
     def local_path(self, ref: ObjectRef) -> Path:
-        """A file on this machine that holds the bytes.
+        """A file on this machine that holds the bytes; to be read soon, not to be kept.
 
         Raises:
             ObjectMissingError: they are gone.
-            StorageError: this store keeps nothing on this machine.
         """
         ...
 
@@ -72,94 +83,116 @@ class LocalObjectStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
-        self._root.mkdir(parents=True, exist_ok=True)
+        with _translated(f"objects in {self._root}"):
+            _make_folder(self._root)
 
-    def keep(self, name: str, data: bytes | Chunks) -> ObjectRef:
+    def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
         path = self._root / _plain(name)
-        scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PART}")
-        try:
-            self._make_folder(path.parent)
-            digest, size_bytes = _write(scratch, data)
-            scratch.replace(path)
-            _sync_folder(path.parent)
-        except OSError as fault:
-            _remove(scratch)
-            if fault.errno in _FULL:
-                raise OutOfSpaceError(f"no space left for objects in {self._root}") from fault
-            raise StorageError(f"objects: {os.strerror(fault.errno or 0)}: {path}") from fault
+        scratch = path.with_name(f".{uuid.uuid4().hex}{_PART}")
+        with _translated(f"object {name}"):
+            try:
+                _make_folder(path.parent)
+                digest, size_bytes = _write(scratch, data)
+                scratch.replace(path)
+                _sync_folder(path.parent)
+            finally:
+                scratch.unlink(missing_ok=True)  # there only if something above failed
         return ObjectRef(name=name, digest=digest, size_bytes=size_bytes)
 
     def read(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
-        return _checked(ref, self.local_path(ref).read_bytes())
+        with _translated(f"object {ref.name}"):
+            return _checked(ref, (self._root / _plain(ref.name)).read_bytes())
 
     def local_path(self, ref: ObjectRef) -> Path:
         """See ObjectStore."""
         path = self._root / _plain(ref.name)
         if not path.is_file():
-            raise ObjectMissingError(f"kept object {ref.name} is gone")
+            raise ObjectMissingError(f"object {ref.name} is gone")
         return path
 
     def free_bytes(self) -> int:
         """See ObjectStore."""
-        return shutil.disk_usage(self._root).free
+        with _translated(f"objects in {self._root}"):
+            return shutil.disk_usage(self._root).free
 
     def sweep(self, older_than_s: float) -> int:
         """See ObjectStore."""
         before = time.time() - older_than_s
-        stale = [p for p in self._root.rglob(f"*{_PART}") if p.stat().st_mtime < before]
-        for path in stale:
-            _remove(path)
-        return len(stale)
-
-    def _make_folder(self, folder: Path) -> None:
-        """The folder and its parents exist, durably: each new one is in its synced parent."""
-        missing = [p for p in (folder, *folder.parents) if not p.exists()]
-        for path in reversed(missing):
-            path.mkdir(exist_ok=True)
-            _sync_folder(path.parent)
+        with _translated(f"objects in {self._root}"):
+            return sum(_remove_stale(path, before) for path in self._root.rglob(f"*{_PART}"))
 
 
 class FsspecObjectStore:
     """Objects behind any fsspec URL, such as s3://bucket/prefix; as durable as that service is."""
 
     def __init__(self, root: str) -> None:
-        self._files: Any
-        self._files, self._root = fsspec.core.url_to_fs(root)
+        """Name the place.
 
-    def keep(self, name: str, data: bytes | Chunks) -> ObjectRef:
+        Raises:
+            StoreMismatchError: fsspec knows no such kind of place, or its driver is not installed.
+        """
+        self._files: Any
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(root)
+        except (ImportError, ValueError) as fault:
+            raise StoreMismatchError(f"storage.objects: {fault}") from fault
+        self._copies = _Copies()
+
+    def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore; the service makes the object visible whole when it is closed."""
-        whole = data if isinstance(data, bytes) else b"".join(data)
-        path = self._path(name)
-        self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        self._files.pipe_file(path, whole)
+        whole, path = _whole(data), self._path(name)
+        with _translated(f"object {name}"):
+            self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._files.pipe_file(path, whole)
         return _ref(name, whole)
 
     def read(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
-        try:
+        with _translated(f"object {ref.name}"):
             return _checked(ref, self._files.cat_file(self._path(ref.name)))
-        except FileNotFoundError as fault:
-            raise ObjectMissingError(f"kept object {ref.name} is gone") from fault
 
     def local_path(self, ref: ObjectRef) -> Path:
-        """A checked copy in this machine's temporary folder, made once."""
-        copy = Path(os.environ.get("TMPDIR", "/tmp")) / "vald-objects" / f"{ref.digest}.dcm"  # noqa: S108
-        if not copy.is_file():
-            LocalObjectStore(copy.parent).keep(copy.name, self.read(ref))
-        return copy
+        """A checked copy in a folder that only this process's user may read."""
+        return self._copies.of(ref, self.read(ref))
 
     def free_bytes(self) -> int:
         """Such services have no end."""
         return 1 << 62
 
-    def sweep(self, older_than_s: float) -> int:  # noqa: ARG002
-        """Nothing is ever half there."""
+    def sweep(self, older_than_s: float) -> int:  # noqa: ARG002 - nothing is ever half there
+        """See ObjectStore."""
         return 0
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{_plain(name)}"
+
+
+class _Copies:
+    """The latest copies of remote objects, in a private folder that goes with the process."""
+
+    def __init__(self) -> None:
+        # Private, since the copies are films: nobody else may read them or put others there.
+        self._folder = Path(tempfile.mkdtemp(prefix="vald-objects-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._paths: dict[Path, None] = {}
+        self._lock = threading.Lock()
+
+    def of(self, ref: ObjectRef, data: bytes) -> Path:
+        """The path of a copy; the oldest beyond the limit is gone."""
+        path = self._folder / f"{ref.digest}.dcm"
+        with self._lock, _translated(f"copy of object {ref.name}"):
+            scratch = path.with_suffix(_PART)
+            scratch.write_bytes(data)
+            scratch.replace(path)
+            self._paths.pop(path, None)
+            self._paths[path] = None
+            if len(self._paths) > _COPIES:
+                oldest = next(iter(self._paths))
+                del self._paths[oldest]
+                oldest.unlink(missing_ok=True)
+        return path
 
 
 class MemoryObjectStore:
@@ -170,19 +203,19 @@ class MemoryObjectStore:
         self._kept: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
-    def keep(self, name: str, data: bytes | Chunks) -> ObjectRef:
+    def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
-        whole = data if isinstance(data, bytes) else b"".join(data)
+        whole = _whole(data)
         with self._lock:
             if len(whole) > self.free_bytes():
                 raise OutOfSpaceError("no space left for objects in memory")
-            self._kept[str(_plain(name))] = whole
+            self._kept[_plain(name)] = whole
         return _ref(name, whole)
 
     def read(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
         if ref.name not in self._kept:
-            raise ObjectMissingError(f"kept object {ref.name} is gone")
+            raise ObjectMissingError(f"object {ref.name} is gone")
         return _checked(ref, self._kept[ref.name])
 
     def local_path(self, ref: ObjectRef) -> Path:
@@ -200,22 +233,54 @@ class MemoryObjectStore:
         return 0
 
 
-def _plain(name: str) -> PurePosixPath:
+def _plain(name: str) -> str:
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
+    plain = str(path) == name and name != "." and not path.is_absolute()
+    if not plain or ".." in path.parts or "\0" in name or name.endswith(_PART):
         raise ValueError(f"object name {name!r} is not a plain relative path")
-    return path
+    return name
 
 
-def _write(path: Path, data: bytes | Chunks) -> tuple[str, int]:
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """What the disk or service says, as an error that says whose fault it is."""
+    try:
+        yield
+    except FileNotFoundError as fault:
+        raise ObjectMissingError(f"{what} is gone") from fault
+    except (ConnectionError, TimeoutError) as fault:
+        raise StoreUnavailableError(f"{what}: {fault}") from fault
+    except OSError as fault:
+        if fault.errno in _FULL:
+            raise OutOfSpaceError(f"{what}: no space left") from fault
+        raise StorageError(f"{what}: {fault.strerror or fault}") from fault
+
+
+def _make_folder(folder: Path) -> None:
+    """The folder and its parents exist, durably: each new one is in its synced parent."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def _write(path: Path, data: Data) -> tuple[str, int]:
     """The file is on the disk, not only in its cache; SHA-256 and size."""
     hasher, size_bytes = hashlib.sha256(), 0
     with path.open("xb") as file:
-        for chunk in (data,) if isinstance(data, bytes) else data:
-            hasher.update(chunk)
-            size_bytes += file.write(chunk)
+        for piece in _pieces(data):
+            hasher.update(piece)
+            size_bytes += file.write(piece)
         _sync(file)
     return hasher.hexdigest(), size_bytes
+
+
+def _pieces(data: Data) -> Iterable[Piece]:
+    return (data,) if isinstance(data, Piece) else data
+
+
+def _whole(data: Data) -> bytes:
+    return b"".join(_pieces(data))
 
 
 def _sync(file: BinaryIO) -> None:
@@ -231,8 +296,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+def _remove_stale(path: Path, before: float) -> bool:
+    """Whether the file was that old and is gone by our hand."""
+    try:
+        stale = path.stat().st_mtime < before
+        if stale:
+            path.unlink()
+    except FileNotFoundError:  # its writer finished meanwhile
+        return False
+    return stale
 
 
 def _ref(name: str, data: bytes) -> ObjectRef:
@@ -241,5 +313,5 @@ def _ref(name: str, data: bytes) -> ObjectRef:
 
 def _checked(ref: ObjectRef, data: bytes) -> bytes:
     if _ref(ref.name, data) != ref:
-        raise ObjectMissingError(f"kept object {ref.name} is damaged: not the bytes that were kept")
+        raise ObjectMissingError(f"object {ref.name} is damaged: not the bytes that were kept")
     return data

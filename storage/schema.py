@@ -20,6 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
+from storage.words import legible
+
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -57,6 +59,17 @@ class Moment(TypeDecorator[datetime]):
         return aware.astimezone(UTC)
 
 
+class Words(TypeDecorator[str]):
+    """Text that may come from outside."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Keep what both databases can hold."""
+        return None if value is None else legible(value)
+
+
 received = Table(
     "received",
     metadata,
@@ -70,7 +83,7 @@ received = Table(
     Column("object_name", Text, nullable=False),
     Column("digest", DIGEST, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
-    Column("decision", Text, nullable=False),
+    Column("decision", Words, nullable=False),
     Column("job_key", DIGEST, nullable=False, index=True),
     UniqueConstraint("sop_instance_uid", "digest"),
 )
@@ -102,7 +115,7 @@ jobs = Table(
     Column("created_at", Moment, nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("error", Text, nullable=False),
+    Column("error", Words, nullable=False),
     Column("updated_at", Moment, nullable=False),
     Column("lease_owner", Text),
     Column("lease_token", BigInteger, nullable=False),
@@ -134,7 +147,7 @@ deliveries = Table(
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Moment, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", Words, nullable=False),
     Column("lease_owner", Text),
     Column("lease_until", Moment),
     Index(None, "state", "destination", "next_attempt_at"),

@@ -44,7 +44,9 @@ class JobStore(Protocol):
         """
         ...
 
-    def jobs(self, limit: int, state: JobState | None = None, sop_instance_uid: str = "") -> list[Job]:
+    def jobs(
+        self, limit: int, state: JobState | None = None, sop_instance_uid: str = ""
+    ) -> list[Job]:
         """Jobs, newest first."""
         ...
 
@@ -64,7 +66,12 @@ class JobStore(Protocol):
         ...
 
     def produce(
-        self, key: str, token: int, now: datetime, results: Sequence[Result], destinations: Sequence[str]
+        self,
+        key: str,
+        token: int,
+        now: datetime,
+        results: Sequence[Result],
+        destinations: Sequence[str],
     ) -> None:
         """The job is PRODUCED; its results and a DUE delivery for each to each destination exist.
 
@@ -122,7 +129,7 @@ class JobStore(Protocol):
         ...
 
     def postpone(self, parcel: Parcel, next_attempt_at: datetime, reason: str) -> None:
-        """The delivery is DUE again at that time. No effect if no longer SENDING by this attempt."""
+        """The delivery is DUE at that time. No effect if no longer SENDING by this attempt."""
         ...
 
     def refuse(self, parcel: Parcel, now: datetime, reason: str) -> None:

@@ -13,11 +13,12 @@ from PIL import UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
-from dicom_node import config, results, uids
+from dicom_node import config, uids
 from dicom_node.decoder import Decoder
 from dicom_node.errors import InputError, NodeError
 from dicom_node.radiograph import Film
-from dicom_node.results import ResultContext, picture
+from dicom_node.results import picture, registry
+from dicom_node.results.provenance import ResultContext
 from dicom_node.uids import AnalysisInputs
 from pipeline import digest
 from pipeline.engine.base import Request
@@ -143,8 +144,8 @@ def _write_objects(folder: Path, source: Film, made: Attribution) -> dict[str, P
         created_at=datetime.now(UTC),
     )
     paths = {"sc": folder / "sc.dcm", "sr": folder / "sr.dcm"}
-    paths["sc"].write_bytes(results.encode(results.build("secondary_capture", context)))
-    paths["sr"].write_bytes(results.encode(results.build("structured_report", context)))
+    paths["sc"].write_bytes(registry.encode(registry.build("secondary_capture", context)))
+    paths["sr"].write_bytes(registry.encode(registry.build("structured_report", context)))
     return paths
 
 

@@ -5,27 +5,41 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
-from dicom_node import results
 from dicom_node.errors import EncodingError, InputError
 from dicom_node.radiograph import Film
-from dicom_node.results import ResultContext
+from dicom_node.results import registry
+from dicom_node.results.provenance import ResultContext
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
 from pipeline.types import Attribution, Mode
-from storage.errors import LeaseLostError, StorageError, StoreUnavailableError
+from storage.errors import (
+    LeaseLostError,
+    OutOfSpaceError,
+    StorageError,
+    StoreUnavailableError,
+)
 from storage.jobs import Job, Result
 from storage.objects import ObjectStore
 from storage.store import JobStore
 
 _log = structlog.get_logger()
 
-_POLL_S = 0.25
 _STORE_AWAY_S = 5.0
+
+
+class Turn(Enum):
+    """How one look for work ended; the value is how long to wait before the next, in seconds."""
+
+    DONE = 0.0
+    IDLE = 0.25
+    RELEASED = 5.0
 
 
 class FilmReader(Protocol):
@@ -42,7 +56,6 @@ class WorkerSettings:
 
     owner: str
     lease_s: float
-    series_numbers: dict[str, int]
 
 
 class Worker:
@@ -66,49 +79,50 @@ class Worker:
         """Work until `stop` is set; the job in hand is finished first."""
         while not stop.is_set():
             try:
-                busy = self.work_once()
+                stop.wait(self.work_once().value)
             except StoreUnavailableError as fault:
                 _log.warning("job store unavailable", error=str(fault))
                 stop.wait(_STORE_AWAY_S)
-                continue
-            if not busy:
-                stop.wait(_POLL_S)
 
-    def work_once(self) -> bool:
-        """Bring the oldest waiting job to its end; False if none waits."""
+    def work_once(self) -> Turn:
+        """Bring the oldest waiting job to its end, if one waits."""
         job = self._store.claim(self._settings.owner, self._clock(), self._settings.lease_s)
         if job is None or job.lease is None:
-            return False
+            return Turn.IDLE
         log = _log.bind(job=job.key[:12], sop_instance_uid=job.sop_instance_uid)
         log.info("job started", attempt=job.attempts)
         try:
             with self._kept_alive(job.key, job.lease.token):
-                self._conclude(job, job.lease.token)
+                return self._conclude(job, job.lease.token, log)
         except LeaseLostError:
             log.warning("lease lost, the job is another worker's now")
-        return True
+            return Turn.DONE
 
-    def _conclude(self, job: Job, token: int) -> None:
+    def _conclude(self, job: Job, token: int, log: FilteringBoundLogger) -> Turn:
         """The job has left RUNNING, by whichever way it must."""
         store, now = self._store, self._clock
         try:
             made = self._make(job)
             store.produce(job.key, token, now(), made, job.destinations)
-            _log.info("job produced", job=job.key[:12], results=len(made))
+            log.info("job produced", results=len(made))
         except (InputError, FilmError) as fault:
             store.reject(job.key, token, now(), str(fault))
-            _log.info("job rejected", job=job.key[:12], reason=str(fault))
-        except OutOfMemoryError as fault:
-            store.release(job.key, token, now(), str(fault))
-            _log.warning("job released", job=job.key[:12], reason=str(fault))
+            log.info("job rejected", reason=str(fault))
+        except (OutOfMemoryError, OutOfSpaceError, OSError) as fault:
+            # The device or the disk is full, or the decoder was stopped with the node: not this
+            # film's doing, and no use in trying at once.
+            store.release(job.key, token, now(), f"to be tried again: {type(fault).__name__}")
+            log.warning("job released", error=str(fault))
+            return Turn.RELEASED
         except (ModelError, EncodingError) as fault:
             store.fail(job.key, token, now(), str(fault))
-            _log.error("job failed", job=job.key[:12], reason=str(fault))
+            log.error("job failed", reason=str(fault))
         except StorageError:
             raise
         except Exception as fault:  # noqa: BLE001 - the worker's loop: one job's fault ends one job
             store.fail(job.key, token, now(), f"{type(fault).__name__}: see the log")
-            _log.exception("job failed", job=job.key[:12])
+            log.exception("job failed")
+        return Turn.DONE
 
     def _make(self, job: Job) -> list[Result]:
         film = self._reader.read(self._objects.local_path(job.object))
@@ -124,9 +138,9 @@ class Worker:
             analysis_key=job.key,
             created_at=job.created_at,
         )
-        dataset = results.build(kind, context)
+        dataset = registry.build(kind, context)
         kept = self._objects.keep(
-            f"results/{job.key[:2]}/{job.key}/{kind}.dcm", results.encode(dataset)
+            f"results/{job.key[:2]}/{job.key}/{kind}.dcm", registry.encode(dataset)
         )
         return Result(
             job_key=job.key,

@@ -1,9 +1,12 @@
 """Every store that keeps the contract."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 
 from storage import migrate
 from storage.memory import MemoryJobStore
@@ -11,25 +14,64 @@ from storage.sql import SqlJobStore
 from storage.store import JobStore
 
 SQL = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+_EMPTY = text("TRUNCATE received, jobs, results, deliveries RESTART IDENTITY CASCADE")
 
 
 @pytest.fixture(params=SQL)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
+    """A database without tables, of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/jobs.db"
     return str(request.getfixturevalue("postgres_url"))
 
 
+@pytest.fixture(params=SQL)
+def ready_url(request: pytest.FixtureRequest) -> str:
+    """A database with empty tables, of each kind."""
+    return str(request.getfixturevalue(f"{request.param}_ready"))
+
+
 @pytest.fixture(params=["memory", *SQL])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
+def store(request: pytest.FixtureRequest) -> Iterator[JobStore]:
     """An empty store of each kind."""
     if request.param == "memory":
         yield MemoryJobStore()
         return
-    is_file = request.param == "sqlite"
-    url = f"sqlite:///{tmp_path}/jobs.db" if is_file else request.getfixturevalue("postgres_url")
-    migrate.up(url)
-    opened = SqlJobStore(url)
+    opened = SqlJobStore(request.getfixturevalue(f"{request.param}_ready"))
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "jobs.db"
+    migrate.up(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite_ready(sqlite_template: Path, tmp_path: Path) -> str:
+    """A SQLite file with empty tables; copied, since migrating takes longer than most tests."""
+    shutil.copy(sqlite_template, tmp_path / "jobs.db")
+    return f"sqlite:///{tmp_path}/jobs.db"
+
+
+@pytest.fixture(scope="session")
+def postgres_migrated(postgres_server: str) -> str:
+    server = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text("CREATE DATABASE vald_contract"))
+    server.dispose()
+    url = make_url(postgres_server).set(database="vald_contract")
+    migrate.up(url.render_as_string(hide_password=False))
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def postgres_ready(postgres_migrated: str) -> str:
+    """A PostgreSQL database with empty tables; emptied, since making one takes a while."""
+    database = create_engine(postgres_migrated)
+    with database.begin() as connection:
+        connection.execute(_EMPTY)
+    database.dispose()
+    return postgres_migrated

@@ -80,8 +80,10 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
         except OutOfSpaceError as fault:
             print("told:", fault)
     """)
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert said.stdout.startswith("told: no space left")
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.startswith("told: object x: no space left")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,103 @@
+"""`vald-node check`: can this configuration be used? Each part is tried; nothing is changed."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from rich.console import Console
+
+from dicom_node import config
+from dicom_node.config import Destination, NodeConfig
+from dicom_node.errors import NodeError
+from pipeline import digest, settings
+from pipeline.errors import PipelineError
+from storage import engine
+from storage.errors import StorageError
+
+_ECHO_TIMEOUT_S = 5.0
+_LITTLE_SPACE_BYTES = 5 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was tried. A warning is told, but the node can start."""
+
+    what: str
+    good: bool
+    said: str
+    fatal: bool = True
+
+
+def print_report(path: Path, environ: Mapping[str, str]) -> bool:
+    """A line a finding; True if the node could start."""
+    console = Console()
+    try:
+        read = config.load(path, environ)
+    except NodeError as fault:
+        console.print(f"[red]✗[/] configuration  {fault}", highlight=False)
+        return False
+    findings = list(examine(read))
+    for found in findings:
+        mark = "[green]✓[/]" if found.good else "[red]✗[/]" if found.fatal else "[yellow]![/]"
+        console.print(f"{mark} {found.what:<14} {found.said}", highlight=False)
+    return all(found.good or not found.fatal for found in findings)
+
+
+def examine(read: NodeConfig) -> Iterator[Finding]:
+    """Every part that the configuration names, tried."""
+    yield Finding(what="configuration", good=True, said=f"{len(read.rules)} rule(s)")
+    yield _tried("model", lambda: _model(read.model.path))
+    yield _tried("database", lambda: _database(read.storage.database))
+    yield _space(read.storage.objects)
+    for name, destination in read.destinations.items():
+        yield _echo(name, destination)
+
+
+def _tried(what: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what=what, good=True, said=attempt())
+    except (PipelineError, StorageError, OSError) as fault:
+        return Finding(what=what, good=False, said=str(fault))
+
+
+def _model(path: str) -> str:
+    folder = digest.folder_of(path)
+    said = settings.read(folder)
+    return f"{said.name} {said.version}, digest {digest.model_digest(folder)[:12]}"
+
+
+def _database(url: str) -> str:
+    database = engine.connect(url)
+    try:
+        with engine.reading(database) as connection:
+            return f"{connection.dialect.name} answers"
+    finally:
+        database.dispose()
+
+
+def _space(objects: str) -> Finding:
+    if "://" in objects:
+        return Finding(what="objects", good=True, said=objects)
+    folder = next(p for p in (Path(objects), *Path(objects).parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    said = f"{free / (1 << 30):.0f} GiB free at {objects}"
+    return Finding(what="objects", good=free > _LITTLE_SPACE_BYTES, said=said, fatal=False)
+
+
+def _echo(name: str, destination: Destination) -> Finding:
+    """C-ECHO; a PACS that is away is no reason not to start: results wait for it."""
+    ae = AE(ae_title="VALD")
+    ae.add_requested_context(Verification)
+    ae.acse_timeout = ae.dimse_timeout = ae.connection_timeout = _ECHO_TIMEOUT_S
+    assoc = ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    where = f"{name} ({destination.ae_title} at {destination.host}:{destination.port})"
+    if not assoc.is_established:
+        said = f"{where} does not accept an association"
+        return Finding(what="destination", good=False, said=said, fatal=False)
+    answered = assoc.send_c_echo().get("Status") == 0
+    assoc.release()
+    said = f"{where} {'answers C-ECHO' if answered else 'refuses C-ECHO'}"
+    return Finding(what="destination", good=answered, said=said, fatal=False)

@@ -1,0 +1,143 @@
+"""What is due is sent, and what became of it recorded."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from dicom_node.config import DeliverySettings, Destination
+from dicom_node.delivery import backoff
+from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.scu import Scu
+from storage.errors import ObjectMissingError
+from storage.jobs import Parcel
+from storage.objects import ObjectStore
+from storage.store import JobStore
+
+_log = structlog.get_logger()
+
+_BATCH_S = 60.0
+"""No result of a batch is begun later than this, so that a batch ends within its lease."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sent:
+    """A parcel and what became of it."""
+
+    parcel: Parcel
+    outcome: Outcome
+
+
+class Delivery:
+    """Sends due results to every destination. It holds no state: a crash loses nothing.
+
+    A claim ends with its lease, so results that were in hand when the process died are due again
+    by `JobStore.reclaim`.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        objects: ObjectStore,
+        scu: Scu,
+        destinations: Mapping[str, Destination],
+        settings: DeliverySettings,
+        owner: str,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._store, self._objects, self._scu = store, objects, scu
+        self._destinations, self._settings = dict(destinations), settings
+        self._owner, self._chance = owner, chance
+
+    def tick(self, now: datetime) -> int:
+        """Every result that is due was sent once, or has a later time; returns how many arrived.
+
+        Destinations are served side by side: one that does not answer delays no other.
+
+        Raises:
+            StorageError: the store is away; what was not recorded is due again after its lease.
+        """
+        if not self._destinations:
+            return 0
+        with ThreadPoolExecutor(len(self._destinations), "delivery") as pool:
+            return sum(pool.map(partial(self._serve, now=now), self._destinations))
+
+    @property
+    def lease_s(self) -> float:
+        """Longer than any batch can take."""
+        wait = self._settings.timeouts
+        return wait.connect_s + 2 * wait.association_s + _BATCH_S + 2 * wait.response_s
+
+    def _serve(self, name: str, now: datetime) -> int:
+        """Batch after batch, until nothing is due or the destination is in trouble."""
+        arrived = 0
+        while parcels := self._store.claim_deliveries(
+            name, self._owner, now, self.lease_s, self._settings.batch
+        ):
+            sent = self._send(name, parcels)
+            for one in sent:
+                self._record(one, now)
+            fates = [one.outcome.fate for one in sent]
+            arrived += fates.count(Fate.DELIVERED)
+            if not set(fates) <= {Fate.DELIVERED, Fate.REFUSED}:
+                break
+        return arrived
+
+    def _send(self, name: str, parcels: Sequence[Parcel]) -> list[_Sent]:
+        paths = [self._path(parcel) for parcel in parcels]
+        there = [(parcel, path) for parcel, path in zip(parcels, paths, strict=True) if path]
+        files = [path for _, path in there]
+        outcomes = self._scu.send(self._destinations[name], files, _BATCH_S)
+        gone = [p for p, path in zip(parcels, paths, strict=True) if path is None]
+        return [
+            *(_Sent(parcel=p, outcome=o) for (p, _), o in zip(there, outcomes, strict=True)),
+            *(_Sent(parcel=p, outcome=_GONE) for p in gone),
+        ]
+
+    def _path(self, parcel: Parcel) -> Path | None:
+        """The kept file, or None where it is gone or is not what was kept."""
+        try:
+            self._objects.read(parcel.result.object)
+            return self._objects.local_path(parcel.result.object)
+        except ObjectMissingError:
+            return None
+
+    def _record(self, sent: _Sent, now: datetime) -> None:
+        parcel, outcome = sent.parcel, sent.outcome
+        if outcome.fate is Fate.DELIVERED:
+            self._store.delivered(parcel, now, outcome.reason)
+        elif outcome.fate is Fate.REFUSED:
+            self._store.refuse(parcel, now, outcome.reason)
+        else:
+            later = now + timedelta(seconds=self._delay_s(sent))
+            self._store.postpone(parcel, later, outcome.reason)
+        self._log(sent)
+
+    def _delay_s(self, sent: _Sent) -> float:
+        retry, fate = self._settings.retry, sent.outcome.fate
+        if fate is Fate.UNSENT:
+            return 0.0
+        if fate is Fate.POSTPONED_SLOWLY:
+            retry = retry.model_copy(update={"first_delay_s": retry.max_delay_s})
+        return backoff.delay_s(sent.parcel.delivery.attempts, retry, self._chance())
+
+    def _log(self, sent: _Sent) -> None:
+        delivery, outcome = sent.parcel.delivery, sent.outcome
+        emit = _log.info if outcome.fate is Fate.DELIVERED else _log.warning
+        emit(
+            outcome.fate.name.lower().replace("_", " "),
+            destination=delivery.destination,
+            sop_instance_uid=delivery.sop_instance_uid,
+            job=delivery.job_key[:12],
+            attempts=delivery.attempts,
+            reason=outcome.reason,
+        )
+
+
+_GONE = Outcome(fate=Fate.REFUSED, reason="the kept file is gone or damaged")

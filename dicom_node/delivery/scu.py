@@ -1,0 +1,169 @@
+"""The Storage SCU: one association a batch, kept files sent as they are."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.presentation import PresentationContext
+
+from dicom_node.config import DeliveryTimeouts, Destination
+from dicom_node.delivery import outcome
+from dicom_node.delivery.outcome import Fate, Outcome
+
+# Files are then sent by pieces as they lie there; otherwise they are parsed and encoded anew.
+_config.STORE_SEND_CHUNKED_DATASET = True
+_config.LOG_HANDLER_LEVEL = "none"
+
+_MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers of one byte
+_MOST_MESSAGE_IDS = 65535  # PS3.7 9.1.1.1.1, VR US
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """What a presentation context is for."""
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
+class Scu:
+    """Sends batches of results to destinations; safe to call from several threads."""
+
+    def __init__(
+        self, *, ae_title: str, implementation_class_uid: str, timeouts: DeliveryTimeouts
+    ) -> None:
+        self._ae_title, self._implementation = ae_title, implementation_class_uid
+        self._timeouts = timeouts
+
+    def send(
+        self, destination: Destination, files: Sequence[Path], within_s: float
+    ) -> list[Outcome]:
+        """What became of each kept Part 10 file, in their order; none is begun after `within_s`."""
+        kinds = [_kind(file) for file in files]
+        contexts = _contexts(kinds)
+        if not contexts:
+            return [_UNREADABLE for _ in files]
+        until = time.monotonic() + within_s
+        connected: list[Any] = []
+        try:
+            assoc = self._associate(destination, contexts, connected)
+        except OSError as error:  # the host's name has no address
+            reason = f"cannot connect: {error.strerror or error}"
+            return [Outcome(fate=Fate.POSTPONED, reason=reason) for _ in files]
+        if not assoc.is_established:
+            return [_not_established(assoc, kind, bool(connected)) for kind in kinds]
+        try:
+            return self._send_all(assoc, files, kinds, until)
+        finally:
+            assoc.release()
+
+    def _associate(
+        self, destination: Destination, contexts: list[PresentationContext], connected: list[Any]
+    ) -> Any:
+        ae = AE(ae_title=self._ae_title)
+        ae.implementation_class_uid = self._implementation
+        ae.connection_timeout = self._timeouts.connect_s
+        ae.acse_timeout = self._timeouts.association_s
+        ae.dimse_timeout = ae.network_timeout = self._timeouts.response_s
+
+        def on_open(event: Any) -> None:
+            connected.append(event)
+            # pynetdicom sends without a time-out: a peer that stops reading would hold us for ever
+            event.assoc.dul.socket.socket.settimeout(self._timeouts.response_s)
+
+        return ae.associate(
+            destination.host,
+            destination.port,
+            contexts,
+            destination.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
+        )
+
+    def _send_all(
+        self,
+        assoc: Any,
+        files: Sequence[Path],
+        kinds: Sequence[_Kind | None],
+        until: float,
+    ) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for file, kind in zip(files, kinds, strict=True):
+            if kind is None:
+                outcomes.append(_UNREADABLE)
+            elif not assoc.is_established or time.monotonic() > until:
+                outcomes.append(_UNSENT)
+            else:
+                message_id = len(outcomes) % _MOST_MESSAGE_IDS + 1
+                outcomes.append(_send(assoc, file, kind, message_id))
+        return outcomes
+
+
+_UNREADABLE = Outcome(fate=Fate.REFUSED, reason="the kept file is no DICOM file any more")
+_UNSENT = Outcome(fate=Fate.UNSENT, reason="the association ended before its turn")
+
+
+def _send(assoc: Any, file: Path, kind: _Kind, message_id: int) -> Outcome:
+    if not _is_accepted(assoc, kind):
+        return _not_taken(kind)
+    try:
+        answer = assoc.send_c_store(file, message_id)
+    except RuntimeError:  # the association ended between our look and the call
+        return _UNSENT
+    except (ValueError, AttributeError, OSError):
+        return _UNREADABLE
+    if "Status" not in answer:
+        # Whether it was stored nobody knows; sent again it is the same object.
+        return Outcome(fate=Fate.POSTPONED, reason="no answer: the association ended or timed out")
+    return outcome.of_status(answer.Status, str(answer.get("ErrorComment", "") or ""))
+
+
+def _kind(path: Path) -> _Kind | None:
+    """The file's class and transfer syntax, or None where it is no Part 10 file."""
+    try:
+        meta = read_file_meta_info(path)
+        return _Kind(
+            sop_class_uid=str(meta.MediaStorageSOPClassUID),
+            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+        )
+    except (InvalidDicomError, AttributeError, OSError):
+        return None
+
+
+def _contexts(kinds: Sequence[_Kind | None]) -> list[PresentationContext]:
+    """One context a kind, so that the destination cannot choose a syntax we do not have."""
+    different = list(dict.fromkeys(kind for kind in kinds if kind is not None))
+    return [
+        build_context(kind.sop_class_uid, kind.transfer_syntax_uid)
+        for kind in different[:_MOST_CONTEXTS]
+    ]
+
+
+def _is_accepted(assoc: Any, kind: _Kind) -> bool:
+    return any(
+        context.abstract_syntax == kind.sop_class_uid
+        and context.transfer_syntax == [kind.transfer_syntax_uid]
+        for context in assoc.accepted_contexts
+    )
+
+
+def _not_taken(kind: _Kind) -> Outcome:
+    reason = f"SOP class {kind.sop_class_uid} in {kind.transfer_syntax_uid} is not accepted"
+    return Outcome(fate=Fate.REFUSED, reason=reason)
+
+
+def _not_established(assoc: Any, kind: _Kind | None, connected: bool) -> Outcome:
+    """Why there is no association, for a file of this kind."""
+    if kind is None:
+        return _UNREADABLE
+    answer = assoc.acceptor.primitive
+    if assoc.is_rejected:
+        return outcome.of_rejection(answer.result, answer.result_source, answer.diagnostic)
+    if answer is not None and answer.result == 0 and not assoc.accepted_contexts:
+        return _not_taken(kind)
+    reason = "no answer to the association request" if connected else "cannot connect"
+    return Outcome(fate=Fate.POSTPONED, reason=reason)

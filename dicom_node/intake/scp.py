@@ -1,0 +1,283 @@
+"""The Storage and Verification SCP: pynetdicom, with what it must not decide taken out of its hand.
+
+Admission (who may associate, and how many at once), time-outs and stopping are ours: its own limit
+counts connections that never said anything, its sockets wait for ever, and its server stops by
+leaving threads behind.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from typing import Any, cast
+
+import structlog
+from pydicom import Dataset, uid
+from pynetdicom import (
+    AE,
+    AllStoragePresentationContexts,
+    _config,
+    build_context,
+    evt,
+)
+from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.transport import ThreadedAssociationServer
+
+from dicom_node import config
+from dicom_node.intake import part10
+from dicom_node.intake.admission import (
+    CALLED_AE_NOT_RECOGNISED,
+    CALLING_AE_NOT_RECOGNISED,
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+    Rejection,
+    Senders,
+)
+from dicom_node.intake.intake import Intake, ReceivedInstance, StoreAnswer
+from dicom_node.status import StoreStatus
+
+_log = structlog.get_logger()
+
+# Its default handlers format every PDU for a log that is off, and would log identifiers if on.
+_config.LOG_HANDLER_LEVEL = "none"
+
+TRANSFER_SYNTAXES = (
+    uid.ExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.JPEGLosslessSV1,
+    uid.JPEGLossless,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+    uid.RLELossless,
+    uid.JPEG2000,
+    uid.HTJ2K,
+    uid.JPEGLSNearLossless,
+    uid.JPEGBaseline8Bit,
+    uid.JPEGExtended12Bit,
+)
+"""In our order of preference, which decides each context: lossless before lossy."""
+
+_MOST_UNSPOKEN = 256
+"""Connections held beyond the associations: port monitors and peers that are negotiating."""
+_VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
+_POLL_S = 0.05
+
+
+class _Server(ThreadedAssociationServer):
+    """Listens, and bounds the connections."""
+
+    daemon_threads = True
+    request_queue_size = 128  # many modalities connect at once after an outage
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
+        """Refuse connections beyond what could ever be served."""
+        return len(self.active_associations) < self.ae.maximum_associations
+
+
+class _SharingServer(_Server):
+    """Listens on a port over which the kernel spreads connections between processes."""
+
+    def server_bind(self) -> None:
+        """Bind; not done where one process is meant, as a second node would start unnoticed."""
+        cast(socket.socket, self.socket).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+
+class Scp:
+    """Receives for as long as it is started; hands each instance to the intake."""
+
+    def __init__(self, node: config.Node, intake: Intake) -> None:
+        self._node, self._intake = node, intake
+        self._senders = Senders(node.accept)
+        self._server: ThreadedAssociationServer | None = None
+        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._established: set[Any] = set()
+        self._busy: set[Any] = set()
+
+    @property
+    def port(self) -> int:
+        """The port listened at, where the configuration left the choice to the system (0)."""
+        if self._server is None:
+            raise RuntimeError("not started")
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Associations are accepted from now on.
+
+        Raises:
+            OSError: the address cannot be listened at.
+        """
+        self._stopping.clear()
+        ae, handlers = self._application_entity(), self._handlers()
+        address = (self._node.host, self._node.port)
+        kind = _SharingServer if self._node.receivers > 1 else _Server
+        server = ae.make_server(address, ae.ae_title, evt_handlers=handlers, server_class=kind)
+        ae._servers.append(server)  # as its start_server() does
+        threading.Thread(
+            target=server.serve_forever, args=(_POLL_S,), name="scp", daemon=True
+        ).start()
+        self._server = server
+        _log.info("listening", host=self._node.host, port=self.port, ae_title=ae.ae_title)
+
+    def stop(self) -> None:
+        """No association is accepted any more; C-STOREs under way were answered, within the grace.
+
+        What had not come in whole by then is not stored, and its sender knows.
+        """
+        if self._server is None:
+            return
+        self._stopping.set()
+        self._server.shutdown()
+        deadline = time.monotonic() + self._node.timeouts.stop_grace_s
+        while time.monotonic() < deadline and self._end_idle():
+            with self._changed:
+                self._changed.wait(_POLL_S)
+        for assoc in self._server.active_associations:
+            _cut(assoc)
+        self._server = None
+        _log.info("stopped listening")
+
+    def _application_entity(self) -> AE:
+        node = self._node
+        ae = AE(ae_title=node.ae_title)
+        ae.implementation_class_uid = part10.IMPLEMENTATION_CLASS_UID
+        ae.maximum_pdu_size = node.max_pdu
+        # Counts connections too, so it only bounds these; associations are counted in _admit().
+        ae.maximum_associations = node.max_associations + _MOST_UNSPOKEN
+        ae.acse_timeout = node.timeouts.association_s
+        ae.network_timeout = node.timeouts.idle_s
+        ae.dimse_timeout = node.timeouts.idle_s
+        ae.supported_contexts = [
+            build_context(context.abstract_syntax or "", list(TRANSFER_SYNTAXES))
+            for context in AllStoragePresentationContexts
+        ]
+        ae.add_supported_context(_VERIFICATION, list(TRANSFER_SYNTAXES[:2]))
+        return ae
+
+    def _handlers(self) -> list[Any]:
+        return [
+            (evt.EVT_CONN_OPEN, self._on_open),
+            (evt.EVT_REQUESTED, self._admit),
+            (evt.EVT_ACCEPTED, self._on_accepted),
+            (evt.EVT_DIMSE_RECV, self._on_message),
+            (evt.EVT_PDU_SENT, self._on_sent),
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_RELEASED, self._on_end),
+            (evt.EVT_ABORTED, self._on_end),
+            (evt.EVT_CONN_CLOSE, self._on_end),
+        ]
+
+    def _on_open(self, event: evt.Event) -> None:
+        """A peer that says half a sentence is not waited for: pynetdicom reads without time-out."""
+        _set_patience(event.assoc, self._node.timeouts.association_s)
+
+    def _on_accepted(self, event: evt.Event) -> None:
+        _set_patience(event.assoc, self._node.timeouts.idle_s)
+
+    def _admit(self, event: Any) -> None:
+        """The association is one of ours, or is rejected with the reason."""
+        requestor = event.assoc.requestor
+        calling, address = requestor.primitive.calling_ae_title, requestor.address_info.address
+        rejection = self._rejection(event.assoc, calling.strip(), address)
+        if rejection is None:
+            return
+        _log.warning(
+            "association rejected",
+            calling_ae_title=calling.strip(),
+            address=address,
+            reason=rejection.reason,
+        )
+        event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
+        event.assoc.kill()  # waits until the rejection is sent
+
+    def _rejection(self, assoc: Any, calling_ae_title: str, address: str) -> Rejection | None:
+        called = assoc.requestor.primitive.called_ae_title.strip()
+        if self._stopping.is_set():
+            return TEMPORARY_CONGESTION
+        if not self._senders.allow(calling_ae_title, address):
+            return CALLING_AE_NOT_RECOGNISED
+        if self._node.check_called_ae_title and called != self._node.ae_title:
+            return CALLED_AE_NOT_RECOGNISED
+        with self._changed:
+            self._established = {a for a in self._established if a.is_alive()}
+            if len(self._established) >= self._node.max_associations:
+                return LOCAL_LIMIT_EXCEEDED
+            self._established.add(assoc)
+        return None
+
+    def _on_message(self, event: evt.Event) -> None:
+        with self._changed:
+            self._busy.add(event.assoc)
+
+    def _on_sent(self, event: evt.Event) -> None:
+        """An answer went out: of the messages an acceptor sends, each is one."""
+        if isinstance(event.pdu, P_DATA_TF):
+            with self._changed:
+                self._busy.discard(event.assoc)
+                self._changed.notify_all()
+
+    def _on_end(self, event: evt.Event) -> None:
+        with self._changed:
+            self._established.discard(event.assoc)
+            self._busy.discard(event.assoc)
+            self._changed.notify_all()
+
+    def _on_store(self, event: evt.Event) -> Dataset:
+        try:
+            answer = self._intake.accept(_instance(event))
+        except Exception:  # noqa: BLE001 - the SCP handler: the sender is told, the node lives
+            _log.exception("reception failed", calling_ae_title=event.assoc.requestor.ae_title)
+            answer = StoreAnswer(
+                status=StoreStatus.CANNOT_UNDERSTAND, comment="internal error, see the node's log"
+            )
+        return _status(answer)
+
+    def _end_idle(self) -> int:
+        """Abort associations without a message under way; returns how many have one."""
+        with self._changed:
+            under_way = {a for a in self._established if a in self._busy or a.dimse.message}
+            idle = self._established - under_way
+        for assoc in idle:
+            assoc.abort(block=False)
+        for assoc in idle:
+            assoc.kill()
+        return len(under_way)
+
+
+def _instance(event: Any) -> ReceivedInstance:
+    request, data_set = event.request, event.request.DataSet
+    return ReceivedInstance(
+        sop_class_uid=str(request.AffectedSOPClassUID),
+        sop_instance_uid=str(request.AffectedSOPInstanceUID),
+        transfer_syntax_uid=str(event.context.transfer_syntax),
+        calling_ae_title=event.assoc.requestor.ae_title.strip(),
+        address=event.assoc.requestor.address_info.address,
+        data_set=data_set.getvalue() if data_set else b"",
+    )
+
+
+def _status(answer: StoreAnswer) -> Dataset:
+    status = Dataset()
+    status.Status = int(answer.status)
+    if answer.comment:
+        status.ErrorComment = answer.comment[:64]  # PS3.7 C.4.2: VR LO
+    return status
+
+
+def _set_patience(assoc: Any, seconds: float) -> None:
+    wrapped = assoc.dul.socket
+    if wrapped is not None and wrapped.socket is not None:
+        wrapped.socket.settimeout(seconds)
+
+
+def _cut(assoc: Any) -> None:
+    """The connection is gone, whatever its threads were waiting for."""
+    wrapped = assoc.dul.socket
+    if wrapped is not None and wrapped.socket is not None:
+        with contextlib.suppress(OSError):
+            wrapped.socket.shutdown(socket.SHUT_RDWR)

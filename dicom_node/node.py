@@ -1,0 +1,211 @@
+"""The wiring: builds everything, starts and stops it in order. Alone names concrete stores.
+
+`vald-node serve` is the receiver and the parent of the others, each a process of its own:
+
+    receiver    Storage and Verification SCP -> files and rows; no torch
+    dispatcher  routes films to jobs, sends results, keeps the clock
+    worker      decodes (in a child of its own), explains, encodes
+"""
+
+import os
+import threading
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dicom_node import config, identity, logs, processes
+from dicom_node.config import NodeConfig
+from dicom_node.intake.intake import Intake
+from dicom_node.intake.scp import Scp
+from dicom_node.processes import Role, Supervisor
+from pipeline import digest
+from storage import migrate, objects
+from storage.errors import StoreUnavailableError
+from storage.objects import ObjectStore
+from storage.sql import SqlJobStore
+from storage.store import JobStore
+
+if TYPE_CHECKING:  # each process imports at its start only what it runs
+    from dicom_node.delivery.delivery import Delivery
+    from dicom_node.routing.router import Router
+
+_log = structlog.get_logger()
+
+_WATCH_S = 0.5
+_ROUTE_S, _DELIVER_S, _RECLAIM_S, _SWEEP_S = 0.25, 0.5, 5.0, 3600.0
+_STALE_PART_S = 3600.0
+_STORE_AWAY_S = 5.0
+_CHILD_GRACE_S = 30.0
+
+
+def read_config(path: Path, environ: Mapping[str, str]) -> NodeConfig:
+    """The configuration. Raises ConfigError."""
+    return config.load(path, environ)
+
+
+def open_store(settings: NodeConfig) -> JobStore:
+    """The job store, which must have been migrated."""
+    return SqlJobStore(settings.storage.database)
+
+
+def open_objects(settings: NodeConfig) -> ObjectStore:
+    """The object store."""
+    return objects.open_store(settings.storage.objects)
+
+
+def now() -> datetime:
+    """This moment, aware and UTC."""
+    return datetime.now(UTC)
+
+
+def serve(path: Path, environ: Mapping[str, str]) -> int:
+    """Run the node until SIGTERM or SIGINT; the process's exit status.
+
+    Raises:
+        ConfigError, ModelError, StorageError: it cannot start, and why.
+    """
+    settings = _begin(path, environ)
+    stop = processes.stop_event()
+    digest.folder_of(settings.model.path)  # a wrong path is told now, not by a dying worker
+    migrate.up(settings.storage.database)
+    store = open_store(settings)
+    scp = Scp(settings.node, Intake(store, open_objects(settings), now))
+    supervisor = Supervisor(_roles(path, settings))
+    scp.start()
+    supervisor.start()
+    _log.info("node started", ae_title=settings.node.ae_title, port=scp.port)
+    try:
+        while not stop.wait(_WATCH_S):
+            supervisor.watch()
+    finally:
+        _log.info("node stopping")
+        scp.stop()
+        supervisor.stop(_CHILD_GRACE_S)
+        store.close()
+    _log.info("node stopped")
+    return 0
+
+
+def dispatch(path: str) -> None:
+    """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
+    from dicom_node.work.scheduler import Tick, Ticker
+
+    settings = _begin(Path(path), os.environ)
+    stop = processes.stop_event()
+    store = _store_when_there(settings, stop)
+    if store is None:
+        return
+    kept = open_objects(settings)
+    attempts = settings.work.max_attempts
+    router, delivery = _router(settings, store, kept), _delivery(settings, store, kept)
+    ticker = Ticker(
+        (
+            Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
+            Tick(name="deliver", every_s=_DELIVER_S, run=lambda: delivery.tick(now())),
+            Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
+            Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
+        )
+    )
+    ticker.start()
+    stop.wait()
+    ticker.stop()
+    store.close()
+
+
+def work(path: str) -> None:
+    """A worker's main: claim and conclude jobs until told to stop."""
+    from dicom_node.decoder import Decoder
+    from dicom_node.work.worker import Worker, WorkerSettings
+    from pipeline.engine.local import LocalEngine
+
+    settings = _begin(Path(path), os.environ)
+    stop = processes.stop_event()
+    engine = LocalEngine(digest.folder_of(settings.model.path), settings.model.device)
+    store = _store_when_there(settings, stop)
+    if store is None:
+        return
+    reader = Decoder(
+        timeout_s=settings.work.decode_timeout_s,
+        memory_bytes=settings.work.decode_memory_mb << 20,
+    )
+    _log.info("worker ready", model=engine.model_digest[:12])
+    Worker(
+        store=store,
+        objects=open_objects(settings),
+        engine=engine,
+        reader=reader,
+        settings=WorkerSettings(owner=processes.owner("worker"), lease_s=settings.work.lease_s),
+        clock=now,
+    ).run(stop)
+    reader.close()
+    store.close()
+
+
+def _begin(path: Path, environ: Mapping[str, str]) -> NodeConfig:
+    """The configuration, with the log set up as it says."""
+    settings = config.load(path, environ)
+    logs.configure(settings.logging.level, settings.logging.format)
+    # pydicom's warnings quote the values they warn of, which may be a patient's.
+    warnings.filterwarnings("ignore", module="pydicom")
+    return settings
+
+
+def _roles(path: Path, settings: NodeConfig) -> tuple[Role, ...]:
+    file = str(path.resolve())
+    workers = [f"worker-{n}" for n in range(1, settings.work.workers + 1)]
+    return (
+        Role(name="dispatcher", main=dispatch, arguments=(file,)),
+        *(Role(name=name, main=work, arguments=(file,)) for name in workers),
+    )
+
+
+def _store_when_there(settings: NodeConfig, stop: threading.Event) -> JobStore | None:
+    """The store, waited for while its database is away; None if told to stop first."""
+    while not stop.is_set():
+        try:
+            return open_store(settings)
+        except StoreUnavailableError as fault:
+            _log.warning("job store unavailable", error=str(fault))
+            stop.wait(_STORE_AWAY_S)
+    return None
+
+
+def _router(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Router":
+    from dicom_node.routing.router import Analysis, Router
+
+    return Router(
+        store=store,
+        objects=kept,
+        rules=settings.rules,
+        analysis=Analysis(
+            model_digest=digest.model_digest(digest.folder_of(settings.model.path)),
+            calibration_digest="",  # the calibration is in the model folder, and so in its digest
+            mode=settings.model.mode,
+            seed=settings.model.seed,
+        ),
+        called_ae_title=settings.node.ae_title,
+        clock=now,
+    )
+
+
+def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Delivery":
+    from dicom_node.delivery.delivery import Delivery
+    from dicom_node.delivery.scu import Scu
+
+    return Delivery(
+        store=store,
+        objects=kept,
+        scu=Scu(
+            ae_title=settings.node.ae_title,
+            implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
+            timeouts=settings.delivery.timeouts,
+        ),
+        destinations=settings.destinations,
+        settings=settings.delivery,
+        owner=processes.owner("dispatcher"),
+    )

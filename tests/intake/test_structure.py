@@ -1,0 +1,109 @@
+"""What can be parsed to its end is taken, in every transfer syntax; what cannot is refused."""
+
+import struct
+import zlib
+
+import pytest
+from pydicom import uid
+
+from dicom_node.errors import InputError
+from dicom_node.intake import structure
+from dicom_node.intake.scp import TRANSFER_SYNTAXES
+from tests.intake.films import CLASS, INSTANCE, encoded, film
+
+EXPLICIT = uid.ExplicitVRLittleEndian
+NATIVE = [
+    uid.ExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+]
+
+
+@pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES, ids=lambda syntax: syntax.keyword)
+def test_a_whole_data_set_says_what_it_is(syntax: uid.UID) -> None:
+    said = structure.check(encoded(film(), syntax), syntax)
+    assert said.sop_class_uid == CLASS
+    assert said.sop_instance_uid == INSTANCE
+
+
+@pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES, ids=lambda syntax: syntax.keyword)
+def test_a_data_set_without_its_last_bytes_is_refused(syntax: uid.UID) -> None:
+    whole = encoded(film(), syntax)
+    with pytest.raises(InputError):
+        structure.check(whole[:-20], syntax)
+
+
+@pytest.mark.parametrize("syntax", NATIVE[:3], ids=lambda syntax: syntax.keyword)
+def test_a_data_set_cut_anywhere_is_refused(syntax: uid.UID) -> None:
+    whole = encoded(film(rows=8), syntax)
+    tolerated = []
+    for length in range(len(whole)):
+        try:
+            structure.check(whole[:length], syntax)
+        except InputError:
+            continue
+        tolerated.append(length)
+    # A cut between two elements leaves a data set that is whole, if poorer; zeros are padding.
+    assert all(
+        _is_between_elements(whole, at, syntax)
+        or (whole[at - 1] == 0 and _is_between_elements(whole, at - 1, syntax))
+        for at in tolerated
+    )
+
+
+def _is_between_elements(whole: bytes, at: int, syntax: uid.UID) -> bool:
+    rest = whole[at : at + 4]
+    order = "<HH" if syntax.is_little_endian else ">HH"
+    return len(rest) == 4 and struct.unpack(order, rest) in {
+        (e.tag.group, e.tag.elem) for e in film(rows=8)
+    }
+
+
+def test_elements_behind_the_pixels_are_walked_too() -> None:
+    padding = b"\xfc\xff\xfc\xffOB\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00"
+    whole = encoded(film()) + padding
+    assert structure.check(whole, EXPLICIT).sop_instance_uid == INSTANCE
+    with pytest.raises(InputError):
+        structure.check(whole[:-2], EXPLICIT)
+
+
+def test_bytes_that_are_no_data_set_are_refused() -> None:
+    for rubbish in (b"\xff" * 999, b"GET / HTTP/1.1\r\n\r\n" * 9, bytes(range(256))):
+        with pytest.raises(InputError):
+            structure.check(rubbish, EXPLICIT)
+
+
+def test_an_explicit_data_set_that_claims_to_be_big_endian_is_refused() -> None:
+    with pytest.raises(InputError):
+        structure.check(encoded(film(), EXPLICIT), uid.ExplicitVRBigEndian)
+
+
+def test_nothing_says_that_it_is_nothing() -> None:
+    said = structure.check(b"", EXPLICIT)
+    assert (said.sop_class_uid, said.sop_instance_uid) == ("", "")
+
+
+def test_sequences_nested_without_end_are_refused() -> None:
+    opening = b"\x08\x00\x18\x22SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    with pytest.raises(InputError):
+        structure.check(opening * 20_000, EXPLICIT)
+
+
+def test_a_deflation_bomb_is_refused() -> None:
+    deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    bomb = b"".join(deflater.compress(bytes(1 << 20)) for _ in range(300)) + deflater.flush()
+    with pytest.raises(InputError, match="too large"):
+        structure.check(bomb, uid.DeflatedExplicitVRLittleEndian)
+
+
+def test_the_message_holds_nothing_of_the_patient() -> None:
+    with pytest.raises(InputError) as refusal:
+        structure.check(encoded(film())[:-1], EXPLICIT)
+    assert "Doe" not in str(refusal.value)
+    assert len(str(refusal.value)) <= 64
+
+
+def test_an_empty_uid_is_none() -> None:
+    empty = b"\x08\x00\x16\x00UI\x00\x00\x08\x00\x18\x00UI\x00\x00"
+    assert structure.check(empty, EXPLICIT).sop_class_uid == ""
