@@ -197,10 +197,23 @@ def train_assemble(
     work: WorkPath,
     version: Annotated[str, typer.Option(help="The model's version.")],
 ) -> None:
-    """Put the trained parts together as WORK/model, with threshold and digests."""
+    """Put the trained parts together as WORK/model, with digests; then calibrate."""
     from dicom_node.admin import training
 
     training.assemble(data, work, version)
+
+
+@app.command()
+def calibrate(
+    data: DataPath,
+    work: WorkPath,
+    films: Annotated[int, typer.Option(help="Healthy films to use; 0 is all.")] = 120,
+    device: Device = "auto",
+) -> None:
+    """Set the threshold of WORK/model on healthy films of the split calibration."""
+    from dicom_node.admin import training
+
+    training.calibrate(data, work, films, device)
 
 
 @app.command()

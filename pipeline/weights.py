@@ -30,6 +30,16 @@ diffusers_logging.disable_progress_bar()
 
 IMAGE_GATE = "image_gate.safetensors"
 LUNG_SEGMENTER = "lung_segmenter.safetensors"
+LATENT_PRIOR = "latent_prior.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentPrior:
+    """Normal films' latents as a Gaussian: `mean` [d], `axes` [k, d] orthonormal, `sd` [k]."""
+
+    mean: torch.Tensor
+    axes: torch.Tensor
+    sd: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +53,7 @@ class LoadedModel:
     denoiser: Denoiser
     text_encoder: TextEncoder
     image_gate: ImageGate | None
+    latent_prior: LatentPrior | None
 
 
 def choose_device(wish: str) -> torch.device:
@@ -76,6 +87,7 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
             denoiser=_denoiser(folder, device),
             text_encoder=_text_encoder(folder, said, device),
             image_gate=_image_gate(folder / IMAGE_GATE),
+            latent_prior=_latent_prior(folder / LATENT_PRIOR),
         )
     except (OSError, ValueError, KeyError, RuntimeError) as fault:
         raise ModelError(f"{folder}: cannot be loaded: {fault}") from fault
@@ -209,6 +221,12 @@ def _image_gate(path: Path) -> ImageGate | None:
         residual=float(parts["residual"]),
         limit=float(parts["limit"]),
     )
+
+
+def _latent_prior(path: Path) -> LatentPrior | None:
+    if not path.is_file():
+        return None
+    return LatentPrior(**{name: part.float() for name, part in load_file(path).items()})
 
 
 def load_segmenter(path: Path) -> LungSegmenter:

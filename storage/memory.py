@@ -137,6 +137,8 @@ class MemoryJobStore:
         destinations: Sequence[str],
     ) -> None:
         """See JobStore."""
+        if any(result.sop_instance_uid in self._results for result in results):
+            raise ValueError("results.sop_instance_uid: another job has it")
         self._leave(key, token, JobState.PRODUCED, now, "")
         for result in results:
             self._results[result.sop_instance_uid] = result

@@ -2,7 +2,8 @@
 
 Every method is one transaction, durable on return, and safe to call from several processes.
 Times are passed in, aware and UTC. All may raise `StoreUnavailableError`; the call had no effect
-then, or its effect is complete and the same call may be made again.
+then, or its effect is complete and the same call may be made again. A value that the tables cannot
+hold (a naive time, an overlong title) is a ValueError.
 """
 
 from collections.abc import Sequence
@@ -77,6 +78,7 @@ class JobStore(Protocol):
 
         Raises:
             LeaseLostError: the job is no longer RUNNING under this token; nothing was written.
+            ValueError: another job has a result of the same UID; nothing was written.
         """
         ...
 

@@ -22,8 +22,7 @@ _ZONE, _FINDING = "Right lower zone", "consolidation"
 def write(path: Path, model: str, seed: int, made_at: datetime) -> None:
     """`path` is a synthetic normal chest film with an opacity induced in the right lower zone."""
     loaded = weights.load(digest.folder_of(model), weights.choose_device("auto"))
-    film = sampling.induced_film(loaded, seed, _ZONE, _FINDING)
-    data_set = as_dx(film, made_at)
+    data_set = as_dx(sampling.induce(loaded, seed, _ZONE, _FINDING).film, made_at)
     path.parent.mkdir(parents=True, exist_ok=True)
     data_set.save_as(path, enforce_file_format=True)
 

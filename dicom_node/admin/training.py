@@ -48,6 +48,14 @@ def assemble(data: Path, work: Path, version: str) -> None:
     typer.echo(f"{work / 'model'} is model {digest[:12]}")
 
 
+def calibrate(data: Path, work: Path, films: int, device: str) -> None:
+    """WORK/model has its thresholds, which are printed."""
+    with _workshop(data, work, device, 0, "calibrate") as workshop:
+        said = workshop.calibrate(films)
+    for mode, reading in (("calibrated", said.calibrated), ("paper", said.paper)):
+        typer.echo(f"{mode}: threshold {reading.threshold:.4f}, scale up to {reading.scale_max:.4f}")
+
+
 def shares(pairs: int) -> Counts:
     """A pool of so many, in the shares that the embedded model was trained with."""
     return Counts(

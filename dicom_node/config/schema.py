@@ -90,7 +90,6 @@ Host = Annotated[str, Field(pattern=r"^\S+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-SeriesNumber = Annotated[int, Field(ge=0, lt=1 << 31)]  # PS3.5 6.2, VR IS
 Keyword = Annotated[str, AfterValidator(_keyword)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
 ResultNames = Annotated[tuple[ResultName, ...], BeforeValidator(_listed), Field(min_length=1)]
@@ -125,7 +124,6 @@ class Node(_Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 11112
     accept: Annotated[tuple[Sender, ...], BeforeValidator(_senders), Field(min_length=1)]
     check_called_ae_title: bool = False
-    receivers: Count = 1
     max_associations: Count = 64
     max_pdu: Annotated[int, Field(ge=4096, le=1 << 24)] = 262144
     timeouts: NodeTimeouts = NodeTimeouts()
@@ -155,19 +153,6 @@ class Work(_Section):
     max_attempts: Count = 3
     decode_timeout_s: Seconds = 120
     decode_memory_mb: Annotated[int, Field(ge=256)] = 8192
-
-
-class SeriesNumbers(_Section):
-    """Series Number of each kind of result, by which a study's series are ordered."""
-
-    secondary_capture: SeriesNumber = 9001
-    structured_report: SeriesNumber = 9002
-
-
-class Results(_Section):
-    """What is said in the result objects."""
-
-    series_numbers: SeriesNumbers = SeriesNumbers()
 
 
 class Retry(_Section):
@@ -233,7 +218,6 @@ class NodeConfig(_Section):
     storage: Storage
     model: Model = Model()
     work: Work = Work()
-    results: Results = Results()
     delivery: DeliverySettings = DeliverySettings()
     destinations: dict[str, Destination]
     rules: tuple[Rule, ...]

@@ -95,7 +95,8 @@ class Scu:
         for file, kind in zip(files, kinds, strict=True):
             if kind is None:
                 outcomes.append(_UNREADABLE)
-            elif not assoc.is_established or time.monotonic() > until:
+            elif _NO_ANSWER in outcomes or not assoc.is_established or time.monotonic() > until:
+                # pynetdicom notes an abort a moment late, and would then wait for an answer
                 outcomes.append(_UNSENT)
             else:
                 message_id = len(outcomes) % _MOST_MESSAGE_IDS + 1
@@ -104,6 +105,8 @@ class Scu:
 
 
 _UNREADABLE = Outcome(fate=Fate.REFUSED, reason="the kept file is no DICOM file any more")
+# Whether it was stored nobody knows; sent again it is the same object.
+_NO_ANSWER = Outcome(fate=Fate.POSTPONED, reason="no answer: the association ended or timed out")
 _UNSENT = Outcome(fate=Fate.UNSENT, reason="the association ended before its turn")
 
 
@@ -117,8 +120,7 @@ def _send(assoc: Any, file: Path, kind: _Kind, message_id: int) -> Outcome:
     except (ValueError, AttributeError, OSError):
         return _UNREADABLE
     if "Status" not in answer:
-        # Whether it was stored nobody knows; sent again it is the same object.
-        return Outcome(fate=Fate.POSTPONED, reason="no answer: the association ended or timed out")
+        return _NO_ANSWER
     return outcome.of_status(answer.Status, str(answer.get("ErrorComment", "") or ""))
 
 

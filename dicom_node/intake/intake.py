@@ -18,9 +18,6 @@ from storage.store import JobStore
 
 _log = structlog.get_logger()
 
-DATA_SET_MISMATCH = 0xA900
-"""Error: Data Set does not match SOP Class (PS3.4 table B.2-1)."""
-
 # PS3.5 9.1, but for leading zeros: devices in use write them, and they harm nobody here.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH = 64
@@ -111,10 +108,11 @@ def _refusal(instance: ReceivedInstance) -> StoreAnswer | None:
         return _refused(StoreStatus.CANNOT_UNDERSTAND, str(fault), instance)
     if not (said.sop_class_uid and said.sop_instance_uid):
         return _refused(StoreStatus.CANNOT_UNDERSTAND, "the data set has no SOP UIDs", instance)
+    mismatch = StoreStatus.DATA_SET_DOES_NOT_MATCH
     if said.sop_class_uid != instance.sop_class_uid:
-        return _refused(DATA_SET_MISMATCH, "SOP Class UID is not the request's", instance)
+        return _refused(mismatch, "SOP Class UID is not the request's", instance)
     if said.sop_instance_uid != instance.sop_instance_uid:
-        return _refused(DATA_SET_MISMATCH, "SOP Instance UID is not the request's", instance)
+        return _refused(mismatch, "SOP Instance UID is not the request's", instance)
     return None
 
 

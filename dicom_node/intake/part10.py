@@ -5,8 +5,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
-# A random UUID, this implementation's for good (PS3.7 D.3.3.2); result objects carry it too.
-IMPLEMENTATION_CLASS_UID = UID("2.25.111510305145899630745437632763733947083")
+from dicom_node import identity
 
 _PREAMBLE = bytes(128) + b"DICM"  # PS3.10 7.1
 
@@ -22,7 +21,7 @@ def head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) ->
     meta.MediaStorageSOPClassUID = UID(sop_class_uid)
     meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(identity.IMPLEMENTATION_CLASS_UID)
     buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta, enforce_standard=False)
     return _PREAMBLE + buffer.getvalue()

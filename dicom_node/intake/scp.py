@@ -23,8 +23,7 @@ from pynetdicom import (
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.transport import ThreadedAssociationServer
 
-from dicom_node import config
-from dicom_node.intake import part10
+from dicom_node import config, identity
 from dicom_node.intake.admission import (
     CALLED_AE_NOT_RECOGNISED,
     CALLING_AE_NOT_RECOGNISED,
@@ -34,7 +33,7 @@ from dicom_node.intake.admission import (
     Senders,
 )
 from dicom_node.intake.intake import Intake, ReceivedInstance, StoreAnswer
-from dicom_node.status import StoreStatus
+from dicom_node.status import COMMENT_CHARS, StoreStatus
 
 _log = structlog.get_logger()
 
@@ -88,10 +87,13 @@ class _SharingServer(_Server):
 
 
 class Scp:
-    """Receives for as long as it is started; hands each instance to the intake."""
+    """Receives for as long as it is started; hands each instance to the intake.
 
-    def __init__(self, node: config.Node, intake: Intake) -> None:
-        self._node, self._intake = node, intake
+    With `share_port` several processes may listen at one port, where all of them ask for it.
+    """
+
+    def __init__(self, node: config.Node, intake: Intake, *, share_port: bool = False) -> None:
+        self._node, self._intake, self._share_port = node, intake, share_port
         self._senders = Senders(node.accept)
         self._server: ThreadedAssociationServer | None = None
         self._stopping = threading.Event()
@@ -115,7 +117,7 @@ class Scp:
         self._stopping.clear()
         ae, handlers = self._application_entity(), self._handlers()
         address = (self._node.host, self._node.port)
-        kind = _SharingServer if self._node.receivers > 1 else _Server
+        kind = _SharingServer if self._share_port else _Server
         server = ae.make_server(address, ae.ae_title, evt_handlers=handlers, server_class=kind)
         ae._servers.append(server)  # as its start_server() does
         threading.Thread(
@@ -145,7 +147,7 @@ class Scp:
     def _application_entity(self) -> AE:
         node = self._node
         ae = AE(ae_title=node.ae_title)
-        ae.implementation_class_uid = part10.IMPLEMENTATION_CLASS_UID
+        ae.implementation_class_uid = identity.IMPLEMENTATION_CLASS_UID
         ae.maximum_pdu_size = node.max_pdu
         # Counts connections too, so it only bounds these; associations are counted in _admit().
         ae.maximum_associations = node.max_associations + _MOST_UNSPOKEN
@@ -265,7 +267,7 @@ def _status(answer: StoreAnswer) -> Dataset:
     status = Dataset()
     status.Status = int(answer.status)
     if answer.comment:
-        status.ErrorComment = answer.comment[:64]  # PS3.7 C.4.2: VR LO
+        status.ErrorComment = answer.comment[:COMMENT_CHARS]
     return status
 
 

@@ -11,14 +11,10 @@ from types import MappingProxyType
 
 from pydicom import Dataset
 
-from dicom_node import attributes
+from dicom_node import attributes, identity
 
 Guard = Callable[[Dataset], str]
 """Why the film of this header is not to be analysed, or ""."""
-
-# What our own results say of their equipment.
-OWN_MANUFACTURER = "VALD Node"
-OWN_MODEL_NAME = "VALD Node"
 
 _ADULT_YEARS = 18  # the model was trained on adults' films
 _DAYS_A_YEAR = 365.25
@@ -200,8 +196,8 @@ def _is_other(region: Dataset) -> bool:
 
 def _is_ours(equipment: Dataset) -> bool:
     return (
-        _text(equipment, "Manufacturer") == OWN_MANUFACTURER
-        and _text(equipment, "ManufacturerModelName") == OWN_MODEL_NAME
+        _text(equipment, "Manufacturer") == identity.MANUFACTURER
+        and _text(equipment, "ManufacturerModelName") == identity.MODEL_NAME
     )
 
 

@@ -22,17 +22,17 @@ from pipeline.training.session import Progress, Recipe, Session
 _TEXT_WIDTH = 256
 _STAGES = (64, 128, 192)
 _DROP_TEXT = 0.10
-_DROP_IMAGE = 0.12
+_DROP_IMAGE = 0.10
 _START_AT_NOISE = 0.35  # share of samples at t = T, where the edit begins and the gate is read
 _GATE_WEIGHT = 0.25
 _RECORD_EVERY = 50
 
 # What is asked of the network, as shares of a batch: (kind in the pool, share, task).
 _TASKS = (
-    ("pasted", 0.52, "heal"),
-    ("pasted", 0.08, "induce"),
-    ("boxed", 0.18, "find"),
-    ("healthy", 0.14, "keep"),
+    ("pasted", 0.44, "heal"),
+    ("pasted", 0.18, "induce"),
+    ("boxed", 0.17, "find"),
+    ("healthy", 0.13, "keep"),
     ("abnormal", 0.08, "keep"),
 )
 

@@ -117,6 +117,15 @@ def align(donor: Donor, lungs: npt.NDArray[np.bool_]) -> Plane:
     return np.asarray(moved, np.float32)
 
 
+def typical_place(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """[n, side, side] lung masks -> [side, side], the rectangle that their lungs usually fill."""
+    corners = np.array([np.ravel(_extent(mask)) for mask in masks])
+    row0, row1, col0, col1 = np.median(corners, axis=0).astype(int)
+    place = np.zeros(masks.shape[1:], bool)
+    place[row0:row1, col0:col1] = True
+    return place
+
+
 def usable(lungs: npt.NDArray[np.bool_]) -> bool:
     """Whether the mask looks like a pair of lungs, one on each side."""
     half = lungs.shape[1] // 2

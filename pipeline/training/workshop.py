@@ -22,15 +22,27 @@ from pipeline.errors import DatasetError
 from pipeline.preprocess import GRID
 from pipeline.segmenter import LungSegmenter
 from pipeline.settings import Settings
-from pipeline.training import autoencoder, dataset, diffusion, language_model, pairs, segmenter
+from pipeline.training import (
+    autoencoder,
+    calibrate,
+    dataset,
+    diffusion,
+    language_model,
+    lesions,
+    pairs,
+    segmenter,
+)
 from pipeline.training.dataset import Films, FilmRow, LocalisedRow
+from pipeline.training.lesions import Donor
 from pipeline.training.pairs import Counts, Material
 from pipeline.training.session import Progress, Recipe
-from pipeline.weights import IMAGE_GATE, LUNG_SEGMENTER, load_segmenter
+from pipeline.types import Radiograph
+from pipeline.weights import IMAGE_GATE, LATENT_PRIOR, LUNG_SEGMENTER, load_segmenter
 
 MODEL_NAME = "vald-embedded"
 _STATISTICS_FILMS = 512
 _GATE_AXES = 48
+_PRIOR_AXES, _PRIOR_FILMS = 32, 600
 _GATE_KEEPS = 0.998  # share of held-out chest films that the image gate lets through
 _SHARD = "15MB"
 
@@ -97,8 +109,11 @@ class Workshop:
         )
         model.save_pretrained(folder / "final")
 
-    def assemble(self, version: str, said: Settings | None = None) -> str:
-        """`model/` holds the finished parts in fp16 with settings and digests; returns its digest."""
+    def assemble(self, version: str) -> str:
+        """`model/` holds the finished parts in fp16 with settings and digests; returns its digest.
+
+        Its thresholds are not calibrated yet.
+        """
         folder, final = self._work / "model", "final"
         _half(autoencoder.build(), self._work / "autoencoder" / final, folder / "vae")
         _half(diffusion.build(), self._work / "diffusion" / final, folder / "unet")
@@ -110,8 +125,18 @@ class Workshop:
         lungs = load_file(self._work / "segmenter" / LUNG_SEGMENTER)
         save_file({k: v.half() for k, v in lungs.items()}, folder / LUNG_SEGMENTER)
         self._write_gate(folder / IMAGE_GATE)
-        settings.write(folder, said or self._first_settings(version))
+        self._write_prior(folder / LATENT_PRIOR)
+        settings.write(folder, self._first_settings(version))
         return digest.write_digests(folder)
+
+    def calibrate(self, films: int) -> Settings:
+        """`model/` says thresholds from so many films of the split calibration (0: all)."""
+        healthy = self.films_of("calibration")
+        order = np.random.default_rng(self._seed).permutation(len(healthy))[: films or None]
+        radiographs = [Radiograph(pixels=healthy[i].astype(np.float32) / 255) for i in order]
+        return calibrate.calibrate(
+            self._work / "model", radiographs, self._device, self._progress
+        )
 
     @cached_property
     def rows(self) -> list[FilmRow]:
@@ -212,6 +237,31 @@ class Workshop:
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in parts.items()}
         tensors |= {"residual": torch.tensor(gate.residual), "limit": torch.tensor(limit)}
         save_file(tensors, path)
+
+    def _write_prior(self, path: Path) -> None:
+        """The latents of adult normal films, their lungs moved to one place, as a Gaussian."""
+        material = self.material
+        usable = [
+            index
+            for index, row in enumerate(material.rows)
+            if row.label == "Normal"
+            and not row.paediatric
+            and lesions.usable(material.lungs[index] > 0)
+        ]
+        some = np.random.default_rng(0).permutation(usable)[:_PRIOR_FILMS]
+        place = lesions.typical_place(material.lungs[some] > 0)
+        z = torch.cat([self._placed(int(index), place) for index in some]).flatten(1)
+        mean = z.mean(0)
+        _, spread, axes = torch.linalg.svd(z - mean, full_matrices=False)
+        sd = spread[:_PRIOR_AXES] / len(z) ** 0.5
+        parts = {"mean": mean, "axes": axes[:_PRIOR_AXES], "sd": sd}
+        save_file({name: part.half().contiguous() for name, part in parts.items()}, path)
+
+    def _placed(self, index: int, place: np.ndarray) -> torch.Tensor:
+        material = self.material
+        film = material.films[index].astype(np.float32) / 255
+        moved = lesions.align(Donor(film=film, lungs=material.lungs[index] > 0), place)
+        return self._encode(torch.from_numpy(moved)[None, None] * 2 - 1)
 
     @staticmethod
     def _thumbnails(films: Films) -> np.ndarray:

@@ -31,12 +31,6 @@ def test_the_head_of_a_file_is_the_standards() -> None:
     assert meta.MediaStorageSOPInstanceUID == INSTANCE
 
 
-def test_results_and_reception_are_one_implementation() -> None:
-    from dicom_node.results import registry
-
-    assert part10.IMPLEMENTATION_CLASS_UID == registry._IMPLEMENTATION_CLASS_UID
-
-
 @pytest.mark.parametrize(
     ("title", "host", "calling", "address", "allowed"),
     [

@@ -236,8 +236,8 @@ def test_one_port_is_not_listened_at_twice(receiver: Receiver, start: Start) -> 
 
 
 def test_receiving_processes_share_a_port(start: Start) -> None:
-    first = start(receivers=2)
-    second = start(receivers=2, port=first.port)
+    first = start(share_port=True)
+    second = start(share_port=True, port=first.port)
     assert second.port == first.port
 
 

@@ -1,6 +1,7 @@
 """Every store that keeps the contract."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +76,12 @@ def postgres_ready(postgres_migrated: str) -> str:
         connection.execute(_EMPTY)
     database.dispose()
     return postgres_migrated
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads take turns as often as they can, so that what needs a lock shows it."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)

@@ -1,6 +1,9 @@
 """Rows to store, each with what the tests ask about."""
 
+import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from storage.jobs import Decision, Job, NewJob, NewReceived, ObjectRef, Result
 from storage.store import JobStore
@@ -52,7 +55,7 @@ def result(key: str, kind: str) -> Result:
         job_key=key,
         kind=kind,
         sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
-        sop_instance_uid=f"2.25.{sum(map(ord, key + kind))}",
+        sop_instance_uid=f"2.25.{zlib.crc32((key + kind).encode())}",
         series_instance_uid="2.25.9",
         object=kept(kind[:5]),
     )
@@ -76,3 +79,15 @@ def produced(store: JobStore, key: str = "k1") -> None:
     job, token = running(store, key)
     made = [result(key, kind) for kind in job.results]
     store.produce(key, token, NOON, made, job.destinations)
+
+
+def guarded_writes(store: JobStore, key: str, token: int) -> list[Callable[[], None]]:
+    """Everything that only the holder of a lease may do."""
+    made = [result(key, "secondary_capture")]
+    return [
+        partial(store.heartbeat, key, token, after(99)),
+        partial(store.produce, key, token, after(63), made, ["pacs"]),
+        partial(store.reject, key, token, after(63), "no"),
+        partial(store.fail, key, token, after(63), "no"),
+        partial(store.release, key, token, after(63), "no"),
+    ]

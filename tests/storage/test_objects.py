@@ -1,16 +1,24 @@
 """Objects are kept whole or not at all."""
 
+import errno
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from storage import objects
-from storage.errors import ObjectMissingError, OutOfSpaceError
+from storage.errors import (
+    ObjectMissingError,
+    OutOfSpaceError,
+    StorageError,
+    StoreMismatchError,
+)
 from storage.objects import FsspecObjectStore, LocalObjectStore, MemoryObjectStore, ObjectStore
 
 
@@ -35,6 +43,18 @@ def test_chunks_are_joined(store: ObjectStore) -> None:
     assert store.read(store.keep("x", [b"ab", bytearray(b"c")])) == b"abc"
 
 
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_any_buffer_is_kept(store: ObjectStore, kind: type[bytearray] | type[memoryview]) -> None:
+    assert store.read(store.keep("x", kind(b"abc"))) == b"abc"
+
+
+def test_a_name_that_is_kept_again_holds_the_new_bytes_only(store: ObjectStore) -> None:
+    old, new = store.keep("x", b"long first"), store.keep("x", b"second")
+    assert store.read(new) == b"second"
+    with pytest.raises(ObjectMissingError, match="damaged"):
+        store.read(old)
+
+
 def test_keeping_the_same_again_is_the_same(store: ObjectStore) -> None:
     assert store.keep("x", b"one") == store.keep("x", b"one")
 
@@ -43,9 +63,13 @@ def test_a_missing_object_is_named(store: ObjectStore) -> None:
     ref = objects._ref("gone", b"")
     with pytest.raises(ObjectMissingError, match="gone"):
         store.read(ref)
+    with pytest.raises(ObjectMissingError, match="gone"):
+        store.local_path(ref)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x", "a/../../x", "", ".", "a//b", "a/./b", "a/", "a\0b", "a.part"]
+)
 def test_a_name_cannot_leave_the_store(store: ObjectStore, name: str) -> None:
     with pytest.raises(ValueError, match="plain relative path"):
         store.keep(name, b"")
@@ -57,6 +81,62 @@ def test_a_damaged_object_is_not_given_out(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"baad")
     with pytest.raises(ObjectMissingError, match="damaged"):
         store.read(ref)
+
+
+def test_an_object_cut_short_is_not_given_out(tmp_path: Path) -> None:
+    store = LocalObjectStore(tmp_path)
+    ref = store.keep("x", b"good")
+    os.truncate(tmp_path / "x", 2)
+    with pytest.raises(ObjectMissingError, match="damaged"):
+        store.read(ref)
+
+
+def failing(number: int) -> Iterator[bytes]:
+    yield b"half of it"
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_in_the_middle_is_told_and_left_clean(
+    tmp_path: Path, number: int
+) -> None:
+    with pytest.raises(OutOfSpaceError):
+        LocalObjectStore(tmp_path).keep("x", failing(number))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_disk_is_told_and_left_clean(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="Input/output error"):
+        LocalObjectStore(tmp_path).keep("x", failing(errno.EIO))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_that_stop_coming_leave_nothing_behind(tmp_path: Path) -> None:
+    def cut() -> Iterator[bytes]:
+        yield b"half of it"
+        raise RuntimeError("association aborted")
+
+    with pytest.raises(RuntimeError, match="aborted"):
+        LocalObjectStore(tmp_path).keep("x", cut())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_keep_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalObjectStore(tmp_path)
+    synced: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        target = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        name = "file" if target.endswith(".part") else str(Path(target).relative_to(tmp_path))
+        synced.append((name, (tmp_path / "a/b/x").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    store.keep("a/b/x", b"DICM")
+    assert synced == [(".", False), ("a", False), ("file", False), ("a/b", True)]
 
 
 def test_a_full_store_keeps_nothing(tmp_path: Path) -> None:
@@ -89,11 +169,14 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_unfinished_files_are_swept_once_they_are_old(tmp_path: Path) -> None:
     store = LocalObjectStore(tmp_path)
-    old, young = tmp_path / "a.1.part", tmp_path / "b.2.part"
+    kept = store.local_path(store.keep("in/x", b"whole"))
+    old, young = tmp_path / "in" / ".1.part", tmp_path / "in" / ".2.part"
     for path in (old, young):
         path.write_bytes(b"")
-    os.utime(old, (0, 0))
+    for path in (old, kept):
+        os.utime(path, (0, 0))
     assert store.sweep(older_than_s=3600) == 1
+    assert kept.exists()
     assert young.exists()
     assert not old.exists()
 
@@ -101,3 +184,22 @@ def test_unfinished_files_are_swept_once_they_are_old(tmp_path: Path) -> None:
 def test_the_kind_of_store_follows_from_its_address(tmp_path: Path) -> None:
     assert isinstance(objects.open_store(str(tmp_path)), LocalObjectStore)
     assert isinstance(objects.open_store("memory://x"), FsspecObjectStore)
+
+
+def test_a_place_that_cannot_be_reached_is_refused_in_words() -> None:
+    with pytest.raises(StoreMismatchError, match="nosuch"):
+        FsspecObjectStore("nosuch://bucket")
+
+
+def test_local_copies_of_remote_films_are_private_and_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_COPIES", 2)
+    store = FsspecObjectStore(f"memory://{tmp_path.name}")
+    paths = [store.local_path(store.keep(f"{n}", bytes([n]))) for n in range(3)]
+    assert [path.exists() for path in paths] == [False, True, True]
+    assert stat.S_IMODE(paths[2].parent.stat().st_mode) == 0o700
+
+
+def test_free_space_is_told(store: ObjectStore) -> None:
+    assert store.free_bytes() > 0

@@ -4,18 +4,38 @@ import signal
 import subprocess
 import sys
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
 
 from storage import engine, migrate
 from storage.errors import StoreMismatchError, StoreUnavailableError
 from storage.schema import metadata
 from storage.sql import SqlJobStore
-from tests.storage.samples import film
+from tests.storage.samples import film, running, submitted
+
+
+def together(script: str, copies: int) -> list[str]:
+    """What each of several processes that run `script` at once has printed."""
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(copies)]
+    said = [child.communicate()[0] for child in children]
+    assert [child.returncode for child in children] == [0] * copies
+    return said
+
+
+def tables(url: str) -> Sequence[str]:
+    database = engine.connect(url)
+    with engine.reading(database) as connection:
+        found = inspect(connection).get_table_names()
+    database.dispose()
+    return sorted(found)
 
 
 def test_migrations_make_exactly_the_tables_that_the_code_uses(url: str) -> None:
@@ -29,7 +49,9 @@ def test_migrations_make_exactly_the_tables_that_the_code_uses(url: str) -> None
 
 def test_the_schema_goes_up_down_and_up_again(url: str) -> None:
     migrate.up(url)
+    assert tables(url) == ["alembic_version", "deliveries", "jobs", "received", "results"]
     migrate.down(url, "base")
+    assert tables(url) == ["alembic_version"]
     with pytest.raises(StoreMismatchError, match="schema none"):
         SqlJobStore(url)
     migrate.up(url)
@@ -37,23 +59,67 @@ def test_the_schema_goes_up_down_and_up_again(url: str) -> None:
 
 
 def test_processes_that_start_together_migrate_once(url: str) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(migrate.up, [url] * 4))
+    together(f"from storage import migrate; migrate.up({url!r})", copies=3)
     SqlJobStore(url).close()
 
 
-def test_rows_are_there_when_the_store_is_opened_again(url: str) -> None:
-    migrate.up(url)
-    first = SqlJobStore(url)
-    first.receive(film())
+def test_a_schema_of_a_newer_program_is_left_alone(ready_url: str) -> None:
+    database = engine.connect(ready_url)
+    with engine.writing(database) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    try:
+        for step in (migrate.up, SqlJobStore):
+            with pytest.raises(StoreMismatchError, match="9999"):
+                step(ready_url)
+    finally:
+        with engine.writing(database) as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        database.dispose()
+
+
+def test_an_unknown_revision_is_refused(sqlite_ready: str) -> None:
+    with pytest.raises(StoreMismatchError, match="migrations"):
+        migrate.down(sqlite_ready, "no-such")
+
+
+def test_an_installation_without_migrations_opens_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an empty database would seem to be at the head of nothing."""
+    (tmp_path / "scripts" / "versions").mkdir(parents=True)
+    monkeypatch.setattr(migrate, "_SCRIPTS", tmp_path / "scripts")
+    with pytest.raises(StoreMismatchError, match="install it whole"):
+        SqlJobStore(f"sqlite:///{tmp_path}/jobs.db")
+
+
+def test_no_two_processes_claim_the_same_job(ready_url: str) -> None:
+    store = SqlJobStore(ready_url)
+    for n in range(50):
+        submitted(store, f"k{n:02}")
+    store.close()
+    script = f"""
+        from storage.sql import SqlJobStore
+        from tests.storage.samples import NOON
+        store = SqlJobStore({ready_url!r})
+        while job := store.claim("w", NOON, 60):
+            print(job.key)
+    """
+    said = together(script, copies=2)
+    assert sorted(" ".join(said).split()) == [f"k{n:02}" for n in range(50)]
+
+
+def test_rows_are_there_when_the_store_is_opened_again(ready_url: str) -> None:
+    first = SqlJobStore(ready_url)
+    job, token = running(first)
     first.close()
-    second = SqlJobStore(url)
-    assert [f.sop_instance_uid for f in second.received(10)] == ["1.2.3"]
+    second = SqlJobStore(ready_url)
+    assert second.job("k1") == job
+    second.fail("k1", token, job.updated_at, "the lease outlived the program")
     second.close()
 
 
-def test_a_process_killed_in_mid_write_leaves_every_committed_row(url: str) -> None:
-    migrate.up(url)
+def test_a_process_killed_in_mid_write_leaves_every_committed_row(ready_url: str) -> None:
+    url = ready_url
     script = textwrap.dedent(f"""
         from storage.sql import SqlJobStore
         from tests.storage.samples import film
@@ -86,7 +152,9 @@ def test_sqlite_commits_are_synced_to_the_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ("mysql://x/y", "not supported"),
+        ("mysql://x/y", "mysql is not supported"),
+        ("postgresql+psycopg2://x/y", "psycopg2 is not supported"),
+        ("sqlite:////dev/null/folder/jobs.db", "Not a directory"),
         ("no url", "no database URL"),
         ("sqlite://", "needs a file"),
     ],
@@ -101,6 +169,48 @@ def test_a_network_file_system_is_known_by_its_mount(tmp_path: Path) -> None:
     mounts.write_text("/dev/sda / ext4 rw 0 0\nnas:/x /srv/pacs nfs4 rw 0 0\n")
     assert engine._file_system(Path("/srv/pacs/vald"), mounts) == "nfs4"
     assert engine._file_system(Path("/srv/pacsother"), mounts) == "ext4"
+    mounts.write_text("/dev/sda / ext4 rw 0 0\nnas:/x /srv/my\\040films cifs rw 0 0\n")
+    assert engine._file_system(Path("/srv/my films/vald"), mounts) == "cifs"
+
+
+def test_sqlite_on_a_network_file_system_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_file_system", lambda _: "nfs4")
+    with pytest.raises(StoreMismatchError, match="is on nfs4; SQLite needs a local disk"):
+        engine.connect(f"sqlite:///{tmp_path}/new/jobs.db")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_locked_database_is_the_moments_fault(
+    sqlite_ready: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_BUSY_TIMEOUT_S", 0.01)
+    store, other = SqlJobStore(sqlite_ready), engine.connect(sqlite_ready)
+    with engine.writing(other), pytest.raises(StoreUnavailableError, match="locked"):
+        store.receive(film())
+    assert store.received(10) == []
+    store.receive(film())
+    assert len(store.received(10)) == 1
+    store.close()
+    other.dispose()
+
+
+def test_a_naive_time_is_the_callers_fault_and_no_row_is_told(ready_url: str) -> None:
+    store = SqlJobStore(ready_url)
+    naive = replace(film(), received_at=datetime(2026, 3, 1, 12))  # noqa: DTZ001 - the fault
+    with pytest.raises(ValueError, match="aware") as fault:
+        store.receive(naive)
+    assert "10.0.0.5" not in f"{fault.value}{fault.value.__cause__}"
+    store.close()
+
+
+@pytest.mark.postgres
+def test_a_value_that_the_table_cannot_hold_is_the_callers_fault(postgres_ready: str) -> None:
+    store = SqlJobStore(postgres_ready)
+    with pytest.raises(ValueError, match="too long"):
+        store.receive(replace(film(), calling_ae_title="seventeen letters"))
+    store.close()
 
 
 def test_a_server_that_is_away_is_the_moments_fault_and_its_password_is_not_told() -> None:

@@ -1,18 +1,29 @@
-"""One suite over every job store."""
+"""One suite over every job store: films, decisions, jobs and leases."""
 
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta, timezone
+from itertools import pairwise
 
 import pytest
 
-from storage.errors import LeaseLostError, TransitionError, UnknownKeyError
+from storage.errors import LeaseLostError, UnknownKeyError
 from storage.jobs import Decision, Job
-from storage.states import DeliveryState, JobState
+from storage.states import JOB_TRANSITIONS, JobState
 from storage.store import JobStore
-from tests.storage.samples import NOON, after, film, new_job, produced, running, submitted
-
-
-def delivery_states(store: JobStore, key: str = "k1") -> list[str]:
-    return [d.state for d in store.deliveries(key)]
+from tests.storage.samples import (
+    NOON,
+    after,
+    film,
+    guarded_writes,
+    new_job,
+    produced,
+    result,
+    running,
+    submitted,
+)
 
 
 def test_a_received_film_comes_back_as_it_was_given(store: JobStore) -> None:
@@ -30,6 +41,7 @@ def test_the_same_bytes_of_the_same_film_are_recorded_once(store: JobStore) -> N
     assert len(store.received(10)) == 2
 
 
+@pytest.mark.usefixtures("hasty")
 def test_many_senders_of_one_film_at_once_make_one_record(store: JobStore) -> None:
     with ThreadPoolExecutor(8) as pool:
         numbers = {r.number for r in pool.map(store.receive, [film()] * 16)}
@@ -79,6 +91,43 @@ def test_a_job_is_found_by_the_beginning_of_its_key(store: JobStore) -> None:
             store.job(wrong)
 
 
+def test_a_whole_key_is_found_among_longer_ones_and_its_case_counts(store: JobStore) -> None:
+    for key in ("a1", "a12", "A1"):
+        store.route(store.receive(film(digest=key)).number, Decision(text="x"), new_job(key))
+    assert store.job("a1").key == "a1"
+    assert store.job("A").key == "A1"
+
+
+@pytest.fixture
+def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This machine's clock is set to another zone than UTC."""
+    with monkeypatch.context() as clock:
+        clock.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("tokyo")
+def test_a_time_of_another_zone_comes_back_as_the_same_moment(store: JobStore) -> None:
+    madrid = timezone(timedelta(hours=2))
+    store.receive(replace(film(), received_at=NOON.astimezone(madrid)))
+    (found,) = store.received(10)
+    assert found.received_at == NOON
+
+
+@pytest.mark.usefixtures("hasty")
+def test_two_routers_of_one_film_make_one_job(store: JobStore) -> None:
+    number = store.receive(film()).number
+
+    def route(_: int) -> None:
+        store.route(number, Decision(text="analysed", job_key="k1"), new_job("k1"))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(route, range(8)))
+    assert [job.key for job in store.jobs(10)] == ["k1"]
+
+
 def test_jobs_are_listed_newest_first_and_by_state(store: JobStore) -> None:
     submitted(store, "k1", created_s=0)
     submitted(store, "k2", created_s=5)
@@ -102,6 +151,7 @@ def test_the_oldest_job_is_claimed_first_and_only_once(store: JobStore) -> None:
     assert store.claim("w", NOON, 60) is None
 
 
+@pytest.mark.usefixtures("hasty")
 def test_no_two_workers_claim_the_same_job(store: JobStore) -> None:
     for n in range(24):
         submitted(store, f"k{n:02}")
@@ -128,28 +178,69 @@ def test_a_lapsed_lease_gives_the_job_to_another_and_voids_the_first(store: JobS
     assert again is not None
     assert again.lease is not None
     assert again.attempts == 2
-    for write in (
-        lambda: store.heartbeat("k1", old, after(99)),
-        lambda: store.produce("k1", old, after(63), [], []),
-        lambda: store.reject("k1", old, after(63), "no"),
-        lambda: store.fail("k1", old, after(63), "no"),
-        lambda: store.release("k1", old, after(63), "no"),
-    ):
+    for write in guarded_writes(store, "k1", old):
         with pytest.raises(LeaseLostError):
             write()
     store.produce("k1", again.lease.token, after(64), [], [])
     assert store.job("k1").state is JobState.PRODUCED
 
 
-def test_a_late_result_writes_nothing_at_all(store: JobStore) -> None:
-    from tests.storage.samples import result
+@pytest.mark.parametrize("end", ["produce", "reject", "fail", "release"])
+def test_a_job_that_has_ended_takes_no_more_words_of_its_worker(store: JobStore, end: str) -> None:
+    _, token = running(store)
+    last = ([], []) if end == "produce" else ("said",)
+    getattr(store, end)("k1", token, after(1), *last)
+    before = store.job("k1")
+    for write in guarded_writes(store, "k1", token):
+        with pytest.raises(LeaseLostError):
+            write()
+    assert store.job("k1") == before
+    assert store.results("k1") == []
 
+
+def test_a_job_that_is_not_there_is_held_by_nobody(store: JobStore) -> None:
+    for write in guarded_writes(store, "k1", 1):
+        with pytest.raises(LeaseLostError):
+            write()
+
+
+def test_every_step_of_a_job_can_be_taken(store: JobStore) -> None:
+    taken = set()
+    for number, end in enumerate(("produce", "reject", "fail", "release")):
+        key = f"k{number}"
+        submitted(store, key)
+        states = [store.job(key).state]
+        job = store.claim("w", NOON, 60)
+        assert job is not None
+        assert job.lease is not None
+        last = ([], []) if end == "produce" else ("said",)
+        states.append(store.job(key).state)
+        getattr(store, end)(key, job.lease.token, NOON, *last)
+        states.append(store.job(key).state)
+        if end == "fail":
+            states.append(store.retry(key, NOON).state)
+            store.claim("w", NOON, 60)
+        taken |= set(pairwise(states))
+    assert taken == JOB_TRANSITIONS
+
+
+def test_a_late_result_writes_nothing_at_all(store: JobStore) -> None:
     _, token = running(store)
     store.reclaim(after(61), max_attempts=3)
     with pytest.raises(LeaseLostError):
         store.produce("k1", token, after(62), [result("k1", "secondary_capture")], ["pacs"])
     assert store.results("k1") == []
     assert store.deliveries("k1") == []
+
+
+def test_a_result_that_another_job_has_is_refused_and_nothing_is_written(store: JobStore) -> None:
+    produced(store, "k1")
+    _, token = running(store, "k2")
+    stolen = [result("k2", "fresh"), replace(store.results("k1")[0], job_key="k2")]
+    with pytest.raises(ValueError, match=r"sop_instance_uid|pk_results"):
+        store.produce("k2", token, after(1), stolen, ["pacs"])
+    assert store.job("k2").state is JobState.RUNNING
+    assert store.results("k2") == []
 
 
 def test_a_job_that_kills_its_workers_fails_in_the_end(store: JobStore) -> None:
@@ -173,86 +264,3 @@ def test_a_job_ends_with_its_reason(store: JobStore, end: str, state: JobState) 
     job = store.job("k1")
     assert (job.state, job.error, job.lease) == (state, "constant image", None)
     assert job.updated_at == after(1)
-
-
-def test_what_was_produced_is_due_everywhere_in_order(store: JobStore) -> None:
-    produced(store)
-    assert [r.kind for r in store.results("k1")] == ["secondary_capture", "structured_report"]
-    kinds = {r.sop_instance_uid: r.kind for r in store.results("k1")}
-    found = [(kinds[d.sop_instance_uid], d.destination) for d in store.deliveries("k1")]
-    assert found == [
-        ("secondary_capture", "pacs"),
-        ("secondary_capture", "archive"),
-        ("structured_report", "pacs"),
-        ("structured_report", "archive"),
-    ]
-    assert set(delivery_states(store)) == {DeliveryState.DUE}
-
-
-def test_due_deliveries_are_claimed_by_destination_and_only_when_their_time_has_come(
-    store: JobStore,
-) -> None:
-    produced(store)
-    assert store.claim_deliveries("pacs", "s", after(-1), 60, 10) == []
-    parcels = store.claim_deliveries("pacs", "s", NOON, 60, 10)
-    assert [p.result.kind for p in parcels] == ["secondary_capture", "structured_report"]
-    assert {p.delivery.attempts for p in parcels} == {1}
-    assert store.claim_deliveries("pacs", "s", NOON, 60, 10) == []
-    assert len(store.claim_deliveries("archive", "s", NOON, 60, 1)) == 1
-
-
-def test_each_delivery_goes_its_own_way(store: JobStore) -> None:
-    produced(store)
-    first, second = store.claim_deliveries("pacs", "s", NOON, 60, 10)
-    third, fourth = store.claim_deliveries("archive", "s", NOON, 60, 10)
-    store.delivered(first, after(1), "")
-    store.postpone(second, after(30), "unreachable")
-    store.refuse(third, after(1), "no accepted context")
-    store.delivered(fourth, after(1), "coerced")
-    assert delivery_states(store) == ["DELIVERED", "REFUSED", "DUE", "DELIVERED"]
-    assert [d.reason for d in store.deliveries("k1")] == [
-        "",
-        "no accepted context",
-        "unreachable",
-        "coerced",
-    ]
-    assert store.claim_deliveries("pacs", "s", after(29), 60, 10) == []
-    (again,) = store.claim_deliveries("pacs", "s", after(30), 60, 10)
-    assert again.delivery.attempts == 2
-
-
-def test_a_sender_that_died_leaves_its_deliveries_due_and_its_late_word_void(
-    store: JobStore,
-) -> None:
-    produced(store)
-    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
-    store.reclaim(after(61), max_attempts=3)
-    (again, _) = store.claim_deliveries("pacs", "s", after(62), 60, 10)
-    store.refuse(parcel, after(63), "late word of the first sender")
-    assert delivery_states(store)[0] == DeliveryState.SENDING
-    store.delivered(again, after(64), "")
-    assert delivery_states(store)[0] == DeliveryState.DELIVERED
-
-
-def test_retry_of_a_failed_job_starts_it_afresh(store: JobStore) -> None:
-    _, token = running(store)
-    store.fail("k1", token, after(1), "model missing")
-    job = store.retry("k1", after(2))
-    assert (job.state, job.attempts, job.error) == (JobState.RECEIVED, 0, "")
-
-
-def test_retry_of_a_refused_delivery_makes_no_result_again(store: JobStore) -> None:
-    produced(store)
-    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
-        store.refuse(parcel, after(1), "refused")
-    job = store.retry("k1", after(2))
-    assert job.state is JobState.PRODUCED
-    assert set(delivery_states(store)) == {DeliveryState.DUE}
-
-
-def test_retry_of_what_has_not_failed_is_refused(store: JobStore) -> None:
-    submitted(store)
-    with pytest.raises(TransitionError, match="nothing of it has failed"):
-        store.retry("k1", NOON)
-    with pytest.raises(UnknownKeyError):
-        store.retry("unknown", NOON)

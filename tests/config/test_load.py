@@ -1,0 +1,207 @@
+"""What is read, what overrides it, and what an administrator is told."""
+
+from pathlib import Path
+
+import pytest
+
+from dicom_node import config
+from dicom_node.config import NodeConfig, Sender
+from dicom_node.errors import ConfigError
+
+GOOD = """\
+node: {accept: any}
+storage: {database: "sqlite:///var/vald.db", objects: var/objects}
+destinations:
+  pacs: {ae_title: ORTHANC, host: 127.0.0.1, port: 4242}
+rules:
+  - name: chest
+    match: {Modality: [CR, DX]}
+    results: [secondary_capture]
+    destinations: [pacs]
+"""
+
+
+def load(folder: Path, text: str, **environ: str) -> NodeConfig:
+    file = folder / "config.yaml"
+    file.write_text(text)
+    return config.load(file, environ)
+
+
+def faults(folder: Path, text: str, **environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as refusal:
+        load(folder, text, **environ)
+    first, *lines = str(refusal.value).splitlines()
+    assert first == f"{folder / 'config.yaml'} cannot be used:"
+    return [line.strip() for line in lines]
+
+
+def changed(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def test_paths_start_at_the_files_folder(tmp_path: Path) -> None:
+    read = load(tmp_path, GOOD + "model: {path: models/mine}\n")
+    assert read.storage.database == f"sqlite:///{tmp_path}/var/vald.db"
+    assert read.storage.objects == f"{tmp_path}/var/objects"
+    assert read.model.path == f"{tmp_path}/models/mine"
+
+
+def test_absolute_paths_and_urls_stay(tmp_path: Path) -> None:
+    read = load(
+        tmp_path,
+        GOOD,
+        VALD_STORAGE__DATABASE="sqlite:////var/lib/vald/vald.db",
+        VALD_STORAGE__OBJECTS="s3://bucket/films",
+    )
+    assert read.storage.database == "sqlite:////var/lib/vald/vald.db"
+    assert read.storage.objects == "s3://bucket/films"
+    assert read.model.path == "embedded"
+
+
+def test_postgresql_is_a_database(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://vald:secret@db/vald"
+    assert load(tmp_path, GOOD, VALD_STORAGE__DATABASE=url).storage.database == url
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    read = load(
+        tmp_path,
+        GOOD,
+        VALD_NODE__PORT="11113",
+        VALD_NODE__TIMEOUTS__IDLE_S="30",
+        VALD_DESTINATIONS__PACS__HOST="orthanc",
+        VALD_DESTINATIONS__ARCHIVE="{ae_title: A, host: b, port: 104}",
+        VALD_RULES__0__WAIVE="[synthetic]",
+        VALD_RULES__0__MATCH__MODALITY="RG",
+        VALD_CONFIG="/etc/vald/config.yaml",
+        VALD_TESTS_MUST_RUN="1",
+    )
+    assert read.node.port == 11113
+    assert read.node.timeouts.idle_s == 30
+    assert read.destinations["pacs"].host == "orthanc"
+    assert read.destinations["archive"].port == 104
+    assert read.rules[0].waive == ("synthetic",)
+    assert read.rules[0].match == {"Modality": ("RG",)}
+
+
+def test_a_fault_of_the_environment_is_blamed_on_its_variable(tmp_path: Path) -> None:
+    assert faults(tmp_path, GOOD, VALD_NODE__PORT="-1", VALD_NODE__PROT="1") == [
+        "VALD_NODE__PORT: node.port: should be greater than or equal to 0 (it is '-1')",
+        "VALD_NODE__PROT: node.prot: is no key here; did you mean port?",
+    ]
+
+
+def test_a_list_item_that_is_not_there_cannot_be_changed(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, GOOD, VALD_RULES__7__NAME="x")
+    assert fault.startswith("VALD_RULES__7__NAME: ")
+
+
+def test_yaml_does_not_guess_what_is_text(tmp_path: Path) -> None:
+    text = changed(
+        "{Modality: [CR, DX]}", "{SyntheticData: [NO, 1.10], Rows: 0x10, StudyDate: 2020-01-01}"
+    )
+    assert load(tmp_path, text).rules[0].match == {
+        "SyntheticData": ("NO", "1.10"),
+        "Rows": ("0x10",),
+        "StudyDate": ("2020-01-01",),
+    }
+
+
+def test_any_sender_is_a_wildcard(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD).node.accept == (Sender(ae_title="*", host="*"),)
+
+
+def test_senders_are_listed(tmp_path: Path) -> None:
+    text = changed("accept: any", "accept: [{ae_title: CR1, host: 10.0.0.0/24}, {ae_title: CR2}]")
+    assert load(tmp_path, text).node.accept == (
+        Sender(ae_title="CR1", host="10.0.0.0/24"),
+        Sender(ae_title="CR2", host="*"),
+    )
+
+
+def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+    text = """\
+node:
+  ae_title: THIS IS TOO LONG A TITLE
+  port: 70000
+  accept: []
+storage: {database: mysql://secret@db, objects: x}
+destinations:
+  pacs: {ae_title: "A\\\\B", host: h}
+rules:
+  - name: a
+    match: {Modalty: CR}
+    results: [structured_raport]
+    destinations: pasc
+    waive: [latral]
+  - name: a
+    results: []
+    destinations: [pacs]
+"""
+    told = faults(tmp_path, text)
+    assert [line.split(": ")[0] + " " + line.split(": ")[1] for line in told] == [
+        "line 2 node.ae_title",
+        "line 3 node.port",
+        "line 4 node.accept",
+        "line 5 storage.database",
+        "line 7 destinations.pacs.ae_title",
+        "line 7 destinations.pacs.port",
+        "line 10 rules[0].match.Modalty",
+        "line 11 rules[0].results[0]",
+        "line 13 rules[0].waive[0]",
+        "line 15 rules[1].results",
+        "line 12 rules[0].destinations[0]",
+        "line 14 rules[1].name",
+    ]
+    assert "is no DICOM keyword; did you mean Modality?" in told[6]
+    assert "there is no destination pasc; add it below destinations; did you mean pacs?" in told[10]
+    assert "secret" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("node: {accept: any}", "node: {}", "line 1: node.accept: is missing; add it"),
+        ("node: {accept: any}", "nod: {}", "line 1: node: is missing; add it"),
+        ("sqlite:///var/vald.db", "sqlite:///:memory:", "name a file"),
+        ("objects: var/objects", 'objects: ""', "write at least one character"),
+        ("ae_title: ORTHANC", 'ae_title: ""', "write 1 to 16 ASCII characters"),
+        ("ae_title: ORTHANC", "ae_title: Ä", "write 1 to 16 ASCII characters"),
+        ("ae_title: ORTHANC", 'ae_title: " A"', "no space at either end"),
+        ("port: 4242", "port: 0", "should be greater than or equal to 1"),
+        ("port: 4242", "port: 104, port: 4242", "destinations.pacs.port: stands twice"),
+        ("host: 127.0.0.1", "host: [a]", "write one text, not a list or section"),
+        ("name: chest", "name: ", "rules[0].name: is missing; add it"),
+        ("rules:", "delivery: {retry: {max_delay_s: 1}}\nrules:", "not below first_delay_s"),
+        ("rules:", "logging: {level: loud}\nrules:", "should be 'DEBUG', 'INFO'"),
+        ("rules:", "work: {lease_s: 1}\nrules:", "greater than or equal to 30"),
+        ("rules:", "work: {lease_s: .inf}\nrules:", "work.lease_s"),
+        ("rules:", "model: {device: tpu}\nrules:", "model.device"),
+        ("rules:", "work: 3\nrules:", "work: write keys and values below it"),
+    ],
+)
+def test_a_fault_is_told_with_what_to_do(tmp_path: Path, old: str, new: str, told: str) -> None:
+    assert any(told in fault for fault in faults(tmp_path, changed(old, new)))
+
+
+def test_what_is_not_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 2: .*correct the YAML here"):
+        load(tmp_path, "node: {\nstorage: ]")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just text"])
+def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="line 1"):
+        load(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file or directory; name the file with --config"):
+        config.load(tmp_path / "none.yaml", {})
+
+
+def test_the_configuration_is_frozen(tmp_path: Path) -> None:
+    read = load(tmp_path, GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        read.node.port = 1  # type: ignore[misc]  # what is tested

@@ -1,0 +1,201 @@
+"""From what is due to what the store says of it."""
+
+import socket
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dicom_node.config import DeliverySettings, DeliveryTimeouts, Destination, Retry
+from dicom_node.delivery.delivery import Delivery
+from dicom_node.delivery.scu import Scu
+from storage.memory import MemoryJobStore
+from storage.objects import LocalObjectStore
+from storage.states import DeliveryState
+from tests.delivery import pacs
+from tests.delivery.parcels import NOW, data_set, make_due
+
+TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
+SETTINGS = DeliverySettings(
+    batch=32,
+    timeouts=TIMEOUTS,
+    retry=Retry(first_delay_s=10, factor=2, max_delay_s=1000, jitter=0.2),
+)
+UIDS = ["1.1", "1.2", "1.3"]
+
+
+class Bench:
+    """Three results due to destinations, in real stores."""
+
+    def __init__(self, folder: Path, destinations: dict[str, int]) -> None:
+        self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder / "objects")
+        self.folder = folder
+        self.destinations = {
+            name: Destination(ae_title="PACS", host="127.0.0.1", port=port)
+            for name, port in destinations.items()
+        }
+        self.key = make_due(self.store, self.objects, UIDS, tuple(destinations))
+
+    def tick(self, now: datetime = NOW, settings: DeliverySettings = SETTINGS) -> int:
+        scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=settings.timeouts)
+        return Delivery(
+            store=self.store,
+            objects=self.objects,
+            scu=scu,
+            destinations=self.destinations,
+            settings=settings,
+            owner="test",
+            chance=lambda: 0.5,
+        ).tick(now)
+
+    def states(self, destination: str = "pacs") -> list[DeliveryState]:
+        found = self.store.deliveries(self.key)
+        return [d.state for d in found if d.destination == destination]
+
+    def waits_s(self) -> list[float]:
+        return [(d.next_attempt_at - NOW).total_seconds() for d in self.store.deliveries(self.key)]
+
+
+Make = Callable[..., Bench]
+DUE, DELIVERED, REFUSED = DeliveryState.DUE, DeliveryState.DELIVERED, DeliveryState.REFUSED
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    return lambda **ports: Bench(tmp_path, ports)
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        return int(gone.getsockname()[1])
+
+
+def test_what_is_due_is_delivered_once_and_as_it_was_kept(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        assert bench.tick() == 3
+        assert bench.tick() == 0
+    assert sorted(peer.received) == [(uid, data_set(uid)) for uid in UIDS]
+    assert bench.states() == [DELIVERED] * 3
+
+
+def test_small_batches_follow_each_other_until_nothing_is_due(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        assert bench.tick(settings=SETTINGS.model_copy(update={"batch": 2})) == 3
+    assert peer.associations == 2
+
+
+def test_of_a_batch_only_what_failed_is_sent_again(make: Make) -> None:
+    with pacs.running() as peer:
+        peer.answers = [0x0000, 0xA700, 0x0000]
+        bench = make(pacs=peer.port)
+        assert bench.tick() == 2
+        failed = peer.received[1][0]
+        assert bench.tick(NOW + timedelta(seconds=9)) == 0  # not before its time
+        assert bench.tick(NOW + timedelta(seconds=10)) == 1
+    assert [uid for uid, _ in peer.received].count(failed) == 2
+    assert len(peer.received) == 4
+    assert bench.states() == [DELIVERED] * 3
+
+
+def test_an_association_that_dies_leaves_the_unsent_due_at_once(make: Make) -> None:
+    with pacs.running() as peer:
+        peer.answers = [0x0000, pacs.ABORT]
+        bench = make(pacs=peer.port)
+        assert bench.tick() == 1
+        assert sorted(bench.states()) == sorted([DELIVERED, DUE, DUE])
+        assert bench.tick() == 1  # the unsent one
+        assert bench.tick(NOW + timedelta(seconds=10)) == 1  # the one that was cut off
+    assert bench.states() == [DELIVERED] * 3
+
+
+def test_a_refused_result_is_not_sent_again(make: Make) -> None:
+    with pacs.running() as peer:
+        peer.answers = [0xC000, 0x0122, 0xA900]
+        bench = make(pacs=peer.port)
+        assert bench.tick() == 0
+        assert bench.tick(NOW + timedelta(days=1)) == 0
+    assert len(peer.received) == 3
+    assert bench.states() == [REFUSED] * 3
+
+
+def test_a_warning_is_delivered_with_a_note(make: Make) -> None:
+    with pacs.running() as peer:
+        peer.answers = [0xB000, 0xB006, 0xB007]
+        bench = make(pacs=peer.port)
+        assert bench.tick() == 3
+    assert bench.states() == [DELIVERED] * 3
+    assert sorted(d.reason for d in bench.store.deliveries(bench.key)) == [
+        "coercion of data elements (B000)",
+        "data set does not match SOP class (B007)",
+        "elements discarded (B006)",
+    ]
+
+
+def test_delays_grow_while_a_destination_is_away(make: Make, closed_port: int) -> None:
+    bench = make(pacs=closed_port)
+    waited_s = 0
+    for delay_s in (10, 20, 40, 80):
+        assert bench.tick(NOW + timedelta(seconds=waited_s)) == 0
+        waited_s += delay_s
+        assert bench.waits_s() == [waited_s] * 3
+    assert bench.states() == [DUE] * 3
+    assert bench.store.deliveries(bench.key)[0].reason == "cannot connect"
+
+
+def test_a_peer_that_does_not_know_us_is_tried_at_the_longest_delay(make: Make) -> None:
+    with pacs.running(knows="OTHER") as peer:
+        bench = make(pacs=peer.port)
+        bench.tick()
+    assert bench.waits_s() == [1000] * 3
+
+
+def test_a_destination_that_is_away_keeps_no_other_waiting(make: Make, closed_port: int) -> None:
+    with pacs.running() as peer:
+        bench = make(away=closed_port, pacs=peer.port)
+        assert bench.tick() == 3
+    assert bench.states("pacs") == [DELIVERED] * 3
+    assert bench.states("away") == [DUE] * 3
+
+
+def test_a_file_that_is_gone_or_damaged_is_refused_alone(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        (bench.folder / "objects/results/1.1.dcm").unlink()
+        damaged = bench.folder / "objects/results/1.2.dcm"
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+        assert bench.tick() == 1
+    assert bench.states() == [REFUSED, REFUSED, DELIVERED]
+    assert [uid for uid, _ in peer.received] == ["1.3"]
+
+
+def test_what_a_dead_process_had_claimed_is_due_after_its_lease(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        assert len(bench.store.claim_deliveries("pacs", "dead", NOW, 60, 10)) == 3
+        assert bench.tick() == 0
+        later = NOW + timedelta(seconds=61)
+        bench.store.reclaim(later, 3)
+        assert bench.tick(later) == 3
+
+
+def test_the_lease_outlives_the_longest_batch(make: Make, closed_port: int) -> None:
+    bench = make(pacs=closed_port)
+    scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=TIMEOUTS)
+    delivery = Delivery(
+        store=bench.store,
+        objects=bench.objects,
+        scu=scu,
+        destinations=bench.destinations,
+        settings=SETTINGS,
+        owner="test",
+    )
+    # connect, associate, begin results for 60 s, the last answer, release
+    assert delivery.lease_s > 5 + 5 + 60 + 5 + 5
+
+
+def test_without_destinations_nothing_is_done(make: Make) -> None:
+    assert make().tick() == 0

@@ -1,0 +1,222 @@
+"""What is sent is the kept file's data set; what peers do is understood."""
+
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from dicom_node.config import DeliveryTimeouts, Destination
+from dicom_node.delivery.outcome import Fate
+from dicom_node.delivery.scu import Scu
+from tests.delivery import pacs
+from tests.delivery.parcels import CAPTURE, REPORT, data_set, part10
+
+STORESCP = Path("/usr/bin/storescp")
+SCU = Scu(
+    ae_title="VALD",
+    implementation_class_uid="1.2.3",
+    timeouts=DeliveryTimeouts(connect_s=5, association_s=5, response_s=10),
+)
+HASTY = Scu(
+    ae_title="VALD",
+    implementation_class_uid="1.2.3",
+    timeouts=DeliveryTimeouts(connect_s=0.5, association_s=0.5, response_s=0.5),
+)
+
+
+def at(port: int, ae_title: str = "PACS") -> Destination:
+    return Destination(ae_title=ae_title, host="127.0.0.1", port=port)
+
+
+def files(folder: Path, *uids: str, sop_class: str = CAPTURE) -> list[Path]:
+    paths = [folder / f"{uid}.dcm" for uid in uids]
+    for path, uid in zip(paths, uids, strict=True):
+        path.write_bytes(part10(uid, sop_class))
+    return paths
+
+
+def fates(scu: Scu, to: Destination, paths: list[Path], within_s: float = 60) -> list[Fate]:
+    return [outcome.fate for outcome in scu.send(to, paths, within_s)]
+
+
+def test_the_data_sets_arrive_byte_for_byte_by_one_association(tmp_path: Path) -> None:
+    paths = [*files(tmp_path, "1.1", "1.2"), *files(tmp_path, "1.3", sop_class=REPORT)]
+    with pacs.running() as peer:
+        assert fates(SCU, at(peer.port), paths) == [Fate.DELIVERED] * 3
+    assert peer.received == [
+        ("1.1", data_set("1.1")),
+        ("1.2", data_set("1.2")),
+        ("1.3", data_set("1.3", REPORT)),
+    ]
+    assert peer.associations == 1
+
+
+def test_a_name_is_looked_up(tmp_path: Path) -> None:
+    with pacs.running() as peer:
+        named = Destination(ae_title="PACS", host="localhost", port=peer.port)
+        assert fates(SCU, named, files(tmp_path, "1.1")) == [Fate.DELIVERED]
+
+
+def test_each_object_has_its_own_answer(tmp_path: Path) -> None:
+    commented = Dataset()
+    commented.Status, commented.ErrorComment = 0xA700, "disk full"
+    with pacs.running() as peer:
+        peer.answers = [0xB000, commented, 0xA900, 0xC000, 0x0000]
+        said = SCU.send(at(peer.port), files(tmp_path, "1.1", "1.2", "1.3", "1.4", "1.5"), 60)
+    assert [outcome.fate for outcome in said] == [
+        Fate.DELIVERED,
+        Fate.POSTPONED,
+        Fate.REFUSED,
+        Fate.REFUSED,
+        Fate.DELIVERED,
+    ]
+    assert said[0].reason == "coercion of data elements (B000)"
+    assert said[1].reason == "out of resources (A700): disk full"
+
+
+@pytest.mark.parametrize("fault", [pacs.ABORT, pacs.HANG_UP])
+def test_an_association_that_dies_leaves_the_rest_unsent(tmp_path: Path, fault: str) -> None:
+    with pacs.running() as peer:
+        peer.answers = [0x0000, fault]
+        assert fates(SCU, at(peer.port), files(tmp_path, "1.1", "1.2", "1.3")) == [
+            Fate.DELIVERED,
+            Fate.POSTPONED,
+            Fate.UNSENT,
+        ]
+
+
+def test_a_peer_that_never_answers_is_not_waited_for(tmp_path: Path) -> None:
+    with pacs.running() as peer:
+        peer.answers = [pacs.SILENCE]
+        began = time.monotonic()
+        assert fates(HASTY, at(peer.port), files(tmp_path, "1.1", "1.2")) == [
+            Fate.POSTPONED,
+            Fate.UNSENT,
+        ]
+        assert time.monotonic() - began < 10
+
+
+def test_a_peer_that_accepts_no_association_is_tried_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        said = HASTY.send(at(silent.getsockname()[1]), files(tmp_path, "1.1"), 60)
+    assert (said[0].fate, said[0].reason) == (
+        Fate.POSTPONED,
+        "no answer to the association request",
+    )
+
+
+def test_a_peer_that_is_not_there_is_tried_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    said = SCU.send(at(port), files(tmp_path, "1.1", "1.2"), 60)
+    assert [(o.fate, o.reason) for o in said] == [(Fate.POSTPONED, "cannot connect")] * 2
+
+
+def test_a_name_without_address_is_tried_again(tmp_path: Path) -> None:
+    nowhere = Destination(ae_title="PACS", host="pacs.invalid", port=104)
+    assert fates(SCU, nowhere, files(tmp_path, "1.1")) == [Fate.POSTPONED]
+
+
+def test_a_peer_that_does_not_know_us_is_tried_slowly(tmp_path: Path) -> None:
+    with pacs.running(knows="OTHER") as peer:
+        said = SCU.send(at(peer.port), files(tmp_path, "1.1"), 60)
+    assert said[0].fate is Fate.POSTPONED_SLOWLY
+    assert "our AE title is not recognised" in said[0].reason
+
+
+def test_a_peer_by_another_name_is_tried_slowly(tmp_path: Path) -> None:
+    with pacs.running(called="OTHER") as peer:
+        assert fates(SCU, at(peer.port), files(tmp_path, "1.1")) == [Fate.POSTPONED_SLOWLY]
+
+
+def test_a_busy_peer_is_tried_again(tmp_path: Path) -> None:
+    with pacs.running(most=1) as peer:
+        peer.answers = [pacs.SILENCE]
+        first = threading.Thread(target=fates, args=(SCU, at(peer.port), files(tmp_path, "1.1")))
+        first.start()
+        deadline = time.monotonic() + 30
+        while not peer.received:
+            assert time.monotonic() < deadline
+            peer.done.wait(0.01)
+        said = SCU.send(at(peer.port), files(tmp_path, "1.2"), 60)
+        peer.done.set()
+        first.join(30)
+    assert (said[0].fate, said[0].reason) == (
+        Fate.POSTPONED,
+        "association rejected for now: too many associations",
+    )
+
+
+def test_a_class_that_is_not_taken_is_refused_and_the_others_arrive(tmp_path: Path) -> None:
+    paths = [*files(tmp_path, "1.1", sop_class=REPORT), *files(tmp_path, "1.2")]
+    with pacs.running(classes=[CAPTURE]) as peer:
+        assert fates(SCU, at(peer.port), paths) == [Fate.REFUSED, Fate.DELIVERED]
+
+
+def test_where_no_class_is_taken_all_are_refused(tmp_path: Path) -> None:
+    with pacs.running(classes=[REPORT]) as peer:
+        assert fates(SCU, at(peer.port), files(tmp_path, "1.1", "1.2")) == [Fate.REFUSED] * 2
+
+
+def test_a_file_is_not_converted_for_a_peer(tmp_path: Path) -> None:
+    with pacs.running(syntaxes=[ImplicitVRLittleEndian]) as peer:
+        said = SCU.send(at(peer.port), files(tmp_path, "1.1"), 60)
+    assert said[0].fate is Fate.REFUSED
+    assert ExplicitVRLittleEndian in said[0].reason
+
+
+def test_a_file_that_is_none_any_more_is_refused_alone(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(b"not DICOM")
+    with pacs.running() as peer:
+        assert fates(SCU, at(peer.port), [broken, *files(tmp_path, "1.1")]) == [
+            Fate.REFUSED,
+            Fate.DELIVERED,
+        ]
+    assert fates(SCU, at(1), [broken]) == [Fate.REFUSED]
+
+
+def test_nothing_is_begun_after_the_time_is_up(tmp_path: Path) -> None:
+    with pacs.running() as peer:
+        assert fates(SCU, at(peer.port), files(tmp_path, "1.1", "1.2"), 0) == [Fate.UNSENT] * 2
+    assert peer.received == []
+
+
+def test_nothing_to_send_needs_no_association() -> None:
+    assert SCU.send(at(1), [], 60) == []
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(not STORESCP.exists(), reason="DCMTK is not installed")
+def test_storescp_writes_what_was_kept(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    command = [str(STORESCP), "+B", "-od", str(inbox), str(port)]  # +B: bytes as they come
+    with subprocess.Popen(command) as server:
+        try:
+            _wait_for(port)
+            assert fates(SCU, at(port), files(tmp_path, "1.1", "1.2")) == [Fate.DELIVERED] * 2
+        finally:
+            server.terminate()
+    kept = sorted(inbox.iterdir())
+    assert len(kept) == 2
+    assert kept[0].read_bytes().endswith(data_set("1.1"))
+    assert kept[1].read_bytes().endswith(data_set("1.2"))
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline
+        else:
+            return

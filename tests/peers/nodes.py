@@ -1,0 +1,124 @@
+"""The node as a user starts it: `vald-node serve` in a subprocess."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.peers import tools
+from tests.peers.orthanc import AE_TITLE
+
+_VALD = [sys.executable, "-m", "dicom_node"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """A node with its configuration in `folder`; may be killed and started again."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self.folder / "config.yaml"
+
+    def start(self) -> None:
+        """It listens."""
+        with (self.folder / "node.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [*_VALD, "serve", "--config", str(self.config)], stderr=log
+            )
+        tools.wait_until(lambda: tools.listens(self.port), 30, "the node to listen")
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(90)
+
+    def log(self) -> str:
+        """What it has logged."""
+        return (self.folder / "node.log").read_text()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Another vald-node command with the same configuration."""
+        command = [*_VALD, *arguments, "--config", str(self.config)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """As `vald-node jobs --json` prints them."""
+        done = self.run("jobs", "--json")
+        assert done.returncode == 0, done.stderr
+        lines: list[dict[str, Any]] = json.loads(done.stdout)
+        return lines
+
+    def of(self, sop_instance_uid: str) -> dict[str, Any]:
+        """The line of one film; empty where there is none yet."""
+        found = [j for j in self.jobs() if j["source_sop_instance_uid"] == sop_instance_uid]
+        return found[0] if found else {}
+
+    def wait_for(self, sop_instance_uid: str, *states: str, within_s: float = 120) -> dict[str, Any]:
+        """The film's line once it is in one of the states."""
+        tools.wait_until(
+            lambda: self.of(sop_instance_uid).get("state") in states,
+            within_s,
+            f"{sop_instance_uid} to be {' or '.join(states)}; {self.of(sop_instance_uid)}",
+        )
+        return self.of(sop_instance_uid)
+
+
+def write_config(
+    folder: Path, pacs_port: int, *, model: Path | str = "embedded", database: str = "", **more: Any
+) -> Node:
+    """A node configured in `folder`, not started."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = tools.free_port()
+    keys = {
+        "node": {"ae_title": "VALD", "host": "127.0.0.1", "port": port, "accept": "any"},
+        "storage": {"database": database or "sqlite:///var/vald.db", "objects": "var/objects"},
+        "model": {"path": str(model), "device": "cpu"},
+        "destinations": {"pacs": {"ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs_port}},
+        "rules": [
+            {
+                "name": "frontal-chest",
+                "match": {"Modality": ["CR", "DX", "RG"]},
+                "results": ["secondary_capture", "structured_report"],
+                "destinations": ["pacs"],
+            }
+        ],
+        **more,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(keys))
+    return Node(folder=folder, port=port)
+
+
+@contextmanager
+def running(node: Node) -> Iterator[Node]:
+    """The node, started, and stopped in the end whatever happened."""
+    node.start()
+    try:
+        yield node
+    finally:
+        if node.process is not None and node.process.poll() is None:
+            node.stop()
+
+
+def environment(**overrides: str) -> dict[str, str]:
+    """This environment with some variables more."""
+    return {**os.environ, **overrides}

@@ -1,0 +1,88 @@
+"""A real Orthanc in a subprocess, asked by its REST interface."""
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom import Dataset
+
+from tests.peers import tools
+
+AE_TITLE = "ORTHANC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orthanc:
+    """Where it listens, and what it holds."""
+
+    dicom_port: int
+    http_port: int
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path of the REST interface."""
+        return json.loads(self._bytes(path))
+
+    def instances(self, modality: str) -> list[Dataset]:
+        """The objects of one modality, whole."""
+        found = []
+        for name in self.get("/instances"):
+            if self.get(f"/instances/{name}/simplified-tags")["Modality"] == modality:
+                found.append(pydicom.dcmread(BytesIO(self._bytes(f"/instances/{name}/file"))))
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """How many instances of each modality."""
+        tags = [self.get(f"/instances/{i}/simplified-tags") for i in self.get("/instances")]
+        modalities = [tag["Modality"] for tag in tags]
+        return {modality: modalities.count(modality) for modality in sorted(set(modalities))}
+
+    def _bytes(self, path: str) -> bytes:
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            data: bytes = answer.read()
+            return data
+
+
+@contextmanager
+def running(folder: Path, dicom_port: int = 0) -> Iterator[Orthanc]:
+    """An empty Orthanc that keeps its state in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    orthanc = Orthanc(dicom_port=dicom_port or tools.free_port(), http_port=tools.free_port())
+    settings = folder / "orthanc.json"
+    settings.write_text(
+        json.dumps(
+            {
+                "StorageDirectory": str(folder),
+                "IndexDirectory": str(folder),
+                "HttpPort": orthanc.http_port,
+                "DicomPort": orthanc.dicom_port,
+                "DicomAet": AE_TITLE,
+                "RemoteAccessAllowed": False,
+                "AuthenticationEnabled": False,
+                "Plugins": [],
+            }
+        )
+    )
+    command = [tools.find("Orthanc", "/usr/sbin"), str(settings)]
+    with (folder / "log").open("w") as log:
+        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            tools.wait_until(lambda: _answers(orthanc), 30, "Orthanc to start")
+            yield orthanc
+        finally:
+            child.terminate()
+            child.wait(30)
+
+
+def _answers(orthanc: Orthanc) -> bool:
+    try:
+        return bool(orthanc.get("/system"))
+    except OSError:
+        return False

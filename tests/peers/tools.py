@@ -1,0 +1,57 @@
+"""DCMTK and dicom3tools as programs of this machine, ports, and waiting with an end."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_POLL_S = 0.1
+
+
+def find(name: str, *folders: str) -> str:
+    """The system's program, not the one of the same name that pynetdicom puts beside Python."""
+    found = shutil.which(name, path=":".join((*folders, "/usr/bin", "/usr/local/bin")))
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The program's exit status and output."""
+    command = [find(name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def dciodvfy_errors(path: Path) -> set[str]:
+    """The errors, not the warnings, that dciodvfy finds in a file."""
+    program = find("dciodvfy", str(Path(sys.executable).parent))
+    done = subprocess.run([program, str(path)], capture_output=True, text=True, timeout=60, check=False)
+    return {line for line in done.stderr.splitlines() if line.startswith("Error")}
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(holds: Callable[[], bool], within_s: float, what: str) -> None:
+    """Return once `holds`; fail the test where it does not within the time."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {within_s} s for {what}")
+        threading.Event().wait(_POLL_S)

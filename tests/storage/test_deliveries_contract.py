@@ -1,0 +1,168 @@
+"""One suite over every job store: results, their deliveries, and what the operator retries."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from storage.errors import LeaseLostError, TransitionError, UnknownKeyError
+from storage.states import DeliveryState, JobState
+from storage.store import JobStore
+from tests.storage.samples import (
+    NOON,
+    after,
+    guarded_writes,
+    produced,
+    result,
+    running,
+    submitted,
+)
+
+
+def delivery_states(store: JobStore, key: str = "k1") -> list[str]:
+    return [d.state for d in store.deliveries(key)]
+
+
+def test_what_was_produced_is_due_everywhere_in_order(store: JobStore) -> None:
+    produced(store)
+    assert [r.kind for r in store.results("k1")] == ["secondary_capture", "structured_report"]
+    kinds = {r.sop_instance_uid: r.kind for r in store.results("k1")}
+    found = [(kinds[d.sop_instance_uid], d.destination) for d in store.deliveries("k1")]
+    assert found == [
+        ("secondary_capture", "pacs"),
+        ("secondary_capture", "archive"),
+        ("structured_report", "pacs"),
+        ("structured_report", "archive"),
+    ]
+    assert set(delivery_states(store)) == {DeliveryState.DUE}
+
+
+def test_due_deliveries_are_claimed_by_destination_and_only_when_their_time_has_come(
+    store: JobStore,
+) -> None:
+    produced(store)
+    assert store.claim_deliveries("pacs", "s", after(-1), 60, 10) == []
+    parcels = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    assert [p.result.kind for p in parcels] == ["secondary_capture", "structured_report"]
+    assert {p.delivery.attempts for p in parcels} == {1}
+    assert store.claim_deliveries("pacs", "s", NOON, 60, 10) == []
+    assert len(store.claim_deliveries("archive", "s", NOON, 60, 1)) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_no_two_senders_claim_the_same_delivery(store: JobStore) -> None:
+    for n in range(12):
+        produced(store, f"k{n:02}")
+
+    def claim_all(owner: str) -> list[str]:
+        take = partial(store.claim_deliveries, "pacs", owner, NOON, 60, 2)
+        return [p.delivery.sop_instance_uid for some in iter(take, []) for p in some]
+
+    with ThreadPoolExecutor(3) as pool:
+        claimed = [uid for uids in pool.map(claim_all, "abc") for uid in uids]
+    expected = [r.sop_instance_uid for n in range(12) for r in store.results(f"k{n:02}")]
+    assert len(expected) == 24
+    assert sorted(claimed) == sorted(expected)
+
+
+def test_words_of_a_peer_that_no_database_holds_are_kept_as_far_as_they_can_be(
+    store: JobStore,
+) -> None:
+    produced(store)
+    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.refuse(parcel, after(1), "Out of\0 resources\udcff")
+    assert store.deliveries("k1")[0].reason == "Out of resources?"
+
+
+def test_an_attempt_ends_once(store: JobStore) -> None:
+    produced(store)
+    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.delivered(parcel, after(1), "first word")
+    store.refuse(parcel, after(2), "second word")
+    store.postpone(parcel, after(3), "third word")
+    found = store.deliveries("k1")[0]
+    assert (found.state, found.reason) == (DeliveryState.DELIVERED, "first word")
+
+
+def test_each_delivery_goes_its_own_way(store: JobStore) -> None:
+    produced(store)
+    first, second = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    third, fourth = store.claim_deliveries("archive", "s", NOON, 60, 10)
+    store.delivered(first, after(1), "")
+    store.postpone(second, after(30), "unreachable")
+    store.refuse(third, after(1), "no accepted context")
+    store.delivered(fourth, after(1), "coerced")
+    assert delivery_states(store) == ["DELIVERED", "REFUSED", "DUE", "DELIVERED"]
+    assert [d.reason for d in store.deliveries("k1")] == [
+        "",
+        "no accepted context",
+        "unreachable",
+        "coerced",
+    ]
+    assert store.claim_deliveries("pacs", "s", after(29), 60, 10) == []
+    (again,) = store.claim_deliveries("pacs", "s", after(30), 60, 10)
+    assert again.delivery.attempts == 2
+
+
+def test_a_sender_that_died_leaves_its_deliveries_due_and_its_late_word_void(
+    store: JobStore,
+) -> None:
+    produced(store)
+    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.reclaim(after(61), max_attempts=3)
+    (again, _) = store.claim_deliveries("pacs", "s", after(62), 60, 10)
+    store.refuse(parcel, after(63), "late word of the first sender")
+    assert delivery_states(store)[0] == DeliveryState.SENDING
+    store.delivered(again, after(64), "")
+    assert delivery_states(store)[0] == DeliveryState.DELIVERED
+
+
+def test_retry_of_a_failed_job_starts_it_afresh(store: JobStore) -> None:
+    _, token = running(store)
+    store.fail("k1", token, after(1), "model missing")
+    job = store.retry("k1", after(2))
+    assert (job.state, job.attempts, job.error) == (JobState.RECEIVED, 0, "")
+    again = store.claim("w", after(3), 60)
+    assert again is not None
+    assert again.lease is not None
+    assert again.lease.token > token
+    for write in guarded_writes(store, "k1", token):
+        with pytest.raises(LeaseLostError):
+            write()
+
+
+def test_retry_of_a_refused_delivery_touches_nothing_that_did_not_fail(store: JobStore) -> None:
+    produced(store)
+    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
+        store.refuse(parcel, after(1), "refused")
+    for parcel in store.claim_deliveries("archive", "s", NOON, 60, 10):
+        store.delivered(parcel, after(1), "stored")
+    made = store.results("k1")
+    job = store.retry("k1", after(2))
+    assert (job.state, job.attempts) == (JobState.PRODUCED, 1)
+    assert store.results("k1") == made
+    assert delivery_states(store) == ["DUE", "DELIVERED", "DUE", "DELIVERED"]
+    (again, _) = store.claim_deliveries("pacs", "s", after(2), 60, 10)
+    assert (again.delivery.attempts, again.delivery.reason) == (2, "")
+
+
+@pytest.mark.parametrize("end", ["", "run", "produce", "reject"])
+def test_retry_of_what_has_not_failed_is_refused(store: JobStore, end: str) -> None:
+    submitted(store)
+    if end:
+        job = store.claim("w", NOON, 60)
+        assert job is not None
+        assert job.lease is not None
+        if end == "produce":
+            store.produce("k1", job.lease.token, NOON, [result("k1", "seg")], ["pacs"])
+        if end == "reject":
+            store.reject("k1", job.lease.token, NOON, "lateral")
+    before = store.job("k1")
+    with pytest.raises(TransitionError, match="nothing of it has failed"):
+        store.retry("k1", after(1))
+    assert store.job("k1") == before
+
+
+def test_retry_of_an_unknown_job_is_refused(store: JobStore) -> None:
+    with pytest.raises(UnknownKeyError):
+        store.retry("unknown", NOON)
