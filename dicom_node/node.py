@@ -77,6 +77,7 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     scp = Scp(settings.node, Intake(store, open_objects(settings), now))
     supervisor = Supervisor(_roles(path, settings))
     scp.start()
+    store.abandon(processes.owners(settings.node.port), now())
     supervisor.start()
     _log.info("node started", ae_title=settings.node.ae_title, port=scp.port)
     try:
@@ -139,7 +140,7 @@ def work(path: str) -> None:
         objects=open_objects(settings),
         engine=engine,
         reader=reader,
-        settings=WorkerSettings(owner=processes.owner("worker"), lease_s=settings.work.lease_s),
+        settings=WorkerSettings(owner=processes.owner(settings.node.port, "worker"), lease_s=settings.work.lease_s),
         clock=now,
     ).run(stop)
     reader.close()
@@ -207,5 +208,5 @@ def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Deli
         ),
         destinations=settings.destinations,
         settings=settings.delivery,
-        owner=processes.owner("dispatcher"),
+        owner=processes.owner(settings.node.port, "dispatcher"),
     )

@@ -90,9 +90,18 @@ def stop_event() -> threading.Event:
     return stop
 
 
-def owner(role: str) -> str:
+def owners(port: int) -> str:
+    """How the names of all lease owners of a node begin: its machine and the port it listens on.
+
+    The port can be listened on once, so whoever listens knows that an earlier node's processes are
+    dead or dying, and may free what they held.
+    """
+    return f"{os.uname().nodename}:{port}/"
+
+
+def owner(port: int, role: str) -> str:
     """A name for leases that no other living process has."""
-    return f"{role}@{os.uname().nodename}:{os.getpid()}"
+    return f"{owners(port)}{role}:{os.getpid()}"
 
 
 def _follow(parent: BaseProcess, stop: threading.Event) -> None:

@@ -45,7 +45,7 @@ class MemoryJobStore:
         self._tokens: dict[str, int] = {}
         self._results: dict[str, Result] = {}
         self._deliveries: dict[_Name, Delivery] = {}
-        self._sending_until: dict[_Name, datetime] = {}
+        self._sending: dict[_Name, tuple[str, datetime]] = {}
 
     @_locked
     def receive(self, new: NewReceived) -> Received:
@@ -174,10 +174,20 @@ class MemoryJobStore:
             reason = f"its worker died {job.attempts} times" if spent else "its worker was lost"
             state = JobState.FAILED if spent else JobState.RECEIVED
             self._change(job, state, now, error=reason)
-        for name, until in [*self._sending_until.items()]:
+        for name, (_, until) in [*self._sending.items()]:
             if until < now:
                 self._finish(name, DeliveryState.DUE, now, "its sender was lost")
         return sorted(job.key for job in lapsed)
+
+    @_locked
+    def abandon(self, owners: str, now: datetime) -> None:
+        """See JobStore."""
+        for job in [*self._jobs.values()]:
+            if job.lease and job.lease.owner.startswith(owners):
+                self._change(job, JobState.RECEIVED, now, error="its worker was stopped")
+        for name, (owner, _) in [*self._sending.items()]:
+            if owner.startswith(owners):
+                self._finish(name, DeliveryState.DUE, now, "its sender was lost")
 
     @_locked
     def retry(self, key: str, now: datetime) -> Job:
@@ -224,7 +234,7 @@ class MemoryJobStore:
             and delivery.next_attempt_at <= now
         ]
         due.sort(key=lambda item: (item[1].next_attempt_at, item[1].job_key))
-        return [self._start_sending(name, now, lease_s) for name, _ in due[:limit]]
+        return [self._start_sending(name, owner, now, lease_s) for name, _ in due[:limit]]
 
     def delivered(self, parcel: Parcel, now: datetime, note: str) -> None:
         """See JobStore."""
@@ -269,12 +279,14 @@ class MemoryJobStore:
         )
         return self._jobs[job.key]
 
-    def _start_sending(self, name: _Name, now: datetime, lease_s: float) -> Parcel:
+    def _start_sending(
+        self, name: _Name, owner: str, now: datetime, lease_s: float
+    ) -> Parcel:
         delivery = self._deliveries[name]
         check_delivery(delivery.state, DeliveryState.SENDING)
         sending = replace(delivery, state=DeliveryState.SENDING, attempts=delivery.attempts + 1)
         self._deliveries[name] = sending
-        self._sending_until[name] = now + timedelta(seconds=lease_s)
+        self._sending[name] = (owner, now + timedelta(seconds=lease_s))
         return Parcel(delivery=sending, result=self._results[name[0]])
 
     @_locked
@@ -288,7 +300,7 @@ class MemoryJobStore:
     def _finish(self, name: _Name, state: DeliveryState, at: datetime, reason: str) -> None:
         delivery = self._deliveries[name]
         check_delivery(delivery.state, state)
-        self._sending_until.pop(name, None)
+        self._sending.pop(name, None)
         self._deliveries[name] = replace(
             delivery, state=state, next_attempt_at=at, reason=legible(reason)
         )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage import engine, migrate, rows
@@ -170,8 +170,18 @@ class SqlJobStore:
                 state = JobState.FAILED if spent else JobState.RECEIVED
                 reason = f"its worker died {attempts} times" if spent else "its worker was lost"
                 _leave_running(db, key, token, state, now, reason)
-            _reclaim_deliveries(db, now)
+            _free_deliveries(db, deliveries.c.lease_until < now, now)
         return [row.key for row in found]
+
+    def abandon(self, owners: str, now: datetime) -> None:
+        """See JobStore."""
+        theirs = jobs.c.lease_owner.startswith(owners, autoescape=True)
+        held = select(jobs.c.key, jobs.c.lease_token).where(jobs.c.state == JobState.RUNNING, theirs)
+        with engine.writing(self._engine) as db:
+            for key, token in db.execute(held.with_for_update(skip_locked=True)).all():
+                _leave_running(db, key, token, JobState.RECEIVED, now, "its worker was stopped")
+            sending = deliveries.c.lease_owner.startswith(owners, autoescape=True)
+            _free_deliveries(db, sending, now)
 
     def retry(self, key: str, now: datetime) -> Job:
         """See JobStore."""
@@ -284,12 +294,10 @@ def _add_result(
         )
 
 
-def _reclaim_deliveries(db: Connection, now: datetime) -> None:
-    lapsed = update(deliveries).where(
-        deliveries.c.state == DeliveryState.SENDING, deliveries.c.lease_until < now
-    )
+def _free_deliveries(db: Connection, which: ColumnElement[bool], now: datetime) -> None:
+    held = update(deliveries).where(deliveries.c.state == DeliveryState.SENDING, which)
     db.execute(
-        lapsed.values(
+        held.values(
             state=DeliveryState.DUE,
             next_attempt_at=now,
             reason="its sender was lost",

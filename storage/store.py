@@ -101,6 +101,13 @@ class JobStore(Protocol):
         """
         ...
 
+    def abandon(self, owners: str, now: datetime) -> None:
+        """What owners whose name begins with `owners` hold is free again: their processes are gone.
+
+        Their jobs are RECEIVED and their deliveries DUE, without waiting for their leases to end.
+        """
+        ...
+
     def retry(self, key: str, now: datetime) -> Job:
         """A FAILED job is RECEIVED with no attempts; REFUSED, QUARANTINED deliveries are DUE.
 

@@ -21,6 +21,7 @@ from pipeline.errors import FilmError, ModelError, OutOfMemoryError
 from pipeline.types import Attribution, Mode
 from storage.errors import (
     LeaseLostError,
+    ObjectMissingError,
     OutOfSpaceError,
     StorageError,
     StoreUnavailableError,
@@ -114,7 +115,7 @@ class Worker:
             store.release(job.key, token, now(), f"to be tried again: {type(fault).__name__}")
             log.warning("job released", error=str(fault))
             return Turn.RELEASED
-        except (ModelError, EncodingError) as fault:
+        except (ModelError, EncodingError, ObjectMissingError) as fault:
             store.fail(job.key, token, now(), str(fault))
             log.error("job failed", reason=str(fault))
         except StorageError:

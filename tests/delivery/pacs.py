@@ -9,6 +9,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.pdu import P_DATA_TF
 
 ABORT, HANG_UP, SILENCE = "abort", "hang up", "silence"
 CLASSES = ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.33")
@@ -39,6 +40,10 @@ class Pacs:
             self.done.wait(60)
         return 0x0000
 
+    def stop_reading(self, event: Any) -> None:
+        if isinstance(event.pdu, P_DATA_TF):
+            self.done.wait(60)
+
     def requested(self, _: Any) -> None:
         self.associations += 1
 
@@ -51,6 +56,7 @@ def running(
     knows: str = "",
     called: str = "",
     most: int = 10,
+    deaf: bool = False,
 ) -> Iterator[Pacs]:
     """A PACS that listens at a port of the system's choice."""
     pacs = Pacs()
@@ -61,6 +67,8 @@ def running(
     ae.require_called_aet = bool(called)
     ae.maximum_associations = most
     handlers: list[Any] = [(evt.EVT_C_STORE, pacs.store), (evt.EVT_REQUESTED, pacs.requested)]
+    if deaf:
+        handlers.append((evt.EVT_PDU_RECV, pacs.stop_reading))
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     assert server is not None
     pacs.port = server.server_address[1]

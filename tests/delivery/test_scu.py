@@ -101,6 +101,16 @@ def test_a_peer_that_never_answers_is_not_waited_for(tmp_path: Path) -> None:
         assert time.monotonic() - began < 10
 
 
+def test_a_peer_that_stops_reading_is_not_waited_for(tmp_path: Path) -> None:
+    paths = files(tmp_path, "1.1", "1.2")
+    with paths[0].open("ab") as large:  # more than the sockets between us hold
+        large.write(b"\xfc\xff\xfc\xffOB\x00\x00\x00\x00\x00\x02" + bytes(1 << 25))
+    with pacs.running(deaf=True) as peer:
+        began = time.monotonic()
+        assert fates(HASTY, at(peer.port), paths) == [Fate.POSTPONED, Fate.UNSENT]
+        assert time.monotonic() - began < 10
+
+
 def test_a_peer_that_accepts_no_association_is_tried_again(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         said = HASTY.send(at(silent.getsockname()[1]), files(tmp_path, "1.1"), 60)

@@ -117,6 +117,24 @@ def test_a_sender_that_died_leaves_its_deliveries_due_and_its_late_word_void(
     assert delivery_states(store)[0] == DeliveryState.DELIVERED
 
 
+def test_what_a_dead_process_held_is_free_at_once_and_nobody_elses(store: JobStore) -> None:
+    produced(store, "k1")
+    store.claim_deliveries("pacs", "node-a/dispatcher", NOON, 600, 10)
+    store.claim_deliveries("archive", "node-b/dispatcher", NOON, 600, 10)
+    submitted(store, "k2")
+    submitted(store, "k3", created_s=1)
+    mine, theirs = store.claim("node-a/worker", NOON, 600), store.claim("node-b/worker", NOON, 600)
+    assert mine is not None
+    assert theirs is not None
+    store.abandon("node-a/", after(1))
+    assert store.job("k2").state == "RECEIVED"
+    assert store.job("k3").state == "RUNNING"
+    assert delivery_states(store, "k1") == ["DUE", "SENDING", "DUE", "SENDING"]
+    assert mine.lease is not None
+    with pytest.raises(LeaseLostError):
+        store.produce("k2", mine.lease.token, after(2), [], [])
+
+
 def test_retry_of_a_failed_job_starts_it_afresh(store: JobStore) -> None:
     _, token = running(store)
     store.fail("k1", token, after(1), "model missing")

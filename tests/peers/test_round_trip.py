@@ -1,0 +1,167 @@
+"""Films go from DCMTK's storescu through a running node into Orthanc, and come back described."""
+
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom import Dataset
+
+from tests.peers import films, nodes, tools
+from tests.peers.nodes import Node
+from tests.peers.orthanc import Orthanc
+
+pytestmark = pytest.mark.peer
+
+# storescu proposes compressed syntaxes only where it is told to.
+_PROPOSE = {
+    "1.2.840.10008.1.2.2": "-xb",
+    "1.2.840.10008.1.2.1.99": "-xd",
+    "1.2.840.10008.1.2.4.50": "-xy",
+    "1.2.840.10008.1.2.4.51": "-xx",
+    "1.2.840.10008.1.2.4.70": "-xs",
+    "1.2.840.10008.1.2.4.80": "-xt",
+    "1.2.840.10008.1.2.4.90": "-xv",
+    "1.2.840.10008.1.2.4.91": "-xw",
+    "1.2.840.10008.1.2.5": "-xr",
+}
+
+
+def send(node: Node, path: Path, calling: str = "CR1") -> None:
+    """By DCMTK's storescu, which says what status it got."""
+    syntax = str(pydicom.dcmread(path, stop_before_pixels=True, force=True).file_meta.TransferSyntaxUID)
+    flags = [_PROPOSE[syntax]] if syntax in _PROPOSE else []
+    done = tools.run(
+        "storescu", "-v", *flags, "-aet", calling, "-aec", "VALD", "127.0.0.1", node.port, path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Received Store Response (Success)" in done.stdout + done.stderr
+
+
+def results_of(pacs: Orthanc, source: Dataset) -> tuple[Dataset, Dataset]:
+    """The SC and the SR about a film, as the PACS has them."""
+    mine = [
+        [r for r in pacs.instances(m) if source.SOPInstanceUID in r.to_json()] for m in ("OT", "SR")
+    ]
+    assert [len(found) for found in mine] == [1, 1]
+    return mine[0][0], mine[1][0]
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return films.written(films.dx(), tmp_path_factory.mktemp("film"))
+
+
+def test_a_film_comes_back_to_its_study_as_picture_and_report(
+    node: Node, pacs: Orthanc, film: Path, tmp_path: Path
+) -> None:
+    send(node, film)
+    source = pydicom.dcmread(film)
+    node.wait_for(source.SOPInstanceUID, "DELIVERED")
+    capture, report = results_of(pacs, source)
+    for made in (capture, report):
+        assert made.StudyInstanceUID == source.StudyInstanceUID
+        assert made.PatientID == source.PatientID
+        assert made.SeriesInstanceUID != source.SeriesInstanceUID
+        path = tmp_path / f"{made.Modality}.dcm"
+        made.save_as(path)
+        assert tools.dciodvfy_errors(path) <= tools.dciodvfy_errors(film)
+    assert capture.SyntheticData == "YES"
+    dump = tools.run("dsrdump", tmp_path / "SR.dcm")
+    assert dump.returncode == 0
+    assert "Imaging Measurement" in dump.stdout
+
+
+def test_a_resend_in_another_transfer_syntax_is_the_same_job(
+    node: Node, pacs: Orthanc, film: Path, tmp_path: Path
+) -> None:
+    uid = pydicom.dcmread(film).SOPInstanceUID
+    send(node, film)
+    node.wait_for(uid, "DELIVERED")
+    before = pacs.counts()
+    for tool, flag in (("dcmcrle", None), ("dcmconv", "+tb"), ("dcmcjpeg", "+e1")):
+        path = tmp_path / f"{tool}.dcm"
+        assert tools.run(tool, *([flag] if flag else []), film, path).returncode == 0
+        send(node, path)
+    tools.wait_until(lambda: "received again" in node.log(), 30, "the resend to be routed")
+    assert len([job for job in node.jobs() if job["source_sop_instance_uid"] == uid]) == 1
+    assert pacs.counts() == before
+
+
+def test_the_same_film_of_a_corrected_patient_is_another_job(
+    node: Node, film: Path, tmp_path: Path
+) -> None:
+    ds = pydicom.dcmread(film)
+    send(node, film)
+    node.wait_for(ds.SOPInstanceUID, "DELIVERED")
+    ds.PatientID = "CORRECTED"
+    send(node, films.written(ds, tmp_path))
+
+    def two_done() -> bool:
+        jobs = [j for j in node.jobs() if j["source_sop_instance_uid"] == ds.SOPInstanceUID]
+        return [job["state"] for job in jobs] == ["DELIVERED", "DELIVERED"]
+
+    tools.wait_until(two_done, 60, "a second job")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"Modality": "CT"}, "Modality is CT"),
+        ({"BodyPartExamined": "HIP"}, "HIP"),
+        ({"ViewPosition": "LL"}, "lateral"),
+        ({"PatientAge": "004Y"}, "paediatric"),
+        ({"PresentationIntentType": "FOR PROCESSING"}, "for-processing"),
+        ({"SyntheticData": "YES"}, "synthetic"),
+        ({"NumberOfFrames": 2}, "frame"),
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colour"),
+        ({"PixelData": b"\0" * 100}, "pixel"),
+        ({"PixelData": b"\7\0" * 1024 * 1024}, "constant"),
+        ({"Rows": 64}, "pixels"),
+    ],
+)
+def test_what_is_not_analysed_is_taken_and_says_why(
+    node: Node, tmp_path: Path, attributes: dict[str, object], reason: str
+) -> None:
+    ds = films.dx(**attributes)
+    send(node, films.written(ds, tmp_path))
+    found = node.wait_for(ds.SOPInstanceUID, "REJECTED")
+    assert reason.lower() in found["error"].lower()
+    assert "SYNTHETIC^DEMO" not in node.log()
+
+
+@pytest.mark.data
+def test_every_real_film_ends_as_it_should(
+    pacs: Orthanc, dicom_films: Path, tmp_path: Path
+) -> None:
+    """With the embedded model, whose image gate has a say too."""
+    expected = {
+        "rg1-chest-philips-mono1-15bit-jpeg2000": "DELIVERED",
+        "nih-dx-chest-no-finding": "DELIVERED",
+        "nih-dx-chest-effusion": "DELIVERED",
+        "siim-cr-chest-mono2-jpeg-baseline": "DELIVERED",
+        "rg3-ankle-fuji-mono1-10bit-jpeg2000": "REJECTED",
+        "rg3-ankle-fuji-mono1-10bit-rle": "REJECTED",
+        "rg2-hip-fuji-mono2-jpeg-extended": "REJECTED",
+        "nih-modality-ct-mislabelled": "REJECTED",
+    }
+    fresh = nodes.write_config(tmp_path / "node", pacs.dicom_port)
+    with nodes.running(fresh) as started:
+        for name in expected:
+            send(started, dicom_films / f"{name}.dcm")
+        for name, state in expected.items():
+            source = pydicom.dcmread(dicom_films / f"{name}.dcm", stop_before_pixels=True)
+            line = started.wait_for(source.SOPInstanceUID, "DELIVERED", "REJECTED", "FAILED")
+            assert (name, line["state"]) == (name, state), line
+            if state == "DELIVERED":
+                _demand_no_new_errors(pacs, dicom_films / f"{name}.dcm", tmp_path)
+
+
+def _demand_no_new_errors(pacs: Orthanc, film: Path, folder: Path) -> None:
+    for made in results_of(pacs, pydicom.dcmread(film, stop_before_pixels=True)):
+        path = folder / "made.dcm"
+        made.save_as(path)
+        assert tools.dciodvfy_errors(path) <= tools.dciodvfy_errors(film)
+        if made.Modality == "SR":
+            assert tools.run("dsrdump", path).returncode == 0
+
+
