@@ -61,7 +61,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 - handled by its callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
     ] = False,
 ) -> None:
@@ -135,7 +135,9 @@ def attribute(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all that the demo makes.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option(help="Folder for all that the demo makes.")] = Path(
+        "demo-out"
+    ),
     config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
     """Send a synthetic film through a node and a small PACS on this machine; show what returns."""

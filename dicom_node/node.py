@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 import structlog
@@ -140,7 +139,9 @@ def work(path: str) -> None:
         objects=open_objects(settings),
         engine=engine,
         reader=reader,
-        settings=WorkerSettings(owner=processes.owner(settings.node.port, "worker"), lease_s=settings.work.lease_s),
+        settings=WorkerSettings(
+            owner=processes.owner(settings.node.port, "worker"), lease_s=settings.work.lease_s
+        ),
         clock=now,
     ).run(stop)
     reader.close()

@@ -72,7 +72,7 @@ def _digest(*parts: str) -> str:
 
 
 def _uuid_uid(digest: str) -> str:
-    """2.25 with a UUID integer (PS3.5 B.2), a version 8 UUID (RFC 9562) of the digest's 128 bits."""
+    """2.25 and a UUID as integer (PS3.5 B.2): version 8 (RFC 9562), of the digest's first bits."""
     raw = bytearray(bytes.fromhex(digest)[:16])
     raw[6] = (raw[6] & 0x0F) | 0x80
     raw[8] = (raw[8] & 0x3F) | 0x80

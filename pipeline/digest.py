@@ -52,7 +52,9 @@ def write_digests(folder: Path) -> str:
 
 
 def _compare(folder: Path, expected: dict[str, str], found: dict[str, str]) -> None:
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    wrong = sorted(
+        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+    )
     if wrong:
         raise ModelError(
             f"{folder}: not the files that {_DIGESTS} lists: {', '.join(wrong)}; "

@@ -42,14 +42,15 @@ def thumbnail(plane: Image) -> _Vector:
     step = plane.shape[0] // _SIDE
     small = plane[: _SIDE * step, : _SIDE * step].reshape(_SIDE, step, _SIDE, step).mean((1, 3))
     vector = np.asarray(small.ravel(), np.float32)
-    return (vector - vector.mean()) / (vector.std() + np.float32(1e-6))
+    standard = (vector - vector.mean()) / (vector.std() + np.float32(1e-6))
+    return np.asarray(standard, np.float32)
 
 
 def fit(thumbnails: npt.NDArray[np.float32], axes: int) -> ImageGate:
     """The Gaussian of [n, d] thumbnails, without a limit yet (infinite)."""
     mean = thumbnails.mean(0)
     _, spread, directions = np.linalg.svd(thumbnails - mean, full_matrices=False)
-    variances = spread**2 / len(thumbnails)
+    variances = np.asarray(spread**2 / len(thumbnails), np.float32)
     return ImageGate(
         mean=mean,
         axes=directions[:axes],

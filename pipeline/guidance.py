@@ -46,7 +46,7 @@ def _guided(
     nothing: torch.Tensor,
     guidance: float,
 ) -> Claim:
-    """eps = eps_nothing + w (eps_text - eps_nothing) (2207.12598, eq. 6); both rows in one batch."""
+    """eps = eps_nothing + w (eps_text - eps_nothing) (2207.12598, eq. 6), as one batch."""
     both = denoiser.claim(z_t.repeat(2, 1, 1, 1), None, t, torch.cat([text, nothing]))
     (eps, eps_nothing), (z_0, z_nothing) = both.eps.chunk(2), both.z_0.chunk(2)
     return Claim(

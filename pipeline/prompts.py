@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import yaml
 
@@ -42,7 +43,8 @@ def load() -> Prompts:
         ModelError: the file lacks a key or has one that is not known.
     """
     text = resources.files("pipeline").joinpath("prompts.yaml").read_text(encoding="utf-8")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in yaml.safe_load(text).items()}
+    read: dict[str, Any] = yaml.safe_load(text)
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
     try:
         return Prompts(**values)
     except TypeError as fault:

@@ -31,7 +31,7 @@ def from_alphas_cumprod(alphas_cumprod: torch.Tensor) -> Schedule:
 
 
 def zero_terminal() -> Schedule:
-    """The scaled-linear schedule, rescaled so that the last step is pure noise (2305.08891, alg. 1)."""
+    """The scaled-linear schedule, rescaled so that it ends in pure noise (2305.08891, alg. 1)."""
     roots = torch.linspace(_BETA_START**0.5, _BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64)
     alpha = (1 - roots**2).cumprod(0).sqrt()
     first, last = alpha[0].clone(), alpha[-1].clone()
@@ -48,7 +48,9 @@ def trailing_steps(count: int, start: int = TRAIN_STEPS) -> list[int]:
     return [round(start - i * start / count) - 1 for i in range(count)]
 
 
-def velocity(z: torch.Tensor, eps: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+def velocity(
+    z: torch.Tensor, eps: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
     """v = alpha eps - sigma z_0 (2202.00512, appendix D)."""
     return alpha * eps - sigma * z
 

@@ -23,6 +23,7 @@ class LungSegmenter(nn.Module):
         self.head = nn.Conv2d(_WIDTHS[0], 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits; see the class."""
         size = x.shape[-2:]
         h = functional.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
         skips: list[torch.Tensor] = []

@@ -47,7 +47,11 @@ class GaussianDenoiser:
         return float(self._steps.alpha[t]), float(self._steps.sigma[t])
 
     def claim(
-        self, z_t: torch.Tensor, source: torch.Tensor | None, t: int, text: torch.Tensor
+        self,
+        z_t: torch.Tensor,
+        source: torch.Tensor | None,  # noqa: ARG002 - this world knows neither
+        t: int,
+        text: torch.Tensor,  # noqa: ARG002
     ) -> Claim:
         """E[z_0 | z_t] of two Gaussians (Bishop 2006, 2.116); source and text say nothing here."""
         alpha, sigma = self.signal(t)

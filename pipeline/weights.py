@@ -104,7 +104,8 @@ class _DiffusersAutoencoder:
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         out = self._network.encode(x.expand(-1, self._colours, -1, -1))
         z = out.latent if hasattr(out, "latent") else out.latent_dist.mode()
-        return (z - self._mean) / self._std
+        normalised: torch.Tensor = (z - self._mean) / self._std
+        return normalised
 
     @torch.inference_mode()
     def decode(self, z: torch.Tensor) -> torch.Tensor:
@@ -116,7 +117,12 @@ class _DiffusersDenoiser:
     """A conditional U-Net that predicts noise, velocity or the sample, with or without a gate."""
 
     def __init__(self, network: Any, steps: Schedule, prediction: str, latents: int) -> None:
-        self._network, self._steps, self._prediction, self._latents = network, steps, prediction, latents
+        self._network, self._steps, self._prediction, self._latents = (
+            network,
+            steps,
+            prediction,
+            latents,
+        )
         self.paired = int(network.config.in_channels) == 2 * latents
 
     def signal(self, t: int) -> tuple[float, float]:
@@ -153,7 +159,11 @@ class _TransformersTextEncoder:
 
     def _states(self, prompt: str) -> torch.Tensor:
         words = self._tokenizer(
-            prompt, padding="max_length", truncation=True, max_length=self._tokens, return_tensors="pt"
+            prompt,
+            padding="max_length",
+            truncation=True,
+            max_length=self._tokens,
+            return_tensors="pt",
         ).to(self._device)
         states: torch.Tensor = self._network(
             input_ids=words["input_ids"], attention_mask=words["attention_mask"]
@@ -184,7 +194,9 @@ def _denoiser(folder: Path, device: torch.device) -> Denoiser:
     prediction = str(config.get("prediction_type", "epsilon"))
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise ModelError(f"{folder / 'scheduler'}: unknown prediction_type {prediction!r}")
-    latents = int(json.loads((folder / "vae" / "config.json").read_text("utf-8"))["latent_channels"])
+    latents = int(
+        json.loads((folder / "vae" / "config.json").read_text("utf-8"))["latent_channels"]
+    )
     if int(network.config.in_channels) not in (latents, 2 * latents):
         raise ModelError(
             f"{folder / 'unet'}: takes {network.config.in_channels} channels; the autoencoder has "
@@ -202,7 +214,9 @@ def _denoiser(folder: Path, device: torch.device) -> Denoiser:
 
 def _text_encoder(folder: Path, said: Settings, device: torch.device) -> TextEncoder:
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    name = json.loads((folder / "text_encoder" / "config.json").read_text("utf-8"))["architectures"][0]
+    name = json.loads((folder / "text_encoder" / "config.json").read_text("utf-8"))[
+        "architectures"
+    ][0]
     kind: Any = CLIPTextModel if name.startswith("CLIP") else AutoModel
     network = kind.from_pretrained(
         folder / "text_encoder", use_safetensors=True, local_files_only=True, dtype=torch.float32

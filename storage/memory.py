@@ -220,7 +220,7 @@ class MemoryJobStore:
     def claim_deliveries(
         self,
         destination: str,
-        owner: str,  # noqa: ARG002 - in memory nobody asks who sends
+        owner: str,
         now: datetime,
         lease_s: float,
         limit: int,
@@ -279,9 +279,7 @@ class MemoryJobStore:
         )
         return self._jobs[job.key]
 
-    def _start_sending(
-        self, name: _Name, owner: str, now: datetime, lease_s: float
-    ) -> Parcel:
+    def _start_sending(self, name: _Name, owner: str, now: datetime, lease_s: float) -> Parcel:
         delivery = self._deliveries[name]
         check_delivery(delivery.state, DeliveryState.SENDING)
         sending = replace(delivery, state=DeliveryState.SENDING, attempts=delivery.attempts + 1)

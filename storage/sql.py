@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    Table,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from storage import engine, migrate, rows
@@ -176,7 +186,9 @@ class SqlJobStore:
     def abandon(self, owners: str, now: datetime) -> None:
         """See JobStore."""
         theirs = jobs.c.lease_owner.startswith(owners, autoescape=True)
-        held = select(jobs.c.key, jobs.c.lease_token).where(jobs.c.state == JobState.RUNNING, theirs)
+        held = select(jobs.c.key, jobs.c.lease_token).where(
+            jobs.c.state == JobState.RUNNING, theirs
+        )
         with engine.writing(self._engine) as db:
             for key, token in db.execute(held.with_for_update(skip_locked=True)).all():
                 _leave_running(db, key, token, JobState.RECEIVED, now, "its worker was stopped")

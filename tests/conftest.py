@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ def dicom_films(shared_data: Path) -> Path:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn the skip of a real-part test into a failure where VALD_TESTS_MUST_RUN is set."""
     report = yield
     must = os.environ.get("VALD_TESTS_MUST_RUN") and any(map(item.get_closest_marker, _REAL))

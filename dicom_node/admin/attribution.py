@@ -120,7 +120,9 @@ def _summary(made: Attribution) -> dict[str, object]:
     }
 
 
-def _write(folder: Path, film: Radiograph, made: Attribution, source: Film | None) -> dict[str, str]:
+def _write(
+    folder: Path, film: Radiograph, made: Attribution, source: Film | None
+) -> dict[str, str]:
     """What was made, in the source's stored rows and columns; outlines are of the upright film."""
     folder.mkdir(parents=True, exist_ok=True)
     turn = source.header.orientation.to_source if source else np.asarray

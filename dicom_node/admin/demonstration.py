@@ -72,6 +72,8 @@ def _pacs(out: Path, arrived: "queue.Queue[Path]") -> Iterator[int]:
     for kind in _EXPECTED:
         ae.add_supported_context(kind)
     server = ae.start_server((_HOST, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    if server is None:
+        raise NodeError("the demo's PACS did not start")
     try:
         yield server.server_address[1]
     finally:
@@ -147,7 +149,9 @@ def _show(console: Console, out: Path, found: dict[str, Path]) -> None:
     console.print(f"came back {found['sr']}  Structured Report (TID 1500)")
     console.print(f"picture   {picture}")
     report = reading.as_text(pydicom.dcmread(found["sr"]))
-    console.print(Panel(report, title="the Structured Report as text", expand=False), highlight=False)
+    console.print(
+        Panel(report, title="the Structured Report as text", expand=False), highlight=False
+    )
 
 
 def _write_picture(capture: Dataset, path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -42,7 +43,7 @@ class FilmLine:
 
 
 def films(
-    path: object, environ: Mapping[str, str], *, limit: int, state: StrEnum | None
+    path: Path, environ: Mapping[str, str], *, limit: int, state: StrEnum | None
 ) -> list[FilmLine]:
     """The newest films with what became of them; a resend is on the line of its job."""
     store = node.open_store(node.read_config(path, environ))
@@ -67,7 +68,7 @@ def print_table(lines: Sequence[FilmLine]) -> None:
 
 
 def overall(job: Job, deliveries: Sequence[Delivery]) -> str:
-    """The job's state as shown: PRODUCED until all is DELIVERED, COMMITTED once all is committed."""
+    """The state as shown: PRODUCED until all is DELIVERED, COMMITTED once all is committed."""
     if job.state is not JobState.PRODUCED or not deliveries:
         return job.state
     states = {delivery.state for delivery in deliveries}

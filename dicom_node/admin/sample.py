@@ -7,7 +7,12 @@ import numpy as np
 from PIL import Image as Pillow
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    UID,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 from dicom_node import identity
 from pipeline import digest, sampling, weights
@@ -28,7 +33,7 @@ def write(path: Path, model: str, seed: int, made_at: datetime) -> None:
 
 
 def as_dx(film: Image, made_at: datetime) -> Dataset:
-    """A film, 0 black .. 1 white, as Digital X-Ray Image Storage - For Presentation (PS3.3 A.26)."""
+    """A film, 0 black .. 1 white, as Digital X-Ray Image For Presentation (PS3.3 A.26)."""
     ds = Dataset()
     _put_patient_and_study(ds, made_at)
     _put_equipment(ds)
@@ -37,7 +42,7 @@ def as_dx(film: Image, made_at: datetime) -> Dataset:
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    ds.file_meta.ImplementationClassUID = identity.IMPLEMENTATION_CLASS_UID
+    ds.file_meta.ImplementationClassUID = UID(identity.IMPLEMENTATION_CLASS_UID)
     return ds
 
 

@@ -53,7 +53,9 @@ def calibrate(data: Path, work: Path, films: int, device: str) -> None:
     with _workshop(data, work, device, 0, "calibrate") as workshop:
         said = workshop.calibrate(films)
     for mode, reading in (("calibrated", said.calibrated), ("paper", said.paper)):
-        typer.echo(f"{mode}: threshold {reading.threshold:.4f}, scale up to {reading.scale_max:.4f}")
+        typer.echo(
+            f"{mode}: threshold {reading.threshold:.4f}, scale up to {reading.scale_max:.4f}"
+        )
 
 
 def shares(pairs: int) -> Counts:
@@ -75,7 +77,11 @@ def _workshop(data: Path, work: Path, device: str, seed: int, what: str) -> Iter
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[float, str], None]]:
-    columns = (*Progress.get_default_columns()[:3], TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        *Progress.get_default_columns()[:3],
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns) as progress:
         task = progress.add_task(what, total=1.0, note="")
         yield lambda fraction, note: progress.update(task, completed=fraction, note=note)

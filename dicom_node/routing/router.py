@@ -87,9 +87,13 @@ class Router:
         job = self._job(received, header, rule)
         known = self._store.jobs(limit=100, sop_instance_uid=received.sop_instance_uid)
         if any(other.key == job.key for other in known):
-            return Decision(text=f"received again: the same analysis ({rule.name})", job_key=job.key), None
+            return Decision(
+                text=f"received again: the same analysis ({rule.name})", job_key=job.key
+            ), None
         if job.supersedes:
-            text = f"analysed by rule {rule.name}: patient or study corrected, earlier job superseded"
+            text = (
+                f"analysed by rule {rule.name}: patient or study corrected, earlier job superseded"
+            )
             return Decision(text=text, job_key=job.key), job
         return Decision(text=f"analysed by rule {rule.name}", job_key=job.key), job
 

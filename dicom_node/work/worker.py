@@ -117,10 +117,10 @@ class Worker:
             return Turn.RELEASED
         except (ModelError, EncodingError, ObjectMissingError) as fault:
             store.fail(job.key, token, now(), str(fault))
-            log.error("job failed", reason=str(fault))
+            log.warning("job failed", reason=str(fault))
         except StorageError:
             raise
-        except Exception as fault:  # noqa: BLE001 - the worker's loop: one job's fault ends one job
+        except Exception as fault:
             store.fail(job.key, token, now(), f"{type(fault).__name__}: see the log")
             log.exception("job failed")
         return Turn.DONE

@@ -37,9 +37,7 @@ class LocalEngine:
     def explain(self, requests: Sequence[Request]) -> list[Attribution]:
         """One attribution a request, in order; see `Engine.explain`."""
         try:
-            return [
-                self._explainer.explain(r.film, r.mode, r.seed, r.target) for r in requests
-            ]
+            return [self._explainer.explain(r.film, r.mode, r.seed, r.target) for r in requests]
         except torch.OutOfMemoryError as fault:
             raise OutOfMemoryError(f"{self._model.device} has no memory left: {fault}") from fault
 

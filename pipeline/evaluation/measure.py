@@ -12,7 +12,7 @@ from pipeline.evaluation import fidelity, localisation
 from pipeline.evaluation.localisation import Localisation
 from pipeline.explainer import Explainer
 from pipeline.training import dataset
-from pipeline.training.dataset import Films, FilmRow, LocalisedRow
+from pipeline.training.dataset import FilmRow, Films, LocalisedRow
 from pipeline.types import Image, Mode, Radiograph
 from pipeline.weights import LoadedModel
 
@@ -46,7 +46,9 @@ class Selection:
 class Measurement:
     """Measures one model in one mode."""
 
-    def __init__(self, model: LoadedModel, mode: Mode, films: Selection, track: Track[Radiograph]) -> None:
+    def __init__(
+        self, model: LoadedModel, mode: Mode, films: Selection, track: Track[Radiograph]
+    ) -> None:
         self._model, self._mode, self._films, self._track = model, mode, films, track
         self._explainer = Explainer(model)
 
@@ -63,7 +65,7 @@ class Measurement:
 
     def reconstruction(self) -> dict[str, dict[str, float]]:
         """Mean PSNR of the autoencoder by source, and over how many films."""
-        rows = self._rows(lambda row: True)
+        rows = self._rows(lambda _: True)
         found: dict[str, dict[str, float]] = {}
         for source in sorted({row.source for row in rows}):
             films = self._load([row for row in rows if row.source == source])

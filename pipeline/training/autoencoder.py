@@ -71,7 +71,8 @@ def reconstruction_loss(model: AutoencoderDC, x: torch.Tensor) -> torch.Tensor:
     error = y.float() - x
     gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     scale = functional.relu(z.float().square() - 1).mean()
-    return error.abs().mean() + _GRADIENT_WEIGHT * gradient + _SCALE_WEIGHT * scale
+    loss: torch.Tensor = error.abs().mean() + _GRADIENT_WEIGHT * gradient + _SCALE_WEIGHT * scale
+    return loss
 
 
 @torch.no_grad()
@@ -99,7 +100,10 @@ def _crops(films: Films, recipe: Recipe, first_step: int) -> Iterator[torch.Tens
         index = rng.integers(0, len(films), recipe.batch)
         top, left = rng.integers(0, side, (2, recipe.batch))
         batch = np.stack(
-            [films[i, y : y + _CROP, x : x + _CROP] for i, y, x in zip(index, top, left, strict=True)]
+            [
+                films[i, y : y + _CROP, x : x + _CROP]
+                for i, y, x in zip(index, top, left, strict=True)
+            ]
         )
         gamma = torch.from_numpy(np.exp(rng.normal(0, 0.2, (recipe.batch, 1, 1, 1)))).float()
         unit = ((to_signed(batch) + 1) / 2) ** gamma

@@ -1,6 +1,7 @@
 """Sets the level above which a map is reported, on healthy films that no training stage saw."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,10 @@ def calibrate(
     max-statistic, which bounds the share of healthy films with any region at all.
     """
     engine = LocalEngine(folder, device)
-    readings = {mode: _reading(engine, mode, films, progress) for mode in Mode}
+    calibrated = _reading(engine, Mode.CALIBRATED, films, progress)
+    paper = _reading(engine, Mode.PAPER, films, progress)
     engine.close()
-    said = settings.read(folder)
-    named = {field: getattr(said, field) for field in said.__dataclass_fields__}
-    said = Settings(**{**named, **readings})
+    said = replace(settings.read(folder), calibrated=calibrated, paper=paper)
     settings.write(folder, said)
     digest.write_digests(folder)
     return said
@@ -44,4 +44,6 @@ def _reading(
         peaks.append(float(made.attribution_map.max()))
         progress(index / len(films), f"{mode}: {index} healthy films")
     threshold = float(np.quantile(peaks, HEALTHY_BELOW))
-    return Reading(threshold=threshold, scale_max=max(threshold, min(1.0, _TOP_OF_SCALE * threshold)))
+    return Reading(
+        threshold=threshold, scale_max=max(threshold, min(1.0, _TOP_OF_SCALE * threshold))
+    )

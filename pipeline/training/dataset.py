@@ -37,6 +37,7 @@ class FilmRow:
 
     @property
     def paediatric(self) -> bool:
+        """Whether the film is a child's."""
         return "paediatric" in self.flags
 
 
@@ -168,7 +169,7 @@ def _load_film(folder: Path, archives: dict[str, tarfile.TarFile], tar: str, fil
     if not tar:
         return _to_grid(Image.open(folder / file))
     if tar not in archives:
-        archives[tar] = tarfile.open(folder / tar)
+        archives[tar] = tarfile.open(folder / tar)  # noqa: SIM115 - closed by load_films
     return _to_grid(_open_member(archives[tar], file))
 
 

@@ -86,7 +86,7 @@ def train(
 
 
 class Lessons:
-    """Draws batches from a pool in the shares of the tasks, the same ones for the same generator."""
+    """Draws batches from a pool in the tasks' shares, the same ones for the same generator."""
 
     def __init__(self, pool: Pool, rng: np.random.Generator) -> None:
         self._pool, self._rng = pool, rng
@@ -137,7 +137,9 @@ def losses(
     steps = schedule.zero_terminal()
     aim, source = lesson.aim.to(device), lesson.source.to(device)
     t = torch.randint(0, TRAIN_STEPS, (len(aim),), device=device)
-    noise_first = lesson.only_noise.to(device) | (torch.rand(len(aim), device=device) < _START_AT_NOISE)
+    noise_first = lesson.only_noise.to(device) | (
+        torch.rand(len(aim), device=device) < _START_AT_NOISE
+    )
     t = torch.where(noise_first, TRAIN_STEPS - 1, t)
     alpha, sigma = steps.at(t)
     eps = torch.randn_like(aim)
@@ -165,4 +167,6 @@ def gate_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 def _stack(lessons: Sequence[Lesson]) -> Lesson:
     names = ("source", "aim", "words", "gate", "judged", "only_noise")
-    return Lesson(**{name: torch.stack([getattr(l, name) for l in lessons]) for name in names})
+    return Lesson(
+        **{name: torch.stack([getattr(lesson, name) for lesson in lessons]) for name in names}
+    )

@@ -118,7 +118,7 @@ def _denials(words: prompts.Prompts) -> Iterator[str]:
 
 
 def train_tokenizer(sentences: Sequence[str], folder: Path) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer of `sentences`, saved to `folder`; the same input gives the same one."""
+    """A WordPiece tokenizer of `sentences`, saved to `folder`; the same for the same input."""
     pieces = BertWordPieceTokenizer(lowercase=True)
     pieces.train_from_iterator(
         sentences, vocab_size=_VOCABULARY, min_frequency=2, special_tokens=list(_SPECIAL)
@@ -126,7 +126,13 @@ def train_tokenizer(sentences: Sequence[str], folder: Path) -> PreTrainedTokeniz
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=pieces._tokenizer,
         model_max_length=TOKENS,
-        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), _SPECIAL, strict=True)),
+        **dict(
+            zip(
+                ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"),
+                _SPECIAL,
+                strict=True,
+            )
+        ),
     )
     tokenizer.save_pretrained(folder)
     return tokenizer

@@ -15,6 +15,7 @@ from pipeline.training.augment import Plane
 
 _ZONES_PER_LUNG = ("upper", "mid", "lower")
 _LEAST_LUNG_PX = 400  # below this a mask is not a pair of lungs
+_FAINTEST = 0.02  # of a blob: beyond it nothing is blended
 _VISIBLE = 0.35  # of the soft mask; what is fainter is not labelled as lesion
 
 
@@ -47,7 +48,7 @@ def opacity(rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_])
     grain = ndimage.gaussian_filter(rng.normal(0, 1, film.shape), rng.uniform(0.7, 4))
     lifted += mask * grain / grain.std() * rng.uniform(0, 0.04)
     finding = "consolidation" if strength > 0.5 else "opacity"
-    return _paste(film, lifted, mask, centre, lungs, finding)
+    return _paste(lifted, mask, centre, lungs, finding)
 
 
 def nodule(rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_]) -> Paste:
@@ -59,7 +60,7 @@ def nodule(rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_]) 
     distance = np.hypot((rows - centre[0]) * stretch, (cols - centre[1]) / stretch)
     mask = 1 / (1 + np.exp((distance - radius) / rng.uniform(0.5, 1.5)))
     lifted = film + mask * rng.uniform(0.2, 0.6) * (_bright(film, lungs) - film)
-    return _paste(film, lifted, mask.astype(np.float32), centre, lungs, "nodule")
+    return _paste(lifted, mask.astype(np.float32), centre, lungs, "nodule")
 
 
 def borrowed(
@@ -72,9 +73,11 @@ def borrowed(
     mask = _blob(rng, centre, size_px=rng.uniform(10, 36)) * _soft(lungs, 3.0)
     strength = rng.uniform(0.15, 0.7)
     own = film - ndimage.gaussian_filter(film, 10)
-    lifted = film + mask * (strength * (_bright(film, lungs) - film) + rng.uniform(0.3, 1.2) * texture)
+    lifted = film + mask * (
+        strength * (_bright(film, lungs) - film) + rng.uniform(0.3, 1.2) * texture
+    )
     lifted -= mask * strength * 0.5 * own
-    return _paste(film, lifted, mask, centre, lungs, "pneumonia")
+    return _paste(lifted, mask, centre, lungs, "pneumonia")
 
 
 def transplanted(
@@ -94,7 +97,7 @@ def transplanted(
         moved = moved + 0.7 * float(film[ring].mean() - moved[ring].mean())
     lifted = film + mask * (moved - film)
     centre = np.unravel_index(int((mask * lungs).argmax()), mask.shape)
-    return _paste(film, lifted, mask, (int(centre[0]), int(centre[1])), lungs, "tuberculosis")
+    return _paste(lifted, mask, (int(centre[0]), int(centre[1])), lungs, "tuberculosis")
 
 
 def seam(
@@ -104,7 +107,8 @@ def seam(
     moved = align(donor, lungs)
     mask = _blob(rng, _point_in(rng, lungs), size_px=rng.uniform(8, 32)) * _soft(lungs, 3.0)
     low = ndimage.gaussian_filter(moved - film, 8)
-    return np.clip(film + mask * rng.uniform(0.3, 1) * (moved - low - film), 0, 1).astype(np.float32)
+    blended = film + mask * rng.uniform(0.3, 1) * (moved - low - film)
+    return np.asarray(blended.clip(0, 1), np.float32)
 
 
 def align(donor: Donor, lungs: npt.NDArray[np.bool_]) -> Plane:
@@ -141,7 +145,6 @@ def zone_of(centre: tuple[int, int], lungs: npt.NDArray[np.bool_]) -> str:
 
 
 def _paste(
-    film: Plane,
     lifted: npt.NDArray[np.floating],
     mask: Plane,
     centre: tuple[int, int],
@@ -170,9 +173,8 @@ def _blob(rng: np.random.Generator, centre: tuple[int, int], size_px: float) -> 
     noise = ndimage.gaussian_filter(rng.normal(0, 1, field.shape), rng.uniform(2, 6))
     field = field * (1 + rng.uniform(0, 0.35) * noise / noise.std())
     edge, level = rng.uniform(0.05, 0.2), rng.uniform(0.3, 0.5)
-    return np.asarray(1 / (1 + np.exp(np.clip((level - field) / edge, -30, 30))), np.float32) * (
-        field > 0.02
-    )
+    soft = 1 / (1 + np.exp(np.clip((level - field) / edge, -30, 30)))
+    return np.asarray(soft * (field > _FAINTEST), np.float32)
 
 
 def _soft(lungs: npt.NDArray[np.bool_], sigma_px: float) -> Plane:

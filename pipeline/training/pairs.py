@@ -13,7 +13,7 @@ from torch.nn import functional
 from pipeline import prompts
 from pipeline.training import augment, lesions
 from pipeline.training.augment import Plane
-from pipeline.training.dataset import Box, Films, FilmRow
+from pipeline.training.dataset import Box, FilmRow, Films
 from pipeline.training.lesions import Donor
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -186,7 +186,7 @@ class PairMaker:
         return mask
 
     def _plane(self, index: int) -> Plane:
-        return self._material.films[index].astype(np.float32) / 255
+        return np.asarray(self._material.films[index] / 255, np.float32)
 
     def _view(self, index: int) -> str:
         view, words = self._material.rows[index].view, prompts.load()
@@ -237,7 +237,7 @@ def _encoded(
     return {
         "source": source.half(),
         "aim": aim.half().clone(),
-        "mask": functional.adaptive_avg_pool2d(mask, source.shape[-2:]).half(),
+        "mask": functional.adaptive_avg_pool2d(mask, (source.shape[-2], source.shape[-1])).half(),
         "kind": torch.tensor([_KINDS.index(sample.kind) for sample in batch]),
         "words": torch.tensor([captions.index(sample.words) for sample in batch]),
         "normal": torch.tensor([captions.index(text) for text in normal]),

@@ -6,7 +6,6 @@ A run's folder holds `state.safetensors` (weights, their EMA, the optimiser's mo
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -126,11 +125,10 @@ class Session:
             tensors |= {f"adam.{index}.{k}": v for k, v in moments.items()}
         scratch = self.folder / "state.safetensors.part"
         save_file({k: v.contiguous().clone() for k, v in tensors.items()}, scratch)
-        os.replace(scratch, self.folder / "state.safetensors")
-        (self.folder / "state.json.part").write_text(
-            json.dumps({"step": self.step, "spent_s": self.spent_s}), encoding="utf-8"
-        )
-        os.replace(self.folder / "state.json.part", self.folder / "state.json")
+        scratch.replace(self.folder / "state.safetensors")
+        said = self.folder / "state.json.part"
+        said.write_text(json.dumps({"step": self.step, "spent_s": self.spent_s}), encoding="utf-8")
+        said.replace(self.folder / "state.json")
 
     def _load(self) -> None:
         tensors = load_file(self.folder / "state.safetensors")

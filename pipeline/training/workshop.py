@@ -20,7 +20,6 @@ from transformers import BertModel, PreTrainedTokenizerFast
 from pipeline import digest, gates, settings
 from pipeline.errors import DatasetError
 from pipeline.preprocess import GRID
-from pipeline.segmenter import LungSegmenter
 from pipeline.settings import Settings
 from pipeline.training import (
     autoencoder,
@@ -32,7 +31,7 @@ from pipeline.training import (
     pairs,
     segmenter,
 )
-from pipeline.training.dataset import Films, FilmRow, LocalisedRow
+from pipeline.training.dataset import FilmRow, Films, LocalisedRow
 from pipeline.training.lesions import Donor
 from pipeline.training.pairs import Counts, Material
 from pipeline.training.session import Progress, Recipe
@@ -62,12 +61,14 @@ class Latents:
 class Workshop:
     """Trains the parts of a model from `data` into `work` on `device`."""
 
-    def __init__(self, *, data: Path, work: Path, device: str, seed: int, progress: Progress) -> None:
+    def __init__(
+        self, *, data: Path, work: Path, device: str, seed: int, progress: Progress
+    ) -> None:
         self._data, self._work = data, work
         self._device, self._seed, self._progress = device, seed, progress
 
     def train_autoencoder(self, minutes: float) -> list[float]:
-        """The autoencoder is trained on all films of the split train; returns PSNR of val, in dB."""
+        """The autoencoder is trained on the films of train; returns the PSNR of val, in dB."""
         recipe = self._recipe(minutes, batch=16, learning_rate=1.5e-3)
         films = self.material.films
         model = autoencoder.train(films, recipe, self._work / "autoencoder", self._progress)
@@ -134,9 +135,7 @@ class Workshop:
         healthy = self.films_of("calibration")
         order = np.random.default_rng(self._seed).permutation(len(healthy))[: films or None]
         radiographs = [Radiograph(pixels=healthy[i].astype(np.float32) / 255) for i in order]
-        return calibrate.calibrate(
-            self._work / "model", radiographs, self._device, self._progress
-        )
+        return calibrate.calibrate(self._work / "model", radiographs, self._device, self._progress)
 
     @cached_property
     def rows(self) -> list[FilmRow]:
@@ -173,7 +172,9 @@ class Workshop:
     def latents(self) -> Latents:
         """Statistics of the training films' latents, from a fixed random part of them."""
         films = self.material.films
-        some = np.random.default_rng(0).choice(len(films), min(_STATISTICS_FILMS, len(films)), False)
+        some = np.random.default_rng(0).choice(
+            len(films), min(_STATISTICS_FILMS, len(films)), False
+        )
         z = torch.cat([self._raw(autoencoder.to_signed(films[i : i + 1])) for i in some])
         return Latents(mean=z.mean((0, 2, 3)), std=z.std((0, 2, 3)))
 

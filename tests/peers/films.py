@@ -21,7 +21,7 @@ def chest_like(side: int = 256) -> np.ndarray:
 
 
 def dx(**attributes: object) -> Dataset:
-    """A DX film of nobody, sized 1024 x 1024, not marked as synthetic: a stand-in for a real one."""
+    """A DX film of nobody, 1024 x 1024, not marked as synthetic: it stands in for a real one."""
     ds = sample.as_dx(chest_like(), now())
     for keyword in ("SyntheticData", "ContentQualification"):
         delattr(ds, keyword)

@@ -73,7 +73,9 @@ class Node:
         found = [j for j in self.jobs() if j["source_sop_instance_uid"] == sop_instance_uid]
         return found[0] if found else {}
 
-    def wait_for(self, sop_instance_uid: str, *states: str, within_s: float = 120) -> dict[str, Any]:
+    def wait_for(
+        self, sop_instance_uid: str, *states: str, within_s: float = 120
+    ) -> dict[str, Any]:
         """The film's line once it is in one of the states."""
         tools.wait_until(
             lambda: self.of(sop_instance_uid).get("state") in states,

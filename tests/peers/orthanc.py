@@ -31,7 +31,7 @@ class Orthanc:
 
     def instances(self, modality: str) -> list[Dataset]:
         """The objects of one modality, whole."""
-        found = []
+        found: list[Dataset] = []
         for name in self.get("/instances"):
             if self.get(f"/instances/{name}/simplified-tags")["Modality"] == modality:
                 found.append(pydicom.dcmread(BytesIO(self._bytes(f"/instances/{name}/file"))))

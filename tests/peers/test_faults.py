@@ -85,9 +85,7 @@ def test_bytes_that_are_no_data_set_are_refused_and_the_node_lives(
         assert node.jobs() == []
 
 
-def test_a_job_that_failed_is_tried_again_by_the_operator(
-    tmp_path: Path, tiny_model: Path
-) -> None:
+def test_a_job_that_failed_is_tried_again_by_the_operator(tmp_path: Path, tiny_model: Path) -> None:
     """A model in the wrong mode fails jobs; configured right, the job passes."""
     from pipeline import testing
 
@@ -125,7 +123,9 @@ def _store_raw(port: int, data_set: bytes) -> tuple[int, str]:
     request.AffectedSOPInstanceUID = generate_uid()
     request.DataSet = BytesIO(data_set)
     assoc._reactor_checkpoint.clear()
-    assoc.dimse.send_msg(request, assoc.accepted_contexts[0].context_id)
+    context = assoc.accepted_contexts[0].context_id
+    assert context is not None
+    assoc.dimse.send_msg(request, context)
     _, answer = assoc.dimse.get_msg(block=True)
     assoc._reactor_checkpoint.set()
     assoc.release()

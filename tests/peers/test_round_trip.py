@@ -28,7 +28,9 @@ _PROPOSE = {
 
 def send(node: Node, path: Path, calling: str = "CR1") -> None:
     """By DCMTK's storescu, which says what status it got."""
-    syntax = str(pydicom.dcmread(path, stop_before_pixels=True, force=True).file_meta.TransferSyntaxUID)
+    syntax = str(
+        pydicom.dcmread(path, stop_before_pixels=True, force=True).file_meta.TransferSyntaxUID
+    )
     flags = [_PROPOSE[syntax]] if syntax in _PROPOSE else []
     done = tools.run(
         "storescu", "-v", *flags, "-aet", calling, "-aec", "VALD", "127.0.0.1", node.port, path
@@ -163,5 +165,3 @@ def _demand_no_new_errors(pacs: Orthanc, film: Path, folder: Path) -> None:
         assert tools.dciodvfy_errors(path) <= tools.dciodvfy_errors(film)
         if made.Modality == "SR":
             assert tools.run("dsrdump", path).returncode == 0
-
-

@@ -31,7 +31,9 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def dciodvfy_errors(path: Path) -> set[str]:
     """The errors, not the warnings, that dciodvfy finds in a file."""
     program = find("dciodvfy", str(Path(sys.executable).parent))
-    done = subprocess.run([program, str(path)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [program, str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
     return {line for line in done.stderr.splitlines() if line.startswith("Error")}
 
 
