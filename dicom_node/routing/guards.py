@@ -82,9 +82,9 @@ _FOR_PROCESSING_CLASSES = frozenset(
 
 
 def first_reason(header: Dataset, waived: Collection[str] = ()) -> str:
-    """The first reason of a guard that is not waived, or ""."""
-    said = (guard(header) for name, guard in GUARDS.items() if name not in waived)
-    return next(filter(None, said), "")
+    """The first reason of a guard that is not waived, with the name to waive it by, or ""."""
+    asked = ((name, guard(header)) for name, guard in GUARDS.items() if name not in waived)
+    return next((f"{reason} (guard {name})" for name, reason in asked if reason), "")
 
 
 def synthetic(header: Dataset) -> str:

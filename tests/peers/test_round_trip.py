@@ -112,7 +112,7 @@ def test_the_same_film_of_a_corrected_patient_is_another_job(
         ({"BodyPartExamined": "HIP"}, "HIP"),
         ({"ViewPosition": "LL"}, "lateral"),
         ({"PatientAge": "004Y"}, "paediatric"),
-        ({"PresentationIntentType": "FOR PROCESSING"}, "for-processing"),
+        ({"PresentationIntentType": "FOR PROCESSING"}, "for_processing"),
         ({"SyntheticData": "YES"}, "synthetic"),
         ({"NumberOfFrames": 2}, "frame"),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colour"),

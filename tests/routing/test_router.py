@@ -1,0 +1,296 @@
+"""What becomes of a received film: a job, or a kept decision that says why there is none."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+
+from dicom_node.config import Rule
+from dicom_node.routing.router import Analysis, Router
+from storage.jobs import Job, NewReceived, ObjectRef, Received
+from storage.memory import MemoryJobStore
+from storage.objects import MemoryObjectStore
+from storage.states import JobState
+from tests.results import sources
+from tests.storage.samples import NOON, after
+
+_PATIENT = ("Phantom", "Ada", "PID-7", "19500102", "ACC-9")
+_UID = "1.2.3.4.3"
+"""SOP Instance UID of `sources.source()`."""
+
+
+def rule(name: str = "frontal-chest", **keys: object) -> Rule:
+    return Rule.model_validate(
+        {
+            "name": name,
+            "match": {"Modality": ["CR", "DX", "RG"]},
+            "results": ["secondary_capture"],
+            "destinations": ["pacs"],
+            **keys,
+        }
+    )
+
+
+@dataclass
+class Bench:
+    """A router with an empty store."""
+
+    folder: Path
+    rules: tuple[Rule, ...] = field(default_factory=lambda: (rule(),))
+    analysis: Analysis = field(
+        default_factory=lambda: Analysis(
+            model_digest="m" * 64, calibration_digest="", mode="calibrated", seed=7
+        )
+    )
+    now: datetime = NOON
+
+    def __post_init__(self) -> None:
+        self.store = MemoryJobStore()
+        self.objects = MemoryObjectStore(self.folder)
+
+    def receive(self, ds: Dataset) -> Received:
+        return self.receive_bytes(sources.write(ds, self.folder / "film.dcm").read_bytes())
+
+    def receive_bytes(self, data: bytes, uid: str = _UID) -> Received:
+        number = len(self.store.received(100))
+        return self.record(self.objects.keep(f"received/{number}.dcm", data), uid)
+
+    def record(self, ref: ObjectRef, uid: str = _UID) -> Received:
+        return self.store.receive(
+            NewReceived(
+                sop_class_uid="1.2.840.10008.5.1.4.1.1.1",
+                sop_instance_uid=uid,
+                transfer_syntax_uid="1.2.840.10008.1.2.1",
+                calling_ae_title="CR1",
+                address="10.0.0.5",
+                received_at=self.now,
+                object=ref,
+            )
+        )
+
+    def route(self) -> int:
+        return Router(
+            store=self.store,
+            objects=self.objects,
+            rules=self.rules,
+            analysis=self.analysis,
+            called_ae_title="VALD",
+            clock=lambda: self.now,
+        ).route_waiting()
+
+    def decided(self, ds: Dataset) -> str:
+        """What is decided about one film, received alone."""
+        self.receive(ds)
+        assert self.route() == 1
+        return self.newest.decision
+
+    @property
+    def newest(self) -> Received:
+        return self.store.received(1)[0]
+
+    @property
+    def jobs(self) -> list[Job]:
+        return self.store.jobs(100)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_film_that_a_rule_matches_becomes_a_job(bench: Bench) -> None:
+    assert bench.decided(sources.source()) == "analysed by rule frontal-chest"
+    (job,) = bench.jobs
+    assert bench.newest.job_key == job.key
+    assert (job.state, job.sop_instance_uid, job.object) == (
+        JobState.RECEIVED,
+        _UID,
+        bench.newest.object,
+    )
+    assert (job.rule, job.results, job.destinations) == (
+        "frontal-chest",
+        ("secondary_capture",),
+        ("pacs",),
+    )
+    assert (job.target, job.model_digest, job.mode, job.seed) == (
+        "normal",
+        "m" * 64,
+        "calibrated",
+        7,
+    )
+    assert (job.calling_ae_title, job.supersedes, job.created_at) == ("CR1", "", NOON)
+
+
+def test_nothing_waits_once_all_is_decided(bench: Bench) -> None:
+    bench.decided(sources.source())
+    assert bench.route() == 0
+
+
+def test_the_first_rule_that_matches_decides_results_and_destinations(bench: Bench) -> None:
+    bench.rules = (
+        rule("portable", match={"CallingAET": "MOBILE*"}),
+        rule("all", match={}, results=["structured_report"], destinations=["archive"]),
+        rule(),
+    )
+    assert bench.decided(sources.source()) == "analysed by rule all"
+    (job,) = bench.jobs
+    assert (job.rule, job.results, job.destinations) == (
+        "all",
+        ("structured_report",),
+        ("archive",),
+    )
+
+
+def test_the_association_is_matched_too(bench: Bench) -> None:
+    bench.rules = (rule("room-1", match={"CallingAET": "CR1", "CalledAET": "VALD"}),)
+    assert bench.decided(sources.source()) == "analysed by rule room-1"
+
+
+def test_a_film_that_no_rule_matches_has_a_decision_that_says_why(bench: Bench) -> None:
+    ds = sources.source()
+    ds.Modality = "CT"
+    assert bench.decided(ds) == (
+        "not analysed: no rule matches: Modality is CT, rule frontal-chest wants CR, DX or RG"
+    )
+    assert bench.jobs == []
+    assert bench.newest.job_key == ""
+
+
+def test_a_guard_turns_a_film_away_in_its_words(bench: Bench) -> None:
+    ds = sources.source()
+    ds.ViewPosition = "LL"
+    assert bench.decided(ds) == "not analysed: it is a lateral view; frontal views are analysed"
+    assert bench.jobs == []
+
+
+def test_a_rule_may_waive_a_guard(bench: Bench) -> None:
+    bench.rules = (rule(waive=["lateral"]),)
+    ds = sources.source()
+    ds.ViewPosition = "LL"
+    assert bench.decided(ds) == "analysed by rule frontal-chest"
+
+
+def test_a_waiver_holds_for_its_rule_only(bench: Bench) -> None:
+    bench.rules = (rule("sides", match={"CallingAET": "CR9"}, waive=["lateral"]), rule())
+    ds = sources.source()
+    ds.ViewPosition = "LL"
+    assert bench.decided(ds).startswith("not analysed: it is a lateral view")
+
+
+def test_a_film_sent_again_in_other_bytes_is_the_same_analysis(bench: Bench) -> None:
+    bench.decided(sources.source())
+    again = sources.source()
+    again.StudyDescription = "Thorax"  # no part of who the patient is
+    assert bench.decided(again) == "received again: the same analysis (frontal-chest)"
+    (job,) = bench.jobs
+    assert bench.newest.job_key == job.key
+
+
+def test_two_films_that_wait_together_are_one_analysis(bench: Bench) -> None:
+    bench.receive(sources.source())
+    again = sources.source()
+    again.StudyDescription = "Thorax"
+    bench.receive(again)
+    assert bench.route() == 2
+    assert len(bench.jobs) == 1
+    assert bench.newest.decision == "received again: the same analysis (frontal-chest)"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientID", "PID-8"),
+        ("PatientName", "Phantom^Eve"),
+        ("PatientBirthDate", "19510102"),
+        ("IssuerOfPatientID", "CLINIC"),
+        ("AccessionNumber", "ACC-10"),
+        ("StudyInstanceUID", "1.2.3.4.7"),
+    ],
+)
+def test_a_corrected_patient_or_study_supersedes_the_earlier_job(
+    bench: Bench, keyword: str, value: str
+) -> None:
+    bench.decided(sources.source())
+    (first,) = bench.jobs
+    corrected = sources.source()
+    setattr(corrected, keyword, value)
+    bench.now = after(60)
+    assert bench.decided(corrected) == (
+        "analysed by rule frontal-chest: patient or study corrected, earlier job superseded"
+    )
+    second = bench.store.job(bench.newest.job_key)
+    assert second.key != first.key
+    assert (second.supersedes, second.created_at) == (first.key, after(60))
+
+
+def test_a_second_correction_supersedes_the_first(bench: Bench) -> None:
+    for minute, patient in enumerate(("PID-7", "PID-8", "PID-9")):
+        ds = sources.source()
+        ds.PatientID = patient
+        bench.now = after(60 * minute)
+        bench.decided(ds)
+    third, second, first = bench.jobs
+    assert (first.supersedes, second.supersedes, third.supersedes) == ("", first.key, second.key)
+
+
+def test_another_films_job_is_not_superseded(bench: Bench) -> None:
+    bench.decided(sources.source())
+    other = sources.source()
+    other.SOPInstanceUID, other.PatientID = "1.2.3.4.9", "PID-8"
+    bench.receive_bytes(sources.write(other, bench.folder / "o.dcm").read_bytes(), "1.2.3.4.9")
+    bench.route()
+    assert bench.newest.decision == "analysed by rule frontal-chest"
+    assert [job.supersedes for job in bench.jobs] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    "change", [{"model_digest": "n" * 64}, {"mode": "paper"}, {"seed": 8}], ids=str
+)
+def test_another_model_mode_or_seed_is_a_new_analysis_that_supersedes_none(
+    bench: Bench, change: dict[str, str]
+) -> None:
+    bench.decided(sources.source())
+    bench.analysis = replace(bench.analysis, **change)  # type: ignore[arg-type]  # seed is an int
+    again = sources.source()
+    again.StudyDescription = "Thorax"
+    assert bench.decided(again) == "analysed by rule frontal-chest"
+    assert [job.supersedes for job in bench.jobs] == ["", ""]
+
+
+def test_an_unreadable_header_becomes_a_decision_and_the_next_film_a_job(bench: Bench) -> None:
+    bench.receive_bytes(b"not a data set", "1.2.9")
+    bench.receive(sources.source())
+    assert bench.route() == 2
+    newest, oldest = bench.store.received(2)
+    assert oldest.decision == ("not analysed: The file is no DICOM object, or is cut short.")
+    assert newest.decision == "analysed by rule frontal-chest"
+
+
+def test_a_film_without_pixels_is_routed_by_its_header(bench: Bench) -> None:
+    ds = sources.source()
+    del ds.PixelData
+    assert bench.decided(ds) == "analysed by rule frontal-chest"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("Modality", "CT"), ("ViewPosition", "LL"), ("PatientAge", "017Y"), ("PatientID", "PID-8")],
+)
+def test_a_decision_names_no_patient(bench: Bench, keyword: str, value: str) -> None:
+    bench.rules = (rule(match={"Modality": "CR", "PatientName": "Phantom*"}),)
+    bench.decided(sources.source())
+    ds = sources.source()
+    setattr(ds, keyword, value)
+    ds.PatientName = "Phantom^Ada" if keyword != "PatientID" else "Ada^Phantom"
+    said = bench.decided(ds)
+    assert said
+    assert not [name for name in _PATIENT if name in said]
+
+
+def test_a_kept_file_that_is_gone_does_not_hold_up_the_films_after_it(bench: Bench) -> None:
+    bench.record(ObjectRef(name="received/gone.dcm", digest="0" * 64, size_bytes=1), "1.2.9")
+    bench.receive(sources.source())
+    bench.route()
+    assert bench.newest.decision == "analysed by rule frontal-chest"
