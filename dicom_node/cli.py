@@ -183,11 +183,21 @@ def train_language_model(
     training.language_model(data, work, minutes, device, seed)
 
 
+@train.command("view")
+def train_view(
+    data: DataPath, work: WorkPath, minutes: Minutes = 2, device: Device = "auto", seed: Seed = 0
+) -> None:
+    """The image gate: chest films against what is none."""
+    from dicom_node.admin import training
+
+    training.view(data, work, minutes, device, seed)
+
+
 @train.command("diffusion")
 def train_diffusion(
     data: DataPath, work: WorkPath, minutes: Minutes = 45, device: Device = "auto", seed: Seed = 0
 ) -> None:
-    """The paired edit, from pasted lesions; needs the three others."""
+    """The paired edit, from pasted lesions; needs segmenter, autoencoder, language model."""
     from dicom_node.admin import training
 
     training.diffusion(data, work, minutes, device, seed)

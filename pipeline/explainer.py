@@ -63,11 +63,9 @@ class Explainer:
 
     def _admit(self, plane: Image) -> None:
         gate = self._model.image_gate
-        if gate is not None and gate.refuses(plane):
-            raise FilmError(
-                f"not a chest: the picture does not look like an upright frontal chest radiograph "
-                f"(distance {gate.distance(plane):.2f}, limit {gate.limit:.2f})"
-            )
+        refusal = "" if gate is None else gate.refusal(plane)
+        if refusal:
+            raise FilmError(refusal)
 
     def _paired(self, plane: Image, seed: int, target: Target | None) -> Comparison:
         """d_k = D(z) - D(z_cf,k) over K draws: both decoded, so that D's own error cancels."""

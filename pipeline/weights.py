@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, UNet2DConditionModel
 from diffusers import schedulers as diffusers_schedulers
 from diffusers.utils import logging as diffusers_logging
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from pipeline import digest, schedule, settings
 from pipeline.errors import ModelError
-from pipeline.gates import ImageGate
+from pipeline.gates import Gaussian, ImageGate, ViewClassifier
 from pipeline.models import Autoencoder, Claim, Denoiser, TextEncoder
 from pipeline.schedule import Schedule
 from pipeline.segmenter import LungSegmenter
@@ -228,13 +229,36 @@ def _image_gate(path: Path) -> ImageGate | None:
     if not path.is_file():
         return None
     parts = load_file(path)
+    classifier = ViewClassifier()
+    prefix = "classifier."
+    layers = {k.removeprefix(prefix): v.float() for k, v in parts.items() if k.startswith(prefix)}
+    classifier.load_state_dict(layers)
     return ImageGate(
-        mean=parts["mean"].float().numpy(),
-        axes=parts["axes"].float().numpy(),
-        variances=parts["variances"].float().numpy(),
-        residual=float(parts["residual"]),
+        classifier=classifier.eval(),
+        gaussian=Gaussian(
+            mean=parts["mean"].float().numpy(),
+            axes=parts["axes"].float().numpy(),
+            variances=parts["variances"].float().numpy(),
+            residual=float(parts["residual"]),
+        ),
+        least_logit=float(parts["least_logit"]),
         limit=float(parts["limit"]),
     )
+
+
+def save_image_gate(gate: ImageGate, path: Path) -> None:
+    """The gate as `load` reads it."""
+    gaussian = gate.gaussian
+    plain = {"mean": gaussian.mean, "axes": gaussian.axes, "variances": gaussian.variances}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in plain.items()}
+    numbers = {
+        "residual": gaussian.residual,
+        "least_logit": gate.least_logit,
+        "limit": gate.limit,
+    }
+    tensors |= {name: torch.tensor(value) for name, value in numbers.items()}
+    tensors |= {f"classifier.{k}": v for k, v in gate.classifier.state_dict().items()}
+    save_file(tensors, path)
 
 
 def _latent_prior(path: Path) -> LatentPrior | None:

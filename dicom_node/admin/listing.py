@@ -58,10 +58,11 @@ def films(
 def print_table(lines: Sequence[FilmLine]) -> None:
     """The list as a table, no patient data in it."""
     table = Table(box=None, pad_edge=False)
-    for title in ("key", "state", "received", "from", "rule", "tries", "why"):
-        table.add_column(title, overflow="fold")
+    for title in ("key", "state", "received (UTC)", "from", "rule", "tries"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("why", overflow="fold", ratio=1)
     for line in lines:
-        when = line.received_at.strftime("%Y-%m-%d %H:%M:%S")
+        when = line.received_at.strftime("%m-%d %H:%M:%S")
         cells = (line.key[:12], line.state, when, line.calling_ae_title, line.rule)
         table.add_row(*cells, str(line.attempts), line.error)
     Console().print(table)

@@ -34,6 +34,12 @@ def language_model(data: Path, work: Path, minutes: float, device: str, seed: in
         workshop.train_language_model(minutes)
 
 
+def view(data: Path, work: Path, minutes: float, device: str, seed: int) -> None:
+    """The image gate's classifier is trained."""
+    with _workshop(data, work, device, seed, "image gate") as workshop:
+        workshop.train_view(minutes)
+
+
 def diffusion(data: Path, work: Path, minutes: float, device: str, seed: int) -> None:
     """The U-Net is trained on as many pairs as the time allows to learn from."""
     pairs = min(_LARGEST_POOL, max(_SMALLEST_POOL, int(minutes * _POOL_PER_MINUTE)))

@@ -7,7 +7,7 @@ A data folder holds `cxr256/` (manifest.csv and archives), `localised/` (boxes, 
 import itertools
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from transformers import BertModel, PreTrainedTokenizerFast
 
 from pipeline import digest, gates, settings
 from pipeline.errors import DatasetError
+from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.preprocess import GRID
 from pipeline.settings import Settings
 from pipeline.training import (
@@ -30,19 +31,26 @@ from pipeline.training import (
     lesions,
     pairs,
     segmenter,
+    view,
 )
 from pipeline.training.dataset import FilmRow, Films, LocalisedRow
 from pipeline.training.lesions import Donor
 from pipeline.training.pairs import Counts, Material
 from pipeline.training.session import Progress, Recipe
 from pipeline.types import Radiograph
-from pipeline.weights import IMAGE_GATE, LATENT_PRIOR, LUNG_SEGMENTER, load_segmenter
+from pipeline.weights import (
+    IMAGE_GATE,
+    LATENT_PRIOR,
+    LUNG_SEGMENTER,
+    load_segmenter,
+    save_image_gate,
+)
 
 MODEL_NAME = "vald-embedded"
 _STATISTICS_FILMS = 512
 _GATE_AXES = 48
 _PRIOR_AXES, _PRIOR_FILMS = 32, 600
-_GATE_KEEPS = 0.998  # share of held-out chest films that the image gate lets through
+_GATE_KEEPS = 0.995  # share of held-out chest films that each look of the image gate lets pass
 _SHARD = "15MB"
 
 
@@ -81,6 +89,12 @@ class Workshop:
         films, masks = self._outlined()
         model = segmenter.train(films, masks, recipe, self._work / "segmenter", self._progress)
         save_file(model.state_dict(), self._work / "segmenter" / LUNG_SEGMENTER)
+
+    def train_view(self, minutes: float) -> None:
+        """The image gate's classifier is trained on the films of train."""
+        recipe = self._recipe(minutes, batch=64, learning_rate=2e-3, warmup_steps=50)
+        model = view.train(self.material.films, recipe, self._work / "view", self._progress)
+        save_file(model.state_dict(), self._work / "view" / IMAGE_GATE)
 
     def train_language_model(self, minutes: float) -> None:
         """The text encoder and its tokenizer are trained on the reports and the prompts."""
@@ -128,6 +142,8 @@ class Workshop:
         self._write_gate(folder / IMAGE_GATE)
         self._write_prior(folder / LATENT_PRIOR)
         settings.write(folder, self._first_settings(version))
+        for path in folder.rglob("*"):  # safetensors are written for their owner only
+            path.chmod(0o755 if path.is_dir() else 0o644)
         return digest.write_digests(folder)
 
     def calibrate(self, films: int) -> Settings:
@@ -229,15 +245,22 @@ class Workshop:
         return films, dataset.load_films(folder, [("lungs.tar", name) for name in names])
 
     def _write_gate(self, path: Path) -> None:
-        """The image gate, its limit set on films that the Gaussian was not fitted to."""
-        gate = gates.fit(self._thumbnails(self.material.films), _GATE_AXES)
-        held_out = self.films_of("calibration", "val")
-        distances = [gate.distance(film.astype(np.float32) / 255) for film in held_out]
-        limit = float(np.quantile(distances, _GATE_KEEPS))
-        parts = {"mean": gate.mean, "axes": gate.axes, "variances": gate.variances}
-        tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in parts.items()}
-        tensors |= {"residual": torch.tensor(gate.residual), "limit": torch.tensor(limit)}
-        save_file(tensors, path)
+        """The image gate, its limits set on films that no part of it was fitted to."""
+        classifier = ViewClassifier()
+        classifier.load_state_dict(load_file(self._work / "view" / IMAGE_GATE))
+        gaussian = gates.fit(self._thumbnails(self.material.films), _GATE_AXES)
+        open_gate = ImageGate(
+            classifier=classifier.eval(), gaussian=gaussian, least_logit=-np.inf, limit=np.inf
+        )
+        held_out = [film.astype(np.float32) / 255 for film in self.films_of("calibration", "val")]
+        logits = [open_gate.logit(film) for film in held_out]
+        distances = [gaussian.distance(film) for film in held_out]
+        gate = replace(
+            open_gate,
+            least_logit=float(np.quantile(logits, 1 - _GATE_KEEPS)),
+            limit=float(np.quantile(distances, _GATE_KEEPS)),
+        )
+        save_image_gate(gate, path)
 
     def _write_prior(self, path: Path) -> None:
         """The latents of adult normal films, their lungs moved to one place, as a Gaussian."""

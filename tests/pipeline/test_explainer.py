@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from pipeline import digest, gates, testing
+from pipeline import digest, gates, testing, weights
 from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
 from pipeline.errors import FilmError, ModelError
+from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.types import Attribution, Mode, Radiograph
 from pipeline.weights import IMAGE_GATE
 
@@ -85,17 +85,13 @@ def test_a_picture_far_from_every_chest_is_refused(tmp_path: Path, radiograph: R
     testing.write_tiny_model(tmp_path)
     chest = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
     noise = np.random.default_rng(1).normal(0, 0.01, (50, 64, 64)).astype(np.float32)
-    gate = gates.fit(np.stack([gates.thumbnail(chest + n) for n in noise]), axes=4)
-    save_file(
-        {
-            "mean": gate.mean,
-            "axes": np.ascontiguousarray(gate.axes),
-            "variances": np.ascontiguousarray(gate.variances),
-            "residual": np.array(gate.residual, np.float32),
-            "limit": np.array(4.0, np.float32),
-        },
-        tmp_path / IMAGE_GATE,
+    gate = ImageGate(
+        classifier=ViewClassifier(),
+        gaussian=gates.fit(np.stack([gates.thumbnail(chest + n) for n in noise]), axes=4),
+        least_logit=float("-inf"),
+        limit=4.0,
     )
+    weights.save_image_gate(gate, tmp_path / IMAGE_GATE)
     digest.write_digests(tmp_path)
     usual = Radiograph(pixels=np.kron(chest, np.ones((3, 3), np.float32)))
     assert explained(tmp_path, usual, Mode.PAPER)
