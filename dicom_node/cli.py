@@ -23,8 +23,6 @@ app = typer.Typer(
     help="Receives chest X-rays by DICOM and returns their visual attribution. For research, "
     "not for diagnosis.",
 )
-train = typer.Typer(no_args_is_help=True, help="Train the parts of a model of your own.")
-app.add_typer(train, name="train")
 
 ConfigPath = Annotated[
     Path, typer.Option("--config", "-c", help="The configuration file.", envvar="VALD_CONFIG")
@@ -148,63 +146,38 @@ def demo(
 
 DataPath = Annotated[Path, typer.Option(help="Folder with cxr256/, localised/ and reports/.")]
 WorkPath = Annotated[Path, typer.Option(help="Folder for checkpoints; a run goes on from there.")]
-Minutes = Annotated[float, typer.Option(help="Training time, over all resumed runs.")]
 Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
-Seed = Annotated[int, typer.Option(help="Of all randomness.")]
 
 
-@train.command("segmenter")
-def train_segmenter(
-    data: DataPath, work: WorkPath, minutes: Minutes = 4, device: Device = "auto", seed: Seed = 0
+class Part(StrEnum):
+    """What can be trained, in the order in which each needs those before it."""
+
+    SEGMENTER = "segmenter"
+    AUTOENCODER = "autoencoder"
+    LANGUAGE_MODEL = "language-model"
+    VIEW = "view"
+    DIFFUSION = "diffusion"
+
+
+@app.command()
+def train(
+    part: Annotated[Part, typer.Argument(help="What to train; see docs/training.md.")],
+    data: DataPath,
+    work: WorkPath,
+    minutes: Annotated[
+        float | None, typer.Option(help="Training time, over all resumed runs.")
+    ] = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
 ) -> None:
-    """The lung mask that lesions are pasted into. First of all."""
+    """Train a part of a model of your own."""
     from dicom_node.admin import training
 
-    training.segmenter(data, work, minutes, device, seed)
+    training.train(part.value, data, work, minutes, device, seed)
 
 
-@train.command("autoencoder")
-def train_autoencoder(
-    data: DataPath, work: WorkPath, minutes: Minutes = 32, device: Device = "auto", seed: Seed = 0
-) -> None:
-    """Films to latents and back."""
-    from dicom_node.admin import training
-
-    training.autoencoder(data, work, minutes, device, seed)
-
-
-@train.command("language-model")
-def train_language_model(
-    data: DataPath, work: WorkPath, minutes: Minutes = 17, device: Device = "auto", seed: Seed = 0
-) -> None:
-    """The text encoder, from radiology reports."""
-    from dicom_node.admin import training
-
-    training.language_model(data, work, minutes, device, seed)
-
-
-@train.command("view")
-def train_view(
-    data: DataPath, work: WorkPath, minutes: Minutes = 2, device: Device = "auto", seed: Seed = 0
-) -> None:
-    """The image gate: chest films against what is none."""
-    from dicom_node.admin import training
-
-    training.view(data, work, minutes, device, seed)
-
-
-@train.command("diffusion")
-def train_diffusion(
-    data: DataPath, work: WorkPath, minutes: Minutes = 45, device: Device = "auto", seed: Seed = 0
-) -> None:
-    """The paired edit, from pasted lesions; needs segmenter, autoencoder, language model."""
-    from dicom_node.admin import training
-
-    training.diffusion(data, work, minutes, device, seed)
-
-
-@train.command("assemble")
-def train_assemble(
+@app.command()
+def assemble(
     data: DataPath,
     work: WorkPath,
     version: Annotated[str, typer.Option(help="The model's version.")],

@@ -10,7 +10,7 @@ from pipeline.types import Image
 from pipeline.weights import LoadedModel
 
 _EDIT_STEPS = 12
-_INDUCTION_GUIDANCE = 4.0
+_INDUCTION_GUIDANCE = 1.5
 _SPREAD = 0.8  # of the prior's SD: typical films, not its edges
 
 

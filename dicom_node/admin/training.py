@@ -11,40 +11,41 @@ from pipeline import weights
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
 
-_POOL_PER_MINUTE = 300  # so many pairs for each minute of training, within the bounds below
+_POOL_PER_MINUTE = 200  # pairs for each minute of training, within the bounds below
 _SMALLEST_POOL, _LARGEST_POOL = 64, 30_000
 
 
-def segmenter(data: Path, work: Path, minutes: float, device: str, seed: int) -> None:
-    """The lung segmenter is trained."""
-    with _workshop(data, work, device, seed, "lung segmenter") as workshop:
-        workshop.train_segmenter(minutes)
+MINUTES = {
+    "segmenter": 4.0,
+    "autoencoder": 32.0,
+    "language-model": 17.0,
+    "view": 2.0,
+    "diffusion": 57.0,
+}
+"""What the embedded model's parts were given, on two CPU cores."""
 
 
-def autoencoder(data: Path, work: Path, minutes: float, device: str, seed: int) -> None:
-    """The autoencoder is trained, and its PSNR on the films of val is printed."""
-    with _workshop(data, work, device, seed, "autoencoder") as workshop:
-        psnr = workshop.train_autoencoder(minutes)
-    typer.echo(f"PSNR of {len(psnr)} films of val: mean {sum(psnr) / len(psnr):.1f} dB")
+def train(part: str, data: Path, work: Path, minutes: float | None, device: str, seed: int) -> None:
+    """One part is trained for so many minutes; for an autoencoder its PSNR on val is printed."""
+    budget = MINUTES[part] if minutes is None else minutes
+    with _workshop(data, work, device, seed, part) as workshop:
+        if part == "diffusion":
+            workshop.train_diffusion(budget, shares(_pairs(budget)))
+        elif part == "autoencoder":
+            psnr = workshop.train_autoencoder(budget)
+            typer.echo(f"PSNR of {len(psnr)} films of val: mean {sum(psnr) / len(psnr):.1f} dB")
+        else:
+            trainers = {
+                "segmenter": workshop.train_segmenter,
+                "language-model": workshop.train_language_model,
+                "view": workshop.train_view,
+            }
+            trainers[part](budget)
 
 
-def language_model(data: Path, work: Path, minutes: float, device: str, seed: int) -> None:
-    """The text encoder is trained."""
-    with _workshop(data, work, device, seed, "language model") as workshop:
-        workshop.train_language_model(minutes)
-
-
-def view(data: Path, work: Path, minutes: float, device: str, seed: int) -> None:
-    """The image gate's classifier is trained."""
-    with _workshop(data, work, device, seed, "image gate") as workshop:
-        workshop.train_view(minutes)
-
-
-def diffusion(data: Path, work: Path, minutes: float, device: str, seed: int) -> None:
-    """The U-Net is trained on as many pairs as the time allows to learn from."""
-    pairs = min(_LARGEST_POOL, max(_SMALLEST_POOL, int(minutes * _POOL_PER_MINUTE)))
-    with _workshop(data, work, device, seed, "diffusion") as workshop:
-        workshop.train_diffusion(minutes, shares(pairs))
+def _pairs(minutes: float) -> int:
+    """As many as the time allows to learn from."""
+    return min(_LARGEST_POOL, max(_SMALLEST_POOL, int(minutes * _POOL_PER_MINUTE)))
 
 
 def assemble(data: Path, work: Path, version: str) -> None:
