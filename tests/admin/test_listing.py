@@ -1,0 +1,162 @@
+"""Where a film stands, as `vald-node jobs` shows it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dicom_node import node
+from dicom_node.admin import listing
+from storage import migrate
+from storage.jobs import Decision, Delivery
+from storage.memory import MemoryJobStore
+from storage.states import DeliveryState, JobState
+from storage.store import JobStore
+from tests.admin import commands
+from tests.storage import samples
+from tests.storage.samples import NOON, after
+
+
+def delivery(state: DeliveryState) -> Delivery:
+    return Delivery(
+        job_key="k1",
+        sop_instance_uid="1.2",
+        destination="pacs",
+        state=state,
+        attempts=1,
+        next_attempt_at=NOON,
+        reason="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "shown"),
+    [
+        ([], "PRODUCED"),
+        (["DUE"], "PRODUCED"),
+        (["SENDING", "DELIVERED"], "PRODUCED"),
+        (["DELIVERED", "DUE"], "PRODUCED"),
+        (["DELIVERED", "REFUSED"], "PRODUCED"),
+        (["COMMITTED", "HELD"], "PRODUCED"),
+        (["COMMITTED", "QUARANTINED"], "PRODUCED"),
+        (["DELIVERED"], "DELIVERED"),
+        (["DELIVERED", "DELIVERED"], "DELIVERED"),
+        (["DELIVERED", "COMMITTED"], "DELIVERED"),
+        (["COMMITTED", "COMMITTED"], "COMMITTED"),
+    ],
+)
+def test_a_produced_job_is_as_far_as_the_last_of_its_deliveries(
+    states: Sequence[str], shown: str
+) -> None:
+    store = MemoryJobStore()
+    samples.produced(store)
+    deliveries = [delivery(DeliveryState(state)) for state in states]
+    assert listing.overall(store.job("k1"), deliveries) == shown
+
+
+def left(store: JobStore, way: str) -> None:
+    """The job k1 has left the worker this way, or has not yet."""
+    if way == "RECEIVED":
+        samples.submitted(store)
+        return
+    job, token = samples.running(store)
+    if way == "REJECTED":
+        store.reject(job.key, token, NOON, "no chest")
+    if way == "FAILED":
+        store.fail(job.key, token, NOON, "no model")
+
+
+@pytest.mark.parametrize("state", ["RECEIVED", "RUNNING", "REJECTED", "FAILED"])
+def test_a_job_without_results_is_shown_as_it_is(state: str) -> None:
+    store = MemoryJobStore()
+    left(store, state)
+    assert listing.overall(store.job("k1"), []) == state
+    assert listing.overall(store.job("k1"), [delivery(DeliveryState.DELIVERED)]) == state
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration with a migrated, empty database."""
+    (tmp_path / "var").mkdir()
+    path = commands.config(tmp_path, "embedded")
+    migrate.up(node.read_config(path, {}).storage.database)
+    return path
+
+
+@pytest.fixture
+def store(config: Path) -> JobStore:
+    return node.open_store(node.read_config(config, {}))
+
+
+def lines(config: Path, state: JobState | None = None, limit: int = 100) -> list[listing.FilmLine]:
+    return listing.films(config, {}, limit=limit, state=state)
+
+
+def test_an_empty_store_has_no_lines(config: Path) -> None:
+    assert lines(config) == []
+
+
+def test_a_film_without_a_job_is_shown_with_its_decision(config: Path, store: JobStore) -> None:
+    number = store.receive(samples.film()).number
+    (undecided,) = lines(config)
+    assert (undecided.state, undecided.error, undecided.key) == ("RECEIVED", "", "")
+    store.route(number, Decision(text="not analysed: no chest"), None)
+    (decided,) = lines(config)
+    assert (decided.state, decided.error) == ("REJECTED", "not analysed: no chest")
+    assert (decided.source_sop_instance_uid, decided.calling_ae_title) == ("1.2.3", "CR1")
+
+
+def test_a_resend_is_on_the_line_of_its_job(config: Path, store: JobStore) -> None:
+    samples.submitted(store)
+    again = store.receive(samples.film(uid="1.2.1", digest="b")).number
+    store.route(again, Decision(text="received again", job_key="k1"), None)
+    assert [line.key for line in lines(config)] == ["k1"]
+
+
+def test_a_delivery_that_waits_says_why_once(config: Path, store: JobStore) -> None:
+    samples.produced(store)
+    for parcel in store.claim_deliveries("pacs", "dispatcher", NOON, 60, 10):
+        store.postpone(parcel, after(60), "connection refused")
+    (line,) = lines(config)
+    assert (line.state, line.error) == ("PRODUCED", "connection refused")
+    assert [d["destination"] for d in line.deliveries].count("pacs") == 2
+
+
+def test_lines_are_chosen_by_the_state_that_is_shown(config: Path, store: JobStore) -> None:
+    samples.produced(store, "k1")
+    for destination in ("pacs", "archive"):
+        for parcel in store.claim_deliveries(destination, "dispatcher", NOON, 60, 10):
+            store.delivered(parcel, NOON, "")
+    samples.submitted(store, "k2", created_s=1)
+    done = commands.vald("jobs", "-c", config, "--json", "--state", "DELIVERED")
+    assert '"k1"' in done.stdout
+    assert '"k2"' not in done.stdout
+    assert [line.key for line in lines(config)] == ["k2", "k1"]
+
+
+def test_the_limit_counts_lines_newest_first(config: Path, store: JobStore) -> None:
+    for second, key in enumerate(("k1", "k2", "k3")):
+        samples.submitted(store, key, created_s=second)
+    assert [line.key for line in lines(config, limit=2)] == ["k3", "k2"]
+
+
+@pytest.mark.xfail(strict=True, reason="the limit is applied before the state is looked at")
+def test_a_state_is_looked_for_beyond_the_newest_lines(config: Path, store: JobStore) -> None:
+    job, token = samples.running(store, "k1")
+    store.fail(job.key, token, NOON, "no model")
+    samples.submitted(store, "k2", created_s=1)
+    assert [line.key for line in lines(config, JobState.FAILED, limit=1)] == ["k1"]
+
+
+def test_the_table_shows_key_state_and_reason(config: Path, store: JobStore) -> None:
+    left(store, "FAILED")
+    done = commands.vald("jobs", "-c", config)
+    assert done.exit_code == 0
+    assert all(word in done.stdout for word in ("k1", "FAILED", "no model"))
+
+
+def test_retry_lets_a_failed_job_wait_again(config: Path, store: JobStore) -> None:
+    left(store, "FAILED")
+    done = commands.vald("retry", "k1", "-c", config)
+    assert done.stdout == "k1 is RECEIVED\n"
+    assert store.job("k1").state is JobState.RECEIVED

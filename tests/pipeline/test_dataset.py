@@ -1,0 +1,150 @@
+"""Manifests and archives: what is read, and what is refused, naming the rows."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import DatasetError
+from pipeline.preprocess import GRID
+from pipeline.training import dataset
+
+_HEADER = "file,tar,split,label,source,group_id,view,flags"
+
+
+def manifest(folder: Path, *rows: str, header: str = _HEADER) -> Path:
+    path = folder / "manifest.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_a_row_is_read_with_its_flags(tmp_path: Path) -> None:
+    (row,) = dataset.read_manifest(
+        manifest(tmp_path, "a.png,one.tar,train,Normal,nih,g1,PA,paediatric;portable")
+    )
+    assert (row.file, row.tar, row.split, row.label) == ("a.png", "one.tar", "train", "Normal")
+    assert (row.source, row.group, row.view) == ("nih", "g1", "PA")
+    assert row.flags == {"paediatric", "portable"}
+    assert row.paediatric
+
+
+def test_group_view_and_flags_may_be_absent(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "a.png,,val,Normal,nih", header="file,tar,split,label,source")
+    (row,) = dataset.read_manifest(path)
+    assert (row.group, row.view, row.flags) == ("", "", frozenset())
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "said"),
+    [
+        ("file,tar,label", ["a.png,,Normal"], "missing column: source, split"),
+        (_HEADER, ["a.png,,train,N,s,,,", "b.png,,dev,N,s,,,"], "unknown split: b.png"),
+        (_HEADER, ["a.png,,train,N,s,,,", "b.png,,,N,s,,,"], "unknown split: b.png"),
+        (
+            _HEADER,
+            ["a.png,,train,N,s,g7,,", "b.png,,test,N,s,g7,,", "c.png,,val,N,s,g8,,"],
+            "group in more than one split: g7",
+        ),
+    ],
+)
+def test_a_manifest_that_cannot_be_trusted_is_refused_with_its_rows(
+    tmp_path: Path, header: str, rows: list[str], said: str
+) -> None:
+    path = manifest(tmp_path, *rows, header=header)
+    with pytest.raises(DatasetError) as refused:
+        dataset.read_manifest(path)
+    assert str(refused.value) == f"{path}: {said}"
+
+
+def test_a_group_within_one_split_is_no_leak_and_no_group_never_is(tmp_path: Path) -> None:
+    rows = ["a,,train,N,s,g1,,", "b,,train,N,s,g1,,", "c,,train,N,s,,,", "d,,test,N,s,,,"]
+    assert len(dataset.read_manifest(manifest(tmp_path, *rows))) == 4
+
+
+def test_ten_rows_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    rows = [f"{n}.png,,dev,N,s,,," for n in range(12)]
+    with pytest.raises(DatasetError, match=r"0\.png, .* 9\.png and 2 more$"):
+        dataset.read_manifest(manifest(tmp_path, *rows))
+
+
+def test_a_manifest_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="cannot be read: No such file"):
+        dataset.read_manifest(tmp_path / "manifest.csv")
+
+
+@pytest.mark.xfail(strict=True, reason="AttributeError: a cell that is absent is None")
+def test_a_row_that_is_cut_short_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "a.png,,train,N,s,,,", "b.png,,train")
+    with pytest.raises(DatasetError, match=r"b\.png"):
+        dataset.read_manifest(path)
+
+
+def png(side: int, grey: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((side, side), grey, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def archive(path: Path, **members: bytes) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(f"{name}.png")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_films_are_read_from_archives_and_beside_the_manifest_onto_the_grid(
+    tmp_path: Path,
+) -> None:
+    archive(tmp_path / "one.tar", a=png(64, 100), b=png(300, 200))
+    (tmp_path / "c.png").write_bytes(png(GRID, 30))
+    members = [("one.tar", "b.png"), ("", "c.png"), ("one.tar", "a.png")]
+    films = dataset.load_films(tmp_path, members)
+    assert films.shape == (3, GRID, GRID)
+    assert films.dtype == np.uint8
+    assert [int(film.min()) for film in films] == [200, 30, 100]
+    assert [int(film.max()) for film in films] == [200, 30, 100]
+
+
+def test_every_film_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+    archive(tmp_path / "one.tar", good=png(64, 100), text=b"no picture", cut=png(64, 100)[:40])
+    files = ("good", "text", "cut", "absent")
+    members = [*(("one.tar", f"{name}.png") for name in files), ("two.tar", "x.png"), ("", "y.png")]
+    with pytest.raises(DatasetError) as refused:
+        dataset.load_films(tmp_path, members)
+    said = str(refused.value)
+    assert said.startswith(f"{tmp_path}: film missing or not decodable: ")
+    for name in ("one.tar:text.png", "one.tar:cut.png", "one.tar:absent.png", "two.tar:x.png"):
+        assert name in said
+    assert f"{tmp_path}:y.png" in said
+    assert "good.png" not in said
+
+
+def localised(folder: Path, images: str, boxes: str) -> Path:
+    (folder / "images.csv").write_text(f"file,width,height,source,part\n{images}")
+    (folder / "boxes.csv").write_text(f"file,finding,x0,y0,x1,y1\n{boxes}")
+    return folder
+
+
+def test_boxes_are_fractions_of_their_films_sides(tmp_path: Path) -> None:
+    rows = dataset.read_localised(
+        localised(
+            tmp_path,
+            "a.png,200,100,rsna,dev\nb.png,100,100,jsrt,test\n",
+            "a.png,Nodule,50,25,100,75\n",
+        )
+    )
+    (box,) = rows[0].boxes
+    assert (box.finding, box.x0, box.y0, box.x1, box.y1) == ("Nodule", 0.25, 0.25, 0.5, 0.75)
+    assert (rows[0].source, rows[0].part) == ("rsna", "dev")
+    assert rows[1].boxes == ()
+
+
+def test_a_box_of_no_known_film_is_refused_with_its_name(tmp_path: Path) -> None:
+    folder = localised(tmp_path, "a.png,10,10,rsna,dev\n", "b.png,Nodule,1,1,2,2\n")
+    with pytest.raises(DatasetError, match=r"images\.csv does not list: b\.png$"):
+        dataset.read_localised(folder)

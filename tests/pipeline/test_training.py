@@ -1,0 +1,526 @@
+"""Training: pasted lesions, the pool of pairs, runs that resume, what is learnt in seconds."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import nn
+
+from pipeline import prompts
+from pipeline.preprocess import GRID
+from pipeline.testing import BlockAutoencoder
+from pipeline.training import (
+    autoencoder,
+    diffusion,
+    language_model,
+    lesions,
+    pairs,
+    segmenter,
+)
+from pipeline.training.dataset import Box, FilmRow
+from pipeline.training.lesions import Donor, Paste
+from pipeline.training.pairs import Counts, Material, PairMaker, Pool
+from pipeline.training.session import DivergedError, Recipe, Session
+from tests.pipeline import chests
+
+Maker = Callable[[np.random.Generator], Paste]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On a busy machine a second thread is mostly waited for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+_DRAWS = range(6)
+_BOX = (60, 40, 90, 70)
+
+
+def sick() -> Donor:
+    """A chest with a boxed, square lesion as bright as tissue."""
+    film = chests.flat()
+    row0, col0, row1, col1 = _BOX
+    film[row0:row1, col0:col1] = chests.TISSUE
+    return Donor(film=film, lungs=chests.lungs(), box=_BOX)
+
+
+MAKERS: dict[str, Maker] = {
+    "opacity": lambda rng: lesions.opacity(rng, chests.flat(), chests.lungs()),
+    "nodule": lambda rng: lesions.nodule(rng, chests.flat(), chests.lungs()),
+    "borrowed": lambda rng: lesions.borrowed(rng, chests.flat(), chests.lungs(), sick()),
+    "transplanted": lambda rng: lesions.transplanted(rng, chests.flat(), chests.lungs(), sick()),
+}
+
+
+def drawn(kind: str) -> list[tuple[Paste, chests.Plane]]:
+    """Pastes and what each has changed, from several seeds."""
+    pastes = [MAKERS[kind](np.random.default_rng(seed)) for seed in _DRAWS]
+    return [(paste, np.abs(paste.film - chests.flat())) for paste in pastes]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_paste_is_a_film_with_a_soft_mask(kind: str) -> None:
+    for paste, _ in drawn(kind):
+        for plane in (paste.film, paste.mask):
+            assert plane.shape == (GRID, GRID)
+            assert plane.dtype == np.float32
+            assert 0 <= plane.min() <= plane.max() <= 1
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_paste_brightens_the_lung_where_its_mask_is(kind: str) -> None:
+    for paste, changed in drawn(kind):
+        inside = (paste.mask > 0.9) & chests.lungs()
+        assert inside.any()
+        assert changed[inside].mean() > 0.02
+        assert paste.film[inside].mean() > chests.LUNG
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_paste_changes_little_where_its_mask_is_not(kind: str) -> None:
+    # Where the label is 0 the soft mask is below 0.175 (half of what counts as visible), and what
+    # is blended in differs from the film by no more than lung from tissue does, and a half.
+    most = 0.175 * 1.5 * (chests.TISSUE - chests.LUNG)
+    for paste, changed in drawn(kind):
+        assert changed[paste.mask == 0].max() < most
+
+
+@pytest.mark.parametrize(
+    ("kind", "soft_px"), [("opacity", 3), ("borrowed", 3), ("transplanted", 4)]
+)
+def test_a_paste_changes_nothing_beyond_the_soft_edge_of_the_lungs(kind: str, soft_px: int) -> None:
+    # scipy's Gaussians end at four SD.
+    away = ndimage.distance_transform_cdt(~chests.lungs(), "chessboard") > 4 * soft_px
+    for _, changed in drawn(kind):
+        assert changed[away].max() == 0
+
+
+def test_a_nodule_changes_nothing_that_can_be_seen_beyond_its_edge() -> None:
+    # Four SD of its edge, at most 1.5 px each, stretched by no more than two: 12 px.
+    for paste, changed in drawn("nodule"):
+        away = ndimage.distance_transform_edt(paste.mask == 0) > 12
+        assert changed[away].max() < 1 / 255
+
+
+def test_a_transplant_lies_in_its_donors_box() -> None:
+    row0, col0, row1, col1 = _BOX
+    for paste, _ in drawn("transplanted"):
+        rows, cols = np.nonzero(paste.mask > 0.5)
+        assert (rows.min(), rows.max() + 1) == pytest.approx((row0, row1), abs=3)
+        assert (cols.min(), cols.max() + 1) == pytest.approx((col0, col1), abs=3)
+        assert paste.zone == "Right upper zone"
+
+
+def test_a_transplant_needs_a_box() -> None:
+    donor = replace(sick(), box=None)
+    with pytest.raises(ValueError, match="donor with a box"):
+        lesions.transplanted(np.random.default_rng(0), chests.flat(), chests.lungs(), donor)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_same_seed_pastes_the_same(kind: str) -> None:
+    first, again = MAKERS[kind](np.random.default_rng(3)), MAKERS[kind](np.random.default_rng(3))
+    assert np.array_equal(first.film, again.film)
+    assert (first.zone, first.finding) == (again.zone, again.finding)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_paste_is_told_in_words_that_the_prompts_have(kind: str) -> None:
+    words = prompts.load()
+    for paste, _ in drawn(kind):
+        assert paste.zone in words.zones
+        assert paste.finding in words.findings
+
+
+@pytest.mark.parametrize(
+    ("place", "zone"),
+    [
+        ((40, 30), "Right upper zone"),
+        ((86, 99), "Right upper zone"),  # thirds of rows 40 to 180 meet at 86.7 and 133.3
+        ((87, 99), "Right mid zone"),
+        ((133, 60), "Right mid zone"),
+        ((134, 60), "Right lower zone"),
+        ((179, 99), "Right lower zone"),
+        ((40, 124), "Left upper zone"),
+        ((110, 193), "Left mid zone"),
+        ((179, 193), "Left lower zone"),
+    ],
+)
+def test_the_patients_right_is_at_the_images_left(place: tuple[int, int], zone: str) -> None:
+    assert lesions.zone_of(place, chests.lungs()) == zone
+
+
+def test_a_nodules_zone_names_the_side_that_it_is_seen_on() -> None:
+    sides = set()
+    for seed in range(20):
+        paste = MAKERS["nodule"](np.random.default_rng(seed))
+        centre = ndimage.center_of_mass(paste.mask)
+        sides.add(paste.zone.split()[0])
+        assert paste.zone.split()[0] == ("Right" if centre[1] < GRID / 2 else "Left")
+    assert sides == {"Right", "Left"}
+
+
+def test_a_seam_is_a_healthy_film_of_the_same_range() -> None:
+    donor = Donor(film=chests.flat(), lungs=chests.lungs())
+    film = lesions.seam(np.random.default_rng(0), chests.flat(), chests.lungs(), donor)
+    assert np.allclose(film, chests.flat(), atol=1e-6)  # from itself: nothing to see
+
+
+def test_aligning_moves_the_donors_lungs_onto_the_films() -> None:
+    moved = Donor(
+        film=np.roll(chests.flat(), (5, -7), (0, 1)), lungs=np.roll(chests.lungs(), (5, -7), (0, 1))
+    )
+    aligned = lesions.align(moved, chests.lungs())
+    inner = (slice(10, -10), slice(10, -10))
+    assert np.allclose(aligned[inner], chests.flat()[inner], atol=1e-6)
+
+
+def test_lungs_of_one_side_are_not_usable() -> None:
+    one = chests.lungs()
+    one[:, GRID // 2 :] = False
+    assert lesions.usable(chests.lungs())
+    assert not lesions.usable(one)
+
+
+def row(file: str, label: str, flags: str = "") -> FilmRow:
+    return FilmRow(
+        file=file,
+        tar="",
+        split="train",
+        label=label,
+        source="nobody",
+        group="",
+        view="PA",
+        flags=frozenset(filter(None, [flags])),
+    )
+
+
+def material() -> Material:
+    """Two healthy adults, one healthy child, one with pneumonia, one with a box."""
+    rng = np.random.default_rng(0)
+    films = np.stack([chests.varied(rng) * 255 for _ in range(5)]).astype(np.uint8)
+    box = Box(finding="Tuberculosis", x0=0.2, y0=0.3, x1=0.4, y1=0.5)
+    return Material(
+        films=films,
+        lungs=np.stack([chests.lungs() * np.uint8(255)] * 5),
+        rows=[
+            row("a", "Normal"),
+            row("b", "Normal"),
+            row("c", "Normal", "paediatric"),
+            row("d", "COVID"),
+            row("e", "Tuberculosis"),
+        ],
+        boxes=[(), (), (), (), (box,)],
+    )
+
+
+_COUNTS = Counts(pasted=4, boxed=2, healthy=3, abnormal=1)
+
+
+def made_pool(path: Path, seed: int = 0) -> Pool:
+    maker = PairMaker(material(), seed)
+    return pairs.make_pool(maker, _COUNTS, BlockAutoencoder().encode, path, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    return made_pool(tmp_path_factory.mktemp("pool") / "pool.safetensors")
+
+
+_TENSORS = ("source", "aim", "mask", "kind", "words", "normal")
+
+
+def test_a_pool_made_twice_is_the_same(pool: Pool, tmp_path: Path) -> None:
+    again, other = made_pool(tmp_path / "again"), made_pool(tmp_path / "other", seed=1)
+    assert all(torch.equal(getattr(pool, name), getattr(again, name)) for name in _TENSORS)
+    assert not torch.equal(pool.source, other.source)
+
+
+def test_a_pool_that_is_there_is_not_made_again(pool: Pool, tmp_path: Path) -> None:
+    def refuse(_: torch.Tensor) -> torch.Tensor:
+        raise AssertionError
+
+    made_pool(tmp_path / "pool")
+    kept = pairs.make_pool(
+        PairMaker(material(), 1), _COUNTS, refuse, tmp_path / "pool", lambda _: None
+    )
+    assert all(torch.equal(getattr(pool, name), getattr(kept, name)) for name in _TENSORS)
+    assert [path.name for path in tmp_path.iterdir()] == ["pool"]
+
+
+def test_a_pool_holds_what_was_counted_of_each_kind(pool: Pool) -> None:
+    kinds = ("pasted", "boxed", "healthy", "abnormal")
+    assert {kind: len(pool.of(kind)) for kind in kinds} == {
+        "pasted": 4,
+        "boxed": 2,
+        "healthy": 3,
+        "abnormal": 1,
+    }
+    assert pool.source.shape == pool.aim.shape == (10, 64, 28, 28)
+    assert pool.mask.shape == (10, 1, 28, 28)
+
+
+def test_source_and_aim_differ_for_pasted_lesions_only(pool: Pool) -> None:
+    differ = [not torch.equal(a, b) for a, b in zip(pool.source, pool.aim, strict=True)]
+    assert differ == [True] * 4 + [False] * 6
+
+
+def test_a_pairs_words_say_what_is_seen_and_its_normal_is_of_the_view(pool: Pool) -> None:
+    words = [pool.captions[i] for i in pool.words.tolist()]
+    assert all(" zone " in text for text in words[:4])
+    assert words[4:6] == ["PA chest radiograph. tuberculosis."] * 2
+    assert words[6:9] == ["PA chest radiograph. Normal."] * 3
+    assert words[9] == "PA chest radiograph. pneumonia."
+    assert {pool.captions[i] for i in pool.normal.tolist()} == {"PA chest radiograph. Normal."}
+
+
+def test_only_pasted_and_boxed_films_have_a_mask(pool: Pool) -> None:
+    peaks = pool.mask.flatten(1).amax(1)
+    assert (peaks[:6] > 0.5).all()
+    assert (peaks[6:] == 0).all()
+
+
+RECIPE = Recipe(minutes=1, batch=1, learning_rate=0.1, warmup_steps=1, weight_decay=0)
+
+
+def line(weight: float = 0.0) -> nn.Linear:
+    """y = weight x."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, weight)
+    return model
+
+
+def session(folder: Path, model: nn.Module, recipe: Recipe = RECIPE) -> Session:
+    return Session(model=model, recipe=recipe, folder=folder, progress=lambda *_: None)
+
+
+def weight_of(model: nn.Module) -> float:
+    return float(next(model.parameters()).detach())
+
+
+def learn(run: Session, steps: int, towards: float = 1) -> None:
+    """Pull the weight there for so many steps."""
+    numbers = run.steps()
+    for _ in range(steps):
+        next(numbers)
+        run.learn((run.model(torch.ones(1)) - towards).square().sum())
+    next(numbers)  # the step before is counted
+
+
+def averaged(run: Session) -> float:
+    model = line()
+    run.ema_into(model)
+    return weight_of(model)
+
+
+def test_a_run_goes_on_after_a_kill_with_the_same_step_weights_and_average(tmp_path: Path) -> None:
+    first = session(tmp_path, line())
+    learn(first, 3)
+    first.save()
+    (tmp_path / "state.safetensors.part").write_bytes(b"cut short")  # killed while it saved
+    second = session(tmp_path, line(weight=9.0))
+    assert (second.step, second.spent_s) == (3, first.spent_s)
+    assert weight_of(second.model) == weight_of(first.model)
+    assert averaged(second) == averaged(first) != weight_of(first.model)
+
+
+def test_a_resumed_run_steps_as_the_one_that_was_never_stopped(tmp_path: Path) -> None:
+    whole, halved = session(tmp_path / "whole", line()), session(tmp_path / "halved", line())
+    learn(whole, 3)
+    learn(halved, 3)
+    halved.save()
+    halved = session(tmp_path / "halved", line())
+    # The other way: without its moments the optimiser would turn at once.
+    learn(whole, 2, towards=0)
+    learn(halved, 2, towards=0)
+    assert halved.step == whole.step == 5
+    # The rate depends on the time that was spent, a little.
+    assert weight_of(halved.model) == pytest.approx(weight_of(whole.model), abs=1e-4)
+    assert averaged(halved) == pytest.approx(averaged(whole), abs=1e-4)
+
+
+def test_a_budget_counts_over_all_runs(tmp_path: Path) -> None:
+    first = session(tmp_path, line())
+    first.spent_s = 60.0
+    first.save()
+    assert list(session(tmp_path, line()).steps()) == []
+    assert list(session(tmp_path / "none", line(), replace(RECIPE, minutes=0)).steps()) == []
+
+
+def test_a_run_ends_with_a_checkpoint(tmp_path: Path) -> None:
+    said: list[float] = []
+    run = session(tmp_path, line(), replace(RECIPE, minutes=1e-9))
+    run.progress = lambda fraction, _: said.append(fraction)
+    assert list(run.steps()) == [0]
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == 1
+    assert said == [1.0]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
+    tmp_path: Path, loss: float
+) -> None:
+    run = session(tmp_path, line())
+    learn(run, 2)
+    run.save()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    weight = weight_of(run.model)
+    with pytest.raises(DivergedError, match="step 2"):
+        run.learn(run.model(torch.ones(1)).sum() * loss)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert weight_of(run.model) == weight
+    assert session(tmp_path, line()).step == 2
+
+
+def test_the_first_average_is_nine_tenths_of_the_new_weight(tmp_path: Path) -> None:
+    # Decay (1 + 0) / (10 + 0).
+    run = session(tmp_path, line(weight=0.5))
+    run.learn((run.model(torch.ones(1)) - 1).square().sum())
+    assert averaged(run) == pytest.approx(0.1 * 0.5 + 0.9 * weight_of(run.model))
+
+
+@pytest.mark.parametrize(
+    ("warmup_steps", "spent_s", "moved"),
+    [(1, 0.0, 0.1), (200, 0.0, 0.1 / 200), (1, 60.0, 0.001), (1, 30.0, 0.1 * (0.01 + 0.99 / 2))],
+)
+def test_the_rate_rises_over_the_warmup_and_falls_as_a_cosine_to_1_percent(
+    tmp_path: Path, warmup_steps: int, spent_s: float, moved: float
+) -> None:
+    # Adam's first step is the rate itself, whatever the gradient.
+    run = session(tmp_path, line(), replace(RECIPE, warmup_steps=warmup_steps))
+    run.spent_s = spent_s
+    run.learn((run.model(torch.ones(1)) - 1).square().sum())
+    assert weight_of(run.model) == pytest.approx(moved, rel=1e-4)
+
+
+def test_what_is_recorded_is_a_line_each(tmp_path: Path) -> None:
+    run = session(tmp_path, line())
+    run.record({"loss": 0.5})
+    run.step, run.spent_s = 7, 1.26
+    run.record({"loss": 0.25})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(text) for text in lines] == [
+        {"step": 0, "spent_s": 0.0, "loss": 0.5},
+        {"step": 7, "spent_s": 1.3, "loss": 0.25},
+    ]
+
+
+def test_the_autoencoders_loss_falls(tmp_path: Path) -> None:
+    films = material().films
+    torch.manual_seed(0)
+    model = autoencoder.build().to(memory_format=torch.channels_last)
+    x = autoencoder.to_signed(films[:1, 48:176, 48:176])
+    run = session(tmp_path, model, replace(RECIPE, learning_rate=3e-3))
+    losses = []
+    for _ in range(12):
+        loss = autoencoder.reconstruction_loss(model, x)
+        run.learn(loss)
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_training_the_autoencoder_writes_its_metrics_and_goes_on(tmp_path: Path) -> None:
+    recipe = Recipe(minutes=1e-9, batch=1, learning_rate=1e-3)
+    films = material().films
+    model = autoencoder.train(films, recipe, tmp_path, lambda *_: None)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 0
+    again = autoencoder.train(films, recipe, tmp_path, lambda *_: None)
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == 1
+    assert torch.equal(
+        model.encode(autoencoder.to_signed(films[:1])).latent,
+        again.encode(autoencoder.to_signed(films[:1])).latent,
+    )
+
+
+def test_a_film_of_8_bits_is_signed_black_to_white() -> None:
+    signed = autoencoder.to_signed(np.array([[[0, 255]]], np.uint8))
+    assert signed.tolist() == [[[[-1.0, 1.0]]]]
+
+
+def test_the_templates_say_and_deny_every_finding() -> None:
+    said = language_model.templates()
+    # A view: 6 x 5 findings in zones, 5 alone; denied by three forms, and in zones by one; 3
+    # normal sentences ten times.
+    assert len(said) == 3 * (30 + 5 + 3 * 5 + 30 + 30)
+    labels = {sentence.text: sentence.labels for sentence in said}
+    assert labels["PA chest radiograph. Left mid zone nodule."] == ("Left mid zone", "nodule")
+    assert labels["AP chest radiograph. opacity."] == ("opacity",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No opacity.",
+        "There is no nodule.",
+        "No left mid zone nodule.",
+        "Without consolidation.",
+        "Normal.",
+        "The lungs are clear.",
+    ],
+)
+def test_what_is_denied_has_no_label(text: str) -> None:
+    labels = {sentence.text: sentence.labels for sentence in language_model.templates()}
+    for view in prompts.load().views:
+        assert labels[f"{view} chest radiograph. {text}"] == ()
+
+
+def test_no_sentence_is_both_said_and_denied() -> None:
+    said = language_model.templates()
+    assert len({sentence.text for sentence in said}) == len({(s.text, s.labels) for s in said})
+
+
+def test_reports_are_cut_into_sentences_without_the_publishers_marks(tmp_path: Path) -> None:
+    path = tmp_path / "reports.csv"
+    path.write_text(
+        "split,findings,impression\n"
+        'train,"Heart is large. No XXXX effusion seen. Normal.",Lungs are clear?\n'
+        "test,Not to be read.,At all.\n"
+    )
+    assert language_model.read_reports(path) == [
+        "Heart is large.",
+        "No effusion seen.",
+        "Lungs are clear?",
+    ]
+
+
+def test_every_prompt_fits_into_the_text_encoders_tokens(tmp_path: Path) -> None:
+    captions = pairs.all_captions()
+    tokenizer = language_model.train_tokenizer(captions, tmp_path)
+    ids, mask = language_model.tokenise(tokenizer, captions)
+    assert ids.shape == mask.shape == (len(captions), language_model.TOKENS)
+    assert int(mask.sum(1).max()) < language_model.TOKENS
+
+
+def test_a_lung_mask_is_its_two_largest_parts_without_holes() -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[2:10, 2:8] = mask[2:10, 12:18] = True
+    whole = mask.copy()
+    mask[5, 4] = False
+    mask[15:17, 15:17] = True
+    assert np.array_equal(segmenter.tidy(mask), whole)
+    assert not segmenter.tidy(np.zeros((4, 4), bool)).any()
+
+
+def test_overlap_that_is_undecided_costs_its_entropy_and_a_missing_dice() -> None:
+    # p = 1/2 everywhere, half of 4 true: ln 2 + 1 - (2 * 1 + 1) / (2 + 2 + 1).
+    loss = segmenter.overlap_loss(torch.zeros(4), torch.tensor([1.0, 1, 0, 0]))
+    assert float(loss) == pytest.approx(math.log(2) + 0.4)
+
+
+def test_a_gate_is_judged_only_where_it_is_known() -> None:
+    truth = torch.tensor([1.0, 1, 0, 0]).view(1, 1, 2, 2)
+    unknown = torch.full_like(truth, math.nan)
+    expected = math.log(2) + 0.5 * 0.4
+    known = diffusion.gate_loss(torch.zeros_like(truth), truth)
+    both = diffusion.gate_loss(torch.zeros(2, 1, 2, 2), torch.cat([truth, unknown]))
+    assert (float(known), float(both)) == pytest.approx((expected, expected))
+    assert float(diffusion.gate_loss(torch.ones_like(truth), unknown)) == 0

@@ -1,0 +1,117 @@
+"""A tick that fails must not stop the clock."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import structlog.testing
+
+from dicom_node.work.scheduler import Tick, Ticker
+from storage.errors import LeaseLostError, StorageError, StoreUnavailableError
+
+_EVERY_S = 0.01
+_LONG_S = 10.0
+
+
+def ticker(**runs: Callable[[], object]) -> Ticker:
+    return Ticker(tuple(Tick(name=name, every_s=_EVERY_S, run=run) for name, run in runs.items()))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        StoreUnavailableError("the database is locked"),
+        StorageError("no such disk"),
+        LeaseLostError("another has it"),
+        ValueError("nobody foresaw this"),
+    ],
+)
+def test_a_tick_comes_again_after_it_raised(fault: Exception) -> None:
+    turns = iter([fault, fault, None])
+    third = threading.Event()
+
+    def run() -> None:
+        if turn := next(turns, None):
+            raise turn
+        third.set()
+
+    clock = ticker(route=run)
+    clock.start()
+    try:
+        assert third.wait(_LONG_S)
+    finally:
+        clock.stop()
+
+
+def test_a_tick_that_failed_is_told_by_its_name() -> None:
+    failed = threading.Event()
+
+    def run() -> None:
+        if failed.is_set():
+            return
+        failed.set()
+        raise StoreUnavailableError("the database is locked")
+
+    with structlog.testing.capture_logs() as said:
+        clock = ticker(reclaim=run)
+        clock.start()
+        assert failed.wait(_LONG_S)
+        clock.stop()
+    (told,) = said
+    assert (told["event"], told["tick"], told["log_level"]) == ("tick failed", "reclaim", "warning")
+    assert told["error"] == "the database is locked"
+
+
+def test_a_tick_that_fails_does_not_hold_up_another() -> None:
+    other = threading.Event()
+
+    def fail() -> None:
+        raise StoreUnavailableError("the database is locked")
+
+    clock = ticker(route=fail, deliver=other.set)
+    clock.start()
+    try:
+        assert other.wait(_LONG_S)
+    finally:
+        clock.stop()
+
+
+def test_no_two_turns_of_one_tick_run_at_once() -> None:
+    entered = threading.Semaphore(0)
+    running = threading.Lock()
+    overlapped = threading.Event()
+
+    def run() -> None:
+        if not running.acquire(blocking=False):
+            overlapped.set()
+            return
+        try:
+            entered.release()
+            overlapped.wait(5 * _EVERY_S)  # longer than the next turns are away
+        finally:
+            running.release()
+
+    clock = ticker(sweep=run)
+    clock.start()
+    try:
+        assert all(entered.acquire(timeout=_LONG_S) for _ in range(3))
+    finally:
+        clock.stop()
+    assert not overlapped.is_set()
+
+
+def test_stop_waits_for_the_turn_in_hand_and_no_more_come() -> None:
+    entered, finished, released = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def run() -> None:
+        entered.release()
+        released.wait(_LONG_S)
+        finished.set()
+
+    clock = ticker(reclaim=run)
+    clock.start()
+    assert entered.acquire(timeout=_LONG_S)
+    threading.Timer(5 * _EVERY_S, released.set).start()
+    clock.stop()
+    assert finished.is_set()
+    assert not entered.acquire(timeout=5 * _EVERY_S)
