@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ModelError
 
@@ -33,9 +34,24 @@ def model_digest(folder: Path) -> str:
     digests = file_digests(folder)
     expected = folder / _DIGESTS
     if expected.is_file():
-        _compare(folder, json.loads(expected.read_text(encoding="utf-8")), digests)
+        _compare(folder, read_object(expected), digests)
     lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a model folder's own file.
+
+    Raises:
+        ModelError: it holds none; the message names the file.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise ModelError(f"{path}: cannot be read: {fault}") from fault
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: a JSON object was expected")
+    return values
 
 
 def file_digests(folder: Path) -> dict[str, str]:

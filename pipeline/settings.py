@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from pipeline.digest import SETTINGS
+from pipeline.digest import SETTINGS, read_object
 from pipeline.errors import ModelError
 from pipeline.types import Mode
 
@@ -54,15 +54,16 @@ def read(folder: Path) -> Settings:
     path = folder / SETTINGS
     if not path.is_file():
         return Settings(name=folder.name)
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_object(path)
     unknown = sorted(values.keys() - {field.name for field in fields(Settings)})
     if unknown:
         raise ModelError(f"{path}: unknown keys: {', '.join(unknown)}")
-    for mode in Mode:
-        if mode in values:
-            values[mode] = Reading(**values[mode])
     lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-    return Settings(**{**values, **lists})
+    try:
+        readings = {mode: Reading(**values[mode]) for mode in Mode if mode in values}
+    except TypeError as fault:
+        raise ModelError(f"{path}: {fault}") from fault
+    return Settings(**{**values, **lists, **{str(k): v for k, v in readings.items()}})
 
 
 def write(folder: Path, settings: Settings) -> None:

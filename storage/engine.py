@@ -56,6 +56,29 @@ def connect(url: str) -> Engine:
     )
 
 
+def probe(url: str) -> str:
+    """What a first look at the database says, in words; nothing is made.
+
+    Raises:
+        StoreMismatchError: it cannot be used.
+        StoreUnavailableError: it does not answer.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        folder = next(p for p in Path(parsed.database).resolve().parents if p.exists())
+        _refuse_network(folder)
+        if not Path(parsed.database).exists():
+            if not os.access(folder, os.W_OK):
+                raise StoreMismatchError(f"storage.database: {folder} cannot be written to")
+            return "sqlite file will be made at the first start"
+    database = connect(url)
+    try:
+        with reading(database) as connection:
+            return f"{connection.dialect.name} answers"
+    finally:
+        database.dispose()
+
+
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that reads."""

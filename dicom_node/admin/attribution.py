@@ -1,7 +1,8 @@
 """`vald-node attribute`: files in, counterpart, overlay, map and objects out; no PACS needed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,13 +71,23 @@ def attribute(files: Sequence[Path], out: Path, settings: Settings, *, as_json: 
     console = Console(stderr=True)
     said: list[dict[str, object]] = []
     try:
+        folders = _folders(files, out)
         for file in track(files, "attributing", console=console, disable=len(files) < 2):
-            said.append(_one(file, out / file.stem, engine, reader, settings))
+            said.append(_one(file, next(folders), engine, reader, settings))
             typer.echo(json.dumps(said[-1]) if as_json else _line(said[-1]))
     finally:
         reader.close()
         engine.close()
     return not any("error" in answer for answer in said)
+
+
+def _folders(files: Sequence[Path], out: Path) -> Iterator[Path]:
+    """OUT/STEM for each file; a stem met again gets a number, so that nothing is written over."""
+    met: Counter[str] = Counter()
+    for file in files:
+        met[file.stem] += 1
+        again = met[file.stem]
+        yield out / (file.stem if again == 1 else f"{file.stem}-{again}")
 
 
 def _one(
@@ -123,7 +134,7 @@ def _summary(made: Attribution) -> dict[str, object]:
 def _write(
     folder: Path, film: Radiograph, made: Attribution, source: Film | None
 ) -> dict[str, str]:
-    """What was made, in the source's stored rows and columns; outlines are of the upright film."""
+    """Counterpart and map in the source's stored rows and columns; the overlay is upright."""
     folder.mkdir(parents=True, exist_ok=True)
     turn = source.header.orientation.to_source if source else np.asarray
     paths = {name: folder / f"{name}.png" for name in ("counterfactual", "overlay")}
@@ -175,7 +186,12 @@ def _read_picture(file: Path) -> Radiograph:
         with Pillow.open(file) as picture_file:
             _demand_size(*picture_file.size)
             plane = _grey(picture_file)
-    except (UnidentifiedImageError, SyntaxError, Pillow.DecompressionBombError) as fault:
+    except (
+        UnidentifiedImageError,
+        SyntaxError,
+        ValueError,  # such as a compressed comment that swells without end
+        Pillow.DecompressionBombError,
+    ) as fault:
         raise InputError(f"not a readable picture: {fault}") from fault
     if plane.min() == plane.max():
         raise InputError("constant image: every pixel has the same value")

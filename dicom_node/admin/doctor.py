@@ -50,7 +50,7 @@ def examine(read: NodeConfig) -> Iterator[Finding]:
     """Every part that the configuration names, tried."""
     yield Finding(what="configuration", good=True, said=f"{len(read.rules)} rule(s)")
     yield _tried("model", lambda: _model(read.model.path))
-    yield _tried("database", lambda: _database(read.storage.database))
+    yield _tried("database", lambda: engine.probe(read.storage.database))
     yield _space(read.storage.objects)
     for name, destination in read.destinations.items():
         yield _echo(name, destination)
@@ -67,15 +67,6 @@ def _model(path: str) -> str:
     folder = digest.folder_of(path)
     said = settings.read(folder)
     return f"{said.name} {said.version}, digest {digest.model_digest(folder)[:12]}"
-
-
-def _database(url: str) -> str:
-    database = engine.connect(url)
-    try:
-        with engine.reading(database) as connection:
-            return f"{connection.dialect.name} answers"
-    finally:
-        database.dispose()
 
 
 def _space(objects: str) -> Finding:

@@ -14,6 +14,7 @@ from storage.jobs import Delivery, Job, Received
 from storage.states import DeliveryState, JobState
 from storage.store import JobStore
 
+_ALL = 1 << 31
 _SENT = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
 
 
@@ -48,7 +49,9 @@ def films(
     """The newest films with what became of them; a resend is on the line of its job."""
     store = node.open_store(node.read_config(path, environ))
     try:
-        lines = [*_job_lines(store, limit), *_decision_lines(store, limit)]
+        # A state is derived from a job and its deliveries, so all must be looked at to find one.
+        looked_at = limit if state is None else _ALL
+        lines = [*_job_lines(store, looked_at), *_decision_lines(store, looked_at)]
     finally:
         store.close()
     chosen = [line for line in lines if state is None or line.state == state]

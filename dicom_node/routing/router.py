@@ -13,6 +13,7 @@ from dicom_node.errors import InputError
 from dicom_node.radiograph import read_header
 from dicom_node.routing import guards, rules
 from dicom_node.uids import AnalysisInputs
+from storage.errors import ObjectMissingError
 from storage.jobs import Decision, NewJob, Received
 from storage.objects import ObjectStore
 from storage.store import JobStore
@@ -70,6 +71,8 @@ class Router:
             header = read_header(self._objects.local_path(received.object)).dataset
         except InputError as fault:
             return Decision(text=f"not analysed: {fault}"), None
+        except ObjectMissingError:
+            return Decision(text="not analysed: the kept file is gone; send the film again"), None
         rule = rules.match(header, received.calling_ae_title, self._called_ae_title, self._rules)
         if rule is None:
             why = rules.explain(

@@ -22,7 +22,6 @@ from pipeline.types import Attribution, Mode
 from storage.errors import (
     LeaseLostError,
     ObjectMissingError,
-    OutOfSpaceError,
     StorageError,
     StoreUnavailableError,
 )
@@ -109,17 +108,17 @@ class Worker:
         except (InputError, FilmError) as fault:
             store.reject(job.key, token, now(), str(fault))
             log.info("job rejected", reason=str(fault))
-        except (OutOfMemoryError, OutOfSpaceError, OSError) as fault:
-            # The device or the disk is full, or the decoder was stopped with the node: not this
-            # film's doing, and no use in trying at once.
-            store.release(job.key, token, now(), f"to be tried again: {type(fault).__name__}")
-            log.warning("job released", error=str(fault))
-            return Turn.RELEASED
         except (ModelError, EncodingError, ObjectMissingError) as fault:
             store.fail(job.key, token, now(), str(fault))
             log.warning("job failed", reason=str(fault))
-        except StorageError:
+        except (LeaseLostError, StoreUnavailableError):
             raise
+        except (OutOfMemoryError, MemoryError, StorageError, OSError) as fault:
+            # The device or the disk is full or broken, or the decoder was stopped with the node:
+            # not this film's doing, and no use in trying at once.
+            store.release(job.key, token, now(), f"to be tried again: {type(fault).__name__}")
+            log.warning("job released", error=str(fault))
+            return Turn.RELEASED
         except Exception as fault:
             store.fail(job.key, token, now(), f"{type(fault).__name__}: see the log")
             log.exception("job failed")

@@ -22,6 +22,7 @@ _GROUPS: dict[str, Callable[[LocalisedRow], bool]] = {
     "tbx_tuberculosis": lambda row: row.source == "tbx11k" and bool(row.boxes),
     "jsrt_nodule": lambda row: row.source == "jsrt" and bool(row.boxes),
 }
+_LEAST_FILMS = 2
 _SPLIT_OF = {"dev": "val", "test": "test"}
 
 _T = TypeVar("_T")
@@ -79,6 +80,8 @@ class Measurement:
         rows = [row for row in dataset.read_localised(folder) if row.part == self._films.part]
         for name, belongs in _GROUPS.items():
             chosen = [row for row in rows if belongs(row)][: self._films.limit or None]
+            if len(chosen) < _LEAST_FILMS:
+                continue  # another film's map is the control: one film has none
             films = dataset.load_films(folder, [("images.tar", row.file) for row in chosen])
             maps = [self._map(film) for film in self._track(radiographs(films), name)]
             truths = [localisation.box_mask(row.boxes, _SIDE) for row in chosen]

@@ -18,6 +18,7 @@ Films = npt.NDArray[np.uint8]
 """[n, GRID, GRID] uint8, 0 black .. 255 white, letterboxed."""
 
 _MANIFEST_COLUMNS = {"file", "tar", "split", "label", "source"}
+_NEVER_EMPTY = ("file", "label", "source")
 _SPLITS = {"train", "calibration", "val", "test"}
 _MOST_ROWS_NAMED = 10
 
@@ -69,6 +70,8 @@ def read_manifest(path: Path) -> list[FilmRow]:
         DatasetError: a column or split is missing or unknown, or a group crosses splits.
     """
     records = _read_csv(path, _MANIFEST_COLUMNS)
+    empty = [r["file"] for r in records if not all(r[column] for column in _NEVER_EMPTY)]
+    _refuse(path, "row without file, label or source", empty)
     rows = [_film_row(record) for record in records]
     _refuse(path, "unknown split", [r.file for r in rows if r.split not in _SPLITS])
     _refuse(path, "group in more than one split", _leaking_groups(rows))
@@ -111,6 +114,15 @@ def read_localised(folder: Path) -> list[LocalisedRow]:
         else:
             strays.append(box["file"])
     _refuse(folder / "boxes.csv", "box of a film that images.csv does not list", strays)
+    try:
+        return _localised_rows(images, boxes)
+    except (ValueError, ZeroDivisionError) as fault:
+        raise DatasetError(f"{folder}: a size or box that is no number: {fault}") from fault
+
+
+def _localised_rows(
+    images: list[dict[str, str]], boxes: dict[str, list[dict[str, str]]]
+) -> list[LocalisedRow]:
     return [
         LocalisedRow(
             file=record["file"],
@@ -187,7 +199,7 @@ def _to_grid(image: Image.Image) -> Films:
 def _read_csv(path: Path, columns: set[str]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restval="")
             missing = columns - set(reader.fieldnames or ())
             _refuse(path, "missing column", sorted(missing))
             return list(reader)

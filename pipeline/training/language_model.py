@@ -77,8 +77,11 @@ def read_reports(path: Path, split: str = "train") -> list[str]:
     Raises:
         DatasetError: the file lacks a column.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("split") == split]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("split") == split]
+    except OSError as fault:
+        raise DatasetError(f"{path}: cannot be read: {fault.strerror}") from fault
     if not rows or not {"findings", "impression"} <= rows[0].keys():
         raise DatasetError(f"{path}: needs columns split, findings, impression and rows of {split}")
     texts = itertools.chain.from_iterable((row["findings"], row["impression"]) for row in rows)

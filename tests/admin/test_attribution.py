@@ -177,7 +177,6 @@ def test_where_all_could_be_analysed_the_exit_status_is_0_and_a_line_tells(
     assert "score 0." in done.stdout or "score 1." in done.stdout
 
 
-@pytest.mark.xfail(strict=True, reason="the second film is written over the first, unsaid")
 def test_two_films_of_one_name_do_not_overwrite_each_other_unsaid(
     tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -189,7 +188,6 @@ def test_two_films_of_one_name_do_not_overwrite_each_other_unsaid(
     assert len(set(maps)) == 2 or done.exit_code == 1
 
 
-@pytest.mark.xfail(strict=True, reason="Pillow says so by a ValueError, which nothing catches")
 def test_a_text_in_a_picture_that_swells_does_not_stop_the_other_files(
     tmp_path: Path, tiny_model: Path
 ) -> None:

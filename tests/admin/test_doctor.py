@@ -56,7 +56,6 @@ def test_a_check_changes_nothing(tmp_path: Path, tiny_model: Path) -> None:
     assert contents(tmp_path) == before
 
 
-@pytest.mark.xfail(strict=True, reason="the check makes the database's folder and file")
 @pytest.mark.parametrize("with_var", [True, False])
 def test_a_check_before_the_first_start_changes_nothing_either(
     tmp_path: Path, tiny_model: Path, with_var: bool
@@ -118,7 +117,6 @@ def test_a_model_whose_files_are_not_those_that_were_digested_fails(tmp_path: Pa
     assert "unet/config.json" in findings(path)["model"].said
 
 
-@pytest.mark.xfail(strict=True, reason="settings and digest let json's and their own errors out")
 @pytest.mark.parametrize(
     ("file", "text"),
     [

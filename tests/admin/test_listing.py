@@ -140,7 +140,6 @@ def test_the_limit_counts_lines_newest_first(config: Path, store: JobStore) -> N
     assert [line.key for line in lines(config, limit=2)] == ["k3", "k2"]
 
 
-@pytest.mark.xfail(strict=True, reason="the limit is applied before the state is looked at")
 def test_a_state_is_looked_for_beyond_the_newest_lines(config: Path, store: JobStore) -> None:
     job, token = samples.running(store, "k1")
     store.fail(job.key, token, NOON, "no model")

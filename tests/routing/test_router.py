@@ -290,7 +290,6 @@ def test_a_decision_names_no_patient(bench: Bench, keyword: str, value: str) -> 
     assert not [name for name in _PATIENT if name in said]
 
 
-@pytest.mark.xfail(strict=True, reason="the route tick ends at the film, each time anew")
 def test_a_kept_file_that_is_gone_does_not_hold_up_the_films_after_it(bench: Bench) -> None:
     bench.record(ObjectRef(name="received/gone.dcm", digest="0" * 64, size_bytes=1), "1.2.9")
     bench.receive(sources.source())

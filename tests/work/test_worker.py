@@ -288,7 +288,6 @@ def test_what_is_logged_names_no_patient(
     assert not [name for name in _PATIENT if name in said]
 
 
-@pytest.mark.xfail(strict=True, reason="the log has the traceback with the fault's message")
 def test_a_fault_nobody_foresaw_is_logged_without_quoting_the_patient(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
