@@ -27,7 +27,7 @@ from dicom_node.results import reading
 
 _HOST = "127.0.0.1"
 _PACS, _SENDER = "DEMO_PACS", "DEMO_CR"
-_SEED = 2
+_SEED = 1
 _EXPECTED = {SecondaryCaptureImageStorage: "sc.dcm", ComprehensiveSRStorage: "sr.dcm"}
 _START_S, _RESULT_S, _STOP_S = 60.0, 300.0, 60.0
 _PAUSE_S = 0.1

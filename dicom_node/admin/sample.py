@@ -21,11 +21,11 @@ from pipeline.types import Image
 _SIDE_PX = 1024
 _SIDE_MM = 350.0  # a detector plate's side
 _BITS = 12
-_ZONE, _FINDING = "Right lower zone", "consolidation"
+_ZONE, _FINDING = "Right upper zone", "consolidation"
 
 
 def write(path: Path, model: str, seed: int, made_at: datetime) -> None:
-    """`path` is a synthetic normal chest film with an opacity induced in the right lower zone."""
+    """`path` is a synthetic normal chest film with an opacity induced in the right upper zone."""
     loaded = weights.load(digest.folder_of(model), weights.choose_device("auto"))
     data_set = as_dx(sampling.induce(loaded, seed, _ZONE, _FINDING).film, made_at)
     path.parent.mkdir(parents=True, exist_ok=True)
