@@ -68,9 +68,13 @@ class Node:
         lines: list[dict[str, Any]] = json.loads(done.stdout)
         return lines
 
+    def all_of(self, sop_instance_uid: str) -> list[dict[str, Any]]:
+        """The lines of one SOP Instance UID: more than one where its headers differed."""
+        return [j for j in self.jobs() if j["source_sop_instance_uid"] == sop_instance_uid]
+
     def of(self, sop_instance_uid: str) -> dict[str, Any]:
-        """The line of one film; empty where there is none yet."""
-        found = [j for j in self.jobs() if j["source_sop_instance_uid"] == sop_instance_uid]
+        """The newest line of one film; empty where there is none yet."""
+        found = self.all_of(sop_instance_uid)
         return found[0] if found else {}
 
     def wait_for(
