@@ -5,6 +5,7 @@ A data folder holds `cxr256/` (manifest.csv and archives), `localised/` (boxes, 
 """
 
 import itertools
+import json
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -319,6 +320,10 @@ def _half(model: torch.nn.Module, trained: Path, folder: Path) -> None:
     kind = type(model)
     network = kind.from_pretrained(trained, use_safetensors=True)  # type: ignore[attr-defined]
     network.half().save_pretrained(folder, max_shard_size=_SHARD)
+    config = folder / "config.json"
+    said = json.loads(config.read_text(encoding="utf-8"))
+    said.pop("_name_or_path", None)  # where it was trained is nobody's business
+    config.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
 
 def _scheduler() -> DDIMScheduler:
