@@ -53,7 +53,7 @@ def examine(read: NodeConfig) -> Iterator[Finding]:
     yield _tried("database", lambda: engine.probe(read.storage.database))
     yield _space(read.storage.objects)
     for name, destination in read.destinations.items():
-        yield _echo(name, destination)
+        yield _echo(name, destination, read.node.ae_title)
 
 
 def _tried(what: str, attempt: Callable[[], str]) -> Finding:
@@ -78,9 +78,9 @@ def _space(objects: str) -> Finding:
     return Finding(what="objects", good=free > _LITTLE_SPACE_BYTES, said=said, fatal=False)
 
 
-def _echo(name: str, destination: Destination) -> Finding:
+def _echo(name: str, destination: Destination, ae_title: str) -> Finding:
     """C-ECHO; a PACS that is away is no reason not to start: results wait for it."""
-    ae = AE(ae_title="VALD")
+    ae = AE(ae_title=ae_title)
     ae.add_requested_context(Verification)
     ae.acse_timeout = ae.dimse_timeout = ae.connection_timeout = _ECHO_TIMEOUT_S
     assoc = ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
