@@ -157,6 +157,8 @@ class Part(StrEnum):
     LANGUAGE_MODEL = "language-model"
     VIEW = "view"
     DIFFUSION = "diffusion"
+    CLASSIFIER = "classifier"
+    RIVAL = "rival"
 
 
 @app.command()
@@ -190,27 +192,65 @@ def assemble(
 
 @app.command()
 def calibrate(
-    data: DataPath,
-    work: WorkPath,
-    films: Annotated[int, typer.Option(help="Healthy films to use; 0 is all.")] = 120,
+    data: Annotated[Path | None, typer.Option(help="Folder with cxr256/.")] = None,
+    work: Annotated[Path | None, typer.Option(help="WORK/model is calibrated.")] = None,
+    films: Annotated[int, typer.Option(help="Healthy films to use; 0 is all.")] = 0,
+    healthy: Annotated[
+        Path | None, typer.Option(help="Folder of a site's own films without a finding.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="With --healthy: calibrate a copy of it.")
+    ] = "embedded",
+    out: Annotated[Path | None, typer.Option(help="With --healthy: where the copy goes.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Set the threshold of WORK/model on healthy films of the split calibration."""
+    """Set how maps are read: by --data and --work, or for a site by --healthy and --out."""
     from dicom_node.admin import training
 
-    training.calibrate(data, work, films, device)
+    if healthy is not None and out is not None:
+        training.calibrate_site(healthy, model, out, device)
+    elif data is not None and work is not None:
+        training.calibrate(data, work, films, device)
+    else:
+        raise typer.BadParameter("give --data and --work, or --healthy and --out")
+
+
+@app.command()
+def induce(
+    image: Annotated[Path, typer.Argument(help="DICOM, PNG or JPEG.")],
+    prompt: Annotated[str, typer.Option(help='Such as "right lower lobe opacity".')],
+    out: Annotated[Path, typer.Option(help="Folder for what is made.")],
+    mask: Annotated[Path | None, typer.Option(help="PNG: white is where it may change.")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="x0,y0,x1,y1 in pixels of the film: instead of a mask.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="A model folder, or embedded.")] = "embedded",
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Induce a finding in a film by prompt: for research and teaching, marked as synthetic."""
+    from dicom_node.admin import inducing
+
+    wanted = inducing.Wanted(prompt=prompt, mask=mask, region=region, model=model, seed=seed)
+    inducing.induce(image, out, wanted, as_json=as_json)
 
 
 @app.command()
 def evaluate(
     data: DataPath,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json and evaluation.html.")
+    ] = None,
     part: Annotated[str, typer.Option(help="dev to choose, test to report.")] = "dev",
     mode: Annotated[Mode, typer.Option(help="How the counterpart is made.")] = Mode.CALIBRATED,
     model: Annotated[str, typer.Option(help="A model folder, or embedded.")] = "embedded",
+    judges: Annotated[
+        Path | None, typer.Option(help="Folder with a classifier of your own.")
+    ] = None,
     limit: Annotated[int, typer.Option(help="Films a group at most; 0 is all.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line.")] = False,
 ) -> None:
-    """Measure reconstruction, localisation and false alarms on films with boxes."""
+    """Measure a model against baselines on films with boxes, masks and labels."""
     from dicom_node.admin import measuring
 
-    measuring.evaluate(data, part, mode, model, limit, as_json=as_json)
+    measuring.run(data, part, limit, mode, model, judges, out, as_json=as_json)

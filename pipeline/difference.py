@@ -12,6 +12,15 @@ def magnitude(difference: Image, blur_px: float) -> Image:
     return np.asarray(smooth, np.float32)
 
 
+def weighted(change: Image, gate: Image) -> Image:
+    """sqrt(m |d|): the geometric mean of how surely the edit is wanted and how much it changes.
+
+    `change` is `magnitude`'s and `gate` in 0 .. 1. Measured against either alone in
+    docs/evaluation.md: |d| of a faint haze is small, the gate says nothing of how much.
+    """
+    return np.asarray(np.sqrt(change * gate), np.float32)
+
+
 def mean_and_sd(draws: Image) -> tuple[Image, Image]:
     """Mean and seed SD over the first axis of [draws, rows, cols]; the SD of one draw is 0."""
     return draws.mean(0, dtype=np.float32), draws.std(0, dtype=np.float32)

@@ -36,6 +36,13 @@ def paired_edit(
     raise ValueError("an edit needs at least one step")
 
 
+def remaining(
+    denoiser: Denoiser, source: torch.Tensor, text: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor | None:
+    """What the gate of the first step would still change of `source`; None without a gate."""
+    return denoiser.claim(noise, source, schedule.TRAIN_STEPS - 1, text).gate
+
+
 def gated(source: torch.Tensor, edit: Edit) -> torch.Tensor:
     """z_cf = z_source + m (z_edit - z_source): where the gate is shut the patient's own stays."""
     return source + edit.gate * (edit.latent - source)

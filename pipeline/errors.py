@@ -2,6 +2,7 @@
 
 PipelineError
 ├── FilmError           the image's fault: reject it, do not try again
+│   └── UnlikeTrainingError   it is a picture, but of nothing that the model has learnt
 ├── DatasetError        the training data's fault: names the rows
 ├── ModelError          the installation's fault: a weights folder that cannot be used
 └── OutOfMemoryError    the moment's fault: try again, with less at once
@@ -14,6 +15,10 @@ class PipelineError(Exception):
 
 class FilmError(PipelineError):
     """This image cannot be analysed, whoever tries and however often."""
+
+
+class UnlikeTrainingError(FilmError):
+    """The picture lies outside what the model knows: whatever it would say is withheld."""
 
 
 class DatasetError(PipelineError):

@@ -4,25 +4,48 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional
 
-from pipeline import difference, editing, guidance, preprocess, prompts, regions
-from pipeline.errors import FilmError, ModelError
+from pipeline import (
+    anatomy,
+    checks,
+    difference,
+    editing,
+    guidance,
+    inversion,
+    preprocess,
+    prompts,
+    regions,
+)
+from pipeline.anatomy import Mask
+from pipeline.checks import Findings
+from pipeline.errors import UnlikeTrainingError
 from pipeline.preprocess import Letterbox
 from pipeline.settings import Settings
 from pipeline.types import Attribution, Image, Mode, ModelIdentity, Radiograph, Status, Target
 from pipeline.weights import LoadedModel
 
-METHOD_VERSION = "1"
+METHOD_VERSION = "2"
 """Raised whenever the same weights would give another map."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A film and its counterpart on the grid: signed difference, map and its seed SD."""
+class Evidence:
+    """What an edit shows, before it is read; all planes are on the model grid.
 
-    difference: Image
-    attribution_map: Image
-    spread: Image
+    `changes` [draws, side, side] are film minus counterpart, signed; `maps` [draws, side, side] are
+    the attribution of each draw, >= 0; `gate` [draws, side, side] in 0 .. 1 (ones without a gate).
+    `free` is |film minus counterpart| had the gate been open everywhere, where it was asked for.
+    `still` is what the gate would change of the counterpart, None without a gate.
+    """
+
+    plane: Image
+    lungs: Mask
+    changes: Image
+    maps: Image
+    gate: Image
+    free: Image | None
+    still: Image | None
 
 
 class Explainer:
@@ -47,48 +70,80 @@ class Explainer:
 
         Args:
             film: upright, [rows, cols] float32, 0 black .. 1 white.
-            mode: `calibrated` (paired edit) or `paper` (img2img and subtraction).
+            mode: `calibrated` (paired edit, or inversion where the model knows no pairs) or
+                `paper` (img2img and subtraction).
             seed: of the noise.
             target: what to edit towards; None means normal.
 
         Raises:
-            FilmError: the picture does not look like a frontal chest radiograph.
-            ModelError: the model cannot work in this mode.
+            UnlikeTrainingError: the picture does not look like a frontal chest radiograph.
         """
         box = preprocess.letterbox(film, self.settings.grid)
         plane = preprocess.to_grid(film, box)
         self._admit(plane)
-        compare = self._paper if mode is Mode.PAPER else self._paired
-        return self._attribution(film, box, compare(plane, seed, target), mode, seed)
+        return self._read(film, box, self.evidence(plane, mode, seed, target), mode, seed)
+
+    def evidence(
+        self,
+        plane: Image,
+        mode: Mode,
+        seed: int,
+        target: Target | None = None,
+        *,
+        free: bool = False,
+    ) -> Evidence:
+        """The edit of a film that lies on the grid already, not yet read; see Evidence."""
+        if mode is Mode.PAPER:
+            return self._paper(plane, seed, target)
+        if self._model.denoiser.paired:
+            return self._paired(plane, seed, target, free=free)
+        return self._inverted(plane, seed, target)
 
     def _admit(self, plane: Image) -> None:
         gate = self._model.image_gate
         refusal = "" if gate is None else gate.refusal(plane)
         if refusal:
-            raise FilmError(refusal)
+            raise UnlikeTrainingError(refusal)
 
-    def _paired(self, plane: Image, seed: int, target: Target | None) -> Comparison:
+    def _paired(self, plane: Image, seed: int, target: Target | None, *, free: bool) -> Evidence:
         """d_k = D(z) - D(z_cf,k) over K draws: both decoded, so that D's own error cancels."""
         model, said = self._model, self.settings
-        if not model.denoiser.paired:
-            raise ModelError(
-                "mode calibrated needs a paired-edit U-Net (twice the latent channels in); "
-                "use mode: paper with this model, or fine-tune it into the paired form"
-            )
-        z = model.autoencoder.encode(self._tensor(plane)).repeat(said.draws, 1, 1, 1)
+        z, text = self._latent(plane).repeat(said.draws, 1, 1, 1), self._text(target)
         noise = editing.noises(z.shape[1:], seed, said.draws).to(model.device)
-        edit = editing.paired_edit(model.denoiser, z, self._text(target), noise, said.steps)
-        own = model.autoencoder.decode(z[:1])
-        healed = model.autoencoder.decode(editing.gated(z, edit))
-        draws = ((own - healed)[:, 0] / 2).float().cpu().numpy()
-        maps = np.stack([difference.magnitude(d, said.blur_px) for d in draws])
-        mean, spread = difference.mean_and_sd(maps)
-        return Comparison(difference=draws.mean(0), attribution_map=mean, spread=spread)
+        edit = editing.paired_edit(model.denoiser, z, text, noise, said.steps)
+        edited = editing.gated(z, edit)
+        still = editing.remaining(model.denoiser, edited, text, noise)
+        gates = self._on_grid(edit.gate)
+        changes = self._changes(z, edited)
+        maps = [
+            difference.weighted(difference.magnitude(change, said.blur_px), gate)
+            for change, gate in zip(changes, gates, strict=True)
+        ]
+        return Evidence(
+            plane=plane,
+            lungs=self.lungs(plane),
+            changes=changes,
+            maps=np.stack(maps),
+            gate=gates,
+            free=np.abs(self._changes(z, edit.latent)).mean(0) if free else None,
+            still=None if still is None else self._on_grid(still),
+        )
 
-    def _paper(self, plane: Image, seed: int, target: Target | None) -> Comparison:
+    def _inverted(self, plane: Image, seed: int, target: Target | None) -> Evidence:
+        """The same comparison by a model that was not trained in pairs: edit-friendly inversion."""
+        model, said = self._model, self.settings
+        z, text = self._latent(plane).repeat(said.draws, 1, 1, 1), self._text(target)
+        nothing = model.text_encoder.encode([""]).repeat(said.draws, 1, 1)
+        times = inversion.times(said.paper_steps, said.inversion_start)
+        noises = editing.noises((len(times), *z.shape[1:]), seed, said.draws).to(model.device)
+        inverted = inversion.invert(model.denoiser, z, nothing, noises.unbind(1), times)
+        edited = inversion.edit(model.denoiser, inverted, text, nothing, said.guidance)
+        return self._ungated(plane, self._changes(z, edited), said.blur_px)
+
+    def _paper(self, plane: Image, seed: int, target: Target | None) -> Evidence:
         """M = I - I_n (2401.01414): the film minus its normal counterpart, unsmoothed."""
         model, said = self._model, self.settings
-        z = model.autoencoder.encode(self._tensor(plane))
+        z = self._latent(plane)
         noise = editing.noises(z.shape[1:], seed, 1).to(model.device)
         normal = guidance.image_to_image(
             model.denoiser,
@@ -100,11 +155,47 @@ class Explainer:
             guidance=said.guidance,
             steps=said.paper_steps,
         )
-        counterpart = model.autoencoder.decode(normal)[0, 0].float().cpu().numpy() / 2 + 0.5
-        signed = plane - counterpart.clip(0, 1)
-        return Comparison(
-            difference=signed, attribution_map=np.abs(signed), spread=np.zeros_like(signed)
+        counterpart = self._decoded(normal).clip(0, 1)
+        return self._ungated(plane, plane - counterpart, blur_px=0.0)
+
+    def _ungated(self, plane: Image, changes: Image, blur_px: float) -> Evidence:
+        maps = np.stack([difference.magnitude(change, blur_px) for change in changes])
+        return Evidence(
+            plane=plane,
+            lungs=self.lungs(plane),
+            changes=changes,
+            maps=maps,
+            gate=np.ones_like(maps),
+            free=np.abs(changes).mean(0),
+            still=None,
         )
+
+    def _latent(self, plane: Image) -> torch.Tensor:
+        x = torch.from_numpy(plane)[None, None].to(self._model.device) * 2 - 1
+        return self._model.autoencoder.encode(x)
+
+    def _decoded(self, z: torch.Tensor) -> Image:
+        """[n, side, side] about 0 black .. 1 white, not clipped."""
+        film: Image = (self._model.autoencoder.decode(z)[:, 0] / 2 + 0.5).float().cpu().numpy()
+        return film
+
+    def _changes(self, z: torch.Tensor, edited: torch.Tensor) -> Image:
+        return self._decoded(z[:1]) - self._decoded(edited)
+
+    def _on_grid(self, gate: torch.Tensor) -> Image:
+        size = (self.settings.grid, self.settings.grid)
+        large = functional.interpolate(gate.float(), size, mode="bilinear")
+        planes: Image = large[:, 0].cpu().numpy()
+        return planes
+
+    @torch.inference_mode()
+    def lungs(self, plane: Image) -> Mask:
+        """The lungs of a film on the grid, or nothing where the model has no segmenter."""
+        segmenter = self._model.lung_segmenter
+        if segmenter is None:
+            return np.zeros(plane.shape, bool)
+        logits = segmenter(torch.from_numpy(plane)[None, None] * 2 - 1)
+        return anatomy.tidy(logits[0, 0].numpy() > 0)
 
     def _text(self, target: Target | None) -> torch.Tensor:
         """One prompt's states a draw: the target's, or "normal" in turn of its paraphrases."""
@@ -112,33 +203,42 @@ class Explainer:
         chosen = [words[draw % len(words)] for draw in range(self.settings.draws)]
         return self._model.text_encoder.encode(chosen)
 
-    def _tensor(self, plane: Image) -> torch.Tensor:
-        return torch.from_numpy(plane)[None, None].to(self._model.device) * 2 - 1
-
-    def _attribution(
-        self, film: Radiograph, box: Letterbox, made: Comparison, mode: Mode, seed: int
+    def _read(
+        self, film: Radiograph, box: Letterbox, made: Evidence, mode: Mode, seed: int
     ) -> Attribution:
         reading = self.settings.reading(mode)
-        found = regions.find(made.attribution_map, reading.threshold, box)
-        signed = box.to_film(made.difference)
+        plane, spread = difference.mean_and_sd(made.maps)
+        signed = box.to_film(made.changes.mean(0, dtype=np.float32))
         # What is shown is the patient's own film less the difference, at its native resolution:
         # outside the edit every pixel is the patient's, and the decoder's blur is not seen.
         counterfactual = (film.pixels - signed).clip(0, 1)
-        marked = made.attribution_map >= reading.threshold
-        spread = made.spread[marked] if marked.any() else made.spread
+        marked = plane >= reading.threshold
+        peak = float(plane.max())
+        healthy = self._model.healthy if mode is Mode.CALIBRATED else None
+        status, reasons = self._status(made, reading.threshold, mode)
         return Attribution(
             counterfactual=counterfactual,
             difference=film.pixels - counterfactual,
-            attribution_map=box.to_film(made.attribution_map).clip(0),
+            attribution_map=box.to_film(plane).clip(0),
             threshold=reading.threshold,
             scale_max=reading.scale_max,
-            regions=found,
-            score=float(min(1.0, made.attribution_map.max() / reading.scale_max)),
-            uncertainty=float(spread.mean()),
-            status=Status.VALID,
-            reasons=(),
+            regions=regions.find(plane, reading.threshold, box),
+            score=min(1.0, peak / reading.scale_max),
+            uncertainty=float((spread[marked] if marked.any() else spread).mean()),
+            status=status,
+            reasons=reasons,
             model=self._identity(mode, seed),
+            probability=None if healthy is None else healthy.probability(peak),
+            conformal_p=None if healthy is None else healthy.conformal_p(peak),
         )
+
+    def _status(
+        self, made: Evidence, threshold: float, mode: Mode
+    ) -> tuple[Status, tuple[str, ...]]:
+        """`paper` mode is what the paper does: it has no checks."""
+        if mode is Mode.PAPER or self._model.lung_segmenter is None:
+            return Status.VALID, ()
+        return checks.judge(findings(made, threshold), self.settings.limits)
 
     def _identity(self, mode: Mode, seed: int) -> ModelIdentity:
         return ModelIdentity(
@@ -149,3 +249,14 @@ class Explainer:
             seed=seed,
             method_version=METHOD_VERSION,
         )
+
+
+def findings(made: Evidence, threshold: float) -> Findings:
+    """The numbers that the checks look at; those of a change only where there is a region."""
+    found = bool((made.maps.mean(0) >= threshold).any())
+    return Findings(
+        lungs_found=anatomy.usable(made.lungs),
+        stability=checks.overlap(made.maps, threshold) if found else None,
+        effect=checks.closed(made.gate, made.still) if found and made.still is not None else None,
+        off_target=checks.share_outside(made.changes.mean(0), made.lungs) if found else None,
+    )

@@ -1,18 +1,18 @@
-"""The lung mask: a small U-Net that says which pixels of the model grid are lung."""
+"""A small U-Net that says which pixels of the model grid are what it was taught: lung, lesion."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 SIDE = 112
-"""Films are halved before they are segmented: an outline of the lungs needs no more."""
+"""Films are halved before they are segmented: an outline needs no more."""
 
 _WIDTHS = (16, 32, 64, 96)
 _GROUPS = 8
 
 
-class LungSegmenter(nn.Module):
-    """[n, 1, h, w] in -1 black .. 1 white -> logits of "lung", same size (U-Net, 1505.04597)."""
+class Segmenter(nn.Module):
+    """[n, 1, h, w] in -1 black .. 1 white -> logits, same size (U-Net, 1505.04597)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
 """What a model folder says of itself beside its weights: `vald.json`."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from pipeline.checks import Limits
 from pipeline.digest import SETTINGS, read_object
 from pipeline.errors import ModelError
 from pipeline.types import Mode
@@ -22,7 +23,8 @@ class Settings:
     """Model name and version, its grid and latent statistics, and how its maps are made.
 
     `steps` and `draws` are the edit's; `strength`, `guidance` and `paper_steps` those of `paper`
-    mode; `blur_px` is in grid pixels.
+    mode; `blur_px` is in grid pixels. `inversion_start` is how far to noise a film is taken by a
+    model that was not trained in pairs, which also uses `guidance` and `paper_steps`.
     """
 
     name: str = "unnamed"
@@ -37,6 +39,8 @@ class Settings:
     strength: float = 0.5
     guidance: float = 3.0
     paper_steps: int = 20
+    inversion_start: float = 0.7
+    limits: Limits = field(default_factory=Limits)
     calibrated: Reading = Reading(threshold=0.1, scale_max=0.5)
     paper: Reading = Reading(threshold=0.2, scale_max=0.5)
 
@@ -55,15 +59,17 @@ def read(folder: Path) -> Settings:
     if not path.is_file():
         return Settings(name=folder.name)
     values = read_object(path)
-    unknown = sorted(values.keys() - {field.name for field in fields(Settings)})
+    unknown = sorted(values.keys() - {known.name for known in fields(Settings)})
     if unknown:
         raise ModelError(f"{path}: unknown keys: {', '.join(unknown)}")
     lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
     try:
         readings = {mode: Reading(**values[mode]) for mode in Mode if mode in values}
+        limits = Limits(**values.get("limits", {}))
     except TypeError as fault:
         raise ModelError(f"{path}: {fault}") from fault
-    return Settings(**{**values, **lists, **{str(k): v for k, v in readings.items()}})
+    nested = {**{str(k): v for k, v in readings.items()}, "limits": limits}
+    return Settings(**{**values, **lists, **nested})
 
 
 def write(folder: Path, settings: Settings) -> None:

@@ -83,6 +83,8 @@ class Attribution:
     map's unit, above which regions are reported and pictures are coloured, and `scale_max` the top
     of the fixed colour scale. `score` is the film's one number in 0 .. 1. `uncertainty` is the mean
     seed SD of the map inside the regions (over the film where there is none), same unit as the map.
+    `probability` (of a finding, at even prevalence) and `conformal_p` (2104.08279: the share of
+    healthy films with as high a score) are None where the model has no healthy reference.
     """
 
     counterfactual: Image
@@ -96,3 +98,5 @@ class Attribution:
     status: Status
     reasons: tuple[str, ...]
     model: ModelIdentity
+    probability: float | None = None
+    conformal_p: float | None = None

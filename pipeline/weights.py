@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from pipeline import digest, schedule, settings
+from pipeline import calibration, digest, schedule, settings
+from pipeline.calibration import HealthyReference
 from pipeline.errors import ModelError
 from pipeline.gates import Gaussian, ImageGate, ViewClassifier
 from pipeline.models import Autoencoder, Claim, Denoiser, TextEncoder
 from pipeline.schedule import Schedule
-from pipeline.segmenter import LungSegmenter
+from pipeline.segmenter import Segmenter
 from pipeline.settings import Settings
 
 # Their progress bars and advice are not for the log of a service.
@@ -32,6 +33,10 @@ diffusers_logging.disable_progress_bar()
 IMAGE_GATE = "image_gate.safetensors"
 LUNG_SEGMENTER = "lung_segmenter.safetensors"
 LATENT_PRIOR = "latent_prior.safetensors"
+CLASSIFIER = "classifier.safetensors"
+RIVAL = "lesion_segmenter.safetensors"
+JUDGES = Path(__file__).parent / "judges"
+"""The networks that judge an edit: no part of any model, and of no model's digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,8 @@ class LoadedModel:
     text_encoder: TextEncoder
     image_gate: ImageGate | None
     latent_prior: LatentPrior | None
+    lung_segmenter: Segmenter | None
+    healthy: HealthyReference | None
 
 
 def choose_device(wish: str) -> torch.device:
@@ -89,6 +96,8 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
             text_encoder=_text_encoder(folder, said, device),
             image_gate=_image_gate(folder / IMAGE_GATE),
             latent_prior=_latent_prior(folder / LATENT_PRIOR),
+            lung_segmenter=_lung_segmenter(folder / LUNG_SEGMENTER),
+            healthy=calibration.load(folder),
         )
     except (OSError, ValueError, KeyError, RuntimeError) as fault:
         raise ModelError(f"{folder}: cannot be loaded: {fault}") from fault
@@ -267,9 +276,13 @@ def _latent_prior(path: Path) -> LatentPrior | None:
     return LatentPrior(**{name: part.float() for name, part in load_file(path).items()})
 
 
-def load_segmenter(path: Path) -> LungSegmenter:
-    """The lung segmenter kept at `path`."""
-    model = LungSegmenter()
+def _lung_segmenter(path: Path) -> Segmenter | None:
+    return load_segmenter(path) if path.is_file() else None
+
+
+def load_segmenter(path: Path) -> Segmenter:
+    """The segmenter kept at `path`."""
+    model = Segmenter()
     model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     return model.eval()
 

@@ -1,27 +1,62 @@
-"""`vald-node evaluate`: a progress bar around the measurement, and its numbers as JSON."""
+"""`vald-node evaluate`: a progress bar around the measurement, its numbers and its page."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
-from pipeline import digest, weights
-from pipeline.evaluation.measure import Measurement, Selection
-from pipeline.types import Mode, Radiograph
+from pipeline import classifier, digest, weights
+from pipeline.evaluation import report
+from pipeline.evaluation.cases import Judges
+from pipeline.evaluation.measure import Measurement
+from pipeline.evaluation.selection import Selection
+from pipeline.types import Mode
+
+_PAGE, _NUMBERS = "evaluation.html", "evaluation.json"
 
 
-def evaluate(data: Path, part: str, mode: Mode, model: str, limit: int, *, as_json: bool) -> None:
-    """Print what was measured, on one line where `as_json`."""
+def run(
+    data: Path,
+    part: str,
+    limit: int,
+    mode: Mode,
+    model: str,
+    judges: Path | None,
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what was measured; `out` gets it as JSON and as a page with pictures of the films."""
     if part not in ("dev", "test"):
         raise typer.BadParameter("--part is dev or test")
-    loaded = weights.load(digest.folder_of(model), weights.choose_device("auto"))
     films = Selection(data=data, part=part, limit=limit)
-    found = Measurement(loaded, mode, films, _shown).everything()
-    typer.echo(json.dumps(found, indent=None if as_json else 1))
+    loaded = weights.load(digest.folder_of(model), weights.choose_device("auto"))
+    judged = load_judges(judges or weights.JUDGES)
+    made = Measurement(loaded, mode, judged, films, _shown).everything()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        reading = loaded.settings.reading(mode)
+        report.write_numbers(made, out / _NUMBERS)
+        report.write(made, out / _PAGE, reading.threshold, reading.scale_max)
+    typer.echo(json.dumps(made.numbers, indent=None if as_json else 1))
 
 
-def _shown(films: Sequence[Radiograph], what: str) -> Iterable[Radiograph]:
+def load_judges(folder: Path) -> Judges:
+    """The classifier and the rival kept in a folder; the rival may be absent.
+
+    Raises:
+        ModelError: there is no classifier, or it is not of the known form.
+    """
+    rival = folder / weights.RIVAL
+    return Judges(
+        classifier=classifier.load(folder / weights.CLASSIFIER),
+        segmenter=weights.load_segmenter(rival) if rival.is_file() else None,
+    )
+
+
+def _shown(films: Sequence[Any], what: str) -> Iterable[Any]:
     return track(films, what, console=Console(stderr=True))

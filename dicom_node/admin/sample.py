@@ -21,13 +21,13 @@ from pipeline.types import Image
 _SIDE_PX = 1024
 _SIDE_MM = 350.0  # a detector plate's side
 _BITS = 12
-_ZONE, _FINDING = "Right upper zone", "consolidation"
+_PROMPT = "Right upper zone consolidation"
 
 
 def write(path: Path, model: str, seed: int, made_at: datetime) -> None:
     """`path` is a synthetic normal chest film with an opacity induced in the right upper zone."""
     loaded = weights.load(digest.folder_of(model), weights.choose_device("auto"))
-    data_set = as_dx(sampling.induce(loaded, seed, _ZONE, _FINDING).film, made_at)
+    data_set = as_dx(sampling.sample(loaded, seed, _PROMPT).film, made_at)
     path.parent.mkdir(parents=True, exist_ok=True)
     data_set.save_as(path, enforce_file_format=True)
 

@@ -1,5 +1,6 @@
 """The training commands: a progress bar around the workshop."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,9 +8,14 @@ from pathlib import Path
 import typer
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
-from pipeline import weights
+from dicom_node.admin.films import FilmReader
+from dicom_node.errors import InputError
+from pipeline import digest, preprocess, weights
+from pipeline.settings import Settings
+from pipeline.training import calibrate as calibration
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
+from pipeline.types import Radiograph
 
 _POOL_PER_MINUTE = 200  # pairs for each minute of training, within the bounds below
 _SMALLEST_POOL, _LARGEST_POOL = 64, 30_000
@@ -21,8 +27,10 @@ MINUTES = {
     "language-model": 17.0,
     "view": 2.0,
     "diffusion": 57.0,
+    "classifier": 13.0,
+    "rival": 8.0,
 }
-"""What the embedded model's parts were given, on two CPU cores."""
+"""What the embedded model's parts and its judges were given at first, on two CPU cores."""
 
 
 def train(part: str, data: Path, work: Path, minutes: float | None, device: str, seed: int) -> None:
@@ -35,10 +43,12 @@ def train(part: str, data: Path, work: Path, minutes: float | None, device: str,
             psnr = workshop.train_autoencoder(budget)
             typer.echo(f"PSNR of {len(psnr)} films of val: mean {sum(psnr) / len(psnr):.1f} dB")
         else:
-            trainers = {
+            trainers: dict[str, Callable[[float], None]] = {
                 "segmenter": workshop.train_segmenter,
                 "language-model": workshop.train_language_model,
                 "view": workshop.train_view,
+                "classifier": workshop.train_classifier,
+                "rival": lambda minutes: workshop.train_rival(minutes, shares(_pairs(minutes))),
             }
             trainers[part](budget)
 
@@ -58,7 +68,40 @@ def assemble(data: Path, work: Path, version: str) -> None:
 def calibrate(data: Path, work: Path, films: int, device: str) -> None:
     """WORK/model has its thresholds, which are printed."""
     with _workshop(data, work, device, 0, "calibrate") as workshop:
-        said = workshop.calibrate(films)
+        _print_readings(workshop.calibrate(films))
+
+
+def calibrate_site(healthy: Path, model: str, out: Path, device: str) -> None:
+    """`out` is the model with thresholds and reference from a site's own films without a finding.
+
+    Raises:
+        InputError: `out` is there already, or a film cannot be read.
+        DatasetError: there are too few films.
+    """
+    if out.exists():
+        raise InputError(f"{out} is there already; give a folder that is not")
+    films = _films_in(healthy)
+    source = digest.folder_of(model)
+    loaded = weights.load(source, weights.choose_device(device))
+    planes = [
+        preprocess.to_grid(film, preprocess.letterbox(film, loaded.settings.grid)) for film in films
+    ]
+    shutil.copytree(source, out)
+    with _bar("calibrate") as tell:
+        _print_readings(calibration.calibrate(out, loaded, planes, [], tell))
+    typer.echo(f"{out}: set model.path to it; {len(films)} films without a finding")
+
+
+def _films_in(folder: Path) -> list[Radiograph]:
+    """Every picture and DICOM film of a folder, in the order of their names."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    with FilmReader() as reader:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return [reader.read(path).radiograph for path in files]
+
+
+def _print_readings(said: Settings) -> None:
     for mode, reading in (("calibrated", said.calibrated), ("paper", said.paper)):
         typer.echo(
             f"{mode}: threshold {reading.threshold:.4f}, scale up to {reading.scale_max:.4f}"

@@ -7,34 +7,31 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
+from pipeline import anatomy
+from pipeline.evaluation.statistics import Interval, Values, bootstrap, share
 from pipeline.training.dataset import Box
 from pipeline.types import Image
 
-_RESAMPLES = 2000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A mean with its 95 % bootstrap interval over films."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+Truth = npt.NDArray[np.bool_]
+"""[side, side]: what readers boxed or outlined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Localisation:
-    """Mean over films of pixel AUPRC: of the film's own map, of the others' maps, and the gain."""
+    """Means over films, with intervals, of one kind of map against the truth.
+
+    `auprc` is over the whole film, `in_lung` over the lungs' pixels alone; `pointing` is the share
+    of films whose highest pixel is true; `iou` is intersection over union of the map's top pixels,
+    as many as are true; `energy` is the share of the map's sum that is true (1907.02957, 3.3).
+    """
 
     films: int
     prevalence: float
     auprc: Interval
-    shuffled: Interval
-    gain: Interval
-    pointing: float
+    in_lung: Interval
+    pointing: Interval
+    iou: Interval
+    energy: Interval
 
 
 def average_precision(truth: npt.NDArray[np.bool_], score: Image) -> float:
@@ -65,33 +62,85 @@ def box_mask(boxes: Sequence[Box], side: int) -> npt.NDArray[np.bool_]:
 
 
 def localise(
-    maps: Sequence[Image], truths: Sequence[npt.NDArray[np.bool_]], seed: int = 0
+    maps: Sequence[Image], truths: Sequence[Truth], lungs: Sequence[Truth], seed: int = 0
 ) -> Localisation:
-    """Scores of films' maps against their truths; every other film's map is the control."""
-    own = np.array([average_precision(t, m) for t, m in zip(truths, maps, strict=True)])
-    others = np.array(
-        [
-            np.mean([average_precision(t, m) for j, m in enumerate(maps) if j != i])
-            for i, t in enumerate(truths)
-        ]
-    )
-    peaks = [t.ravel()[int(m.argmax())] for t, m in zip(truths, maps, strict=True)]
+    """Scores of films' maps against their truths."""
+    pairs = list(zip(maps, truths, strict=True))
+    inside = [
+        average_precision(truth[lung], plane[lung])
+        for (plane, truth), lung in zip(pairs, lungs, strict=True)
+        if truth[lung].any()
+    ]
     return Localisation(
         films=len(maps),
-        prevalence=float(np.mean([t.mean() for t in truths])),
-        auprc=bootstrap(own, seed),
-        shuffled=bootstrap(others, seed),
-        gain=bootstrap(own - others, seed),
-        pointing=float(np.mean(peaks)),
+        prevalence=float(np.mean([truth.mean() for truth in truths])),
+        auprc=bootstrap(precisions(maps, truths), seed),
+        in_lung=bootstrap(np.array(inside), seed),
+        pointing=share(sum(bool(t.ravel()[int(m.argmax())]) for m, t in pairs), len(maps)),
+        iou=bootstrap(np.array([_overlap(m, t) for m, t in pairs]), seed),
+        energy=bootstrap(np.array([_energy(m, t) for m, t in pairs]), seed),
     )
 
 
-def bootstrap(values: npt.NDArray[np.float64], seed: int) -> Interval:
-    """The mean of per-film values and its percentile interval (Efron, 1979)."""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (_RESAMPLES, len(values)))].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+def precisions(maps: Sequence[Image], truths: Sequence[Truth]) -> Values:
+    """Pixel AUPRC of each film."""
+    return np.array([average_precision(t, m) for m, t in zip(maps, truths, strict=True)])
+
+
+def shuffled(maps: Sequence[Image], truths: Sequence[Truth]) -> Values:
+    """For each film the mean AUPRC of every other film's map: what a prior of place would score."""
+    return np.array(
+        [
+            np.mean([average_precision(truth, m) for j, m in enumerate(maps) if j != i])
+            for i, truth in enumerate(truths)
+        ]
+    )
+
+
+def lung_aligned(plane: Image, lungs: Truth, place: Truth) -> Image:
+    """Another film's map moved so that its lungs lie where this film's are; as it is without."""
+    if not (lungs.any() and place.any()):
+        return plane
+    return anatomy.move(plane, lungs, place)
+
+
+def shuffled_in_lungs(
+    maps: Sequence[Image], truths: Sequence[Truth], lungs: Sequence[Truth]
+) -> Values:
+    """`shuffled` with every other map moved onto the film's own lungs first."""
+    found = []
+    for i, truth in enumerate(truths):
+        others = [lung_aligned(m, lungs[j], lungs[i]) for j, m in enumerate(maps) if j != i]
+        found.append(np.mean([average_precision(truth, other) for other in others]))
+    return np.array(found)
+
+
+def right_side(plane: Image, truth: Truth) -> bool | None:
+    """Whether most of the map lies in the half of the film that the lesion is in.
+
+    None where the truth is not in one half alone: at least 95 % of it.
+    """
+    half = plane.shape[1] // 2
+    left_share = float(truth[:, :half].sum() / truth.sum())
+    if 0.05 < left_share < 0.95:
+        return None
+    return bool((plane[:, :half].sum() > plane[:, half:].sum()) == (left_share > 0.5))
+
+
+def touches(plane: Image, threshold: float, truth: Truth) -> bool:
+    """Whether any pixel at or above the threshold is true."""
+    return bool(((plane >= threshold) & truth).any())
+
+
+def _overlap(plane: Image, truth: Truth) -> float:
+    level = np.partition(plane.ravel(), -int(truth.sum()))[-int(truth.sum())]
+    top = plane >= level
+    return float((top & truth).sum() / (top | truth).sum())
+
+
+def _energy(plane: Image, truth: Truth) -> float:
+    whole = float(plane.sum())
+    return float(plane[truth].sum()) / whole if whole > 0 else float(truth.mean())
 
 
 def to_side(plane: Image, side: int) -> Image:

@@ -22,6 +22,7 @@ class Jitter:
 
 
 MILD = Jitter(scale=0.08, aspect=0.04, shift=0.04, turn_deg=4.0, gamma=0.15)
+BOLD = Jitter(scale=0.18, aspect=0.08, shift=0.07, turn_deg=7.0, gamma=0.3)
 STRONG = Jitter(scale=0.3, aspect=0.15, shift=0.12, turn_deg=10.0, gamma=0.5)
 
 
@@ -41,3 +42,10 @@ def view(rng: np.random.Generator, planes: list[Plane], jitter: Jitter) -> list[
 def contrast(rng: np.random.Generator, film: Plane, jitter: Jitter) -> Plane:
     """The film under a random gamma."""
     return np.asarray(film ** np.exp(rng.normal(0, jitter.gamma)), np.float32)
+
+
+def sharpness(rng: np.random.Generator, film: Plane, largest_blur_px: float) -> Plane:
+    """The film a little less sharp, half of the time: how sharp it is must not tell its source."""
+    if rng.random() < 0.5:
+        return film
+    return np.asarray(ndimage.gaussian_filter(film, rng.uniform(0, largest_blur_px)), np.float32)

@@ -1,49 +1,125 @@
-"""Sets the level above which a map is reported, on healthy films that no training stage saw."""
+"""Sets how a model's maps are read, on films that no training stage saw."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 
-from pipeline import digest, settings
-from pipeline.engine.base import Request
-from pipeline.engine.local import LocalEngine
+from pipeline import anatomy, calibration, digest, settings
+from pipeline.anatomy import Mask
+from pipeline.calibration import HealthyReference
+from pipeline.errors import DatasetError
+from pipeline.explainer import Explainer
 from pipeline.settings import Reading, Settings
 from pipeline.training.session import Progress
-from pipeline.types import Mode, Radiograph
+from pipeline.types import Image, Mode
+from pipeline.weights import LoadedModel
 
-HEALTHY_BELOW = 0.95  # share of healthy films whose map nowhere reaches the threshold
+HEALTHY_BELOW = 0.95
+"""The share of healthy films whose map nowhere reaches the threshold."""
+
+LEAST_FILMS = 20  # fewer healthy films have no 95th percentile worth the name
 _TOP_OF_SCALE = 3.0  # the colour scale and the score end at so many thresholds
 
 
-def calibrate(
-    folder: Path, films: Sequence[Radiograph], device: str, progress: Progress
-) -> Settings:
-    """The folder's settings and digests say a threshold for each mode; returns the settings.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """One film's map with its lungs, on the grid."""
 
-    The threshold is the 95th percentile, over healthy films, of the map's maximum: the
-    max-statistic, which bounds the share of healthy films with any region at all.
+    plane: Image
+    lungs: Mask
+
+    @property
+    def peak(self) -> float:
+        """The film's score before any scale: the map's maximum."""
+        return float(self.plane.max())
+
+
+def calibrate(
+    folder: Path,
+    model: LoadedModel,
+    healthy: Sequence[Image],
+    abnormal: Sequence[Image],
+    progress: Progress,
+) -> Settings:
+    """The folder says a threshold for each mode and holds a healthy reference.
+
+    The threshold is a percentile, over healthy films, of the map's maximum: the max-statistic,
+    which bounds the share of healthy films with any region at all. Without `abnormal` films the
+    reference keeps the probability that it had (a site's own normals cannot teach it).
+
+    Args:
+        folder: the model folder, rewritten.
+        model: the same, loaded.
+        healthy: films on the model grid, [side, side] float32, 0 black .. 1 white.
+        abnormal: the same, with findings; may be empty.
+        progress: told of each film.
+
+    Raises:
+        DatasetError: there are too few healthy films.
     """
-    engine = LocalEngine(folder, device)
-    calibrated = _reading(engine, Mode.CALIBRATED, films, progress)
-    paper = _reading(engine, Mode.PAPER, films, progress)
-    engine.close()
-    said = replace(settings.read(folder), calibrated=calibrated, paper=paper)
+    if len(healthy) < LEAST_FILMS:
+        raise DatasetError(f"{len(healthy)} healthy films; at least {LEAST_FILMS} are needed")
+    maker = _Maker(Explainer(model), progress, len(healthy) + len(abnormal))
+    normal = [maker.map(film, Mode.CALIBRATED) for film in healthy]
+    sick = [maker.map(film, Mode.CALIBRATED) for film in abnormal]
+    paper = [maker.map(film, Mode.PAPER) for film in healthy]
+    calibration.save(_reference(normal, sick, model.healthy), folder)
+    said = replace(settings.read(folder), calibrated=_reading(normal), paper=_reading(paper))
     settings.write(folder, said)
     digest.write_digests(folder)
     return said
 
 
-def _reading(
-    engine: LocalEngine, mode: Mode, films: Sequence[Radiograph], progress: Progress
-) -> Reading:
-    peaks = []
-    for index, film in enumerate(films):
-        made = engine.explain([Request(film=film, mode=mode, seed=0)])[0]
-        peaks.append(float(made.attribution_map.max()))
-        progress(index / len(films), f"{mode}: {index} healthy films")
-    threshold = float(np.quantile(peaks, HEALTHY_BELOW))
-    return Reading(
-        threshold=threshold, scale_max=max(threshold, min(1.0, _TOP_OF_SCALE * threshold))
+class _Maker:
+    """Makes maps and counts them."""
+
+    def __init__(self, explainer: Explainer, progress: Progress, films: int) -> None:
+        self._explainer, self._progress, self._films, self._made = explainer, progress, films, 0
+
+    def map(self, film: Image, mode: Mode) -> Scored:
+        made = self._explainer.evidence(film, mode, seed=0)
+        self._made += 1
+        whole = self._films * 2  # `paper` makes the healthy ones once more
+        self._progress(min(1.0, self._made / whole), f"{mode}: {self._made} films")
+        return Scored(plane=made.maps.mean(0, dtype=np.float32), lungs=made.lungs)
+
+
+def _reading(films: Sequence[Scored]) -> Reading:
+    threshold = float(np.quantile([film.peak for film in films], HEALTHY_BELOW))
+    top = max(threshold, min(1.0, _TOP_OF_SCALE * threshold))
+    return Reading(threshold=threshold, scale_max=top)
+
+
+def _reference(
+    healthy: Sequence[Scored], sick: Sequence[Scored], before: HealthyReference | None
+) -> HealthyReference:
+    framed = [film for film in healthy if anatomy.usable(film.lungs)]
+    if framed:
+        place = anatomy.typical_place(np.stack([film.lungs for film in framed]))
+        maps = np.stack([anatomy.move(film.plane, film.lungs, place) for film in framed])
+    else:  # no segmenter: the frame of the grid itself
+        place = np.zeros_like(healthy[0].lungs)
+        maps = np.stack([film.plane for film in healthy])
+    if sick:
+        slope, intercept = _platt([f.peak for f in healthy], [f.peak for f in sick])
+    else:
+        slope, intercept = (before.slope, before.intercept) if before else (0.0, 0.0)
+    return HealthyReference(
+        mean=maps.mean(0),
+        sd=maps.std(0),
+        place=place,
+        scores=np.array([film.peak for film in healthy], np.float32),
+        slope=slope,
+        intercept=intercept,
     )
+
+
+def _platt(healthy: Sequence[float], sick: Sequence[float]) -> tuple[float, float]:
+    """Slope and intercept of log odds over the logarithm of the score; classes weigh alike."""
+    x = np.array([calibration.log_score(score) for score in (*healthy, *sick)])[:, None]
+    y = np.repeat([0, 1], [len(healthy), len(sick)])
+    fitted = LogisticRegression(class_weight="balanced").fit(x, y)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])

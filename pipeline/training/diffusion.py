@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.nn import functional
 
-from pipeline import schedule
+from pipeline import prompts, schedule
 from pipeline.schedule import TRAIN_STEPS
 from pipeline.training.autoencoder import LATENT_CHANNELS
 from pipeline.training.pairs import Pool
@@ -29,9 +29,9 @@ _RECORD_EVERY = 50
 
 # What is asked of the network, as shares of a batch: (kind in the pool, share, task).
 _TASKS = (
-    ("pasted", 0.44, "heal"),
+    ("pasted", 0.40, "heal"),
     ("pasted", 0.18, "induce"),
-    ("boxed", 0.17, "find"),
+    ("boxed", 0.21, "find"),
     ("healthy", 0.13, "keep"),
     ("abnormal", 0.08, "keep"),
 )
@@ -93,6 +93,7 @@ class Lessons:
         self._places = {kind: pool.of(kind) for kind, _, _ in _TASKS}
         self._tasks = [task for task in _TASKS if len(self._places[task[0]])]
         self._empty = pool.captions.index("")
+        self._normal = paraphrases(pool.captions)
 
     def take(self, size: int) -> Lesson:
         """A batch of `size`."""
@@ -104,7 +105,9 @@ class Lessons:
         pool, places = self._pool, self._places[kind]
         i = int(places[self._rng.integers(len(places))])
         source, aim, mask = pool.source[i].float(), pool.aim[i].float(), pool.mask[i].float()
-        words = int(pool.words[i] if task in ("induce", "keep") else pool.normal[i])
+        # Every paraphrase of "normal" is taught: the draws of an explanation take them in turn.
+        normal = int(self._rng.choice(self._normal[int(pool.normal[i])]))
+        words = int(pool.words[i]) if task in ("induce", "keep") else normal
         judged = torch.ones_like(mask)
         if task == "induce":
             source, aim = aim, source
@@ -116,7 +119,7 @@ class Lessons:
             mask = torch.zeros_like(mask)
         if self._rng.random() < _DROP_IMAGE and task != "find":
             source, judged = torch.zeros_like(source), judged
-            words = int(pool.normal[i] if task == "heal" else pool.words[i])
+            words = normal if task == "heal" else int(pool.words[i])
             mask = torch.full_like(mask, torch.nan)
         elif self._rng.random() < _DROP_TEXT and task == "heal":
             words = self._empty
@@ -128,6 +131,13 @@ class Lessons:
             judged=judged,
             only_noise=torch.tensor(task == "find"),
         )
+
+
+def paraphrases(captions: Sequence[str]) -> dict[int, list[int]]:
+    """For the first "normal" sentence of each view, the places of all that say the same."""
+    words = prompts.load()
+    sentences = [words.normal_prompts(view) for view in words.views]
+    return {captions.index(s[0]): [captions.index(text) for text in s] for s in sentences}
 
 
 def losses(

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from pipeline import anatomy
 from pipeline.preprocess import GRID
 from pipeline.training.augment import Plane
 
 _ZONES_PER_LUNG = ("upper", "mid", "lower")
-_LEAST_LUNG_PX = 400  # below this a mask is not a pair of lungs
 _FAINTEST = 0.02  # of a blob: beyond it nothing is blended
 _VISIBLE = 0.35  # of the soft mask; what is fainter is not labelled as lesion
 
@@ -113,35 +113,25 @@ def seam(
 
 def align(donor: Donor, lungs: npt.NDArray[np.bool_]) -> Plane:
     """The donor's film moved and scaled so that its lungs' bounding box meets that of `lungs`."""
-    (r0, r1), (c0, c1) = _extent(lungs)
-    (dr0, dr1), (dc0, dc1) = _extent(donor.lungs)
-    scale = np.array([(dr1 - dr0) / (r1 - r0), (dc1 - dc0) / (c1 - c0)])
-    offset = np.array([dr0, dc0]) - scale * np.array([r0, c0])
-    moved = ndimage.affine_transform(donor.film, scale, offset, order=1, mode="nearest")
-    return np.asarray(moved, np.float32)
-
-
-def typical_place(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """[n, side, side] lung masks -> [side, side], the rectangle that their lungs usually fill."""
-    corners = np.array([np.ravel(_extent(mask)) for mask in masks])
-    row0, row1, col0, col1 = np.median(corners, axis=0).astype(int)
-    place = np.zeros(masks.shape[1:], bool)
-    place[row0:row1, col0:col1] = True
-    return place
-
-
-def usable(lungs: npt.NDArray[np.bool_]) -> bool:
-    """Whether the mask looks like a pair of lungs, one on each side."""
-    half = lungs.shape[1] // 2
-    return min(int(lungs[:, :half].sum()), int(lungs[:, half:].sum())) > _LEAST_LUNG_PX
+    return anatomy.move(donor.film, donor.lungs, lungs)
 
 
 def zone_of(centre: tuple[int, int], lungs: npt.NDArray[np.bool_]) -> str:
     """The zone's name; the patient's right is at the image's left."""
-    (r0, r1), (c0, c1) = _extent(lungs)
+    (r0, r1), (c0, c1) = anatomy.extent(lungs)
     side = "Right" if centre[1] < (c0 + c1) / 2 else "Left"
     third = int(np.clip(3 * (centre[0] - r0) / (r1 - r0), 0, 2))
     return f"{side} {_ZONES_PER_LUNG[third]} zone"
+
+
+def zone_mask(zone: str, lungs: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The part of the lungs that a zone's name means: where `zone_of` gives that name."""
+    (r0, r1), (c0, c1) = anatomy.extent(lungs)
+    side, third, _ = zone.split()
+    rows, cols = np.indices(lungs.shape)
+    on_side = (cols < (c0 + c1) / 2) == (side == "Right")
+    band = np.clip(3 * (rows - r0) / (r1 - r0), 0, 2).astype(int)
+    return np.asarray(lungs & on_side & (band == _ZONES_PER_LUNG.index(third)))
 
 
 def _paste(
@@ -191,8 +181,3 @@ def _point_in(rng: np.random.Generator, lungs: npt.NDArray[np.bool_]) -> tuple[i
     rows, cols = np.nonzero(lungs)
     index = int(rng.integers(len(rows)))
     return int(rows[index]), int(cols[index])
-
-
-def _extent(lungs: npt.NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]]:
-    rows, cols = np.nonzero(lungs.any(1))[0], np.nonzero(lungs.any(0))[0]
-    return (int(rows[0]), int(rows[-1]) + 1), (int(cols[0]), int(cols[-1]) + 1)

@@ -1,5 +1,6 @@
 """The pool of latent pairs that the edit is learnt from, made once and kept with the run."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from pipeline import prompts
+from pipeline import anatomy, prompts
 from pipeline.training import augment, lesions
-from pipeline.training.augment import Plane
+from pipeline.training.augment import Jitter, Plane
 from pipeline.training.dataset import Box, FilmRow, Films
 from pipeline.training.lesions import Donor
 
@@ -20,6 +21,7 @@ Encode = Callable[[torch.Tensor], torch.Tensor]
 """[n, 1, h, w] in -1 .. 1 -> normalised latents."""
 
 _CHUNK = 32
+_LARGEST_BLUR_PX = 0.8
 _KINDS = ("pasted", "boxed", "healthy", "abnormal")
 _MADE_OF = {
     "COVID": "pneumonia",
@@ -83,6 +85,14 @@ class Pool:
         return np.nonzero(self.kind.numpy() == _KINDS.index(kind))[0]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lot:
+    """Places of films to draw from, each with its chance."""
+
+    films: Sequence[int]
+    chances: npt.NDArray[np.float64]
+
+
 class PairMaker:
     """Makes samples from material, the same ones for the same seed."""
 
@@ -90,14 +100,14 @@ class PairMaker:
         self._material = material
         self._rng = np.random.default_rng(seed)
         rows = material.rows
-        fit = [lesions.usable(mask > 0) for mask in material.lungs]
+        fit = [anatomy.usable(mask > 0) for mask in material.lungs]
         adult = [ok and not row.paediatric for ok, row in zip(fit, rows, strict=True)]
         index = range(len(rows))
-        self._normals = [i for i in index if adult[i] and rows[i].label == "Normal"]
-        self._boxed = [i for i in index if fit[i] and material.boxes[i]]
-        self._donors = [
-            i for i in index if fit[i] and rows[i].label in _MADE_OF and not material.boxes[i]
-        ]
+        self._normals = self._lot([i for i in index if adult[i] and rows[i].label == "Normal"])
+        self._boxed = self._lot([i for i in index if fit[i] and material.boxes[i]])
+        self._donors = self._lot(
+            [i for i in index if fit[i] and rows[i].label in _MADE_OF and not material.boxes[i]]
+        )
 
     def samples(self, counts: Counts) -> Iterator[Sample]:
         """All samples of all kinds."""
@@ -127,13 +137,14 @@ class PairMaker:
             return lesions.opacity(self._rng, film, lungs)
         if chance < 0.45:
             return lesions.nodule(self._rng, film, lungs)
-        if chance < 0.75 or not self._boxed:
+        if chance < 0.75 or not self._boxed.films:
             return lesions.borrowed(self._rng, film, lungs, self._donor(self._donors))
         return lesions.transplanted(self._rng, film, lungs, self._donor(self._boxed))
 
     def _boxed_film(self) -> Sample:
         index = self._pick(self._boxed)
-        film, _, mask = self._seen(index, self._box_mask(index))
+        # Few films are boxed: varied more than others, else the gate learns them by heart.
+        film, _, mask = self._seen(index, self._box_mask(index), augment.BOLD)
         words = prompts.load().labelled_prompt("tuberculosis", self._view(index))
         return Sample(
             kind="boxed", source=film, aim=film, mask=mask, words=words, view=self._view(index)
@@ -159,16 +170,19 @@ class PairMaker:
         while True:
             index = self._pick(self._normals)
             film, lungs, _ = self._seen(index, np.zeros_like(self._plane(index)))
-            if lesions.usable(lungs):
+            if anatomy.usable(lungs):
                 return film, lungs, self._view(index)
 
-    def _seen(self, index: int, mask: Plane) -> tuple[Plane, npt.NDArray[np.bool_], Plane]:
+    def _seen(
+        self, index: int, mask: Plane, jitter: Jitter = augment.MILD
+    ) -> tuple[Plane, npt.NDArray[np.bool_], Plane]:
         lungs = self._material.lungs[index].astype(np.float32) / 255
         planes = [self._plane(index), lungs, mask]
-        film, lungs, mask = augment.view(self._rng, planes, augment.MILD)
-        return augment.contrast(self._rng, film, augment.MILD), lungs > 0.5, mask
+        film, lungs, mask = augment.view(self._rng, planes, jitter)
+        film = augment.sharpness(self._rng, film, _LARGEST_BLUR_PX)
+        return augment.contrast(self._rng, film, jitter), lungs > 0.5, mask
 
-    def _donor(self, among: Sequence[int]) -> Donor:
+    def _donor(self, among: _Lot) -> Donor:
         index = self._pick(among)
         boxes = self._material.boxes[index]
         box = boxes[int(self._rng.integers(len(boxes)))] if boxes else None
@@ -192,8 +206,15 @@ class PairMaker:
         view, words = self._material.rows[index].view, prompts.load()
         return view if view in words.views else words.default_view
 
-    def _pick(self, among: Sequence[int]) -> int:
-        return among[int(self._rng.integers(len(among)))]
+    def _lot(self, films: Sequence[int]) -> _Lot:
+        """Films to draw from; a source is met as the root of its films: the small are heard too."""
+        sources = [self._material.rows[i].source for i in films]
+        counts = Counter(sources)
+        weights = np.array([counts[source] ** -0.5 for source in sources])
+        return _Lot(films=films, chances=weights / max(weights.sum(), 1e-9))
+
+    def _pick(self, lot: _Lot) -> int:
+        return int(self._rng.choice(lot.films, p=lot.chances))
 
 
 def make_pool(

@@ -7,7 +7,8 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
-from pipeline.segmenter import LungSegmenter
+from pipeline import anatomy
+from pipeline.segmenter import Segmenter
 from pipeline.training import augment
 from pipeline.training.dataset import Films
 from pipeline.training.session import Progress, Recipe, Session
@@ -19,10 +20,10 @@ _LARGEST_NOISE = 0.05
 
 def train(
     films: Films, masks: Films, recipe: Recipe, folder: Path, progress: Progress
-) -> LungSegmenter:
+) -> Segmenter:
     """Train on `films` with `masks` (uint8, 255 is lung) and return the averaged weights."""
     torch.manual_seed(recipe.seed)
-    model = LungSegmenter().to(recipe.device)
+    model = Segmenter().to(recipe.device)
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
     rng = np.random.default_rng((recipe.seed, session.step))
     for step in session.steps():
@@ -43,22 +44,14 @@ def overlap_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def lungs(model: LungSegmenter, films: Films, batch: int = 64) -> Films:
+def lungs(model: Segmenter, films: Films, batch: int = 64) -> Films:
     """The mask of each film, uint8, 255 is lung; its two largest parts, holes filled."""
     masks = np.zeros(films.shape, np.uint8)
     for start in range(0, len(films), batch):
         x = torch.from_numpy(films[start : start + batch]).float()[:, None] / 127.5 - 1
         for index, plane in enumerate((model(x)[:, 0] > 0).numpy()):
-            masks[start + index] = tidy(plane) * np.uint8(255)
+            masks[start + index] = anatomy.tidy(plane) * np.uint8(255)
     return masks
-
-
-def tidy(mask: np.ndarray) -> np.ndarray:
-    """The two largest connected parts of a boolean mask, without holes."""
-    labels, _ = ndimage.label(mask)
-    sizes = np.bincount(labels.ravel())[1:]
-    keep = np.argsort(sizes)[::-1][:2] + 1
-    return np.asarray(ndimage.binary_fill_holes(np.isin(labels, keep)))
 
 
 def _batch(

@@ -18,7 +18,7 @@ from diffusers import AutoencoderDC, DDIMScheduler
 from safetensors.torch import load_file, save_file
 from transformers import BertModel, PreTrainedTokenizerFast
 
-from pipeline import digest, gates, settings
+from pipeline import anatomy, digest, gates, settings, weights
 from pipeline.errors import DatasetError
 from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.preprocess import GRID
@@ -26,23 +26,24 @@ from pipeline.settings import Settings
 from pipeline.training import (
     autoencoder,
     calibrate,
+    classifier,
     dataset,
     diffusion,
     language_model,
-    lesions,
     pairs,
+    rival,
     segmenter,
     view,
 )
 from pipeline.training.dataset import FilmRow, Films, LocalisedRow
-from pipeline.training.lesions import Donor
 from pipeline.training.pairs import Counts, Material
 from pipeline.training.session import Progress, Recipe
-from pipeline.types import Radiograph
 from pipeline.weights import (
+    CLASSIFIER,
     IMAGE_GATE,
     LATENT_PRIOR,
     LUNG_SEGMENTER,
+    RIVAL,
     load_segmenter,
     save_image_gate,
 )
@@ -125,6 +126,22 @@ class Workshop:
         )
         model.save_pretrained(folder / "final")
 
+    def train_classifier(self, minutes: float) -> None:
+        """The independent classifier, a judge of edits, is trained on the films of train."""
+        recipe = self._recipe(minutes, batch=48, learning_rate=2e-3, warmup_steps=100)
+        folder = self._work / "classifier"
+        model = classifier.train(self.material, recipe, folder, self._progress)
+        save_judge(model, self._work / "judges" / CLASSIFIER)
+
+    def train_rival(self, minutes: float, counts: Counts) -> None:
+        """The plain segmenter is trained on pairs as the edit's gate is, but on others."""
+        folder = self._work / "rival"
+        maker = pairs.PairMaker(self.material, self._seed + 1)
+        taught = rival.lessons(maker, replace(counts, abnormal=0))
+        recipe = self._recipe(minutes, batch=24, learning_rate=2e-3, warmup_steps=100)
+        model = rival.train(taught, recipe, folder, self._progress)
+        save_judge(model, self._work / "judges" / RIVAL)
+
     def assemble(self, version: str) -> str:
         """`model/` holds the finished parts in fp16 with settings and digests; returns its digest.
 
@@ -148,11 +165,22 @@ class Workshop:
         return digest.write_digests(folder)
 
     def calibrate(self, films: int) -> Settings:
-        """`model/` says thresholds from so many films of the split calibration (0: all)."""
+        """`model/` says thresholds from so many films of the split calibration (0: all).
+
+        Its probability is learnt from them and the adult films with findings of val.
+        """
         healthy = self.films_of("calibration")
         order = np.random.default_rng(self._seed).permutation(len(healthy))[: films or None]
-        radiographs = [Radiograph(pixels=healthy[i].astype(np.float32) / 255) for i in order]
-        return calibrate.calibrate(self._work / "model", radiographs, self._device, self._progress)
+        rows = [r for r in self.rows if r.split == "val" and r.label != "Normal"]
+        sick = self._films([row for row in rows if not row.paediatric])
+        folder = self._work / "model"
+        return calibrate.calibrate(
+            folder,
+            weights.load(folder, torch.device(self._device)),
+            [healthy[i].astype(np.float32) / 255 for i in order],
+            [film.astype(np.float32) / 255 for film in sick],
+            self._progress,
+        )
 
     @cached_property
     def rows(self) -> list[FilmRow]:
@@ -166,7 +194,9 @@ class Workshop:
 
     def films_of(self, *splits: str) -> Films:
         """The manifest's films of some splits, on the model grid."""
-        rows = [row for row in self.rows if row.split in splits]
+        return self._films([row for row in self.rows if row.split in splits])
+
+    def _films(self, rows: Sequence[FilmRow]) -> Films:
         return dataset.load_films(self._data / "cxr256", [(row.tar, row.file) for row in rows])
 
     @cached_property
@@ -271,10 +301,10 @@ class Workshop:
             for index, row in enumerate(material.rows)
             if row.label == "Normal"
             and not row.paediatric
-            and lesions.usable(material.lungs[index] > 0)
+            and anatomy.usable(material.lungs[index] > 0)
         ]
         some = np.random.default_rng(0).permutation(usable)[:_PRIOR_FILMS]
-        place = lesions.typical_place(material.lungs[some] > 0)
+        place = anatomy.typical_place(material.lungs[some] > 0)
         z = torch.cat([self._placed(int(index), place) for index in some]).flatten(1)
         mean = z.mean(0)
         _, spread, axes = torch.linalg.svd(z - mean, full_matrices=False)
@@ -285,7 +315,7 @@ class Workshop:
     def _placed(self, index: int, place: np.ndarray) -> torch.Tensor:
         material = self.material
         film = material.films[index].astype(np.float32) / 255
-        moved = lesions.align(Donor(film=film, lungs=material.lungs[index] > 0), place)
+        moved = anatomy.move(film, material.lungs[index] > 0, place)
         return self._encode(torch.from_numpy(moved)[None, None] * 2 - 1)
 
     @staticmethod
@@ -324,6 +354,13 @@ def _half(model: torch.nn.Module, trained: Path, folder: Path) -> None:
     said = json.loads(config.read_text(encoding="utf-8"))
     said.pop("_name_or_path", None)  # where it was trained is nobody's business
     config.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def save_judge(model: torch.nn.Module, path: Path) -> None:
+    """A judge in fp16 at `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
+    path.chmod(0o644)
 
 
 def _scheduler() -> DDIMScheduler:

@@ -4,10 +4,24 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from scipy import ndimage
 
-from pipeline.evaluation import fidelity, localisation
+from pipeline.classifier import FEATURES, Classifier
+from pipeline.evaluation import (
+    audits,
+    baselines,
+    fidelity,
+    localisation,
+    reliability,
+    statistics,
+    validity,
+)
+from pipeline.evaluation.validity import Pair
+from pipeline.training import absorption
 from pipeline.training.dataset import Box
-from pipeline.types import Radiograph
+from pipeline.types import Image
+from tests.pipeline import chests
 
 
 def precision(truth: list[int], score: list[float]) -> float:
@@ -40,27 +54,27 @@ def test_average_precision_of_nothing_to_find_is_no_number() -> None:
 
 
 def test_equal_values_have_an_interval_of_no_width() -> None:
-    found = localisation.bootstrap(np.full(7, 0.25), seed=0)
+    found = statistics.bootstrap(np.full(7, 0.25), seed=0)
     assert (found.mean, found.low, found.high) == (0.25, 0.25, 0.25)
 
 
 def test_the_mean_of_two_films_may_be_either_alone() -> None:
     # A resample of {0, 1} means 0, 1/2 or 1 with chances 1/4, 1/2, 1/4: both tails reach the ends.
-    found = localisation.bootstrap(np.array([0.0, 1.0]), seed=0)
+    found = statistics.bootstrap(np.array([0.0, 1.0]), seed=0)
     assert (found.mean, found.low, found.high) == (0.5, 0.0, 1.0)
 
 
 def test_an_interval_of_many_films_is_that_of_the_normal_distribution() -> None:
     # 400 films, half 0 and half 1: the mean's SD is 0.5 / 20, times 1.96.
-    found = localisation.bootstrap(np.tile([0.0, 1.0], 200), seed=0)
+    found = statistics.bootstrap(np.tile([0.0, 1.0], 200), seed=0)
     assert found.low == pytest.approx(0.5 - 0.049, abs=0.004)
     assert found.high == pytest.approx(0.5 + 0.049, abs=0.004)
 
 
 def test_an_interval_is_the_same_for_the_same_seed() -> None:
     values = np.random.default_rng(0).random(30)
-    assert localisation.bootstrap(values, 1) == localisation.bootstrap(values, 1)
-    assert localisation.bootstrap(values, 1) != localisation.bootstrap(values, 2)
+    assert statistics.bootstrap(values, 1) == statistics.bootstrap(values, 1)
+    assert statistics.bootstrap(values, 1) != statistics.bootstrap(values, 2)
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> Box:
@@ -76,20 +90,90 @@ def test_a_box_smaller_than_a_pixel_is_one_pixel() -> None:
     assert localisation.box_mask([box(0.51, 0.51, 0.52, 0.52)], 4).sum() == 1
 
 
+def rows_of(*which: int) -> Image:
+    plane = np.zeros((4, 4), np.float32)
+    plane[list(which)] = 1
+    return plane
+
+
+EVERYWHERE = np.ones((4, 4), bool)
+
+
 def test_maps_that_are_their_truths_gain_over_the_other_films() -> None:
-    top, bottom = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)
-    top[0], bottom[3] = 1, 1
-    found = localisation.localise([top, bottom], [top > 0, bottom > 0])
+    maps = [rows_of(0), rows_of(3)]
+    truths = [plane > 0 for plane in maps]
+    found = localisation.localise(maps, truths, [EVERYWHERE] * 2)
+    assert (found.films, found.prevalence, found.pointing.mean) == (2, 0.25, 1.0)
+    assert (found.auprc.mean, found.iou.mean, found.energy.mean) == (1.0, 1.0, 1.0)
     # The other film's map puts four wrong pixels first; the tie of the rest ends at 4 of 16.
-    assert (found.films, found.prevalence, found.pointing) == (2, 0.25, 1.0)
-    assert (found.auprc.mean, found.shuffled.mean, found.gain.mean) == (1.0, 0.25, 0.75)
+    assert localisation.shuffled(maps, truths).tolist() == [0.25, 0.25]
 
 
 def test_a_map_whose_peak_lies_outside_does_not_point() -> None:
     right, wrong = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)
     right[0, 0], wrong[3, 3] = 1, 1
     truth = right > 0
-    assert localisation.localise([right, wrong], [truth, truth]).pointing == 0.5
+    found = localisation.localise([right, wrong], [truth, truth], [EVERYWHERE] * 2)
+    assert (found.pointing.mean, found.energy.mean) == (0.5, 0.5)
+
+
+def test_in_lung_scores_leave_out_what_lies_outside() -> None:
+    # Outside the lungs the map is highest and wrong; inside it is right.
+    plane, truth = rows_of(0) * 2 + rows_of(3), rows_of(3) > 0
+    lungs = rows_of(1, 2, 3) > 0
+    found = localisation.localise([plane], [truth], [lungs])
+    assert found.in_lung.mean == 1.0
+    assert found.auprc.mean == 0.5
+
+
+def test_another_films_map_is_moved_onto_the_films_own_lungs() -> None:
+    # Two films, the same lesion in the same corner of lungs that lie elsewhere in the film.
+    def film(row: int, col: int) -> tuple[np.ndarray, np.ndarray]:
+        lungs, plane = np.zeros((32, 32), bool), np.zeros((32, 32), np.float32)
+        lungs[row : row + 16, col : col + 16] = True
+        plane[row + 2 : row + 6, col + 2 : col + 6] = 1
+        return plane, lungs
+
+    (first, first_lungs), (second, second_lungs) = film(0, 0), film(13, 13)
+    truths = [first > 0, second > 0]
+    lungs = [first_lungs, second_lungs]
+    assert localisation.shuffled([first, second], truths).max() < 0.05
+    assert localisation.shuffled_in_lungs([first, second], truths, lungs).min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("marked", "lesion", "expected"),
+    [((0, 0), (1, 1), True), ((0, 0), (1, 2), False), ((3, 3), (2, 3), True)],
+)
+def test_the_side_is_right_where_most_of_the_map_lies_with_the_lesion(
+    marked: tuple[int, int], lesion: tuple[int, int], expected: bool
+) -> None:
+    plane, truth = np.zeros((4, 4), np.float32), np.zeros((4, 4), bool)
+    plane[marked], truth[lesion] = 1, True
+    assert localisation.right_side(plane, truth) is expected
+
+
+def test_a_lesion_on_both_sides_has_no_side() -> None:
+    assert localisation.right_side(rows_of(0), rows_of(1) > 0) is None
+
+
+def test_a_region_touches_at_the_threshold_itself() -> None:
+    truth = rows_of(2) > 0
+    assert localisation.touches((rows_of(2) / 2).astype(np.float32), 0.5, truth)
+    assert not localisation.touches(rows_of(1), 0.5, truth)
+
+
+def test_a_share_has_its_exact_interval() -> None:
+    # Clopper and Pearson: 0 of 10 reaches up to 1 - 0.025^(1/10).
+    none = statistics.share(0, 10)
+    assert (none.mean, none.low) == (0, 0)
+    assert none.high == pytest.approx(1 - 0.025**0.1)
+    assert statistics.share(10, 10).low == pytest.approx(0.025**0.1)
+
+
+def test_the_area_under_the_curve_counts_pairs() -> None:
+    # Pairs: 2 > 1, 2 = 2 (half), 3 > 1, 3 > 2: 3.5 of 4.
+    assert statistics.auroc(np.array([2.0, 3.0]), np.array([1.0, 2.0])) == 3.5 / 4
 
 
 def test_scaling_averages_areas() -> None:
@@ -98,6 +182,139 @@ def test_scaling_averages_areas() -> None:
 
 
 def test_a_tenth_off_everywhere_is_20_db_and_the_same_film_infinite() -> None:
-    film = Radiograph(pixels=np.full((8, 8), 0.5, np.float32))
-    assert fidelity.psnr_db(film, film.pixels + np.float32(0.1)) == pytest.approx(20, abs=1e-4)
-    assert fidelity.psnr_db(film, film.pixels) == math.inf
+    film = np.full((8, 8), 0.5, np.float32)
+    assert fidelity.psnr_db(film, film + np.float32(0.1)) == pytest.approx(20, abs=1e-4)
+    assert fidelity.psnr_db(film, film) == math.inf
+
+
+def test_similarity_of_flat_films_is_that_of_their_brightness() -> None:
+    # Without variance SSIM is (2 a b + C1) / (a^2 + b^2 + C1), C1 = 0.01^2.
+    dark, bright = np.full((32, 32), 0.4, np.float32), np.full((32, 32), 0.6, np.float32)
+    expected = (2 * 0.4 * 0.6 + 1e-4) / (0.4**2 + 0.6**2 + 1e-4)
+    assert fidelity.ssim(dark, bright) == pytest.approx(expected, abs=1e-3)
+    assert fidelity.ssim(dark, dark) == pytest.approx(1)
+
+
+def test_similarity_somewhere_looks_nowhere_else() -> None:
+    film = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    other, left = film.copy(), np.zeros((64, 64), bool)
+    other[:, 40:] = 0
+    left[:, :20] = True
+    assert fidelity.ssim_where(film, other, left) == pytest.approx(1)
+    assert fidelity.ssim_where(film, other, ~left) < 0.8
+    assert math.isnan(fidelity.ssim_where(film, other, np.zeros_like(left)))
+
+
+def test_where_a_distance_lies_between_its_anchors() -> None:
+    assert fidelity.share_of_the_way(0.3, 0.1, 0.5) == pytest.approx(0.5)
+    assert math.isnan(fidelity.share_of_the_way(0.3, 0.5, 0.5))
+
+
+def test_calibration_error_by_hand() -> None:
+    # Bin of 0.25: half true, 0.25 off; bin of 0.95: all true, 0.05 off; two films of four each.
+    p, truth = np.array([0.25, 0.25, 0.95, 0.95]), np.array([1.0, 0.0, 1.0, 1.0])
+    assert reliability.expected_calibration_error(p, truth) == pytest.approx(0.15)
+    assert reliability.brier(p, truth) == pytest.approx((0.75**2 + 0.25**2 + 2 * 0.05**2) / 4)
+
+
+def test_even_p_values_are_uniform_and_crowded_ones_are_not() -> None:
+    even, crowded = (np.arange(100) + 0.5) / 100, np.full(100, 0.01)
+    assert reliability.not_uniform(even)[1] > 0.99
+    assert reliability.not_uniform(crowded)[1] < 1e-6
+
+
+def test_an_absorbing_lesion_covers_its_share_and_nothing_outside_the_lungs() -> None:
+    normal, lungs = chests.flat(), chests.lungs()
+    for seed, share in enumerate((0.05, 0.1, 0.2)):
+        known = absorption.lesion(np.random.default_rng(seed), normal, lungs, share)
+        assert (known.film >= normal - 1e-6).all()  # what absorbs is whiter
+        changed = np.abs(known.film - normal) > 1e-4
+        near = ndimage.binary_dilation(lungs, iterations=6)
+        assert not (changed & ~near).any()
+        assert 0.3 * share < known.mask.sum() / lungs.sum() < 2 * share
+
+
+class Brightness(Classifier):
+    """Abnormal is what is brighter than a half on the mean; its source is always the first."""
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(x), FEATURES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((1, 2, 3))
+
+
+def test_an_edit_that_flips_is_told_from_the_same_change_elsewhere() -> None:
+    # The film is bright by its lungs alone. Taking that away darkens it; so does the same change
+    # rolled elsewhere, where the film is black already and clipped: there nothing is taken away.
+    lungs = np.zeros((64, 64), bool)
+    lungs[:, :16] = True
+    film = np.where(lungs, 1.0, 0.4).astype(np.float32)
+    healed = np.where(lungs, 0.4, 0.4).astype(np.float32)
+    pair = Pair(film=film, counterfactual=healed, attribution_map=film - healed, lungs=lungs)
+    found = validity.judge(Brightness(), [pair] * 4, seed=0)
+    assert found is not None
+    assert found.films == 4
+    assert (found.flipped.mean, found.off_target.mean, found.source_kept.mean) == (1.0, 0.0, 1.0)
+
+
+def test_films_that_the_judge_calls_normal_are_not_counted() -> None:
+    dark = np.zeros((32, 32), np.float32)
+    pair = Pair(film=dark, counterfactual=dark, attribution_map=dark, lungs=dark > 0)
+    assert validity.judge(Brightness(), [pair], seed=0) is None
+
+
+def test_grad_cam_lies_where_the_abnormal_weights_see_something() -> None:
+    torch.manual_seed(0)
+    model = Classifier().eval()
+    with torch.no_grad():
+        model.abnormal.weight.fill_(1.0)
+    x = torch.zeros(1, 1, 64, 64)
+    x[..., 40:56, 8:24] = torch.rand(16, 16)
+    plane = baselines.grad_cam(model, x)
+    assert plane.shape == (64, 64)
+    assert plane.min() >= 0
+    with torch.no_grad():
+        model.abnormal.weight.fill_(-1.0)
+    assert baselines.grad_cam(model, x).max() == 0  # what speaks against is not shown
+
+
+def test_the_mean_box_of_a_film_leaves_its_own_out() -> None:
+    truths = [rows_of(0) > 0, rows_of(1) > 0, rows_of(1) > 0]
+    assert baselines.mean_of_others(truths, 0).tolist() == rows_of(1).tolist()
+    assert baselines.mean_of_others(truths, 1)[0].tolist() == [0.5] * 4
+
+
+@pytest.mark.parametrize(("look", "size"), [("border", 56 * 56), ("frequencies", 40)])
+def test_an_audit_does_not_see_the_lungs(look: str, size: int) -> None:
+    film = np.random.default_rng(0).random((224, 224)).astype(np.float32)
+    other, lungs = film.copy(), np.zeros((224, 224), bool)
+    lungs[60:160, 60:160] = True
+    other[lungs] = 0
+    seen = audits.LOOKS[look](film, lungs)
+    assert seen.shape == (size,)
+    if look == "border":
+        assert np.array_equal(seen, audits.LOOKS[look](other, lungs))
+
+
+def test_the_film_without_lungs_is_the_same_whatever_they_hold() -> None:
+    film = np.random.default_rng(0).random((224, 224)).astype(np.float32)
+    other, lungs = film.copy(), np.zeros((224, 224), bool)
+    lungs[60:160, 60:160] = True
+    other[lungs] = 1
+    assert np.array_equal(audits.without_lungs(film, lungs), audits.without_lungs(other, lungs))
+    assert not np.array_equal(audits.without_lungs(film, lungs), audits.without_lungs(film, ~lungs))
+
+
+def test_an_audit_learns_what_its_look_can_tell() -> None:
+    rng = np.random.default_rng(0)
+    lungs = np.zeros((224, 224), bool)
+
+    def film(bright_border: bool) -> np.ndarray:
+        plane = rng.random((224, 224)).astype(np.float32) * 0.2
+        plane[:10] += 0.6 * bright_border
+        return plane
+
+    taught = [(film(odd), lungs, odd) for odd in (False, True) * 6]
+    said = audits.scores(audits.border, taught, [(film(False), lungs), (film(True), lungs)])
+    assert said[0] < 0 < said[1]

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from pipeline import prompts
+from pipeline import anatomy, prompts
 from pipeline.preprocess import GRID
 from pipeline.testing import BlockAutoencoder
 from pipeline.training import (
@@ -187,8 +187,8 @@ def test_aligning_moves_the_donors_lungs_onto_the_films() -> None:
 def test_lungs_of_one_side_are_not_usable() -> None:
     one = chests.lungs()
     one[:, GRID // 2 :] = False
-    assert lesions.usable(chests.lungs())
-    assert not lesions.usable(one)
+    assert anatomy.usable(chests.lungs())
+    assert not anatomy.usable(one)
 
 
 def row(file: str, label: str, flags: str = "") -> FilmRow:
@@ -285,7 +285,7 @@ def test_a_pairs_words_say_what_is_seen_and_its_normal_is_of_the_view(pool: Pool
 
 def test_only_pasted_and_boxed_films_have_a_mask(pool: Pool) -> None:
     peaks = pool.mask.flatten(1).amax(1)
-    assert (peaks[:6] > 0.5).all()
+    assert (peaks[:6] > 0.25).all()  # a small lesion fills a part of a latent's 8 x 8 pixels
     assert (peaks[6:] == 0).all()
 
 
@@ -506,8 +506,8 @@ def test_a_lung_mask_is_its_two_largest_parts_without_holes() -> None:
     whole = mask.copy()
     mask[5, 4] = False
     mask[15:17, 15:17] = True
-    assert np.array_equal(segmenter.tidy(mask), whole)
-    assert not segmenter.tidy(np.zeros((4, 4), bool)).any()
+    assert np.array_equal(anatomy.tidy(mask), whole)
+    assert not anatomy.tidy(np.zeros((4, 4), bool)).any()
 
 
 def test_overlap_that_is_undecided_costs_its_entropy_and_a_missing_dice() -> None:

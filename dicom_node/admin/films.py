@@ -1,0 +1,101 @@
+"""Films from files: DICOM by way of the decoder process, PNG and JPEG directly."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
+
+from dicom_node.decoder import Decoder
+from dicom_node.errors import InputError
+from dicom_node.radiograph import Film
+from pipeline.types import Radiograph
+
+_PICTURES = {".png", ".jpg", ".jpeg"}
+_LEAST_SIDE_PX, _MOST_SIDE_PX = 128, 20_000  # as for DICOM films
+_DECODE_TIMEOUT_S, _DECODE_MEMORY_BYTES = 120.0, 8 << 30
+_WHITE_OF_16_BITS = 65535.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmFile:
+    """A film as it is analysed, and its DICOM source where it has one."""
+
+    radiograph: Radiograph
+    source: Film | None
+
+    def as_stored(self, plane: np.ndarray) -> np.ndarray:
+        """A plane of the upright film in the file's own rows and columns."""
+        turn = self.source.header.orientation.to_source if self.source else np.asarray
+        return np.ascontiguousarray(turn(plane))
+
+
+class FilmReader:
+    """Reads film files; DICOM is decoded in a process of its own, which close() ends."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(timeout_s=_DECODE_TIMEOUT_S, memory_bytes=_DECODE_MEMORY_BYTES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._decoder.close()
+
+    def read(self, file: Path) -> FilmFile:
+        """The film in a file.
+
+        Raises:
+            InputError: it is no film that can be analysed; the message says why.
+            OSError: it cannot be opened.
+        """
+        if file.suffix.lower() in _PICTURES:
+            return FilmFile(radiograph=_read_picture(file), source=None)
+        film = self._decoder.read(file)
+        return FilmFile(radiograph=film.radiograph, source=film)
+
+
+def _read_picture(file: Path) -> Radiograph:
+    """A PNG or JPEG as a film; 16-bit greys keep their depth.
+
+    Raises:
+        InputError: it cannot be decoded, is in colour, too small, too large, or constant.
+    """
+    try:
+        with Pillow.open(file) as picture_file:
+            _demand_size(*picture_file.size)
+            plane = _grey(picture_file)
+    except (
+        UnidentifiedImageError,
+        SyntaxError,
+        ValueError,  # such as a compressed comment that swells without end
+        Pillow.DecompressionBombError,
+    ) as fault:
+        raise InputError(f"not a readable picture: {fault}") from fault
+    if plane.min() == plane.max():
+        raise InputError("constant image: every pixel has the same value")
+    return Radiograph(pixels=plane)
+
+
+def _grey(image: Pillow.Image) -> np.ndarray:
+    if image.mode.startswith("I"):
+        return np.asarray(image, np.float32) / np.float32(_WHITE_OF_16_BITS)
+    rgb = np.asarray(image.convert("RGB"), np.float32) / 255
+    if np.ptp(rgb, axis=2).max() > 0.1:  # JPEG leaves greys with a trace of colour
+        raise InputError("colour image: a radiograph is grey")
+    return np.asarray(rgb.mean(2), np.float32)
+
+
+def _demand_size(cols: int, rows: int) -> None:
+    if min(rows, cols) < _LEAST_SIDE_PX:
+        raise InputError(f"too small: {rows} x {cols} pixels, at least {_LEAST_SIDE_PX} a side")
+    if max(rows, cols) > _MOST_SIDE_PX:
+        raise InputError(f"too large: {rows} x {cols} pixels, at most {_MOST_SIDE_PX} a side")

@@ -1,0 +1,137 @@
+"""`vald-node induce`: a film with a finding that it does not have, marked as made by a model."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import typer
+from PIL import Image as Pillow
+from PIL import ImageDraw, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from dicom_node.admin.films import FilmReader
+from dicom_node.errors import InputError
+from dicom_node.results import canvas, colour, picture, wording
+from dicom_node.results.canvas import Box
+from pipeline import digest, induction, preprocess, weights
+from pipeline.preprocess import Letterbox
+from pipeline.types import Image, Radiograph
+
+_LEAST, _TOP = 0.03, 0.4  # of the film's range: where colour begins and ends
+_MARGIN, _TITLE, _BANNER = 40, 64, 84
+_TITLES = ("Original film", "Finding induced (synthetic)", "Change")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be induced, where, by which model."""
+
+    prompt: str
+    mask: Path | None
+    region: str | None
+    model: str
+    seed: int
+
+
+def induce(image: Path, out: Path, wanted: Wanted, *, as_json: bool) -> None:
+    """OUT gets induced.png and change.npy in the file's rows and columns, and comparison.png.
+
+    Raises:
+        InputError: the film, the mask or the region cannot be used.
+        ModelError: the model was not trained in pairs.
+    """
+    if wanted.mask is not None and wanted.region is not None:
+        raise InputError("give --mask or --region, not both")
+    with FilmReader() as reader:
+        file = reader.read(image)
+    film = file.radiograph
+    loaded = weights.load(digest.folder_of(wanted.model), weights.choose_device("auto"))
+    box = preprocess.letterbox(film, loaded.settings.grid)
+    where = _where(wanted, film, box)
+    made = induction.induce(
+        loaded, preprocess.to_grid(film, box), wanted.prompt, wanted.seed, where
+    )
+    change = box.to_film(made.change)
+    induced = replace(film, pixels=(film.pixels + change).clip(0, 1))
+    out.mkdir(parents=True, exist_ok=True)
+    said = {
+        "file": str(image),
+        "prompt": made.prompt,
+        "mean_change": float(np.abs(change).mean()),
+        "model_digest": loaded.digest,
+        "seed": wanted.seed,
+        "paths": {
+            name: str(out / name) for name in ("induced.png", "change.npy", "comparison.png")
+        },
+    }
+    grey = (induced.pixels * 255).round().astype(np.uint8)
+    _save(file.as_stored(grey), out / "induced.png", made.prompt)
+    np.save(out / "change.npy", file.as_stored((induced.pixels - film.pixels).astype(np.float32)))
+    _save(_comparison(film, induced), out / "comparison.png", made.prompt)
+    typer.echo(json.dumps(said) if as_json else f"{image}: induced {made.prompt!r} in {out}")
+
+
+def _where(wanted: Wanted, film: Radiograph, box: Letterbox) -> Image | None:
+    """The mask or region on the model grid, 0 .. 1; None where neither was given."""
+    if wanted.mask is not None:
+        plane = _read_mask(wanted.mask, film.pixels.shape)
+    elif wanted.region is not None:
+        plane = _rectangle(wanted.region, film.pixels.shape)
+    else:
+        return None
+    return preprocess.to_grid(replace(film, pixels=plane), box)
+
+
+def _read_mask(path: Path, shape: tuple[int, ...]) -> Image:
+    try:
+        with Pillow.open(path) as file:
+            plane = np.asarray(file.convert("L"), np.float32) / np.float32(255)
+    except (OSError, UnidentifiedImageError) as fault:
+        raise InputError(f"{path}: not a readable mask: {fault}") from fault
+    if plane.shape != shape:
+        raise InputError(
+            f"{path}: the mask has {plane.shape[0]} x {plane.shape[1]} pixels, the upright film "
+            f"{shape[0]} x {shape[1]}"
+        )
+    return plane
+
+
+def _rectangle(region: str, shape: tuple[int, ...]) -> Image:
+    rows, cols = shape
+    try:
+        x0, y0, x1, y1 = (int(part) for part in region.split(","))
+    except ValueError:
+        raise InputError(f"--region {region!r}: four whole numbers x0,y0,x1,y1") from None
+    if not (0 <= x0 < x1 <= cols and 0 <= y0 < y1 <= rows):
+        raise InputError(
+            f"--region {region!r}: x0 < x1 <= {cols} and y0 < y1 <= {rows} were expected"
+        )
+    plane = np.zeros(shape, np.float32)
+    plane[y0:y1, x0:x1] = 1
+    return plane
+
+
+def _comparison(film: Radiograph, induced: Radiograph) -> np.ndarray:
+    """Film, induced film and change side by side over the research banner."""
+    first, second = picture.film(film), picture.film(induced)
+    change = np.abs(second[..., 0].astype(np.float32) - first[..., 0]) / 255
+    panels = (first, second, colour.over(first, change, _LEAST, _TOP))
+    height, width = first.shape[:2]
+    image = canvas.blank(height + _TITLE + _BANNER, 3 * width + 4 * _MARGIN)
+    draw = ImageDraw.Draw(image)
+    for place, (panel, title) in enumerate(zip(panels, _TITLES, strict=True)):
+        left = _MARGIN + place * (width + _MARGIN)
+        image.paste(Pillow.fromarray(panel), (left, _TITLE))
+        canvas.title(draw, title, left, _TITLE - 16)
+    banner = Box(top=height + _TITLE, left=0, height=_BANNER, width=image.width)
+    canvas.banner(draw, banner, wording.RESEARCH_WORDS)
+    return np.asarray(image, np.uint8)
+
+
+def _save(pixels: np.ndarray, path: Path, prompt: str) -> None:
+    """A PNG that says of itself what it is, in its text chunks."""
+    said = PngInfo()
+    said.add_text("Description", f"Synthetic: a finding was induced by a model. Prompt: {prompt}")
+    said.add_text("Warning", wording.RESEARCH_WORDS)
+    Pillow.fromarray(pixels).save(path, pnginfo=said)

@@ -1,0 +1,108 @@
+"""What the maps of healthy films look like, and what a film's map means beside them.
+
+Everything here is learnt from films without a finding that no training stage saw; it holds for
+sites like theirs, and a site that is unlike recalibrates with its own (`vald-node calibrate`).
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from pipeline import anatomy
+from pipeline.anatomy import Mask
+from pipeline.errors import ModelError
+from pipeline.types import Image
+
+FILE = "calibration.safetensors"
+
+_FLOOR_SHARE = (
+    1.0  # s_0, of the healthy films' mean SD: quiet places are not trusted to be so quiet
+)
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthyReference:
+    """Healthy maps in the frame where all lungs lie at one place.
+
+    `mean` and `sd` are [side, side] in the map's unit; `place` is that frame's lungs; `scores` are
+    the healthy films' scores, the largest Z of each, in rising order; `slope` and `intercept` turn
+    the logarithm of a score into log odds of a finding at even prevalence.
+    """
+
+    mean: Image
+    sd: Image
+    place: Mask
+    scores: Values
+    slope: float
+    intercept: float
+
+    def z_map(self, magnitude: Image, seed_sd: Image, draws: int, lungs: Mask) -> Image:
+        """Z = (|d| - m_h) / sqrt(s_h^2 + s_seed^2 / K + s_0^2), not below 0.
+
+        All are [side, side]; where no pair of lungs was found the frame is taken as it stands.
+        """
+        found = anatomy.usable(lungs)
+        mean, sd = (
+            anatomy.move(plane, self.place, lungs) if found else plane
+            for plane in (self.mean, self.sd)
+        )
+        floor = _FLOOR_SHARE * float(self.sd.mean())
+        scale = np.sqrt(sd**2 + seed_sd**2 / draws + floor**2)
+        return np.asarray(((magnitude - mean) / scale).clip(0), np.float32)
+
+    def conformal_p(self, score: float) -> float:
+        """(1 + #{healthy S_i >= S}) / (n + 1): Bates et al. (2104.08279, eq. 2)."""
+        at_least = len(self.scores) - int(np.searchsorted(self.scores, score, side="left"))
+        return (1 + at_least) / (len(self.scores) + 1)
+
+    def probability(self, score: float) -> float:
+        """The probability of a finding, if half of the films had one (Platt, 1999)."""
+        return 1 / (1 + math.exp(-(self.slope * log_score(score) + self.intercept)))
+
+
+def log_score(score: float) -> float:
+    """The logarithm in which scores are near to normal; finite at 0."""
+    return math.log(max(score, 0.0) + 0.1)
+
+
+def load(folder: Path) -> HealthyReference | None:
+    """The reference kept in a model folder; None where there is none.
+
+    Raises:
+        ModelError: the file is not of this form.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        parts = load_file(path)
+        return HealthyReference(
+            mean=parts["mean"].astype(np.float32),
+            sd=parts["sd"].astype(np.float32),
+            place=parts["place"] > 0,
+            scores=np.sort(parts["scores"].astype(np.float32)),
+            slope=float(parts["slope"][0]),
+            intercept=float(parts["intercept"][0]),
+        )
+    except (OSError, KeyError, ValueError) as fault:
+        raise ModelError(f"{path}: no healthy reference of this form: {fault}") from fault
+
+
+def save(reference: HealthyReference, folder: Path) -> None:
+    """The model folder holds the reference."""
+    parts: dict[str, npt.NDArray[Any]] = {
+        "mean": reference.mean.astype(np.float16),
+        "sd": reference.sd.astype(np.float16),
+        "place": reference.place.astype(np.uint8),
+        "scores": np.sort(reference.scores),
+        "slope": np.array([reference.slope], np.float32),
+        "intercept": np.array([reference.intercept], np.float32),
+    }
+    save_file(parts, folder / FILE)

@@ -1,0 +1,89 @@
+"""May a result be relied upon: each check is one number of the edit beside one limit.
+
+A check looks at how the edit was made, never at what it found: a film may be abnormal and VALID.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pipeline import anatomy
+from pipeline.anatomy import Mask
+from pipeline.types import Image, Status
+
+_AROUND_PX = 8  # grid pixels beyond the lungs' outline that still belong to them: pleura, hila
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Where each check doubts a result, and where the share off target withholds it.
+
+    `stability` and `effect` are lower limits, `off_target` and `off_target_withheld` upper ones.
+    """
+
+    stability: float = 0.3
+    effect: float = 0.3
+    off_target: float = 0.6
+    off_target_withheld: float = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """The checks' numbers; None where the model or the film does not allow one.
+
+    `stability` is the mean overlap (IoU) of the regions of every two draws; `effect` how much of
+    the gate closes once the film is replaced by its counterpart, 1 all of it; `off_target` the
+    share of the change that lies outside the lungs.
+    """
+
+    lungs_found: bool
+    stability: float | None
+    effect: float | None
+    off_target: float | None
+
+
+def judge(found: Findings, limits: Limits) -> tuple[Status, tuple[str, ...]]:
+    """The status and, in plain words, why it is not VALID."""
+    doubts = []
+    if not found.lungs_found:
+        doubts.append("no pair of lungs was found in the picture")
+    if found.stability is not None and found.stability < limits.stability:
+        doubts.append(f"the draws mark different places (overlap {found.stability:.2f})")
+    if found.effect is not None and found.effect < limits.effect:
+        doubts.append(f"the counterpart still holds what was to be removed ({found.effect:.2f})")
+    if found.off_target is not None and found.off_target > limits.off_target:
+        doubts.append(f"{found.off_target:.0%} of the change lies outside the lungs")
+    withheld = found.off_target is not None and found.off_target > limits.off_target_withheld
+    if withheld:
+        return Status.WITHHELD, tuple(doubts)
+    return (Status.LOW_CONFIDENCE if doubts else Status.VALID), tuple(doubts)
+
+
+def overlap(maps: Image, threshold: float) -> float | None:
+    """Mean IoU of the marked pixels of every two of [draws, rows, cols]; None if none is marked."""
+    marked = maps >= threshold
+    if len(maps) < 2 or not marked.any():
+        return None
+    pairs = [(a, b) for i, a in enumerate(marked) for b in marked[i + 1 :]]
+    return float(np.mean([_iou(a, b) for a, b in pairs]))
+
+
+def share_outside(change: Image, lungs: Mask) -> float | None:
+    """The share of |change| that lies outside the lungs; None without lungs or change."""
+    whole = float(np.abs(change).sum())
+    if whole == 0 or not anatomy.usable(lungs):
+        return None
+    near = ndimage.binary_dilation(lungs, iterations=_AROUND_PX)
+    return float(np.abs(change)[~near].sum()) / whole
+
+
+def closed(before: Image, after: Image) -> float:
+    """1 - (what the gate would still change) / (what it would have changed)."""
+    return 1 - float(after.sum()) / max(float(before.sum()), 1e-9)
+
+
+def _iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0

@@ -1,0 +1,123 @@
+"""Films made ready to be judged: truth, lungs and every kind of map, all at one size."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline import difference
+from pipeline.anatomy import Mask
+from pipeline.classifier import Classifier
+from pipeline.evaluation import baselines, localisation
+from pipeline.evaluation.localisation import Truth
+from pipeline.evaluation.validity import Pair, signed
+from pipeline.explainer import Evidence, Explainer
+from pipeline.segmenter import Segmenter
+from pipeline.types import Image, Mode
+from pipeline.weights import LoadedModel
+
+SIDE = 128
+"""Maps are judged at this size: boxes are no finer."""
+
+OURS = "calibrated"
+PAPER = "paper"
+SEGMENTER = "plain segmenter"
+GRAD_CAM = "Grad-CAM"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judges:
+    """Networks that the edit has not seen: they judge it, or are its rivals."""
+
+    classifier: Classifier
+    segmenter: Segmenter | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One film judged: its truth and maps are [SIDE, SIDE], the rest is on the model grid."""
+
+    name: str
+    truth: Truth
+    lungs: Truth
+    maps: dict[str, Image]
+    evidence: Evidence
+
+    @property
+    def pair(self) -> Pair:
+        """The film beside its counterpart."""
+        return as_pair(self.evidence)
+
+
+class CaseMaker:
+    """Makes cases by one model, the paper's mode beside it, and the judges."""
+
+    def __init__(self, model: LoadedModel, mode: Mode, judges: Judges) -> None:
+        self._model, self._mode, self._judges = model, mode, judges
+        self._explainer = Explainer(model)
+
+    def evidence(self, film: Image, mode: Mode | None = None, *, free: bool = False) -> Evidence:
+        """The edit of one film on the grid, as the product makes it."""
+        return self._explainer.evidence(film, mode or self._mode, seed=0, free=free)
+
+    def lungs(self, film: Image) -> Mask:
+        """The lungs of one film on the grid."""
+        return self._explainer.lungs(film)
+
+    def cases(
+        self, names: Sequence[str], films: Iterable[Image], truths: Sequence[Truth]
+    ) -> Iterator[Case]:
+        """One case a film; the mean box needs all truths of the group."""
+        for index, (name, film) in enumerate(zip(names, films, strict=True)):
+            made = self.evidence(film, free=True)
+            planes = {**self._own(made), **self._others(film, made)}
+            maps = {what: localisation.to_side(plane, SIDE) for what, plane in planes.items()}
+            maps["mean box of others"] = baselines.mean_of_others(truths, index)
+            yield Case(
+                name=name,
+                truth=truths[index],
+                lungs=localisation.to_side(made.lungs.astype(np.float32), SIDE) > 0.5,
+                maps=maps,
+                evidence=made,
+            )
+
+    def _own(self, made: Evidence) -> dict[str, Image]:
+        """The product's map and the parts that it is made of."""
+        plane, spread = difference.mean_and_sd(made.maps)
+        found = {OURS: plane}
+        if made.free is not None:
+            blur_px = self._explainer.settings.blur_px
+            gated = [difference.magnitude(change, blur_px) for change in made.changes]
+            found["gate alone"] = made.gate.mean(0)
+            found["gated difference"] = np.mean(gated, axis=0)
+            found["ungated difference"] = difference.magnitude(made.free, blur_px)
+        healthy = self._model.healthy
+        if healthy is not None:
+            found["Z map"] = healthy.z_map(plane, spread, len(made.maps), made.lungs)
+        return found
+
+    def _others(self, film: Image, made: Evidence) -> dict[str, Image]:
+        x = signed(film)
+        found = {
+            PAPER: self.evidence(film, Mode.PAPER).maps.mean(0),
+            GRAD_CAM: baselines.grad_cam(self._judges.classifier, x),
+            "reconstruction error": baselines.reconstruction_error(
+                self._model.autoencoder, x.to(self._model.device)
+            ),
+            "lung mask": made.lungs.astype(np.float32),
+            "centre Gaussian": baselines.centre(film.shape[0]),
+            "uniform": baselines.uniform(film.shape[0]),
+        }
+        if self._judges.segmenter is not None:
+            found[SEGMENTER] = baselines.segmented(self._judges.segmenter, x)
+        return found
+
+
+def as_pair(made: Evidence) -> Pair:
+    """The film beside its counterpart, which is shown as film minus mean change."""
+    return Pair(
+        film=made.plane,
+        counterfactual=(made.plane - made.changes.mean(0, dtype=np.float32)).clip(0, 1),
+        attribution_map=made.maps.mean(0, dtype=np.float32),
+        lungs=made.lungs,
+    )

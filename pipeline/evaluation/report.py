@@ -1,0 +1,177 @@
+"""One self-contained HTML page of an evaluation: tables, plots, and films best and worst alike.
+
+It holds pictures of real films. It is for whoever has the data, never for a repository.
+"""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image as Pillow
+
+from pipeline.evaluation import localisation
+from pipeline.evaluation.cases import OURS, SIDE, Case
+from pipeline.evaluation.measure import Evaluation, Json
+from pipeline.types import Image
+
+mpl.use("Agg")
+
+_SHOWN = 3  # best, middle and worst films of a group, so many each
+_SECTIONS = (
+    "reconstruction",
+    "normals",
+    "image_score",
+    "validity",
+    "fidelity",
+    "reliability",
+    "oracle",
+    "induction",
+)
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 72em; color: #222; }
+table { border-collapse: collapse; margin: .6em 0 1.4em; }
+td, th { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left; }
+td + td { font-variant-numeric: tabular-nums; }
+figure { display: inline-block; margin: .4em .8em .4em 0; } figcaption { font-size: 13px; }
+.warning { background: #fff3d6; padding: .6em 1em; }
+"""
+
+
+def write(made: Evaluation, path: Path, threshold: float, scale_max: float) -> None:
+    """`path` is the page; the map's colours run from its threshold to the top of its scale."""
+    body = "".join(_body(made, threshold, scale_max))
+    title = f"VALD evaluation on {html.escape(str(made.numbers['part']))}"
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style><body><h1>{title}</h1>{body}</body></html>\n"
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _body(made: Evaluation, threshold: float, scale_max: float) -> Iterator[str]:
+    numbers = made.numbers
+    yield '<p class="warning">Research only, not for diagnosis. Holds films: do not pass it on.</p>'
+    yield (
+        f"<p>Model {html.escape(numbers['model'][:12])}, mode {html.escape(numbers['mode'])}, "
+        f"{numbers['seconds_per_film']:.2f} s a film here. Features of FID and KID: "
+        f"{html.escape(numbers['extractor'])}.</p>"
+    )
+    for name, found in numbers["localisation"].items():
+        yield f"<h2>{html.escape(name)}, {found['films']} films</h2>"
+        yield _methods_table(found)
+        yield _picture(_methods_plot(found), "pixel AUPRC with 95 % intervals")
+        yield _table({key: found[key] for key in found if key not in ("methods", "films")})
+        yield from _gallery(made.cases[name], threshold, scale_max)
+    for section in _SECTIONS:
+        yield f"<h2>{html.escape(section.replace('_', ' '))}</h2>{_table(numbers[section])}"
+
+
+def _methods_table(found: Json) -> str:
+    columns = ("auprc", "in_lung", "pointing", "iou", "energy")
+    head = "".join(f"<th>{column.replace('_', ' ')}</th>" for column in columns)
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td>"
+        + "".join(f"<td>{_said(scores[column])}</td>" for column in columns)
+        + f"<td>{_said(found['gain_over'].get(name, ''))}</td></tr>"
+        for name, scores in found["methods"].items()
+    )
+    return f"<table><tr><th>map</th>{head}<th>ours minus this</th></tr>{rows}</table>"
+
+
+def _methods_plot(found: Json) -> Figure:
+    names = list(found["methods"])
+    scores = [found["methods"][name]["auprc"] for name in names]
+    figure = Figure(figsize=(7, 0.32 * len(names) + 0.8), layout="constrained")
+    axes = figure.subplots()
+    means = np.array([score["mean"] for score in scores])
+    ends = np.array([[s["mean"] - s["low"], s["high"] - s["mean"]] for s in scores]).T
+    colours = ["tab:red" if name == OURS else "tab:blue" for name in names]
+    axes.barh(names, means, xerr=ends, color=colours, ecolor="black", height=0.6)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("pixel AUPRC")
+    return figure
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{_said(value)}</td></tr>"
+        for name, value in _flat(values)
+    )
+    return f"<table>{rows}</table>"
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and "mean" not in value:
+            yield from _flat(value, f"{before}{name} · ")
+        else:
+            yield f"{before}{name.replace('_', ' ')}", value
+
+
+def _said(value: object) -> str:
+    if isinstance(value, Mapping):
+        films = f" of {value['films']}" if "films" in value else ""
+        return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]{films}"
+    return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
+
+
+def _gallery(cases: Sequence[Case], threshold: float, scale_max: float) -> Iterator[str]:
+    """Best, middle and worst by AUPRC: input, counterpart, map as the product colours it, truth."""
+    scored = sorted(cases, key=lambda c: -localisation.average_precision(c.truth, c.maps[OURS]))
+    middle = max(0, len(scored) // 2 - _SHOWN // 2)
+    picks = {"best": scored[:_SHOWN], "middle": scored[middle : middle + _SHOWN]}
+    picks["worst"] = scored[-_SHOWN:]
+    for word, chosen in picks.items():
+        for case in chosen:
+            score = localisation.average_precision(case.truth, case.maps[OURS])
+            strip = np.concatenate(_panels(case, threshold, scale_max), axis=1)
+            yield _figure(_png(strip), f"{word}: {html.escape(case.name)}, AUPRC {score:.2f}")
+
+
+def _panels(case: Case, threshold: float, scale_max: float) -> list[np.ndarray]:
+    film = localisation.to_side(case.evidence.plane, SIDE)
+    normal = localisation.to_side(case.pair.counterfactual, SIDE)
+    shown = ((case.maps[OURS] - threshold) / max(scale_max - threshold, 1e-6)).clip(0, 1)
+    visible = case.maps[OURS] >= threshold
+    heat = mpl.colormaps["inferno"](0.35 + 0.65 * shown)[..., :3]
+    overlay = np.where(visible[..., None], 0.45 * _grey(film) + 0.55 * heat, _grey(film))
+    raw = mpl.colormaps["viridis"]((case.maps[OURS] / scale_max).clip(0, 1))[..., :3]
+    truth = _grey(film) * np.where(case.truth[..., None], 1.0, 0.55)
+    return [_grey(film), _grey(normal), overlay, raw, truth]
+
+
+def _grey(plane: Image) -> np.ndarray:
+    return np.repeat(plane.clip(0, 1)[..., None], 3, axis=2)
+
+
+def _picture(figure: Figure, caption: str) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=90)
+    return _figure(file.getvalue(), caption)
+
+
+def _png(planes: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Pillow.fromarray((planes.clip(0, 1) * 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _figure(png: bytes, caption: str) -> str:
+    data = base64.b64encode(png).decode()
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def write_numbers(made: Evaluation, path: Path) -> None:
+    """`path` is the JSON of every number."""
+    path.write_text(json.dumps(made.numbers, indent=1) + "\n", encoding="utf-8")

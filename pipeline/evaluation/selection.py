@@ -1,0 +1,79 @@
+"""Which films an evaluation is of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.training import dataset
+from pipeline.training.dataset import FilmRow, LocalisedRow
+from pipeline.types import Image
+
+_SPLIT_OF = {"dev": "val", "test": "test"}
+
+GROUPS: dict[str, Callable[[LocalisedRow], bool]] = {
+    "RSNA opacity": lambda row: _has(row, "nih-chestxray14", "Lung_Opacity"),
+    "TBX tuberculosis": lambda row: row.source == "tbx11k" and bool(row.boxes),
+    "JSRT nodule": lambda row: row.source == "jsrt" and bool(row.boxes),
+    "NIH mass or nodule": lambda row: row.source == "nih-chestxray14-mass-boxes",
+    "COVID masks": lambda row: row.source == "ieee8023-covid-chestxray",
+}
+"""The localised films by what readers marked on them."""
+
+
+def _has(row: LocalisedRow, source: str, finding: str) -> bool:
+    return row.source == source and any(box.finding == finding for box in row.boxes)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The films of one part, at most `limit` of each kind (0: all)."""
+
+    data: Path
+    part: str
+    limit: int = 0
+
+    @property
+    def split(self) -> str:
+        """The manifest's split that goes with the part: dev is chosen on, test reported on."""
+        return _SPLIT_OF[self.part]
+
+    @cached_property
+    def manifest(self) -> list[FilmRow]:
+        """All rows of the manifest."""
+        return dataset.read_manifest(self.data / "cxr256" / "manifest.csv")
+
+    @cached_property
+    def localised(self) -> list[LocalisedRow]:
+        """The localised rows of the part."""
+        rows = dataset.read_localised(self.data / "localised")
+        return [row for row in rows if row.part == self.part]
+
+    def rows(self, belongs: Callable[[FilmRow], bool], split: str | None = None) -> list[FilmRow]:
+        """Rows of a split, at most `limit` of each source and label."""
+        chosen: dict[tuple[str, str], list[FilmRow]] = {}
+        for row in self.manifest:
+            if row.split == (split or self.split) and belongs(row):
+                chosen.setdefault((row.source, row.label), []).append(row)
+        return [row for rows in chosen.values() for row in rows[: self.limit or None]]
+
+    def group(self, belongs: Callable[[LocalisedRow], bool]) -> list[LocalisedRow]:
+        """Localised rows that belong, at most `limit`."""
+        return [row for row in self.localised if belongs(row)][: self.limit or None]
+
+    def films(self, rows: Sequence[FilmRow]) -> list[Image]:
+        """The rows' films on the model grid, 0 black .. 1 white."""
+        members = [(row.tar, row.file) for row in rows]
+        return unit(dataset.load_films(self.data / "cxr256", members))
+
+    def localised_films(self, rows: Sequence[LocalisedRow]) -> list[Image]:
+        """The localised rows' films on the model grid, 0 black .. 1 white."""
+        members = [("images.tar", row.file) for row in rows]
+        return unit(dataset.load_films(self.data / "localised", members))
+
+
+def unit(films: dataset.Films) -> list[Image]:
+    """Films of 0 .. 255 as 0 .. 1."""
+    return [film.astype(np.float32) / 255 for film in films]
