@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pipeline import anatomy
@@ -91,7 +92,7 @@ def load(folder: Path) -> HealthyReference | None:
             slope=float(parts["slope"][0]),
             intercept=float(parts["intercept"][0]),
         )
-    except (OSError, KeyError, ValueError) as fault:
+    except (OSError, KeyError, ValueError, SafetensorError) as fault:
         raise ModelError(f"{path}: no healthy reference of this form: {fault}") from fault
 
 

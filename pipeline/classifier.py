@@ -8,6 +8,7 @@ import itertools
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
@@ -95,6 +96,6 @@ def load(path: Path) -> Classifier:
     model = Classifier()
     try:
         model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    except (OSError, RuntimeError, ValueError) as fault:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as fault:
         raise ModelError(f"{path}: no classifier of this form: {fault}") from fault
     return model.eval()

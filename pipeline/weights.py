@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderDC, AutoencoderKL, UNet2DConditionModel
 from diffusers import schedulers as diffusers_schedulers
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPTextModel
 from transformers.utils import logging as transformers_logging
@@ -99,7 +100,7 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
             lung_segmenter=_lung_segmenter(folder / LUNG_SEGMENTER),
             healthy=calibration.load(folder),
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as fault:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         raise ModelError(f"{folder}: cannot be loaded: {fault}") from fault
 
 

@@ -1,5 +1,7 @@
 """The sentences that the model is asked with."""
 
+import pytest
+
 from pipeline import prompts
 from pipeline.training import lesions, pairs
 from tests.pipeline import chests
@@ -33,3 +35,25 @@ def test_the_captions_are_every_sentence_once() -> None:
     captions = pairs.all_captions()
     assert len(captions) == len(set(captions)) == 3 * (3 + 5 + 30) + 1
     assert captions[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "understood"),
+    [
+        ("right lower lobe opacity", "Frontal chest radiograph. Right lower zone opacity."),
+        ("LUL nodule", "Frontal chest radiograph. Left upper zone nodule."),
+        ("haze at the left base", "Frontal chest radiograph. Left lower zone opacity."),
+        ("TB", "Frontal chest radiograph. tuberculosis."),
+        ("no opacity", "no opacity"),
+        ("an enlarged heart", "an enlarged heart"),
+    ],
+)  # fmt: skip
+def test_free_words_are_put_as_the_model_knows_them(said: str, understood: str) -> None:
+    assert prompts.load().understood(said) == understood
+
+
+def test_what_a_radiologist_may_say_names_one_thing_only() -> None:
+    words = prompts.load()
+    for names in (words.findings, words.zones):
+        said = [word.lower() for name, others in names.items() for word in (name, *others)]
+        assert len(said) == len(set(said))

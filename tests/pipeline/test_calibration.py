@@ -1,0 +1,148 @@
+"""A map beside healthy ones: Z, conformal p and probability by hand; the checks and their words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import anatomy, calibration, checks, difference
+from pipeline.calibration import HealthyReference
+from pipeline.checks import Findings, Limits
+from pipeline.errors import ModelError
+from pipeline.types import Status
+from tests.pipeline import chests
+
+
+def reference(mean: float = 0.1, sd: float = 0.05) -> HealthyReference:
+    plane = np.ones((224, 224), np.float32)
+    return HealthyReference(
+        mean=plane * mean,
+        sd=plane * sd,
+        place=chests.lungs(),
+        scores=np.array([0.1, 0.2, 0.3, 0.4], np.float32),
+        slope=2.0,
+        intercept=0.0,
+    )
+
+
+def test_z_is_the_distance_to_healthy_in_standard_deviations() -> None:
+    plane = np.full((224, 224), 0.4, np.float32)
+    seed_sd = np.full((224, 224), 0.1, np.float32)
+    z = reference().z_map(plane, seed_sd, draws=4, lungs=chests.lungs())
+    # sqrt(0.05^2 + 0.1^2 / 4 + s_0^2), s_0 the mean SD itself.
+    assert z == pytest.approx(np.full_like(plane, 0.3 / (3 * 0.05**2) ** 0.5), rel=1e-5)
+    assert reference().z_map(plane * 0, seed_sd, 4, chests.lungs()).max() == 0
+
+
+def test_z_is_taken_where_the_films_own_lungs_lie() -> None:
+    marked = np.full((224, 224), 0.1, np.float32)
+    marked[100:110, 60:70] = 0.9  # healthy films are often high at this place of their lungs
+    healthy = HealthyReference(
+        mean=marked,
+        sd=np.full_like(marked, 0.05),
+        place=chests.lungs(),
+        scores=np.array([0.5], np.float32),
+        slope=1.0,
+        intercept=0.0,
+    )
+    lungs = np.roll(chests.lungs(), 12, axis=0)
+    film = np.roll(marked, 12, axis=0)
+    z = healthy.z_map(film, np.zeros_like(film), draws=2, lungs=lungs)
+    assert z[30:200].max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"), [(0.05, 1.0), (0.25, 3 / 5), (0.4, 2 / 5), (9.0, 1 / 5)]
+)
+def test_conformal_p_counts_the_healthy_films_that_score_as_high(
+    score: float, expected: float
+) -> None:
+    assert reference().conformal_p(score) == pytest.approx(expected)
+
+
+def test_a_score_whose_logarithm_is_zero_is_as_likely_sick_as_well() -> None:
+    assert reference().probability(0.9) == pytest.approx(0.5)  # log(0.9 + 0.1) = 0
+    assert reference().probability(5.0) > 0.9 > 0.1 > reference().probability(0.0)
+
+
+def test_a_reference_comes_back_from_its_folder(tmp_path: Path) -> None:
+    assert calibration.load(tmp_path) is None
+    calibration.save(reference(), tmp_path)
+    again = calibration.load(tmp_path)
+    assert again is not None
+    assert again.scores.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert np.array_equal(again.place, chests.lungs())
+    assert (again.slope, again.intercept) == (2.0, 0.0)
+
+
+def test_a_damaged_reference_is_named(tmp_path: Path) -> None:
+    (tmp_path / calibration.FILE).write_bytes(b"no safetensors")
+    with pytest.raises(ModelError, match=calibration.FILE):
+        calibration.load(tmp_path)
+
+
+def test_the_map_is_the_geometric_mean_of_gate_and_change() -> None:
+    change, gate = np.array([[0.04]], np.float32), np.array([[0.25]], np.float32)
+    assert difference.weighted(change, gate) == pytest.approx(np.array([[0.1]]))
+
+
+GOOD = Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.1)
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "word"),
+    [
+        (GOOD, Status.VALID, ""),
+        (Findings(lungs_found=True, stability=None, effect=None, off_target=None),
+         Status.VALID, ""),
+        (Findings(lungs_found=False, stability=0.8, effect=0.9, off_target=None),
+         Status.LOW_CONFIDENCE, "no pair of lungs"),
+        (Findings(lungs_found=True, stability=0.04, effect=0.9, off_target=0.1),
+         Status.LOW_CONFIDENCE, "different places"),
+        (Findings(lungs_found=True, stability=0.8, effect=0.0, off_target=0.1),
+         Status.LOW_CONFIDENCE, "still holds"),
+        (Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.7),
+         Status.LOW_CONFIDENCE, "70% of the change"),
+        (Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.95),
+         Status.WITHHELD, "95% of the change"),
+    ],
+)  # fmt: skip
+def test_each_check_has_its_status_and_words(found: Findings, status: Status, word: str) -> None:
+    limits = Limits(stability=0.1, effect=0.3, off_target=0.6, off_target_withheld=0.9)
+    said, reasons = checks.judge(found, limits)
+    assert said is status
+    assert word in " ".join(reasons)
+    assert bool(reasons) is (status is not Status.VALID)
+
+
+def test_draws_that_mark_the_same_pixels_overlap_wholly_and_others_by_a_third() -> None:
+    one = np.zeros((2, 8), np.float32)
+    one[:, :4] = 1
+    half = np.roll(one, 2, axis=1)
+    assert checks.overlap(np.stack([one, one]), 0.5) == 1.0
+    assert checks.overlap(np.stack([one, half]), 0.5) == pytest.approx(2 / 6)
+    assert checks.overlap(np.stack([one]), 0.5) is None
+    assert checks.overlap(np.stack([one, one]) * 0, 0.5) is None
+
+
+def test_the_share_outside_counts_what_lies_beyond_the_lungs() -> None:
+    lungs = chests.lungs()
+    change = np.zeros((224, 224), np.float32)
+    rows, cols = np.nonzero(lungs)
+    change[rows[0], cols[0]] = 3
+    change[0, 0] = -1
+    assert checks.share_outside(change, lungs) == pytest.approx(0.25)
+    assert checks.share_outside(change * 0, lungs) is None
+    assert checks.share_outside(change, np.zeros_like(lungs)) is None
+
+
+def test_a_gate_that_closes_has_worked() -> None:
+    before = np.full((4, 4), 0.5, np.float32)
+    assert checks.closed(before, before * 0) == 1.0
+    assert checks.closed(before, before) == 0.0
+
+
+def test_a_plane_moved_to_its_own_place_stays() -> None:
+    plane = np.random.default_rng(0).random((224, 224)).astype(np.float32)
+    lungs = chests.lungs()
+    assert anatomy.move(plane, lungs, lungs) == pytest.approx(plane, abs=1e-6)
