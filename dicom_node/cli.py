@@ -161,6 +161,13 @@ class Part(StrEnum):
     RIVAL = "rival"
 
 
+class TuningForm(StrEnum):
+    """What a fine-tuned U-Net is given."""
+
+    PAIRED = "paired"
+    PLAIN = "plain"
+
+
 @app.command()
 def train(
     part: Annotated[Part, typer.Argument(help="What to train; see docs/training.md.")],
@@ -171,11 +178,28 @@ def train(
     ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    base: Annotated[
+        Path | None,
+        typer.Option("--from", help="diffusion: fine-tune this Stable-Diffusion-class folder."),
+    ] = None,
+    form: Annotated[
+        TuningForm, typer.Option(help="With --from: see the source beside z_t, or not.")
+    ] = TuningForm.PAIRED,
+    text_encoder: Annotated[
+        bool, typer.Option("--text-encoder", help="With --from: train it too.")
+    ] = False,
+    lora: Annotated[int, typer.Option(help="With --from: the rank of adapters; 0 is none.")] = 0,
 ) -> None:
     """Train a part of a model of your own."""
     from dicom_node.admin import training
 
-    training.train(part.value, data, work, minutes, device, seed)
+    if base is None:
+        training.train(part.value, data, work, minutes, device, seed)
+        return
+    if part is not Part.DIFFUSION:
+        raise typer.BadParameter("--from goes with: train diffusion")
+    plan = training.plan(form.value, train_text=text_encoder, lora_rank=lora)
+    training.fine_tune(base, data, work, minutes or 60.0, device, seed, plan)
 
 
 @app.command()

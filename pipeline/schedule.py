@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import torch
 
 TRAIN_STEPS = 1000
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+"""What a network may predict of z_t, in diffusers' words."""
+
 _BETA_START, _BETA_END = 0.00085, 0.012  # scaled linear, as in Stable Diffusion
 
 
@@ -62,7 +65,40 @@ def from_velocity(
     return alpha * z_t - sigma * v, sigma * z_t + alpha * v
 
 
-def min_snr_weight(alpha: torch.Tensor, sigma: torch.Tensor, cap: float = 5.0) -> torch.Tensor:
-    """min(SNR, cap) / (SNR + 1), the min-SNR weight for v-prediction (2303.09556, 3.4)."""
+def clean_and_noise(
+    prediction: str, z_t: torch.Tensor, out: torch.Tensor, alpha: float, sigma: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(z_0, eps) from what a network predicts of z_t (2202.00512, appendix D)."""
+    if prediction == "v_prediction":
+        return alpha * z_t - sigma * out, sigma * z_t + alpha * out
+    if prediction == "sample":
+        return out, (z_t - alpha * out) / max(sigma, 1e-8)
+    return (z_t - sigma * out) / max(alpha, 1e-8), out
+
+
+def aim_of(
+    prediction: str,
+    z: torch.Tensor,
+    eps: torch.Tensor,
+    alpha: torch.Tensor,
+    sigma: torch.Tensor,
+) -> torch.Tensor:
+    """What a network that predicts in this way should say of alpha z + sigma eps."""
+    if prediction == "v_prediction":
+        return velocity(z, eps, alpha, sigma)
+    return z if prediction == "sample" else eps
+
+
+def min_snr_weight(
+    alpha: torch.Tensor,
+    sigma: torch.Tensor,
+    prediction: str = "v_prediction",
+    cap: float = 5.0,
+) -> torch.Tensor:
+    """The min-SNR weight of each prediction's squared error (2303.09556, 3.4).
+
+    min(SNR, cap) for the sample, over SNR + 1 for the velocity, over SNR for the noise.
+    """
     snr = (alpha / sigma.clamp(min=1e-8)) ** 2
-    return snr.clamp(max=cap) / (snr + 1)
+    scale = {"sample": torch.ones_like(snr), "v_prediction": snr + 1, "epsilon": snr}
+    return snr.clamp(max=cap) / scale[prediction].clamp(min=1e-8)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import BertWordPieceTokenizer
 from torch.nn import functional
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -158,7 +158,34 @@ def write_tiny_model(folder: Path, *, paired: bool = True, seed: int = 0) -> str
     return digest.write_digests(folder)
 
 
-def _write_text_encoder(folder: Path) -> None:
+def write_stable_diffusion_like(folder: Path, *, text_width: int = 768, seed: int = 0) -> None:
+    """A random folder of Stable Diffusion's shape, tiny: KL autoencoder of three colours, 4 latent
+    channels, epsilon, and a BERT of RadBERT's width as text encoder."""
+    torch.manual_seed(seed)
+    AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=TINY_GRID,
+    ).save_pretrained(folder / "vae")
+    UNet2DConditionModel(
+        sample_size=TINY_GRID // 8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=768,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    ).save_pretrained(folder / "unet")
+    _write_text_encoder(folder, width=text_width)
+    DDIMScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text('{"_class_name": "Tiny"}\n', encoding="utf-8")
+
+
+def _write_text_encoder(folder: Path, width: int = 32) -> None:
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     pieces = BertWordPieceTokenizer(lowercase=True)
     pieces.train_from_iterator(["chest radiograph normal opacity"], special_tokens=list(special))
@@ -168,7 +195,7 @@ def _write_text_encoder(folder: Path) -> None:
     ).save_pretrained(folder / "tokenizer")
     config = BertConfig(
         vocab_size=64,
-        hidden_size=32,
+        hidden_size=width,
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=64,

@@ -1,6 +1,5 @@
 """Loads a diffusers folder; alone imports diffusers and transformers for inference."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +64,22 @@ class LoadedModel:
     healthy: HealthyReference | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """A folder's networks as their libraries know them, for whoever trains them further.
+
+    `latents` is the autoencoder's channels; `steps` and `prediction` are the scheduler's.
+    """
+
+    autoencoder: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    steps: Schedule
+    prediction: str
+    latents: int
+
+
 def choose_device(wish: str) -> torch.device:
     """The device named, or for "auto" the best one of this machine: cuda, mps, cpu.
 
@@ -102,6 +117,32 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         raise ModelError(f"{folder}: cannot be loaded: {fault}") from fault
+
+
+def load_networks(folder: Path, device: torch.device) -> Networks:
+    """The networks in a diffusers folder of Stable Diffusion's class, from safetensors only.
+
+    Raises:
+        ModelError: a part is missing, damaged, pickled or of an unknown form.
+    """
+    try:
+        autoencoder = _autoencoder_network(folder, device)
+        steps, prediction = _scheduler(folder)
+        text_encoder, tokenizer = _text_networks(folder, device)
+        unet = _diffuser(UNet2DConditionModel, folder / "unet", device)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+        raise ModelError(f"{folder}: cannot be loaded: {fault}") from fault
+    latents = int(autoencoder.config.latent_channels)
+    _demand_channels(folder, int(unet.config.in_channels), latents)
+    return Networks(
+        autoencoder=autoencoder,
+        unet=unet,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        steps=steps,
+        prediction=prediction,
+        latents=latents,
+    )
 
 
 class _DiffusersAutoencoder:
@@ -148,7 +189,9 @@ class _DiffusersDenoiser:
             seen = torch.cat([z_t, torch.zeros_like(z_t) if source is None else source], 1)
         out = self._network(seen, t, text).sample
         alpha, sigma = self.signal(t)
-        z_0, eps = _clean_and_noise(self._prediction, z_t, out[:, : self._latents], alpha, sigma)
+        z_0, eps = schedule.clean_and_noise(
+            self._prediction, z_t, out[:, : self._latents], alpha, sigma
+        )
         gated = out.shape[1] == self._latents + 1
         return Claim(z_0=z_0, eps=eps, gate=out[:, -1:].sigmoid() if gated else None)
 
@@ -183,56 +226,76 @@ class _TransformersTextEncoder:
 
 
 def _autoencoder(folder: Path, said: Settings, device: torch.device) -> Autoencoder:
+    network = _autoencoder_network(folder, device)
+    mean, std = latent_statistics(network, said, device)
+    return _DiffusersAutoencoder(network, mean, std)
+
+
+def latent_statistics(
+    network: Any, said: Settings, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and SD that latents are normalised by, each [1, c, 1, 1]: ours, or the checkpoint's."""
+    channels = int(network.config.latent_channels)
+    scale = 1 / float(network.config.scaling_factor)
+    shift = float(getattr(network.config, "shift_factor", None) or 0.0)
+    mean = torch.tensor(said.latents_mean or (shift,) * channels, device=device)
+    std = torch.tensor(said.latents_std or (scale,) * channels, device=device)
+    return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+
+
+def _autoencoder_network(folder: Path, device: torch.device) -> Any:
     kinds: dict[str, Any] = {"AutoencoderDC": AutoencoderDC, "AutoencoderKL": AutoencoderKL}
     name = _class_name(folder / "vae")
     if name not in kinds:
         raise ModelError(f"{folder / 'vae'}: {name} is none of {', '.join(kinds)}")
-    network = _diffuser(kinds[name], folder / "vae", device)
-    channels = int(network.config.latent_channels)
-    scale = 1 / float(network.config.scaling_factor)
-    shift = float(getattr(network.config, "shift_factor", None) or 0.0)
-    mean = torch.tensor(said.latents_mean or (shift,) * channels, device=device).view(1, -1, 1, 1)
-    std = torch.tensor(said.latents_std or (scale,) * channels, device=device).view(1, -1, 1, 1)
-    return _DiffusersAutoencoder(network, mean, std)
+    return _diffuser(kinds[name], folder / "vae", device)
 
 
 def _denoiser(folder: Path, device: torch.device) -> Denoiser:
     network = _diffuser(UNet2DConditionModel, folder / "unet", device)
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    latents = int(digest.read_object(folder / "vae" / "config.json")["latent_channels"])
+    _demand_channels(folder, int(network.config.in_channels), latents)
+    steps, prediction = _scheduler(folder)
+    return _DiffusersDenoiser(network, steps, prediction, latents)
+
+
+def _demand_channels(folder: Path, found: int, latents: int) -> None:
+    if found not in (latents, 2 * latents):
+        raise ModelError(
+            f"{folder / 'unet'}: takes {found} channels; the autoencoder has {latents}, so "
+            f"{latents} or {2 * latents} (with the source beside) were expected"
+        )
+
+
+def _scheduler(folder: Path) -> tuple[Schedule, str]:
+    """The folder's noise schedule and what its U-Net predicts."""
+    config = digest.read_object(folder / "scheduler" / "scheduler_config.json")
     kind = getattr(diffusers_schedulers, str(config.get("_class_name")), None)
     if kind is None:
         raise ModelError(f"{folder / 'scheduler'}: unknown scheduler {config.get('_class_name')}")
     prediction = str(config.get("prediction_type", "epsilon"))
-    if prediction not in ("epsilon", "v_prediction", "sample"):
+    if prediction not in schedule.PREDICTIONS:
         raise ModelError(f"{folder / 'scheduler'}: unknown prediction_type {prediction!r}")
-    latents = int(
-        json.loads((folder / "vae" / "config.json").read_text("utf-8"))["latent_channels"]
-    )
-    if int(network.config.in_channels) not in (latents, 2 * latents):
-        raise ModelError(
-            f"{folder / 'unet'}: takes {network.config.in_channels} channels; the autoencoder has "
-            f"{latents}, so {latents} or {2 * latents} (with the source beside) were expected"
-        )
-    # diffusers rescales to a zero terminal SNR with a floor of 2**-24; the config says which.
-    products = kind.from_config(config).alphas_cumprod
-    steps = (
-        schedule.zero_terminal()
-        if config.get("rescale_betas_zero_snr")
-        else schedule.from_alphas_cumprod(products)
-    )
-    return _DiffusersDenoiser(network, steps, prediction, latents)
+    if config.get("rescale_betas_zero_snr"):
+        # diffusers rescales with a floor of 2**-24; ours ends in noise alone.
+        return schedule.zero_terminal(), prediction
+    return schedule.from_alphas_cumprod(kind.from_config(config).alphas_cumprod), prediction
 
 
 def _text_encoder(folder: Path, said: Settings, device: torch.device) -> TextEncoder:
+    network, tokenizer = _text_networks(folder, device)
+    return _TransformersTextEncoder(network, tokenizer, said.tokens, device)
+
+
+def _text_networks(folder: Path, device: torch.device) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    name = json.loads((folder / "text_encoder" / "config.json").read_text("utf-8"))[
-        "architectures"
-    ][0]
+    config = digest.read_object(folder / "text_encoder" / "config.json")
+    name = str(config["architectures"][0])
     kind: Any = CLIPTextModel if name.startswith("CLIP") else AutoModel
     network = kind.from_pretrained(
         folder / "text_encoder", use_safetensors=True, local_files_only=True, dtype=torch.float32
     )
-    return _TransformersTextEncoder(network.to(device).eval(), tokenizer, said.tokens, device)
+    return network.to(device).eval(), tokenizer
 
 
 def _image_gate(path: Path) -> ImageGate | None:
@@ -301,15 +364,4 @@ def _diffuser(kind: Any, folder: Path, device: torch.device) -> Any:
 
 
 def _class_name(folder: Path) -> str:
-    return str(json.loads((folder / "config.json").read_text("utf-8")).get("_class_name"))
-
-
-def _clean_and_noise(
-    prediction: str, z_t: torch.Tensor, out: torch.Tensor, alpha: float, sigma: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(z_0, eps) from what the network predicts (2202.00512, appendix D)."""
-    if prediction == "v_prediction":
-        return alpha * z_t - sigma * out, sigma * z_t + alpha * out
-    if prediction == "sample":
-        return out, (z_t - alpha * out) / max(sigma, 1e-8)
-    return (z_t - sigma * out) / max(alpha, 1e-8), out
+    return str(digest.read_object(folder / "config.json").get("_class_name"))

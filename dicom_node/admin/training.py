@@ -13,6 +13,7 @@ from dicom_node.errors import InputError
 from pipeline import digest, preprocess, weights
 from pipeline.settings import Settings
 from pipeline.training import calibrate as calibration
+from pipeline.training.finetune import Form, Plan
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
 from pipeline.types import Radiograph
@@ -51,6 +52,20 @@ def train(part: str, data: Path, work: Path, minutes: float | None, device: str,
                 "rival": lambda minutes: workshop.train_rival(minutes, shares(_pairs(minutes))),
             }
             trainers[part](budget)
+
+
+def plan(form: str, *, train_text: bool, lora_rank: int) -> Plan:
+    """What the command line says of a fine-tuning."""
+    return Plan(form=Form(form), train_text=train_text, lora_rank=lora_rank)
+
+
+def fine_tune(
+    base: Path, data: Path, work: Path, minutes: float, device: str, seed: int, plan: Plan
+) -> None:
+    """WORK/fine-tuned is a model folder made of `base`; calibrate it before use."""
+    with _workshop(data, work, device, seed, "fine-tune") as workshop:
+        made = workshop.fine_tune(base, plan, minutes, shares(_pairs(minutes)))
+    typer.echo(f"{made}: calibrate it before use (vald-node calibrate --healthy)")
 
 
 def _pairs(minutes: float) -> int:

@@ -7,7 +7,7 @@ absorbing lesion (training.absorption), where nothing but the lesion differs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,19 @@ import torch
 from torch.nn import functional
 
 from pipeline import anatomy
-from pipeline.classifier import SOURCES, Classifier
+from pipeline.classifier import SIDE, SOURCES, Classifier
 from pipeline.training import absorption, augment
 from pipeline.training.augment import Plane
-from pipeline.training.dataset import FilmRow
+from pipeline.training.dataset import FilmRow, Films
 from pipeline.training.pairs import Material
 from pipeline.training.session import Progress, Recipe, Session
 
 _RECORD_EVERY = 50
 _PAIRS = 0.5  # share of lessons that are pairs
+_PAIR_POOL = 4000
+_SMALLEST, _LARGEST = 0.02, 0.4  # share of the lungs that a lesion covers
 _WIDEST_BORDER = 0.1  # of the side
-_LARGEST_BLUR_PX = 1.5
+_LARGEST_BLUR_PX = 0.8
 _UNKNOWN = -100  # functional.cross_entropy's own word for "no label"
 
 
@@ -58,41 +60,61 @@ class Lessons:
     """Draws batches: real films in equal shares, and pairs without and with a lesion."""
 
     def __init__(self, material: Material, rng: np.random.Generator) -> None:
-        self._material, self._rng = material, rng
+        self._rng, self._rows = rng, material.rows
+        self._films = _halved(material.films)
         self._strata = _strata(material.rows)
-        self._normals = [
-            place
-            for place, row in enumerate(material.rows)
-            if row.label == "Normal" and anatomy.usable(material.lungs[place] > 0)
-        ]
+        self._pairs = _pairs(material)
 
     def take(self, size: int) -> list[Lesson]:
         """A batch of `size`; pairs lie side by side."""
         found: list[Lesson] = []
         while len(found) < size:
-            found += self._pair() if self._rng.random() < _PAIRS else [self._real() for _ in "ab"]
+            paired = len(self._pairs) and self._rng.random() < _PAIRS
+            found += self._pair() if paired else [self._real(), self._real()]
         return found[:size]
 
     def _real(self) -> Lesson:
         classes = self._strata[self._rng.integers(len(self._strata))]
         places = classes[self._rng.integers(len(classes))]
-        return self._lesson(places[self._rng.integers(len(places))])
+        place = places[self._rng.integers(len(places))]
+        row = self._rows[place]
+        return Lesson(
+            film=_seen(self._rng, self._films[place]),
+            abnormal=row.label != "Normal",
+            source=SOURCES.index(row.source) if row.source in SOURCES else _UNKNOWN,
+        )
 
     def _pair(self) -> list[Lesson]:
-        place = self._normals[self._rng.integers(len(self._normals))]
-        film = self._material.films[place].astype(np.float32) / 255
-        share = float(np.exp(self._rng.uniform(np.log(0.01), np.log(0.35))))
-        known = absorption.lesion(self._rng, film, self._material.lungs[place] > 0, share)
+        normal, sick = self._pairs[self._rng.integers(len(self._pairs))]
         state = self._rng.bit_generator.state
-        normal = self._lesson(place)
-        self._rng.bit_generator.state = state  # both are seen under the same light
-        return [normal, replace(normal, film=_seen(self._rng, known.film), abnormal=True)]
+        well = Lesson(film=_seen(self._rng, normal), abnormal=False, source=_UNKNOWN)
+        self._rng.bit_generator.state = state  # both are seen in the same view and light
+        return [well, Lesson(film=_seen(self._rng, sick), abnormal=True, source=_UNKNOWN)]
 
-    def _lesson(self, place: int) -> Lesson:
-        row = self._material.rows[place]
-        film = self._material.films[place].astype(np.float32) / 255
-        source = SOURCES.index(row.source) if row.source in SOURCES else _UNKNOWN
-        return Lesson(film=_seen(self._rng, film), abnormal=row.label != "Normal", source=source)
+
+def _pairs(material: Material) -> Films:
+    """[n, 2, SIDE, SIDE] uint8: normal films without and with an absorbing lesion."""
+    rng = np.random.default_rng(0)
+    normals = [
+        place
+        for place, row in enumerate(material.rows)
+        if row.label == "Normal" and anatomy.usable(material.lungs[place] > 0)
+    ]
+    found = np.zeros((_PAIR_POOL if normals else 0, 2, SIDE, SIDE), np.uint8)
+    for index in range(len(found)):
+        place = normals[rng.integers(len(normals))]
+        film = material.films[place].astype(np.float32) / 255
+        share = float(np.exp(rng.uniform(np.log(_SMALLEST), np.log(_LARGEST))))
+        known = absorption.lesion(rng, film, material.lungs[place] > 0, share)
+        both = np.stack([known.normal, known.film]) * 255
+        found[index] = _halved(both.round().astype(np.uint8))
+    return found
+
+
+def _halved(films: Films) -> Films:
+    """[n, 2 SIDE, 2 SIDE] -> [n, SIDE, SIDE], block means."""
+    blocks = films.reshape(len(films), SIDE, 2, SIDE, 2)
+    return np.asarray(blocks.mean((2, 4), dtype=np.float32).round(), np.uint8)
 
 
 def _loss(model: Classifier, lessons: Sequence[Lesson], device: str) -> torch.Tensor:
@@ -116,9 +138,10 @@ def _strata(rows: Sequence[FilmRow]) -> list[list[list[int]]]:
     return [list(classes.values()) for classes in found.values() if len(classes) == 2]
 
 
-def _seen(rng: np.random.Generator, film: Plane) -> Plane:
-    """A random view of a film 0 .. 1, its border blacked out by a random width."""
-    (plane,) = augment.view(rng, [film], augment.BOLD)
+def _seen(rng: np.random.Generator, film: Films) -> Plane:
+    """A random view of a film, 0 .. 1, its border blacked out by a random width."""
+    unit = np.asarray(film / 255, np.float32)
+    (plane,) = augment.view(rng, [unit], augment.BOLD)
     plane = augment.sharpness(rng, plane, _LARGEST_BLUR_PX)
     plane = augment.contrast(rng, plane, augment.BOLD)
     top, bottom, left, right = rng.integers(0, int(_WIDEST_BORDER * len(plane)) + 1, 4)

@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from torch.nn import functional
 
 from pipeline import prompts, schedule
-from pipeline.schedule import TRAIN_STEPS
+from pipeline.schedule import TRAIN_STEPS, Schedule
 from pipeline.training.autoencoder import LATENT_CHANNELS
 from pipeline.training.pairs import Pool
 from pipeline.training.session import Progress, Recipe, Session
@@ -35,6 +35,15 @@ _TASKS = (
     ("healthy", 0.13, "keep"),
     ("abnormal", 0.08, "keep"),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What a U-Net predicts, along which schedule, and whether it sees the source beside z_t."""
+
+    steps: Schedule
+    prediction: str = "v_prediction"
+    paired: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,26 +150,36 @@ def paraphrases(captions: Sequence[str]) -> dict[int, list[int]]:
 
 
 def losses(
-    model: UNet2DConditionModel, lesson: Lesson, text: torch.Tensor, device: str
+    model: UNet2DConditionModel,
+    lesson: Lesson,
+    text: torch.Tensor,
+    device: str,
+    objective: Objective | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(velocity error weighted by min-SNR, gate cross-entropy and Dice) of one batch."""
-    steps = schedule.zero_terminal()
+    """(prediction's error weighted by min-SNR, gate cross-entropy and Dice) of one batch.
+
+    The gate's is 0 for a U-Net without a gate. The default objective is the embedded model's.
+    """
+    objective = objective or Objective(steps=schedule.zero_terminal())
     aim, source = lesson.aim.to(device), lesson.source.to(device)
     t = torch.randint(0, TRAIN_STEPS, (len(aim),), device=device)
     noise_first = lesson.only_noise.to(device) | (
         torch.rand(len(aim), device=device) < _START_AT_NOISE
     )
     t = torch.where(noise_first, TRAIN_STEPS - 1, t)
-    alpha, sigma = steps.at(t)
+    alpha, sigma = objective.steps.at(t)
     eps = torch.randn_like(aim)
     z_t = alpha * aim + sigma * eps
     with torch.autocast(aim.device.type, torch.bfloat16):
-        out = model(torch.cat([z_t, source], 1), t, text.to(device)).sample
-    v, gate = out.float().split([aim.shape[1], 1], 1)
+        seen = torch.cat([z_t, source], 1) if objective.paired else z_t
+        out = model(seen, t, text.to(device)).sample.float()
+    said, gate = out[:, : aim.shape[1]], out[:, aim.shape[1] :]
     # At t = T min-SNR gives no weight, yet the first step is taken there: never below a tenth.
-    weight = schedule.min_snr_weight(alpha, sigma).clamp(min=0.1)
-    error = (v - schedule.velocity(aim, eps, alpha, sigma)).square()
+    weight = schedule.min_snr_weight(alpha, sigma, objective.prediction).clamp(min=0.1)
+    error = (said - schedule.aim_of(objective.prediction, aim, eps, alpha, sigma)).square()
     edit = (weight * lesson.judged.to(device) * error).mean()
+    if not gate.shape[1]:
+        return edit, torch.zeros((), device=device)
     return edit, gate_loss(gate, lesson.gate.to(device))
 
 

@@ -1,7 +1,9 @@
 """What every training run shares: a time budget, checkpoints, EMA and a metrics file.
 
 A run's folder holds `state.safetensors` (weights, their EMA, the optimiser's moments) with
-`state.json` (step, seconds spent), both replaced whole, and `metrics.jsonl`. No pickle anywhere.
+`state.json` (step, seconds spent), both replaced whole, `metrics.jsonl` and `loss.png`. No pickle
+anywhere. Under `accelerate launch` every process draws its own lessons, gradients are averaged, and
+the first process alone writes.
 """
 
 import json
@@ -12,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import PipelineError
+from pipeline.training import plots
 
 EMA_DECAY = 0.999
 _CHECKPOINT_EVERY_S = 120.0
@@ -58,9 +62,11 @@ class Session:
     spent_s: float = 0.0
     _ema: dict[str, torch.Tensor] = field(default_factory=dict)
     _optimiser: torch.optim.AdamW = field(init=False)
+    _world: Accelerator = field(init=False)
 
     def __post_init__(self) -> None:
         recipe = self.recipe
+        self._world = Accelerator(cpu=recipe.device == "cpu")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._optimiser = torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad],
@@ -102,13 +108,16 @@ class Session:
         for group in self._optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        self._world.backward(loss)
+        self._average_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
         self._optimiser.step()
         self._move_ema()
 
     def record(self, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl."""
+        if not self._world.is_main_process:
+            return
         line = {"step": self.step, "spent_s": round(self.spent_s, 1), **metrics}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -118,7 +127,10 @@ class Session:
         model.load_state_dict({**model.state_dict(), **self._ema})
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, whole or not at all, and the picture of the loss so far."""
+        if not self._world.is_main_process:
+            return
+        plots.losses(self.folder / "metrics.jsonl", self.folder / "loss.png")
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self._ema.items()}
         for index, moments in self._optimiser.state_dict()["state"].items():
@@ -143,6 +155,13 @@ class Session:
         self._optimiser.load_state_dict({**state, "state": moments})
         saved = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
         self.step, self.spent_s = int(saved["step"]), float(saved["spent_s"])
+
+    def _average_gradients(self) -> None:
+        if self._world.num_processes == 1:
+            return
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self._world.reduce(parameter.grad, reduction="mean")
 
     def _fraction(self) -> float:
         return min(1.0, self.spent_s / (self.recipe.minutes * 60))

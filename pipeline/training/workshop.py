@@ -22,6 +22,7 @@ from pipeline import anatomy, digest, gates, settings, weights
 from pipeline.errors import DatasetError
 from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.preprocess import GRID
+from pipeline.schedule import TRAIN_STEPS
 from pipeline.settings import Settings
 from pipeline.training import (
     autoencoder,
@@ -29,15 +30,19 @@ from pipeline.training import (
     classifier,
     dataset,
     diffusion,
+    finetune,
     language_model,
     pairs,
+    plots,
     rival,
     segmenter,
     view,
 )
 from pipeline.training.dataset import FilmRow, Films, LocalisedRow
-from pipeline.training.pairs import Counts, Material
+from pipeline.training.finetune import Plan
+from pipeline.training.pairs import Counts, Material, Pool
 from pipeline.training.session import Progress, Recipe
+from pipeline.types import Image
 from pipeline.weights import (
     CLASSIFIER,
     IMAGE_GATE,
@@ -54,6 +59,8 @@ _GATE_AXES = 48
 _PRIOR_AXES, _PRIOR_FILMS = 32, 600
 _GATE_KEEPS = 0.995  # share of held-out chest films that each look of the image gate lets pass
 _SHARD = "15MB"
+_TUNING_BATCH = 32
+_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +90,9 @@ class Workshop:
         films = self.material.films
         model = autoencoder.train(films, recipe, self._work / "autoencoder", self._progress)
         model.save_pretrained(self._work / "autoencoder" / "final")
-        return autoencoder.psnr(model, self.films_of("val"), self._device)
+        held_out = self.films_of("val")
+        self._picture_round_trips(held_out[:: max(1, len(held_out) // _SHOWN)][:_SHOWN])
+        return autoencoder.psnr(model, held_out, self._device)
 
     def train_segmenter(self, minutes: float) -> None:
         """The lung segmenter is trained on the films that have lung outlines."""
@@ -125,6 +134,30 @@ class Workshop:
             pool, self.embeddings(pool.captions), recipe, folder, self._progress
         )
         model.save_pretrained(folder / "final")
+        self._picture_edits(model, pool)
+
+    def fine_tune(self, base: Path, plan: Plan, minutes: float, counts: Counts) -> Path:
+        """`fine-tuned/` is a model folder made of `base` by the plan; returns where it lies.
+
+        Raises:
+            ModelError: `base` cannot be loaded, or its parts do not fit each other.
+        """
+        folder = self._work / "fine-tuning"
+        folder.mkdir(parents=True, exist_ok=True)
+        networks = weights.load_networks(base, torch.device(self._device))
+        grid = int(networks.unet.config.sample_size) * 8
+        pool = pairs.make_pool(
+            pairs.PairMaker(self.material, self._seed),
+            counts,
+            finetune.encoder_of(networks, grid, self._device),
+            folder / "pool.safetensors",
+            lambda text: self._progress(0.0, text),
+        )
+        recipe = self._recipe(minutes, batch=_TUNING_BATCH, learning_rate=1e-5)
+        tuned = finetune.train(networks, plan, pool, recipe, folder, self._progress)
+        said = replace(settings.read(base), name=base.name, version="fine-tuned", grid=grid)
+        finetune.write(tuned, networks, plan, base, self._work / "fine-tuned", said)
+        return self._work / "fine-tuned"
 
     def train_classifier(self, minutes: float) -> None:
         """The independent classifier, a judge of edits, is trained on the films of train."""
@@ -254,6 +287,32 @@ class Workshop:
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
         return self.latents.normalised(self._raw(x))
+
+    @torch.no_grad()
+    def _decoded(self, z: torch.Tensor) -> list[Image]:
+        raw = z.float() * self.latents.std.view(1, -1, 1, 1) + self.latents.mean.view(1, -1, 1, 1)
+        films = self._autoencoder.decode(raw.to(self._device)).sample[:, 0] / 2 + 0.5
+        return list(films.float().cpu().numpy())
+
+    def _picture_round_trips(self, films: Films) -> None:
+        """samples.png: each film above its reconstruction."""
+        back = self._decoded(self._encode(autoencoder.to_signed(films)))
+        rows = ([film.astype(np.float32) / 255 for film in films], back)
+        plots.samples(rows, self._work / "autoencoder" / "samples.png")
+
+    @torch.no_grad()
+    def _picture_edits(self, model: torch.nn.Module, pool: Pool) -> None:
+        """samples.png: films with pasted lesions, healed in one step, and as they truly were."""
+        places = torch.from_numpy(pool.of("pasted")[:_SHOWN])
+        source, aim = pool.source[places].float(), pool.aim[places].float()
+        text = self.embeddings([pool.captions[int(i)] for i in pool.normal[places]])
+        seen = torch.cat([torch.randn_like(source), source], 1).to(self._device)
+        last = torch.full((len(places),), TRAIN_STEPS - 1, device=self._device)
+        out = model(seen, last, text.to(self._device)).sample.float().cpu()
+        # At t = T alpha is 0 and sigma 1: the velocity is minus the clean latent.
+        healed = source + out[:, -1:].sigmoid() * (-out[:, : source.shape[1]] - source)
+        rows = [self._decoded(z) for z in (source, healed, aim)]
+        plots.samples(rows, self._work / "diffusion" / "samples.png")
 
     def _lungs(self, films: Films) -> Films:
         """The films' lung masks, kept in the work folder once made; none before the segmenter."""

@@ -9,18 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from scipy import ndimage
 from torch import nn
 
 from pipeline import anatomy, prompts
+from pipeline.classifier import SOURCES
 from pipeline.preprocess import GRID
 from pipeline.testing import BlockAutoencoder
 from pipeline.training import (
     autoencoder,
+    classifier,
     diffusion,
     language_model,
     lesions,
     pairs,
+    plots,
+    rival,
     segmenter,
 )
 from pipeline.training.dataset import Box, FilmRow
@@ -524,3 +529,88 @@ def test_a_gate_is_judged_only_where_it_is_known() -> None:
     both = diffusion.gate_loss(torch.zeros(2, 1, 2, 2), torch.cat([truth, unknown]))
     assert (float(known), float(both)) == pytest.approx((expected, expected))
     assert float(diffusion.gate_loss(torch.ones_like(truth), unknown)) == 0
+
+
+def test_a_checkpoint_has_a_picture_of_its_losses(tmp_path: Path) -> None:
+    run = session(tmp_path, line())
+    learn(run, 2)
+    run.record({"loss": 0.5})
+    run.save()
+    with Pillow.open(tmp_path / "loss.png") as picture:
+        assert picture.size == (700, 320)
+
+
+def test_samples_are_one_table_of_films(tmp_path: Path) -> None:
+    black, white = np.zeros((4, 6), np.float32), np.full((4, 6), 2.0, np.float32)
+    plots.samples([[black, white], [white, black]], tmp_path / "samples.png")
+    with Pillow.open(tmp_path / "samples.png") as picture:
+        table = np.asarray(picture)
+    assert table.shape == (8, 12)
+    assert (table[:4, 6:] == 255).all()  # clipped at white
+    assert not table[:4, :6].any()
+
+
+def lessons_of(labels: dict[str, str]) -> classifier.Lessons:
+    """One film a label, of the source beside it, in a world where all films are alike."""
+    rows = [film_row(label=label, source=source) for label, source in labels.items()]
+    films = np.repeat((chests.flat() * 255).astype(np.uint8)[None], len(rows), 0)
+    lungs = np.repeat((chests.lungs() * 255).astype(np.uint8)[None], len(rows), 0)
+    material = Material(films=films, lungs=lungs, rows=rows, boxes=[()] * len(rows))
+    return classifier.Lessons(material, np.random.default_rng(0))
+
+
+def film_row(*, label: str, source: str) -> FilmRow:
+    return FilmRow(
+        file="a.png", tar="", split="train", label=label, source=source, group="", view="",
+        flags=frozenset(),
+    )  # fmt: skip
+
+
+def test_a_judge_learns_no_source_that_is_all_sick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "_PAIRS", 0.0)
+    monkeypatch.setattr(classifier, "_PAIR_POOL", 1)
+    lessons = lessons_of(
+        {"Normal": "nih-chestxray14", "Lung_Opacity": "nih-chestxray14", "Tuberculosis": "tbx11k"}
+    )
+    taken = lessons.take(40)
+    assert {lesson.source for lesson in taken} == {SOURCES.index("nih-chestxray14")}
+    assert 5 < sum(lesson.abnormal for lesson in taken) < 35
+
+
+def test_a_judges_pair_differs_by_the_lesion_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "_PAIRS", 1.0)
+    monkeypatch.setattr(classifier, "_PAIR_POOL", 2)
+    well, sick = lessons_of({"Normal": "nih-chestxray14"}).take(2)
+    assert (well.abnormal, sick.abnormal) == (False, True)
+    difference = sick.film - well.film
+    assert difference.max() > 0.01
+    assert (np.abs(difference) < 1e-6).mean() > 0.5  # in the same view, under the same light
+
+
+def test_the_rival_is_taught_what_has_a_place_and_nothing_else() -> None:
+    maker = PairMaker(material(), seed=0)
+    films, masks = rival.lessons(maker, Counts(pasted=2, boxed=1, healthy=2, abnormal=3))
+    assert films.shape == masks.shape == (5, 1, 112, 112)
+    assert masks[:3].flatten(1).amax(1).min() > 0.2
+    assert masks[3:].max() == 0
+
+
+def test_small_sources_are_met_more_often_than_their_size() -> None:
+    rows = [film_row(label="Normal", source="large")] * 9 + [
+        film_row(label="Normal", source="small")
+    ]
+    films = np.repeat((chests.flat() * 255).astype(np.uint8)[None], 10, 0)
+    lungs = np.repeat((chests.lungs() * 255).astype(np.uint8)[None], 10, 0)
+    maker = PairMaker(Material(films=films, lungs=lungs, rows=rows, boxes=[()] * 10), seed=0)
+    # Chances go by the root of a source's films: sqrt(9) to sqrt(1).
+    assert maker._normals.chances[-1] == pytest.approx(0.25)
+
+
+def test_every_paraphrase_of_normal_is_taught() -> None:
+    captions = pairs.all_captions()
+    places = diffusion.paraphrases(captions)
+    words = prompts.load()
+    assert len(places) == len(words.views)
+    for first, others in places.items():
+        assert first in others
+        assert [captions[i] for i in others] in [list(words.normal_prompts(v)) for v in words.views]

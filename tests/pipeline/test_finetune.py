@@ -1,0 +1,150 @@
+"""Fine-tuning a folder of Stable Diffusion's shape: tiny and random, but real diffusers parts."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import settings, testing, weights
+from pipeline.engine.base import Request
+from pipeline.engine.local import LocalEngine
+from pipeline.errors import ModelError
+from pipeline.settings import Settings
+from pipeline.training import finetune, pairs
+from pipeline.training.finetune import Form, Plan, Tuned
+from pipeline.training.pairs import Pool
+from pipeline.training.session import Recipe, Session
+from pipeline.types import Mode, Radiograph
+from pipeline.weights import Networks
+
+_CPU = torch.device("cpu")
+_MEMBERS = 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sd")
+    testing.write_stable_diffusion_like(folder)
+    return folder
+
+
+def pool() -> Pool:
+    """Every source is 0 and every aim 1, in all kinds: what is to be learnt is plain."""
+    captions = pairs.all_captions()
+    normal = captions.index("Frontal chest radiograph. Normal.")
+    shape = (_MEMBERS, 4, 8, 8)
+    return Pool(
+        source=torch.zeros(shape).half(),
+        aim=torch.ones(shape).half(),
+        mask=torch.zeros(_MEMBERS, 1, 8, 8).half(),
+        kind=torch.arange(_MEMBERS) % 4,
+        words=torch.full((_MEMBERS,), normal),
+        normal=torch.full((_MEMBERS,), normal),
+        captions=captions,
+    )
+
+
+def tuned(base: Path, folder: Path, plan: Plan, steps: int = 3) -> tuple[Networks, Tuned]:
+    """A few steps of the plan."""
+    networks = weights.load_networks(base, _CPU)
+    recipe = Recipe(minutes=60, batch=4, learning_rate=1e-3, warmup_steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        whole = Session.steps
+        patch.setattr(Session, "steps", lambda self: itertools.islice(whole(self), steps))
+        made = finetune.train(networks, plan, pool(), recipe, folder, lambda *_: None)
+    return networks, made
+
+
+def test_the_new_half_of_the_first_convolution_changes_nothing_at_first(base: Path) -> None:
+    before, after = (weights.load_networks(base, _CPU).unet for _ in range(2))
+    finetune.see_source(after, latents=4)
+    z, source = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
+    text, t = torch.randn(1, 5, 768), torch.tensor([500])
+    with torch.no_grad():
+        assert torch.allclose(
+            before(z, t, text).sample, after(torch.cat([z, source], 1), t, text).sample, atol=1e-5
+        )
+    assert after.config.in_channels == 8
+
+
+PLANS = {
+    "paired": Plan(),
+    "plain with its text encoder": Plan(form=Form.PLAIN, train_text=True),
+    "paired by adapters": Plan(lora_rank=2),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+def test_what_is_written_is_a_model_that_explains(base: Path, tmp_path: Path, plan: Plan) -> None:
+    networks, made = tuned(base, tmp_path / "run", plan)
+    said = Settings(name="mine", version="fine-tuned", grid=64, tokens=32, steps=2, paper_steps=2)
+    finetune.write(made, networks, plan, base, tmp_path / "out", said)
+    film = Radiograph(pixels=np.random.default_rng(0).random((130, 130)).astype(np.float32))
+    engine = LocalEngine(tmp_path / "out", "cpu", threads=1)
+    (explained,) = engine.explain([Request(film=film, mode=Mode.CALIBRATED, seed=0)])
+    assert explained.model.name == "mine"
+    assert explained.attribution_map.shape == (130, 130)
+    assert settings.read(tmp_path / "out") == said
+
+
+def changed(base: Path, made: Tuned, part: str) -> set[str]:
+    """Names of the weights that are not the base's any more."""
+    before = weights.load_networks(base, _CPU)
+    old = dict(getattr(before, part).named_parameters())
+    new = dict(getattr(made, part).named_parameters())
+    return {n for n in old.keys() & new.keys() if not torch.equal(old[n], new[n])}
+
+
+def test_the_u_net_alone_learns_unless_its_text_encoder_is_asked_for(
+    base: Path, tmp_path: Path
+) -> None:
+    networks, alone = tuned(base, tmp_path / "alone", Plan(form=Form.PLAIN))
+    assert changed(base, alone, "unet")
+    assert not any(p.requires_grad for p in networks.text_encoder.parameters())
+    _, both = tuned(base, tmp_path / "both", Plan(form=Form.PLAIN, train_text=True))
+    assert changed(base, both, "text_encoder")
+
+
+def test_adapters_leave_the_base_as_it_was_until_they_are_fused(base: Path, tmp_path: Path) -> None:
+    _, made = tuned(base, tmp_path, Plan(lora_rank=2))
+    learns = {name for name, p in made.unet.named_parameters() if p.requires_grad}
+    assert learns
+    assert all("lora" in name or name.startswith("conv_in") for name in learns)
+
+
+def test_a_run_goes_on_from_its_checkpoint(base: Path, tmp_path: Path) -> None:
+    networks = weights.load_networks(base, _CPU)
+    recipe = Recipe(minutes=0.0, batch=4, learning_rate=1e-3)
+    finetune.train(networks, Plan(), pool(), recipe, tmp_path, lambda *_: None)
+    again = weights.load_networks(base, _CPU)
+    assert finetune.train(again, Plan(), pool(), recipe, tmp_path, lambda *_: None)
+
+
+def test_a_text_encoder_of_another_width_is_refused(tmp_path: Path) -> None:
+    testing.write_stable_diffusion_like(tmp_path, text_width=64)
+    networks = weights.load_networks(tmp_path, _CPU)
+    with pytest.raises(ModelError, match="64 wide, the U-Net attends to 768"):
+        finetune.train(
+            networks,
+            Plan(),
+            pool(),
+            Recipe(minutes=0, batch=4, learning_rate=1e-3),
+            tmp_path / "run",
+            lambda *_: None,
+        )
+
+
+def test_films_of_one_channel_become_the_folders_own_latents(base: Path) -> None:
+    encode = finetune.encoder_of(weights.load_networks(base, _CPU), grid=64, device="cpu")
+    assert encode(torch.zeros(2, 1, 224, 224)).shape == (2, 4, 8, 8)
