@@ -118,7 +118,9 @@ def _box_around(marked: np.ndarray, values: np.ndarray) -> tuple[Region, ...]:
     return (region,)
 
 
-def write_tiny_model(folder: Path, *, paired: bool = True, seed: int = 0) -> str:
+def write_tiny_model(
+    folder: Path, *, paired: bool = True, grid: int = TINY_GRID, seed: int = 0
+) -> str:
     """A random model folder of the embedded form, small enough to run in a blink; its digest."""
     torch.manual_seed(seed)
     stages = (0, 8, 16, 32)
@@ -154,7 +156,10 @@ def write_tiny_model(folder: Path, *, paired: bool = True, seed: int = 0) -> str
         timestep_spacing="trailing",
     ).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text('{"_class_name": "Tiny"}\n', encoding="utf-8")
-    settings.write(folder, Settings(name="tiny", version="0", grid=TINY_GRID, tokens=16, steps=2))
+    settings.write(
+        folder,
+        Settings(name="tiny", version="0", grid=grid, tokens=16, steps=2, paper_steps=2),
+    )
     return digest.write_digests(folder)
 
 
@@ -188,13 +193,14 @@ def write_stable_diffusion_like(folder: Path, *, text_width: int = 768, seed: in
 def _write_text_encoder(folder: Path, width: int = 32) -> None:
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     pieces = BertWordPieceTokenizer(lowercase=True)
-    pieces.train_from_iterator(["chest radiograph normal opacity"], special_tokens=list(special))
+    words = "frontal chest radiograph normal opacity right left lower upper zone . "
+    pieces.train_from_iterator([words] * 2, vocab_size=160, special_tokens=list(special))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     PreTrainedTokenizerFast(
         tokenizer_object=pieces._tokenizer, **dict(zip(names, special, strict=True))
     ).save_pretrained(folder / "tokenizer")
     config = BertConfig(
-        vocab_size=64,
+        vocab_size=160,
         hidden_size=width,
         num_hidden_layers=1,
         num_attention_heads=2,

@@ -96,6 +96,7 @@ def calibrate_site(healthy: Path, model: str, out: Path, device: str) -> None:
     if out.exists():
         raise InputError(f"{out} is there already; give a folder that is not")
     films = _films_in(healthy)
+    calibration.demand_enough(len(films))
     source = digest.folder_of(model)
     loaded = weights.load(source, weights.choose_device(device))
     planes = [

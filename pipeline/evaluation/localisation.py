@@ -20,7 +20,8 @@ Truth = npt.NDArray[np.bool_]
 class Localisation:
     """Means over films, with intervals, of one kind of map against the truth.
 
-    `auprc` is over the whole film, `in_lung` over the lungs' pixels alone; `pointing` is the share
+    `auprc` is over the whole film, `in_lung` over the lungs' pixels alone (None where no lesion lies
+    in lungs that were found); `pointing` is the share
     of films whose highest pixel is true; `iou` is intersection over union of the map's top pixels,
     as many as are true; `energy` is the share of the map's sum that is true (1907.02957, 3.3).
     """
@@ -28,7 +29,7 @@ class Localisation:
     films: int
     prevalence: float
     auprc: Interval
-    in_lung: Interval
+    in_lung: Interval | None
     pointing: Interval
     iou: Interval
     energy: Interval
@@ -75,7 +76,7 @@ def localise(
         films=len(maps),
         prevalence=float(np.mean([truth.mean() for truth in truths])),
         auprc=bootstrap(precisions(maps, truths), seed),
-        in_lung=bootstrap(np.array(inside), seed),
+        in_lung=bootstrap(np.array(inside), seed) if inside else None,
         pointing=share(sum(bool(t.ravel()[int(m.argmax())]) for m, t in pairs), len(maps)),
         iou=bootstrap(np.array([_overlap(m, t) for m, t in pairs]), seed),
         energy=bootstrap(np.array([_energy(m, t) for m, t in pairs]), seed),

@@ -120,6 +120,8 @@ def _said(value: object) -> str:
     if isinstance(value, Mapping):
         films = f" of {value['films']}" if "films" in value else ""
         return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]{films}"
+    if value is None:
+        return "-"
     return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
 
 

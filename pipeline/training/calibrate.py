@@ -60,8 +60,7 @@ def calibrate(
     Raises:
         DatasetError: there are too few healthy films.
     """
-    if len(healthy) < LEAST_FILMS:
-        raise DatasetError(f"{len(healthy)} healthy films; at least {LEAST_FILMS} are needed")
+    demand_enough(len(healthy))
     maker = _Maker(Explainer(model), progress, len(healthy) + len(abnormal))
     normal = [maker.map(film, Mode.CALIBRATED) for film in healthy]
     sick = [maker.map(film, Mode.CALIBRATED) for film in abnormal]
@@ -71,6 +70,16 @@ def calibrate(
     settings.write(folder, said)
     digest.write_digests(folder)
     return said
+
+
+def demand_enough(films: int) -> None:
+    """A threshold needs that many healthy films.
+
+    Raises:
+        DatasetError: there are fewer.
+    """
+    if films < LEAST_FILMS:
+        raise DatasetError(f"{films} healthy films; at least {LEAST_FILMS} are needed")
 
 
 class _Maker:

@@ -42,6 +42,18 @@ def test_its_files_are_those_that_its_digests_list() -> None:
     assert len(digest.model_digest(EMBEDDED)) == 64
 
 
+@pytest.mark.parametrize("finding", ["opacity", "pneumonia", "pleural effusion", "pneumothorax"])
+def test_what_is_denied_lies_nearer_to_normal_than_what_is_said(
+    embedded: LoadedModel, finding: str
+) -> None:
+    """Also for findings that no template of the text encoder's training names."""
+    said = ("Normal.", f"No {finding}.", f"{finding}.")
+    states = embedded.text_encoder.encode([f"Frontal chest radiograph. {text}" for text in said])
+    normal, denied, present = states.mean(1)
+    nearness = [torch.cosine_similarity(normal, other, dim=0) for other in (denied, present)]
+    assert nearness[0] > nearness[1] + 0.05
+
+
 @pytest.mark.data
 def test_it_gives_back_films_it_has_never_seen(embedded: LoadedModel, shared_data: Path) -> None:
     selection = Selection(data=shared_data, part="dev", limit=6)

@@ -122,6 +122,7 @@ def test_in_lung_scores_leave_out_what_lies_outside() -> None:
     plane, truth = rows_of(0) * 2 + rows_of(3), rows_of(3) > 0
     lungs = rows_of(1, 2, 3) > 0
     found = localisation.localise([plane], [truth], [lungs])
+    assert found.in_lung is not None
     assert found.in_lung.mean == 1.0
     assert found.auprc.mean == 0.5
 

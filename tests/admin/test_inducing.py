@@ -1,0 +1,106 @@
+"""`vald-node induce`: a finding put into a film, where it was asked for, and marked as made."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from tests.admin import commands
+from tests.peers import films
+from tests.results import sources
+
+_SIDE = 160
+_PROMPT = "right lower lobe opacity"
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "film.png"
+    grey = (films.chest_like(_SIDE) * 255).round().astype(np.uint8)
+    Pillow.fromarray(grey).save(path)
+    return path
+
+
+def induced(film: Path, model: Path, out: Path, *more: object) -> dict[str, Any]:
+    done = commands.vald(
+        "induce", film, "--prompt", _PROMPT, "--model", model, "--out", out, "--json", *more
+    )
+    assert done.exit_code == 0, done.output
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def test_it_writes_the_film_the_change_and_a_comparison(
+    film: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    said = induced(film, tiny_model, tmp_path / "out")
+    assert said["prompt"] == "Frontal chest radiograph. Right lower zone opacity."
+    change = np.load(said["paths"]["change.npy"])
+    with Pillow.open(said["paths"]["induced.png"]) as picture:
+        made = np.asarray(picture, np.float32) / 255
+        assert "Synthetic" in picture.text["Description"]
+        assert "not for diagnosis" in picture.text["Warning"]
+    with Pillow.open(film) as picture:
+        before = np.asarray(picture, np.float32) / 255
+    assert change.shape == (_SIDE, _SIDE)
+    assert np.abs(change).max() > 0
+    assert np.abs(made - before - change).max() < 0.01
+    assert Path(said["paths"]["comparison.png"]).is_file()
+
+
+def test_with_a_region_it_changes_there_most(film: Path, tiny_model: Path, tmp_path: Path) -> None:
+    said = induced(film, tiny_model, tmp_path, "--region", "0,0,40,160")
+    change = np.abs(np.load(said["paths"]["change.npy"]))
+    assert change[:, :30].mean() > 5 * change[:, 90:].mean()
+
+
+def test_a_mask_is_the_same_as_its_region(film: Path, tiny_model: Path, tmp_path: Path) -> None:
+    mask = np.zeros((_SIDE, _SIDE), np.uint8)
+    mask[:, :40] = 255
+    Pillow.fromarray(mask).save(tmp_path / "mask.png")
+    by_mask = induced(film, tiny_model, tmp_path / "a", "--mask", tmp_path / "mask.png")
+    by_region = induced(film, tiny_model, tmp_path / "b", "--region", "0,0,40,160")
+    first, second = (np.load(said["paths"]["change.npy"]) for said in (by_mask, by_region))
+    assert np.array_equal(first, second)
+
+
+def test_a_film_that_lies_on_its_side_is_written_as_it_was_stored(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    lying = sources.write(sources.source(orientation=("F", "L")), tmp_path / "lying.dcm")
+    said = induced(lying, tiny_model, tmp_path / "out")
+    with Pillow.open(said["paths"]["induced.png"]) as picture:
+        assert picture.size == (400, 300)
+    assert np.load(said["paths"]["change.npy"]).shape == (300, 400)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--region", "1,2,3"), "four whole numbers"),
+        (("--region", "50,0,10,10"), "x0 < x1"),
+        (("--region", "0,0,500,10"), "x0 < x1"),
+        (("--mask", "absent.png"), "not a readable mask"),
+        (("--mask", "m.png", "--region", "0,0,1,1"), "not both"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused(
+    film: Path, tiny_model: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    done = commands.vald(
+        "induce", film, "--prompt", _PROMPT, "--model", tiny_model, "--out", tmp_path, *arguments
+    )
+    assert done.exit_code == 1
+    assert said in str(done.exception)
+
+
+def test_a_mask_of_another_size_is_refused(film: Path, tiny_model: Path, tmp_path: Path) -> None:
+    Pillow.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "mask.png")
+    done = commands.vald(
+        "induce", film, "--prompt", _PROMPT, "--model", tiny_model, "--out", tmp_path,
+        "--mask", tmp_path / "mask.png",
+    )  # fmt: skip
+    assert "8 x 8 pixels, the upright film 160 x 160" in str(done.exception)

@@ -1,0 +1,200 @@
+"""`vald-node evaluate` and `calibrate --healthy`, on films of nobody and a random model."""
+
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from pipeline import calibration, digest, settings, testing, weights
+from pipeline.classifier import Classifier
+from pipeline.training import workshop
+from tests.admin import commands
+from tests.pipeline import chests
+
+_BOX = (40.0, 60.0, 90.0, 110.0)  # x0, y0, x1, y1
+_SIDE = 224
+
+
+def png(film: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Pillow.fromarray((film.clip(0, 1) * 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def chest(seed: int, *, sick: bool) -> np.ndarray:
+    film = chests.varied(np.random.default_rng(seed))
+    if sick:
+        x0, y0, x1, y1 = map(int, _BOX)
+        film[y0:y1, x0:x1] = 0.8
+    return film
+
+
+def write_table(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder: a few films of one source in train and val, two boxed ones, one normal."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "cxr256").mkdir()
+    rows: list[dict[str, object]] = []
+    for index in range(40):
+        sick, split = index % 2 == 1, "val" if index < 24 else "train"
+        name = f"{index}.png"
+        (folder / "cxr256" / name).write_bytes(png(chest(index, sick=sick)))
+        label = "Lung_Opacity" if sick else "Normal"
+        rows.append(
+            {"file": name, "tar": "", "split": split, "label": label, "source": "nih-chestxray14"}
+        )
+    write_table(folder / "cxr256" / "manifest.csv", rows)
+    (folder / "localised").mkdir()
+    images, boxes = [], []
+    with tarfile.open(folder / "localised" / "images.tar", "w") as archive:
+        for index, source in enumerate(["nih-chestxray14", "nih-chestxray14", "jsrt"]):
+            sick, name = source != "jsrt", f"l{index}.png"
+            content = png(chest(100 + index, sick=sick))
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+            images.append(
+                {"file": name, "width": _SIDE, "height": _SIDE, "source": source, "part": "dev"}
+            )
+            if sick:
+                place = dict(zip(("x0", "y0", "x1", "y1"), _BOX, strict=True))
+                boxes.append({"file": name, "finding": "Lung_Opacity", **place})
+    write_table(folder / "localised" / "images.csv", images)
+    write_table(folder / "localised" / "boxes.csv", boxes)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    testing.write_tiny_model(folder, grid=_SIDE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    out = tmp_path_factory.mktemp("evaluation")
+    workshop.save_judge(Classifier(), out / "judges" / weights.CLASSIFIER)
+    done = commands.vald(
+        "evaluate", "--data", data, "--model", model, "--judges", out / "judges", "--out", out,
+        "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout), out
+
+
+def test_the_table_has_every_section_and_says_whose_features_are_used(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    numbers, out = evaluated
+    assert {
+        "reconstruction", "localisation", "normals", "image_score", "validity", "fidelity",
+        "reliability", "oracle", "induction", "seconds_per_film",
+    } <= numbers.keys()  # fmt: skip
+    assert "not Inception" in numbers["extractor"]
+    assert json.loads((out / "evaluation.json").read_text()) == numbers
+
+
+def test_baselines_stand_in_the_same_table_on_the_same_films(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    (found,) = evaluated[0]["localisation"].values()
+    assert found["films"] == 2
+    assert {
+        "calibrated", "gate alone", "gated difference", "ungated difference", "paper", "Grad-CAM",
+        "reconstruction error", "lung mask", "centre Gaussian", "uniform", "mean box of others",
+    } == found["methods"].keys()  # fmt: skip
+    # Both films have the same box: the other's box is this one's, and a uniform map finds no more
+    # than the box's share of the film, 50 x 50 of 224 x 224 pixels, at 128 px 29 x 29 of 128 x 128.
+    assert found["methods"]["mean box of others"]["auprc"]["mean"] == 1.0
+    uniform = found["methods"]["uniform"]["auprc"]["mean"]
+    assert uniform == pytest.approx((50 / 224) ** 2, rel=0.05)
+    assert "uniform" in found["gain_over"]
+    assert "calibrated" not in found["gain_over"]
+
+
+def test_normals_of_the_manifest_and_of_jsrt_are_pooled(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    normals = evaluated[0]["normals"]
+    assert normals["with_a_region"]["films"] == 12 + 1
+    assert normals["sources"]["jsrt"]["films"] == 1
+
+
+def test_the_audits_see_no_lesion_in_the_border(evaluated: tuple[dict[str, Any], Path]) -> None:
+    found = evaluated[0]["image_score"]["nih-chestxray14"]
+    assert found["films"] == 24
+    assert found["without_lungs"]["mean"] > 0.9  # no segmenter: nothing is blacked out
+    assert 0.1 < found["border"]["mean"] < 0.9
+
+
+def test_the_page_holds_all_it_shows_and_warns(evaluated: tuple[dict[str, Any], Path]) -> None:
+    page = (evaluated[1] / "evaluation.html").read_text(encoding="utf-8")
+    assert "not for diagnosis" in page
+    assert page.count("data:image/png;base64,") >= 2
+    assert "http" not in page.replace("http-equiv", "")  # nothing is fetched
+    assert "worst: l" in page
+
+
+def test_an_unknown_part_is_refused(data: Path, model: Path) -> None:
+    done = commands.vald("evaluate", "--data", data, "--model", model, "--part", "train")
+    assert done.exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    for index in range(20):
+        (folder / f"{index:02}.png").write_bytes(png(chest(index, sick=False)))
+    return folder
+
+
+def test_a_site_calibrates_a_copy_with_its_own_normals(
+    site: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ours"
+    done = commands.vald("calibrate", "--healthy", site, "--model", model, "--out", out)
+    assert done.exit_code == 0, done.output
+    healthy = calibration.load(out)
+    assert healthy is not None
+    assert len(healthy.scores) == 20
+    # The 95th percentile of 20 healthy peaks: linear between the 19th and the 20th.
+    expected = float(np.quantile(healthy.scores, 0.95))
+    assert settings.read(out).calibrated.threshold == pytest.approx(expected, rel=1e-5)
+    assert digest.model_digest(out) != digest.model_digest(model)
+    assert weights.load(out, weights.choose_device("cpu")).healthy is not None
+
+
+def test_too_few_films_calibrate_nothing(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "one.png").write_bytes(png(chest(0, sick=False)))
+    out = tmp_path / "ours"
+    done = commands.vald("calibrate", "--healthy", tmp_path / "few", "--model", model, "--out", out)
+    assert "1 healthy films; at least 20" in str(done.exception)
+    assert not out.exists()
+
+
+def test_a_folder_that_is_there_is_not_written_over(
+    site: Path, model: Path, tmp_path: Path
+) -> None:
+    done = commands.vald("calibrate", "--healthy", site, "--model", model, "--out", tmp_path)
+    assert "is there already" in str(done.exception)
+
+
+def test_calibrate_needs_films_from_somewhere() -> None:
+    assert commands.vald("calibrate").exit_code == 2
