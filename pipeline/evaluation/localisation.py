@@ -20,9 +20,9 @@ Truth = npt.NDArray[np.bool_]
 class Localisation:
     """Means over films, with intervals, of one kind of map against the truth.
 
-    `auprc` is over the whole film, `in_lung` over the lungs' pixels alone (None where no lesion lies
-    in lungs that were found); `pointing` is the share
-    of films whose highest pixel is true; `iou` is intersection over union of the map's top pixels,
+    `auprc` is over the whole film, `in_lung` over the lungs' pixels alone (None where no lesion
+    lies in lungs that were found); `pointing` is the share of films whose highest pixel is true;
+    `iou` is intersection over union of the map's top pixels,
     as many as are true; `energy` is the share of the map's sum that is true (1907.02957, 3.3).
     """
 

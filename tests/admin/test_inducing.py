@@ -41,8 +41,8 @@ def test_it_writes_the_film_the_change_and_a_comparison(
     change = np.load(said["paths"]["change.npy"])
     with Pillow.open(said["paths"]["induced.png"]) as picture:
         made = np.asarray(picture, np.float32) / 255
-        assert "Synthetic" in picture.text["Description"]
-        assert "not for diagnosis" in picture.text["Warning"]
+        assert "Synthetic" in picture.info["Description"]
+        assert "not for diagnosis" in picture.info["Warning"]
     with Pillow.open(film) as picture:
         before = np.asarray(picture, np.float32) / 255
     assert change.shape == (_SIDE, _SIDE)
