@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from dicom_node.intake.scp import Scp
 from dicom_node.processes import Role, Supervisor
 from pipeline import digest
 from storage import migrate, objects
-from storage.errors import StoreUnavailableError
+from storage.errors import StorageError, StoreUnavailableError
 from storage.objects import ObjectStore
 from storage.sql import SqlJobStore
 from storage.store import JobStore
@@ -74,7 +75,7 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     migrate.up(settings.storage.database)
     store = open_store(settings)
     scp = Scp(settings.node, Intake(store, open_objects(settings), now))
-    supervisor = Supervisor(_roles(path, settings))
+    supervisor = Supervisor(_roles(path, settings), partial(_free, settings, store))
     scp.start()
     store.abandon(processes.owners(settings.node.port), now())
     supervisor.start()
@@ -164,6 +165,15 @@ def _roles(path: Path, settings: NodeConfig) -> tuple[Role, ...]:
         Role(name="dispatcher", main=dispatch, arguments=(file,)),
         *(Role(name=name, main=work, arguments=(file,)) for name in workers),
     )
+
+
+def _free(settings: NodeConfig, store: JobStore, pid: int) -> None:
+    """What a dead child of ours had claimed is free at once, not when its lease ends."""
+    try:
+        dead = processes.owner_of(settings.node.port, pid)
+        store.reclaim(now(), settings.work.max_attempts, dead)
+    except StorageError as fault:  # then its leases run out
+        _log.warning("leases not freed", error=str(fault))
 
 
 def _store_when_there(settings: NodeConfig, stop: threading.Event) -> JobStore | None:

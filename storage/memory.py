@@ -166,16 +166,21 @@ class MemoryJobStore:
         self._leave(key, token, JobState.RECEIVED, now, reason)
 
     @_locked
-    def reclaim(self, now: datetime, max_attempts: int) -> list[str]:
+    def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
         """See JobStore."""
-        lapsed = [job for job in self._jobs.values() if job.lease and job.lease.until < now]
+
+        def is_over(owner: str, until: datetime) -> bool:
+            return until < now or (dead != "" and owner.startswith(dead))
+
+        leased = [(job, job.lease) for job in self._jobs.values() if job.lease]
+        lapsed = [job for job, lease in leased if is_over(lease.owner, lease.until)]
         for job in lapsed:
             spent = job.attempts >= max_attempts
             reason = f"its worker died {job.attempts} times" if spent else "its worker was lost"
             state = JobState.FAILED if spent else JobState.RECEIVED
             self._change(job, state, now, error=reason)
-        for name, (_, until) in [*self._sending.items()]:
-            if until < now:
+        for name, (owner, until) in [*self._sending.items()]:
+            if is_over(owner, until):
                 self._finish(name, DeliveryState.DUE, now, "its sender was lost")
         return sorted(job.key for job in lapsed)
 

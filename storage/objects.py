@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
+from storage import faults
 from storage.errors import (
     ObjectMissingError,
     OutOfSpaceError,
@@ -23,6 +24,7 @@ from storage.errors import (
     StoreMismatchError,
     StoreUnavailableError,
 )
+from storage.faults import Point
 from storage.jobs import ObjectRef
 
 _PART = ".part"
@@ -94,6 +96,7 @@ class LocalObjectStore:
             try:
                 _make_folder(path.parent)
                 digest, size_bytes = _write(scratch, data)
+                faults.reach(Point.WRITTEN)
                 scratch.replace(path)
                 _sync_folder(path.parent)
             finally:

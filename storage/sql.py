@@ -12,6 +12,7 @@ from sqlalchemy import (
     Table,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -165,11 +166,11 @@ class SqlJobStore:
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.RECEIVED, now, reason)
 
-    def reclaim(self, now: datetime, max_attempts: int) -> list[str]:
+    def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
         """See JobStore."""
         lapsed = (
             select(jobs.c.key, jobs.c.lease_token, jobs.c.attempts)
-            .where(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now)
+            .where(jobs.c.state == JobState.RUNNING, _is_over(jobs, now, dead))
             .order_by(jobs.c.key)
             .with_for_update(skip_locked=True)
         )
@@ -180,7 +181,7 @@ class SqlJobStore:
                 state = JobState.FAILED if spent else JobState.RECEIVED
                 reason = f"its worker died {attempts} times" if spent else "its worker was lost"
                 _leave_running(db, key, token, state, now, reason)
-            _free_deliveries(db, deliveries.c.lease_until < now, now)
+            _free_deliveries(db, _is_over(deliveries, now, dead), now)
         return [row.key for row in found]
 
     def abandon(self, owners: str, now: datetime) -> None:
@@ -267,6 +268,14 @@ class SqlJobStore:
         values = {"state": state, "next_attempt_at": at, "reason": reason}
         with engine.writing(self._engine) as db:
             db.execute(mine.values(**values, lease_owner=None, lease_until=None))
+
+
+def _is_over(leased: Table, now: datetime, dead: str) -> ColumnElement[bool]:
+    """The lease ran out, or its owner is known to be dead."""
+    ran_out = leased.c.lease_until < now
+    if not dead:
+        return ran_out
+    return or_(ran_out, leased.c.lease_owner.startswith(dead, autoescape=True))
 
 
 def _insert_once(

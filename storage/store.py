@@ -94,10 +94,11 @@ class JobStore(Protocol):
         """The job is RECEIVED again and may be claimed by anyone. Raises LeaseLostError."""
         ...
 
-    def reclaim(self, now: datetime, max_attempts: int) -> list[str]:
+    def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
         """Jobs whose lease ran out are RECEIVED again, or FAILED if claimed `max_attempts` times.
 
-        Deliveries whose lease ran out are DUE again. Returns the keys of the jobs.
+        Deliveries whose lease ran out are DUE again. Where `dead` is given, leases of owners whose
+        name begins so have run out, whatever their time. Returns the keys of the jobs.
         """
         ...
 

@@ -14,7 +14,9 @@ from dicom_node.config import DeliverySettings, Destination
 from dicom_node.delivery import backoff
 from dicom_node.delivery.outcome import Fate, Outcome
 from dicom_node.delivery.scu import Scu
+from storage import faults
 from storage.errors import ObjectMissingError
+from storage.faults import Point
 from storage.jobs import Parcel
 from storage.objects import ObjectStore
 from storage.store import JobStore
@@ -80,9 +82,12 @@ class Delivery:
         while parcels := self._store.claim_deliveries(
             name, self._owner, now, self.lease_s, self._settings.batch
         ):
+            faults.reach(Point.SENDING)
             sent = self._send(name, parcels)
+            faults.reach(Point.SENT)
             for one in sent:
                 self._record(one, now)
+                faults.reach(Point.ACKNOWLEDGED)
             fates = [one.outcome.fate for one in sent]
             arrived += fates.count(Fate.DELIVERED)
             if not set(fates) <= {Fate.DELIVERED, Fate.REFUSED}:

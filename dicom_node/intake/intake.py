@@ -11,7 +11,9 @@ import structlog
 from dicom_node.errors import InputError
 from dicom_node.intake import part10, structure
 from dicom_node.status import StoreStatus
+from storage import faults
 from storage.errors import OutOfSpaceError, StorageError
+from storage.faults import Point
 from storage.jobs import NewReceived, ObjectRef
 from storage.objects import ObjectStore
 from storage.store import JobStore
@@ -61,7 +63,11 @@ class Intake:
         if refusal is not None:
             return refusal
         try:
-            received = self._store.receive(self._new(instance, self._keep(instance)))
+            faults.reach(Point.RECEIVED)
+            kept = self._keep(instance)
+            faults.reach(Point.KEPT)
+            received = self._store.receive(self._new(instance, kept))
+            faults.reach(Point.RECORDED)
         except OutOfSpaceError:
             return _try_again("no space left, try again later", instance)
         except StorageError:

@@ -34,6 +34,8 @@ from dicom_node.intake.admission import (
 )
 from dicom_node.intake.intake import Intake, ReceivedInstance, StoreAnswer
 from dicom_node.status import COMMENT_CHARS, StoreStatus
+from storage import faults
+from storage.faults import Point
 
 _log = structlog.get_logger()
 
@@ -219,6 +221,7 @@ class Scp:
     def _on_sent(self, event: evt.Event) -> None:
         """An answer went out: of the messages an acceptor sends, each is one."""
         if isinstance(event.pdu, P_DATA_TF):
+            faults.reach(Point.ANSWERED)
             with self._changed:
                 self._busy.discard(event.assoc)
                 self._changed.notify_all()
