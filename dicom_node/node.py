@@ -8,6 +8,7 @@
 """
 
 import os
+import random
 import threading
 import warnings
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dicom_node import config, identity, logs, processes
+from dicom_node import config, identity, logs, processes, uids
+from dicom_node.commitment import Ledger
 from dicom_node.config import NodeConfig
 from dicom_node.intake.intake import Intake
 from dicom_node.intake.scp import Scp
@@ -31,13 +33,14 @@ from storage.sql import SqlJobStore
 from storage.store import JobStore
 
 if TYPE_CHECKING:  # each process imports at its start only what it runs
+    from dicom_node.delivery.commitment import Commitment
     from dicom_node.delivery.delivery import Delivery
     from dicom_node.routing.router import Router
 
 _log = structlog.get_logger()
 
 _WATCH_S = 0.5
-_ROUTE_S, _DELIVER_S, _RECLAIM_S, _SWEEP_S = 0.25, 0.5, 5.0, 3600.0
+_ROUTE_S, _DELIVER_S, _COMMIT_S, _RECLAIM_S, _SWEEP_S = 0.25, 0.5, 1.0, 5.0, 3600.0
 _STALE_PART_S = 3600.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
@@ -74,7 +77,11 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     digest.folder_of(settings.model.path)  # a wrong path is told now, not by a dying worker
     migrate.up(settings.storage.database)
     store = open_store(settings)
-    scp = Scp(settings.node, Intake(store, open_objects(settings), now))
+    scp = Scp(
+        settings.node,
+        Intake(store, open_objects(settings), now),
+        ledger=_ledger(settings, store),
+    )
     supervisor = Supervisor(_roles(path, settings), partial(_free, settings, store))
     scp.start()
     store.abandon(processes.owners(settings.node.port), now())
@@ -104,10 +111,12 @@ def dispatch(path: str) -> None:
     kept = open_objects(settings)
     attempts = settings.work.max_attempts
     router, delivery = _router(settings, store, kept), _delivery(settings, store, kept)
+    commitment = _commitment(settings, store, kept)
     ticker = Ticker(
         (
             Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
             Tick(name="deliver", every_s=_DELIVER_S, run=lambda: delivery.tick(now())),
+            Tick(name="commit", every_s=_COMMIT_S, run=lambda: commitment.tick(now())),
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
             Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
         )
@@ -220,4 +229,31 @@ def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Deli
         destinations=settings.destinations,
         settings=settings.delivery,
         owner=processes.owner(settings.node.port, "dispatcher"),
+    )
+
+
+def _ledger(settings: NodeConfig, store: JobStore) -> Ledger:
+    return Ledger(
+        store=store,
+        destinations=settings.destinations,
+        retry=settings.delivery.retry,
+        clock=now,
+    )
+
+
+def _commitment(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Commitment":
+    from dicom_node.delivery.commitment import Asker, Commitment
+
+    return Commitment(
+        store=store,
+        objects=kept,
+        ledger=_ledger(settings, store),
+        asker=Asker(
+            ae_title=settings.node.ae_title,
+            implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
+        ),
+        destinations=settings.destinations,
+        settings=settings.delivery,
+        new_uid=uids.random_uid,
+        chance=random.random,
     )

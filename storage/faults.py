@@ -47,7 +47,15 @@ class Point(StrEnum):
     SENT = "sent"
     """The destination has answered a batch; no row says so."""
     ACKNOWLEDGED = "acknowledged"
-    """A delivery is committed as DELIVERED."""
+    """A delivery is recorded as DELIVERED."""
+    ASKING = "asking"
+    """A commitment transaction is recorded; the destination was not asked."""
+    ASKED = "asked"
+    """The destination has answered the request."""
+    REPORTED = "reported"
+    """Its report is in memory; its sender has no answer."""
+    COMMITTED = "committed"
+    """Deliveries are recorded as COMMITTED."""
 
 
 @dataclass(slots=True)

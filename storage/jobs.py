@@ -102,7 +102,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One result on its way to one destination; (sop_instance_uid, destination) names it."""
+    """One result on its way to one destination; (sop_instance_uid, destination) names it.
+
+    `status` is what the last attempt was answered: a DIMSE status as 4 hexadecimal digits, "RJ" and
+    result, source and diagnostic of a rejected association, or an HTTP status; empty where there
+    was no answer. `next_attempt_at` is when a DUE one is sent, and a DELIVERED one asked about; of
+    the others, when they came into their state. `asked` counts the requests for commitment since
+    it was delivered, `transaction_uid` is that of the last.
+    """
 
     job_key: str
     sop_instance_uid: str
@@ -111,6 +118,9 @@ class Delivery:
     attempts: int
     next_attempt_at: datetime
     reason: str
+    status: str = ""
+    transaction_uid: str = ""
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

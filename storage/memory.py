@@ -22,7 +22,7 @@ from storage.states import DeliveryState, JobState, check_delivery, check_job
 from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED}
+_RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
 _Name = tuple[str, str]
 
 
@@ -46,6 +46,7 @@ class MemoryJobStore:
         self._results: dict[str, Result] = {}
         self._deliveries: dict[_Name, Delivery] = {}
         self._sending: dict[_Name, tuple[str, datetime]] = {}
+        self._transactions: dict[str, str] = {}
 
     @_locked
     def receive(self, new: NewReceived) -> Received:
@@ -241,17 +242,87 @@ class MemoryJobStore:
         due.sort(key=lambda item: (item[1].next_attempt_at, item[1].job_key))
         return [self._start_sending(name, owner, now, lease_s) for name, _ in due[:limit]]
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str) -> None:
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note)
+        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
 
-    def postpone(self, parcel: Parcel, next_attempt_at: datetime, reason: str) -> None:
+    def postpone(
+        self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
+    ) -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason)
+        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str) -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason)
+        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+
+    @_locked
+    def ask(
+        self,
+        destination: str,
+        transaction_uid: str,
+        now: datetime,
+        again_at: datetime,
+        limit: int,
+    ) -> list[Parcel]:
+        """See JobStore."""
+        due = [
+            name
+            for name, delivery in self._deliveries.items()
+            if delivery.state is DeliveryState.DELIVERED
+            and delivery.destination == destination
+            and delivery.next_attempt_at <= now
+        ]
+        due.sort(key=lambda name: (self._deliveries[name].next_attempt_at, name))
+        if due:
+            self._transactions[transaction_uid] = destination
+        return [self._asked(name, transaction_uid, again_at) for name in due[:limit]]
+
+    @_locked
+    def destination_of(self, transaction_uid: str) -> str:
+        """See JobStore."""
+        if transaction_uid not in self._transactions:
+            raise UnknownKeyError(f"no transaction {transaction_uid!r}")
+        return self._transactions[transaction_uid]
+
+    @_locked
+    def asked_in(self, transaction_uid: str) -> list[Delivery]:
+        """See JobStore."""
+        return [
+            delivery
+            for delivery in self._deliveries.values()
+            if delivery.state is DeliveryState.DELIVERED
+            and delivery.transaction_uid == transaction_uid
+        ]
+
+    @_locked
+    def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
+        """See JobStore."""
+        names = [(uid, destination) for uid in dict.fromkeys(uids)]
+        known = [self._deliveries[name] for name in names if name in self._deliveries]
+        there = [d for d in known if d.state is DeliveryState.DELIVERED]
+        for delivery in there:
+            self._finish(_name(delivery), DeliveryState.COMMITTED, now, delivery.reason)
+        return len(there)
+
+    @_locked
+    def send_again(self, asked: Delivery, at: datetime, reason: str, status: str = "") -> None:
+        """See JobStore."""
+        known = self._deliveries.get(_name(asked))
+        if (
+            known is not None
+            and known.state is DeliveryState.DELIVERED
+            and known.transaction_uid == asked.transaction_uid
+        ):
+            self._finish(_name(asked), DeliveryState.DUE, at, reason, status)
+
+    @_locked
+    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
+        """See JobStore."""
+        for delivery in self.asked_in(transaction_uid):
+            self._deliveries[_name(delivery)] = replace(
+                delivery, next_attempt_at=at, reason=legible(reason)
+            )
 
     def close(self) -> None:
         """See JobStore."""
@@ -294,19 +365,45 @@ class MemoryJobStore:
 
     @_locked
     def _leave_sending(
-        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str
+        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
     ) -> None:
-        name = (parcel.delivery.sop_instance_uid, parcel.delivery.destination)
+        name = _name(parcel.delivery)
         if self._deliveries.get(name) == parcel.delivery:
-            self._finish(name, state, at, reason)
+            self._deliveries[name] = replace(parcel.delivery, asked=0)
+            self._finish(name, state, at, reason, status)
 
-    def _finish(self, name: _Name, state: DeliveryState, at: datetime, reason: str) -> None:
+    def _finish(
+        self,
+        name: _Name,
+        state: DeliveryState,
+        at: datetime,
+        reason: str,
+        status: str | None = None,
+    ) -> None:
         delivery = self._deliveries[name]
         check_delivery(delivery.state, state)
         self._sending.pop(name, None)
         self._deliveries[name] = replace(
-            delivery, state=state, next_attempt_at=at, reason=legible(reason)
+            delivery,
+            state=state,
+            next_attempt_at=at,
+            reason=legible(reason),
+            status=delivery.status if status is None else status,
         )
+
+    def _asked(self, name: _Name, transaction_uid: str, again_at: datetime) -> Parcel:
+        delivery = replace(
+            self._deliveries[name],
+            transaction_uid=transaction_uid,
+            asked=self._deliveries[name].asked + 1,
+            next_attempt_at=again_at,
+        )
+        self._deliveries[name] = delivery
+        return Parcel(delivery=delivery, result=self._results[name[0]])
+
+
+def _name(delivery: Delivery) -> _Name:
+    return delivery.sop_instance_uid, delivery.destination
 
 
 def _fields(value: object) -> dict[str, Any]:

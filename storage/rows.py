@@ -87,4 +87,5 @@ def result_of(row: RowMapping) -> Result:
 def delivery_of(row: RowMapping) -> Delivery:
     """The delivery of a row."""
     names = ("job_key", "sop_instance_uid", "destination", "attempts", "next_attempt_at", "reason")
-    return Delivery(**_picked(row, *names), state=DeliveryState(row["state"]))
+    more = ("status", "transaction_uid", "asked")
+    return Delivery(**_picked(row, *names, *more), state=DeliveryState(row["state"]))

@@ -21,10 +21,10 @@ from sqlalchemy.exc import IntegrityError
 from storage import engine, migrate, rows
 from storage.errors import LeaseLostError, StorageError, TransitionError, UnknownKeyError
 from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Parcel, Received, Result
-from storage.schema import deliveries, jobs, received, results
+from storage.schema import deliveries, jobs, received, results, transactions
 from storage.states import DeliveryState, JobState, check_delivery, check_job
 
-_RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED)
+_RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
 
 
 class SqlJobStore:
@@ -235,17 +235,88 @@ class SqlJobStore:
             uids = [row.sop_instance_uid for row in db.execute(due)]
             return [_start_sending(db, uid, destination, owner, now, lease_s) for uid in uids]
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str) -> None:
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note)
+        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
 
-    def postpone(self, parcel: Parcel, next_attempt_at: datetime, reason: str) -> None:
+    def postpone(
+        self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
+    ) -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason)
+        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str) -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason)
+        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+
+    def ask(
+        self,
+        destination: str,
+        transaction_uid: str,
+        now: datetime,
+        again_at: datetime,
+        limit: int,
+    ) -> list[Parcel]:
+        """See JobStore."""
+        due = (
+            select(deliveries.c.sop_instance_uid)
+            .where(
+                deliveries.c.state == DeliveryState.DELIVERED,
+                deliveries.c.destination == destination,
+                deliveries.c.next_attempt_at <= now,
+            )
+            .order_by(deliveries.c.next_attempt_at, deliveries.c.sop_instance_uid)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        with engine.writing(self._engine) as db:
+            uids = [row.sop_instance_uid for row in db.execute(due)]
+            if uids:
+                values = {"uid": transaction_uid, "destination": destination, "asked_at": now}
+                db.execute(insert(transactions).values(**values))
+            return [_asked(db, uid, destination, transaction_uid, again_at) for uid in uids]
+
+    def destination_of(self, transaction_uid: str) -> str:
+        """See JobStore."""
+        found = self._rows(select(transactions).where(transactions.c.uid == transaction_uid))
+        if not found:
+            raise UnknownKeyError(f"no transaction {transaction_uid!r}")
+        return str(found[0]["destination"])
+
+    def asked_in(self, transaction_uid: str) -> list[Delivery]:
+        """See JobStore."""
+        return [rows.delivery_of(row) for row in self._rows(_still_asked(transaction_uid))]
+
+    def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
+        """See JobStore."""
+        check_delivery(DeliveryState.DELIVERED, DeliveryState.COMMITTED)
+        there = update(deliveries).where(
+            deliveries.c.destination == destination,
+            deliveries.c.sop_instance_uid.in_(uids),
+            deliveries.c.state == DeliveryState.DELIVERED,
+        )
+        values = {"state": DeliveryState.COMMITTED, "next_attempt_at": now}
+        with engine.writing(self._engine) as db:
+            return db.execute(there.values(**values)).rowcount
+
+    def send_again(self, asked: Delivery, at: datetime, reason: str, status: str = "") -> None:
+        """See JobStore."""
+        check_delivery(DeliveryState.DELIVERED, DeliveryState.DUE)
+        change = update(deliveries).where(
+            deliveries.c.sop_instance_uid == asked.sop_instance_uid,
+            deliveries.c.destination == asked.destination,
+            deliveries.c.transaction_uid == asked.transaction_uid,
+            deliveries.c.state == DeliveryState.DELIVERED,
+        )
+        values = {"state": DeliveryState.DUE, "next_attempt_at": at, "reason": reason}
+        with engine.writing(self._engine) as db:
+            db.execute(change.values(**values, status=status))
+
+    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
+        """See JobStore."""
+        change = update(deliveries).where(*_is_asked_in(transaction_uid))
+        with engine.writing(self._engine) as db:
+            db.execute(change.values(next_attempt_at=at, reason=reason))
 
     def close(self) -> None:
         """See JobStore."""
@@ -256,7 +327,7 @@ class SqlJobStore:
             return db.execute(query).mappings().all()
 
     def _leave_sending(
-        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str
+        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
     ) -> None:
         check_delivery(DeliveryState.SENDING, state)
         mine = update(deliveries).where(
@@ -265,9 +336,9 @@ class SqlJobStore:
             deliveries.c.state == DeliveryState.SENDING,
             deliveries.c.attempts == parcel.delivery.attempts,
         )
-        values = {"state": state, "next_attempt_at": at, "reason": reason}
+        values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
-            db.execute(mine.values(**values, lease_owner=None, lease_until=None))
+            db.execute(mine.values(**values, asked=0, lease_owner=None, lease_until=None))
 
 
 def _is_over(leased: Table, now: datetime, dead: str) -> ColumnElement[bool]:
@@ -346,9 +417,40 @@ def _start_sending(
         )
         .returning(deliveries)
     )
-    delivery = rows.delivery_of(db.execute(change).mappings().one())
-    query = select(results).where(results.c.sop_instance_uid == uid)
+    return _parcel(db, rows.delivery_of(db.execute(change).mappings().one()))
+
+
+def _parcel(db: Connection, delivery: Delivery) -> Parcel:
+    query = select(results).where(results.c.sop_instance_uid == delivery.sop_instance_uid)
     return Parcel(delivery=delivery, result=rows.result_of(db.execute(query).mappings().one()))
+
+
+def _asked(
+    db: Connection, uid: str, destination: str, transaction_uid: str, again_at: datetime
+) -> Parcel:
+    change = (
+        update(deliveries)
+        .where(deliveries.c.sop_instance_uid == uid, deliveries.c.destination == destination)
+        .values(
+            transaction_uid=transaction_uid,
+            asked=deliveries.c.asked + 1,
+            next_attempt_at=again_at,
+        )
+        .returning(deliveries)
+    )
+    return _parcel(db, rows.delivery_of(db.execute(change).mappings().one()))
+
+
+def _is_asked_in(transaction_uid: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        deliveries.c.transaction_uid == transaction_uid,
+        deliveries.c.state == DeliveryState.DELIVERED,
+    )
+
+
+def _still_asked(transaction_uid: str) -> Select[Any]:
+    query = select(deliveries).where(*_is_asked_in(transaction_uid))
+    return query.order_by(deliveries.c.position)
 
 
 def _restart(db: Connection, key: str, now: datetime) -> int:

@@ -134,16 +134,57 @@ class JobStore(Protocol):
         """Up to `limit` DUE deliveries whose time has come are SENDING under a lease of `owner`."""
         ...
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str) -> None:
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
         """The delivery is DELIVERED. No effect if it is no longer SENDING by this attempt."""
         ...
 
-    def postpone(self, parcel: Parcel, next_attempt_at: datetime, reason: str) -> None:
+    def postpone(
+        self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
+    ) -> None:
         """The delivery is DUE at that time. No effect if no longer SENDING by this attempt."""
         ...
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str) -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
         """The delivery is REFUSED for good. No effect if no longer SENDING by this attempt."""
+        ...
+
+    def ask(
+        self,
+        destination: str,
+        transaction_uid: str,
+        now: datetime,
+        again_at: datetime,
+        limit: int,
+    ) -> list[Parcel]:
+        """Up to `limit` DELIVERED deliveries whose time has come are asked about.
+
+        The transaction is known before this returns; they are asked about again at `again_at`.
+        Where nothing is to be asked about there is no transaction.
+        """
+        ...
+
+    def destination_of(self, transaction_uid: str) -> str:
+        """Whom this transaction asked.
+
+        Raises:
+            UnknownKeyError: none of ours.
+        """
+        ...
+
+    def asked_in(self, transaction_uid: str) -> list[Delivery]:
+        """The DELIVERED deliveries that were last asked about in this transaction."""
+        ...
+
+    def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
+        """Of these results, those DELIVERED there are COMMITTED; returns how many."""
+        ...
+
+    def send_again(self, asked: Delivery, at: datetime, reason: str, status: str = "") -> None:
+        """The delivery is DUE at that time. No effect if it is not DELIVERED, or asked anew."""
+        ...
+
+    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
+        """What was asked in this transaction and is still DELIVERED is asked about at `at`."""
         ...
 
     def close(self) -> None:

@@ -178,10 +178,18 @@ class DeliveryTimeouts(_Section):
     response_s: Seconds = 120
 
 
+class CommitmentSettings(_Section):
+    """How long reports on what was stored are waited for."""
+
+    linger_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    report_within_s: Seconds = 3600
+
+
 class DeliverySettings(_Section):
     """How results are sent."""
 
     batch: Annotated[int, Field(ge=1, le=128)] = 32
+    commitment: CommitmentSettings = CommitmentSettings()
     timeouts: DeliveryTimeouts = DeliveryTimeouts()
     retry: Retry = Retry()
 
@@ -192,6 +200,7 @@ class Destination(_Section):
     ae_title: AETitle
     host: Host
     port: Port
+    commitment: Literal["none", "storage_commitment", "query"] = "none"
 
 
 class Rule(_Section):

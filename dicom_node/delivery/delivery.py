@@ -10,8 +10,8 @@ from pathlib import Path
 
 import structlog
 
+from dicom_node import backoff
 from dicom_node.config import DeliverySettings, Destination
-from dicom_node.delivery import backoff
 from dicom_node.delivery.outcome import Fate, Outcome
 from dicom_node.delivery.scu import Scu
 from storage import faults
@@ -116,12 +116,12 @@ class Delivery:
     def _record(self, sent: _Sent, now: datetime) -> None:
         parcel, outcome = sent.parcel, sent.outcome
         if outcome.fate is Fate.DELIVERED:
-            self._store.delivered(parcel, now, outcome.reason)
+            self._store.delivered(parcel, now, outcome.reason, outcome.status)
         elif outcome.fate is Fate.REFUSED:
-            self._store.refuse(parcel, now, outcome.reason)
+            self._store.refuse(parcel, now, outcome.reason, outcome.status)
         else:
             later = now + timedelta(seconds=self._delay_s(sent))
-            self._store.postpone(parcel, later, outcome.reason)
+            self._store.postpone(parcel, later, outcome.reason, outcome.status)
         self._log(sent)
 
     def _delay_s(self, sent: _Sent) -> float:

@@ -12,7 +12,7 @@ from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.config import DeliveryTimeouts, Destination
-from dicom_node.delivery import outcome
+from dicom_node.delivery import associate, outcome
 from dicom_node.delivery.outcome import Fate, Outcome
 
 # Files are then sent by pieces as they lie there; otherwise they are parsed and encoded anew.
@@ -67,22 +67,8 @@ class Scu:
     ) -> Any:
         ae = AE(ae_title=self._ae_title)
         ae.implementation_class_uid = self._implementation
-        ae.connection_timeout = self._timeouts.connect_s
-        ae.acse_timeout = self._timeouts.association_s
-        ae.dimse_timeout = ae.network_timeout = self._timeouts.response_s
-
-        def on_open(event: Any) -> None:
-            connected.append(event)
-            # pynetdicom sends without a time-out: a peer that stops reading would hold us for ever
-            event.assoc.dul.socket.socket.settimeout(self._timeouts.response_s)
-
-        return ae.associate(
-            destination.host,
-            destination.port,
-            contexts,
-            destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
-        )
+        handlers = [(evt.EVT_CONN_OPEN, connected.append)]
+        return associate.request(ae, destination, self._timeouts, contexts, handlers)
 
     def _send_all(
         self,

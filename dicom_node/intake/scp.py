@@ -23,7 +23,9 @@ from pynetdicom import (
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.transport import ThreadedAssociationServer
 
-from dicom_node import config, identity
+from dicom_node import commitment, config, identity
+from dicom_node.commitment import PUSH_MODEL, Ledger
+from dicom_node.errors import InputError
 from dicom_node.intake.admission import (
     CALLED_AE_NOT_RECOGNISED,
     CALLING_AE_NOT_RECOGNISED,
@@ -33,8 +35,9 @@ from dicom_node.intake.admission import (
     Senders,
 )
 from dicom_node.intake.intake import Intake, ReceivedInstance, StoreAnswer
-from dicom_node.status import COMMENT_CHARS, StoreStatus
+from dicom_node.status import COMMENT_CHARS, CommitmentStatus, StoreStatus
 from storage import faults
+from storage.errors import StorageError, UnknownKeyError
 from storage.faults import Point
 
 _log = structlog.get_logger()
@@ -91,11 +94,20 @@ class _SharingServer(_Server):
 class Scp:
     """Receives for as long as it is started; hands each instance to the intake.
 
-    With `share_port` several processes may listen at one port, where all of them ask for it.
+    Storage commitment reports go to the ledger, where there is one. With `share_port` several
+    processes may listen at one port, where all of them ask for it.
     """
 
-    def __init__(self, node: config.Node, intake: Intake, *, share_port: bool = False) -> None:
+    def __init__(
+        self,
+        node: config.Node,
+        intake: Intake,
+        *,
+        ledger: Ledger | None = None,
+        share_port: bool = False,
+    ) -> None:
         self._node, self._intake, self._share_port = node, intake, share_port
+        self._ledger = ledger
         self._senders = Senders(node.accept)
         self._server: ThreadedAssociationServer | None = None
         self._stopping = threading.Event()
@@ -161,6 +173,10 @@ class Scp:
             for context in AllStoragePresentationContexts
         ]
         ae.add_supported_context(_VERIFICATION, list(TRANSFER_SYNTAXES[:2]))
+        if self._ledger is not None:  # we are the SCU, whoever opens the association
+            ae.add_supported_context(
+                PUSH_MODEL, list(TRANSFER_SYNTAXES[:2]), scu_role=False, scp_role=True
+            )
         return ae
 
     def _handlers(self) -> list[Any]:
@@ -171,6 +187,7 @@ class Scp:
             (evt.EVT_DIMSE_RECV, self._on_message),
             (evt.EVT_PDU_SENT, self._on_sent),
             (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_N_EVENT_REPORT, self._on_report),
             (evt.EVT_RELEASED, self._on_end),
             (evt.EVT_ABORTED, self._on_end),
             (evt.EVT_CONN_CLOSE, self._on_end),
@@ -203,7 +220,10 @@ class Scp:
         called = assoc.requestor.primitive.called_ae_title.strip()
         if self._stopping.is_set():
             return TEMPORARY_CONGESTION
-        if not self._senders.allow(calling_ae_title, address):
+        if not (
+            self._senders.allow(calling_ae_title, address)
+            or self._comes_to_report(assoc, calling_ae_title)
+        ):
             return CALLING_AE_NOT_RECOGNISED
         if self._node.check_called_ae_title and called != self._node.ae_title:
             return CALLED_AE_NOT_RECOGNISED
@@ -213,6 +233,15 @@ class Scp:
                 return LOCAL_LIMIT_EXCEEDED
             self._established.add(assoc)
         return None
+
+    def _comes_to_report(self, assoc: Any, calling_ae_title: str) -> bool:
+        """A destination that may not send, but answers what it was asked."""
+        proposed = assoc.requestor.primitive.presentation_context_definition_list
+        return (
+            self._ledger is not None
+            and self._ledger.knows(calling_ae_title)
+            and {context.abstract_syntax for context in proposed} <= {PUSH_MODEL, _VERIFICATION}
+        )
 
     def _on_message(self, event: evt.Event) -> None:
         with self._changed:
@@ -241,6 +270,23 @@ class Scp:
                 status=StoreStatus.CANNOT_UNDERSTAND, comment="internal error, see the node's log"
             )
         return _status(answer)
+
+    def _on_report(self, event: Any) -> tuple[int, None]:
+        """Success once what was reported is durable; else the destination reports again."""
+        if self._ledger is None:
+            return CommitmentStatus.PROCESSING_FAILURE, None
+        try:
+            self._ledger.take(commitment.read(event.event_information))
+        except (InputError, UnknownKeyError) as fault:
+            _log.warning("report refused", reason=str(fault))
+            return CommitmentStatus.INVALID_ARGUMENT, None
+        except StorageError as fault:
+            _log.warning("report not taken", reason=str(fault))
+            return CommitmentStatus.RESOURCE_LIMITATION, None
+        except Exception:  # noqa: BLE001 - the SCP handler, as in _on_store
+            _log.exception("report failed")
+            return CommitmentStatus.PROCESSING_FAILURE, None
+        return CommitmentStatus.SUCCESS, None
 
     def _end_idle(self) -> int:
         """Abort associations without a message under way; returns how many have one."""

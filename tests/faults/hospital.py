@@ -20,7 +20,7 @@ from tests.peers.orthanc import Orthanc
 SENDERS = 8
 _SIDE = 256
 _DIES_WITHIN_S, _ENDS_WITHIN_S = 90.0, 600.0
-_COMPLETE = {"DELIVERED", "COMMITTED"}
+_COMPLETE = {"COMMITTED"}
 _RESULTS = 2
 """Of each film: a Secondary Capture and a Structured Report."""
 
@@ -109,19 +109,29 @@ def opened(folder: Path, model: Path, database: str, workers: int) -> Iterator[H
     quick = {
         "timeouts": {"connect_s": 2, "association_s": 5, "response_s": 10},
         "retry": {"first_delay_s": 1, "max_delay_s": 2, "jitter": 0},
+        # A report to a dead node is lost: ask again soon.
+        "commitment": {"linger_s": 1, "report_within_s": 3},
+    }
+    pacs_port = tools.free_port()
+    pacs = {
+        "ae_title": orthanc.AE_TITLE,
+        "host": "127.0.0.1",
+        "port": pacs_port,
+        "commitment": "storage_commitment",
     }
     node = nodes.write_config(
         folder / "node",
-        tools.free_port(),
+        pacs_port,
         model=model,
         database=database,
         # Deaths here are not the films' fault, and come more often than three times a film.
         work={"workers": workers, "lease_s": 30, "max_attempts": 1000},
         delivery=quick,
+        destinations={"pacs": pacs},
     )
-    with orthanc.running(folder / "orthanc", node.pacs_port(), reports_to=node.port) as pacs:
+    with orthanc.running(folder / "orthanc", pacs_port, reports_to=node.port) as archive:
         try:
-            yield Hospital(folder=folder, node=node, pacs=pacs)
+            yield Hospital(folder=folder, node=node, pacs=archive)
         finally:
             node.cut_power()
 

@@ -17,7 +17,7 @@ from tests.faults.hospital import SENDERS, Hospital, children_of, pause
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(4 * 3600 if LONG else 600)]
 
 _ARRIVALS = (1, 2, 5) if LONG else (1,)
-_MOMENTS = 200 if LONG else 4
+_MOMENTS = 200 if LONG else 2
 _LONGEST_PAUSE_S = 12.0
 _SEED = 20260301
 

@@ -70,11 +70,6 @@ class Node:
         command = [*_VALD, *arguments, "--config", str(self.config)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
-    def pacs_port(self) -> int:
-        """Where it sends its results."""
-        keys = yaml.safe_load(self.config.read_text())
-        return int(keys["destinations"]["pacs"]["port"])
-
     def jobs(self, limit: int = 100) -> list[dict[str, Any]]:
         """As `vald-node jobs --json` prints them."""
         done = self.run("jobs", "--json", "--limit", str(limit))
