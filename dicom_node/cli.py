@@ -112,6 +112,47 @@ def retry(
     typer.echo(f"{job.key[:12]} is {job.state}")
 
 
+destinations_app = typer.Typer(help="List destinations; hold one in maintenance, release it.")
+app.add_typer(destinations_app, name="destinations")
+DestinationName = Annotated[str, typer.Argument(help="As config.yaml names it.")]
+
+
+@destinations_app.callback(invoke_without_command=True)
+def destinations(
+    context: typer.Context,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,
+) -> None:
+    """List destinations, how each is doing and what waits for it."""
+    if context.invoked_subcommand:
+        return
+    from dicom_node.admin import destinations as listed
+
+    lines = listed.lines(config, os.environ)
+    if as_json:
+        typer.echo(json.dumps([line.as_json() for line in lines], indent=1))
+    else:
+        listed.print_table(lines)
+
+
+@destinations_app.command()
+def hold(name: DestinationName, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Send nothing more there until it is released; results wait."""
+    from dicom_node.admin import destinations as listed
+
+    listed.hold(config, os.environ, name, held=True)
+    typer.echo(f"{name} is held")
+
+
+@destinations_app.command()
+def release(name: DestinationName, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Send at once what has waited, also where the destination was resting."""
+    from dicom_node.admin import destinations as listed
+
+    listed.hold(config, os.environ, name, held=False)
+    typer.echo(f"{name} is released")
+
+
 @app.command()
 def attribute(
     files: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG.")],

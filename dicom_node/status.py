@@ -25,7 +25,7 @@ class CommitmentStatus(IntEnum):
 
 
 ECHO_SUCCESS = 0x0000
-"""What the node answers to a C-ECHO-RQ (PS3.7 9.1.5.1.4)."""
+"""What the node answers to a C-ECHO-RQ, and is answered (PS3.7 9.1.5.1.4)."""
 
 COMMENT_CHARS = 64
 """Error Comment (0000,0902) is an LO."""

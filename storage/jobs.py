@@ -124,6 +124,30 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationHealth:
+    """How a destination is doing, as every process sees it.
+
+    `held` by the operator, with a reason. `failures` counts associations in a row that came to
+    nothing; while `retry_at` is set the destination rests, and is probed from then on.
+    """
+
+    name: str
+    held: bool = False
+    failures: int = 0
+    retry_at: datetime | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryCount:
+    """How many deliveries to one destination are in one state."""
+
+    destination: str
+    state: DeliveryState
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
     """A delivery that was claimed, with the result that is to be sent."""
 

@@ -1,6 +1,7 @@
 """The job store's contract in memory: for tests, and for whoever needs no durability."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -10,6 +11,8 @@ from storage.errors import LeaseLostError, TransitionError, UnknownKeyError
 from storage.jobs import (
     Decision,
     Delivery,
+    DeliveryCount,
+    DestinationHealth,
     Job,
     Lease,
     NewJob,
@@ -47,6 +50,7 @@ class MemoryJobStore:
         self._deliveries: dict[_Name, Delivery] = {}
         self._sending: dict[_Name, tuple[str, datetime]] = {}
         self._transactions: dict[str, str] = {}
+        self._destinations: dict[str, DestinationHealth] = {}
 
     @_locked
     def receive(self, new: NewReceived) -> Received:
@@ -324,8 +328,74 @@ class MemoryJobStore:
                 delivery, next_attempt_at=at, reason=legible(reason)
             )
 
+    @_locked
+    def destination(self, name: str) -> DestinationHealth:
+        """See JobStore."""
+        return self._destinations.get(name, DestinationHealth(name=name))
+
+    @_locked
+    def note_destination(self, health: DestinationHealth, now: datetime) -> None:  # noqa: ARG002
+        """See JobStore."""
+        held = self.destination(health.name).held
+        self._destinations[health.name] = replace(health, held=held, reason=legible(health.reason))
+
+    @_locked
+    def hold(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        self._destinations[name] = replace(self.destination(name), held=True)
+        for at, delivery in self._at(name, DeliveryState.DUE):
+            self._finish(at, DeliveryState.HELD, now, delivery.reason)
+
+    @_locked
+    def release_destination(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        self._destinations[name] = DestinationHealth(name=name)
+        for at, delivery in self._at(name, DeliveryState.HELD):
+            self._finish(at, DeliveryState.DUE, now, delivery.reason)
+        self.hasten(name, now)
+
+    @_locked
+    def hasten(self, name: str, now: datetime) -> int:
+        """See JobStore."""
+        waiting = [
+            (at, delivery)
+            for at, delivery in self._at(name, DeliveryState.DUE)
+            if delivery.next_attempt_at > now and delivery.status[:2] in ("", "RJ")
+        ]
+        for at, delivery in waiting:
+            self._deliveries[at] = replace(delivery, next_attempt_at=now)
+        return len(waiting)
+
+    @_locked
+    def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        late = [
+            at
+            for at, delivery in self._at(name, DeliveryState.DUE)
+            if self._jobs[delivery.job_key].created_at < received_before
+        ]
+        for at in late:
+            self._finish(at, DeliveryState.EXPIRED, now, reason)
+        return len(late)
+
+    @_locked
+    def delivery_counts(self) -> list[DeliveryCount]:
+        """See JobStore."""
+        found = Counter((d.destination, d.state) for d in self._deliveries.values())
+        return [
+            DeliveryCount(destination=destination, state=state, number=number)
+            for (destination, state), number in sorted(found.items())
+        ]
+
     def close(self) -> None:
         """See JobStore."""
+
+    def _at(self, destination: str, state: DeliveryState) -> list[tuple[_Name, Delivery]]:
+        return [
+            (name, delivery)
+            for name, delivery in self._deliveries.items()
+            if delivery.destination == destination and delivery.state is state
+        ]
 
     def _held(self, key: str, token: int) -> tuple[Job, Lease]:
         job = self._jobs.get(key)

@@ -1,6 +1,6 @@
 """The job store in SQLite or PostgreSQL. The contract is that of storage.store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     Table,
+    Update,
     func,
     insert,
     or_,
@@ -20,8 +21,19 @@ from sqlalchemy.exc import IntegrityError
 
 from storage import engine, migrate, rows
 from storage.errors import LeaseLostError, StorageError, TransitionError, UnknownKeyError
-from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Parcel, Received, Result
-from storage.schema import deliveries, jobs, received, results, transactions
+from storage.jobs import (
+    Decision,
+    Delivery,
+    DeliveryCount,
+    DestinationHealth,
+    Job,
+    NewJob,
+    NewReceived,
+    Parcel,
+    Received,
+    Result,
+)
+from storage.schema import deliveries, destinations, jobs, received, results, transactions
 from storage.states import DeliveryState, JobState, check_delivery, check_job
 
 _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
@@ -318,6 +330,66 @@ class SqlJobStore:
         with engine.writing(self._engine) as db:
             db.execute(change.values(next_attempt_at=at, reason=reason))
 
+    def destination(self, name: str) -> DestinationHealth:
+        """See JobStore."""
+        found = self._rows(select(destinations).where(destinations.c.name == name))
+        return rows.destination_of(found[0]) if found else DestinationHealth(name=name)
+
+    def note_destination(self, health: DestinationHealth, now: datetime) -> None:
+        """See JobStore."""
+        values = {
+            "failures": health.failures,
+            "retry_at": health.retry_at,
+            "reason": health.reason,
+        }
+        with engine.writing(self._engine) as db:
+            _put_destination(db, health.name, now, values)
+
+    def hold(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        with engine.writing(self._engine) as db:
+            _put_destination(db, name, now, {"held": True})
+            _move_all(db, name, DeliveryState.DUE, DeliveryState.HELD, now)
+
+    def release_destination(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        well = {"held": False, "failures": 0, "retry_at": None, "reason": ""}
+        with engine.writing(self._engine) as db:
+            _put_destination(db, name, now, well)
+            _move_all(db, name, DeliveryState.HELD, DeliveryState.DUE, now)
+            db.execute(_hastened(name, now))
+
+    def hasten(self, name: str, now: datetime) -> int:
+        """See JobStore."""
+        with engine.writing(self._engine) as db:
+            return db.execute(_hastened(name, now)).rowcount
+
+    def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        check_delivery(DeliveryState.DUE, DeliveryState.EXPIRED)
+        old = select(jobs.c.key).where(jobs.c.created_at < received_before)
+        late = update(deliveries).where(
+            deliveries.c.destination == name,
+            deliveries.c.state == DeliveryState.DUE,
+            deliveries.c.job_key.in_(old),
+        )
+        values = {"state": DeliveryState.EXPIRED, "next_attempt_at": now, "reason": reason}
+        with engine.writing(self._engine) as db:
+            return db.execute(late.values(**values)).rowcount
+
+    def delivery_counts(self) -> list[DeliveryCount]:
+        """See JobStore."""
+        kinds = (deliveries.c.destination, deliveries.c.state)
+        query = select(*kinds, func.count().label("number")).group_by(*kinds).order_by(*kinds)
+        return [
+            DeliveryCount(
+                destination=row["destination"],
+                state=DeliveryState(row["state"]),
+                number=row["number"],
+            )
+            for row in self._rows(query)
+        ]
+
     def close(self) -> None:
         """See JobStore."""
         self._engine.dispose()
@@ -339,6 +411,42 @@ class SqlJobStore:
         values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
             db.execute(mine.values(**values, asked=0, lease_owner=None, lease_until=None))
+
+
+def _put_destination(
+    db: Connection, name: str, now: datetime, values: Mapping[str, object]
+) -> None:
+    """The destination's row has these values, and those it had before."""
+    same = select(destinations).where(destinations.c.name == name)
+    well = {"name": name, "held": False, "failures": 0, "reason": "", "changed_at": now}
+    if db.execute(same).first() is None:
+        _insert_once(db, destinations, well, same)
+    change = update(destinations).where(destinations.c.name == name)
+    db.execute(change.values(**values, changed_at=now))
+
+
+def _move_all(
+    db: Connection, destination: str, old: DeliveryState, new: DeliveryState, now: datetime
+) -> None:
+    check_delivery(old, new)
+    there = update(deliveries).where(
+        deliveries.c.destination == destination, deliveries.c.state == old
+    )
+    db.execute(there.values(state=new, next_attempt_at=now))
+
+
+def _hastened(destination: str, now: datetime) -> Update:
+    """What waits for an association, not for the answer to itself, is due."""
+    return (
+        update(deliveries)
+        .where(
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.DUE,
+            deliveries.c.next_attempt_at > now,
+            or_(deliveries.c.status == "", deliveries.c.status.startswith("RJ")),
+        )
+        .values(next_attempt_at=now)
+    )
 
 
 def _is_over(leased: Table, now: datetime, dead: str) -> ColumnElement[bool]:

@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Parcel, Received, Result
+from storage.jobs import (
+    Decision,
+    Delivery,
+    DeliveryCount,
+    DestinationHealth,
+    Job,
+    NewJob,
+    NewReceived,
+    Parcel,
+    Received,
+    Result,
+)
 from storage.states import JobState
 
 
@@ -185,6 +196,34 @@ class JobStore(Protocol):
 
     def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
         """What was asked in this transaction and is still DELIVERED is asked about at `at`."""
+        ...
+
+    def destination(self, name: str) -> DestinationHealth:
+        """How it is doing; well, where nothing is known of it."""
+        ...
+
+    def note_destination(self, health: DestinationHealth, now: datetime) -> None:
+        """Failures, rest and reason are kept; whether it is held stays as it is."""
+        ...
+
+    def hold(self, name: str, now: datetime) -> None:
+        """The destination is held, and what is DUE there HELD, until it is released."""
+        ...
+
+    def release_destination(self, name: str, now: datetime) -> None:
+        """It is neither held nor resting; what was HELD or had waited for it is DUE now."""
+        ...
+
+    def hasten(self, name: str, now: datetime) -> int:
+        """What is DUE later for want of an association there is DUE now; returns how many."""
+        ...
+
+    def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
+        """What is DUE there, of jobs made before that time, is EXPIRED; returns how many."""
+        ...
+
+    def delivery_counts(self) -> list[DeliveryCount]:
+        """How many deliveries are in each state, by destination and state; none that is empty."""
         ...
 
     def close(self) -> None:

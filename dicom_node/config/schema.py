@@ -190,6 +190,8 @@ class DeliverySettings(_Section):
 
     batch: Annotated[int, Field(ge=1, le=128)] = 32
     commitment: CommitmentSettings = CommitmentSettings()
+    rest_after: Count = 5
+    expire_after_s: Seconds | None = None
     timeouts: DeliveryTimeouts = DeliveryTimeouts()
     retry: Retry = Retry()
 
@@ -201,6 +203,7 @@ class Destination(_Section):
     host: Host
     port: Port
     commitment: Literal["none", "storage_commitment", "query"] = "none"
+    confirm_study: bool = False
 
 
 class Rule(_Section):

@@ -14,6 +14,8 @@ from pynetdicom.presentation import PresentationContext
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import associate, outcome
 from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.query import Finder
+from dicom_node.status import ECHO_SUCCESS
 
 # Files are then sent by pieces as they lie there; otherwise they are parsed and encoded anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -29,6 +31,10 @@ class _Kind:
 
     sop_class_uid: str
     transfer_syntax_uid: str
+
+
+_VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
+_ECHO = _Kind(sop_class_uid=_VERIFICATION, transfer_syntax_uid="")
 
 
 class Scu:
@@ -61,6 +67,32 @@ class Scu:
             return self._send_all(assoc, files, kinds, until)
         finally:
             assoc.release()
+
+    def finder(self) -> Finder:
+        """Who asks in our name what a destination holds."""
+        return Finder(ae_title=self._ae_title, timeouts=self._timeouts)
+
+    def echo(self, destination: Destination) -> str:
+        """Why the destination does not answer C-ECHO (PS3.7 9.1.5); empty where it does.
+
+        One that takes the association but offers no Verification is there, too.
+        """
+        contexts = [build_context(_VERIFICATION)]
+        try:
+            assoc = self._associate(destination, contexts, [])
+        except OSError as error:
+            return f"cannot connect: {error.strerror or error}"
+        if not assoc.is_established:
+            answer = assoc.acceptor.primitive
+            there = answer is not None and answer.result == 0
+            return "" if there else _not_established(assoc, _ECHO, connected=False).reason
+        try:
+            status = assoc.send_c_echo().get("Status")
+        except (RuntimeError, ValueError):
+            status = None
+        finally:
+            assoc.release()
+        return "" if status == ECHO_SUCCESS else "C-ECHO is not answered with success"
 
     def _associate(
         self, destination: Destination, contexts: list[PresentationContext], connected: list[Any]

@@ -35,6 +35,7 @@ def test_every_commands_help_works_and_imports_no_torch() -> None:
     assert said["asked"].keys() == {
         *("", "serve", "check", "jobs", "retry", "attribute", "demo"),
         *("train", "assemble", "calibrate", "evaluate"),
+        *("destinations", "destinations hold", "destinations release"),
     }
 
 

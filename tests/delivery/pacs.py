@@ -17,6 +17,7 @@ from pynetdicom.pdu import P_DATA_TF
 
 ABORT, HANG_UP, SILENCE = "abort", "hang up", "silence"
 SAME, BEFORE, LATER, NEVER = "same", "before", "later", "never"
+VERIFICATION = "1.2.840.10008.1.1"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 COMMITMENT, WELL_KNOWN = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 CLASSES = ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.33")
@@ -42,6 +43,10 @@ class Pacs:
     holds: list[str] = field(default_factory=list)
     queries: list[tuple[str, str, str, list[str]]] = field(default_factory=list)
     find_status: int = 0x0000
+    study: dict[str, str] = field(default_factory=dict)
+    # Rejections of the next associations that propose storage, and C-ECHOs it answered.
+    rejections: list[tuple[int, int, int]] = field(default_factory=list)
+    echoes: int = 0
     calling: str = "PACS"
     _reporting: list[threading.Thread] = field(default_factory=list)
 
@@ -61,8 +66,11 @@ class Pacs:
         return 0x0000, None
 
     def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
-        """C-FIND at the level of images."""
+        """C-FIND at the level of images, or of one study."""
         ds = event.identifier
+        if ds.QueryRetrieveLevel == "STUDY":
+            yield from self._find_study()
+            return
         uids = [str(uid) for uid in ds.get("SOPInstanceUID", [])]
         study, series = str(ds.StudyInstanceUID or ""), str(ds.get("SeriesInstanceUID") or "")
         self.queries.append((ds.QueryRetrieveLevel, study, series, uids))
@@ -72,6 +80,16 @@ class Pacs:
         for uid in self.holds:
             found = Dataset()
             found.QueryRetrieveLevel, found.SOPInstanceUID = "IMAGE", uid
+            yield 0xFF00, found
+
+    def _find_study(self) -> Iterator[tuple[int, Dataset | None]]:
+        if self.find_status:
+            yield self.find_status, None
+        elif self.study:
+            found = Dataset()
+            found.QueryRetrieveLevel = "STUDY"
+            for keyword, value in self.study.items():
+                setattr(found, keyword, value)
             yield 0xFF00, found
 
     def report(self, transaction: str, uids: list[str], failed: dict[str, int]) -> int | None:
@@ -131,8 +149,16 @@ class Pacs:
         if isinstance(event.pdu, P_DATA_TF):
             self.done.wait(60)
 
-    def requested(self, _: Any) -> None:
+    def requested(self, event: Any) -> None:
         self.associations += 1
+        proposed = event.assoc.requestor.primitive.presentation_context_definition_list
+        if self.rejections and any(c.abstract_syntax in CLASSES for c in proposed):
+            event.assoc.acse.send_reject(*self.rejections.pop(0))
+            event.assoc.kill()
+
+    def echo(self, _: Any) -> int:
+        self.echoes += 1
+        return 0x0000
 
 
 @contextmanager
@@ -145,12 +171,15 @@ def running(
     most: int = 10,
     deaf: bool = False,
     commitment: bool = False,
+    verification: bool = True,
 ) -> Iterator[Pacs]:
     """A PACS that listens at a port of the system's choice."""
     pacs = Pacs()
     ae = AE(ae_title=called or "PACS")
     for sop_class in classes:
         ae.add_supported_context(sop_class, list(syntaxes))
+    if verification:
+        ae.add_supported_context(VERIFICATION)
     if commitment:
         ae.add_supported_context(COMMITMENT)
         ae.add_supported_context(FIND)
@@ -162,6 +191,7 @@ def running(
         (evt.EVT_REQUESTED, pacs.requested),
         (evt.EVT_N_ACTION, pacs.commit),
         (evt.EVT_C_FIND, pacs.find),
+        (evt.EVT_C_ECHO, pacs.echo),
     ]
     if deaf:
         handlers.append((evt.EVT_PDU_RECV, pacs.stop_reading))
