@@ -112,6 +112,23 @@ def retry(
     typer.echo(f"{job.key[:12]} is {job.state}")
 
 
+@app.command()
+def reconcile(
+    config: ConfigPath = DEFAULT_CONFIG,
+    since: Annotated[str, typer.Option(help="How long ago: 30m, 24h, 7d.")] = "24h",
+    as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Say of every film received where it stands up to committed; exit status 1: one is missing."""
+    from dicom_node.admin import reconciliation
+
+    found = reconciliation.films(config, os.environ, since)
+    if as_json:
+        typer.echo(json.dumps(reconciliation.as_json(found), indent=1))
+    else:
+        reconciliation.print_report(found)
+    sys.exit(0 if reconciliation.is_well(found) else 1)
+
+
 destinations_app = typer.Typer(help="List destinations; hold one in maintenance, release it.")
 app.add_typer(destinations_app, name="destinations")
 DestinationName = Annotated[str, typer.Argument(help="As config.yaml names it.")]

@@ -10,6 +10,7 @@
 import os
 import random
 import threading
+import time
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from dicom_node import config, identity, logs, processes, uids
 from dicom_node.commitment import Ledger
 from dicom_node.config import NodeConfig
 from dicom_node.intake.intake import Intake
+from dicom_node.intake.pressure import Pressure
 from dicom_node.intake.scp import Scp
 from dicom_node.processes import Role, Supervisor
 from pipeline import digest
@@ -36,6 +38,7 @@ if TYPE_CHECKING:  # each process imports at its start only what it runs
     from dicom_node.delivery.commitment import Commitment
     from dicom_node.delivery.delivery import Delivery
     from dicom_node.routing.router import Router
+    from dicom_node.work.reconcile import Reconciler
 
 _log = structlog.get_logger()
 
@@ -61,6 +64,14 @@ def open_objects(settings: NodeConfig) -> ObjectStore:
     return objects.open_store(settings.storage.objects)
 
 
+def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":
+    """Who compares what was received with what has arrived."""
+    from dicom_node.work.reconcile import Reconciler
+
+    promising = (name for name, d in settings.destinations.items() if d.commitment != "none")
+    return Reconciler(store=store, objects=open_objects(settings), promising=frozenset(promising))
+
+
 def now() -> datetime:
     """This moment, aware and UTC."""
     return datetime.now(UTC)
@@ -79,7 +90,7 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     store = open_store(settings)
     scp = Scp(
         settings.node,
-        Intake(store, open_objects(settings), now),
+        _intake(settings, store),
         ledger=_ledger(settings, store),
     )
     supervisor = Supervisor(_roles(path, settings), partial(_free, settings, store))
@@ -101,6 +112,8 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
 
 def dispatch(path: str) -> None:
     """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
+    from dicom_node.work.reconcile import log_daily
+    from dicom_node.work.retention import Purger
     from dicom_node.work.scheduler import Tick, Ticker
 
     settings = _begin(Path(path), os.environ)
@@ -112,6 +125,7 @@ def dispatch(path: str) -> None:
     attempts = settings.work.max_attempts
     router, delivery = _router(settings, store, kept), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
+    purger = Purger(store=store, objects=kept, retention=settings.retention)
     ticker = Ticker(
         (
             Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
@@ -119,6 +133,12 @@ def dispatch(path: str) -> None:
             Tick(name="commit", every_s=_COMMIT_S, run=lambda: commitment.tick(now())),
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
             Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
+            Tick(name="purge", every_s=_SWEEP_S, run=lambda: purger.purge(now())),
+            Tick(
+                name="reconcile",
+                at=settings.work.reconcile_at,
+                run=lambda: log_daily(reconciler(settings, store), now),
+            ),
         )
     )
     ticker.start()
@@ -230,6 +250,14 @@ def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Deli
         settings=settings.delivery,
         owner=processes.owner(settings.node.port, "dispatcher"),
     )
+
+
+def _intake(settings: NodeConfig, store: JobStore) -> Intake:
+    kept = open_objects(settings)
+    pressure = Pressure(
+        store=store, objects=kept, limits=settings.node.limits, clock_s=time.monotonic
+    )
+    return Intake(store, kept, now, pressure)
 
 
 def _ledger(settings: NodeConfig, store: JobStore) -> Ledger:

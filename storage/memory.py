@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
+_OPEN = {JobState.RECEIVED, JobState.RUNNING}
 _Name = tuple[str, str]
 
 
@@ -51,6 +53,8 @@ class MemoryJobStore:
         self._sending: dict[_Name, tuple[str, datetime]] = {}
         self._transactions: dict[str, str] = {}
         self._destinations: dict[str, DestinationHealth] = {}
+        self._purged_films: set[int] = set()
+        self._purged_results: set[str] = set()
 
     @_locked
     def receive(self, new: NewReceived) -> Received:
@@ -60,6 +64,7 @@ class MemoryJobStore:
                 new.sop_instance_uid,
                 new.object.digest,
             ):
+                self._purged_films.discard(known.number)
                 return known
         number = len(self._received) + 1
         self._received[number] = Received(**_fields(new), number=number, decision="", job_key="")
@@ -71,10 +76,23 @@ class MemoryJobStore:
         return [film for film in self._received.values() if not film.decision][:limit]
 
     @_locked
-    def received(self, limit: int, sop_instance_uid: str = "") -> list[Received]:
+    def received(
+        self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
+    ) -> list[Received]:
         """See JobStore."""
         newest = reversed(self._received.values())
-        return [f for f in newest if sop_instance_uid in ("", f.sop_instance_uid)][:limit]
+        return [
+            film
+            for film in newest
+            if sop_instance_uid in ("", film.sop_instance_uid)
+            and (since is None or film.received_at >= since)
+        ][:limit]
+
+    @_locked
+    def waiting(self) -> int:
+        """See JobStore."""
+        unrouted = sum(not film.decision for film in self._received.values())
+        return unrouted + sum(job.state in _OPEN for job in self._jobs.values())
 
     @_locked
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
@@ -386,6 +404,50 @@ class MemoryJobStore:
             DeliveryCount(destination=destination, state=state, number=number)
             for (destination, state), number in sorted(found.items())
         ]
+
+    @_locked
+    def purgeable_received(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Received]:
+        """See JobStore."""
+        return [
+            film
+            for film in self._received.values()
+            if film.received_at < before
+            and film.number not in self._purged_films
+            and film.decision
+            and (not film.job_key or self._is_final(film.job_key, proofs))
+        ][:limit]
+
+    @_locked
+    def purgeable_results(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Result]:
+        """See JobStore."""
+        return [
+            result
+            for result in self._results.values()
+            if self._jobs[result.job_key].updated_at < before
+            and result.sop_instance_uid not in self._purged_results
+            and self._is_final(result.job_key, proofs)
+        ][:limit]
+
+    @_locked
+    def purged(
+        self,
+        films: Sequence[Received],
+        results: Sequence[Result],
+        now: datetime,  # noqa: ARG002
+    ) -> None:
+        """See JobStore."""
+        self._purged_films.update(film.number for film in films)
+        self._purged_results.update(result.sop_instance_uid for result in results)
+
+    def _is_final(self, key: str, proofs: AbstractSet[DeliveryState]) -> bool:
+        if self._jobs[key].state is JobState.REJECTED:
+            return True
+        produced = self._jobs[key].state is JobState.PRODUCED
+        return produced and all(d.state in proofs for d in self.deliveries(key))
 
     def close(self) -> None:
         """See JobStore."""

@@ -10,7 +10,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
@@ -61,6 +61,14 @@ class ObjectStore(Protocol):
 
         Raises:
             ObjectMissingError: they are gone.
+        """
+        ...
+
+    def remove(self, ref: ObjectRef) -> None:
+        """There is no object of that name; it is no error if there was none.
+
+        Raises:
+            StorageError: the disk or service failed; it may be there still.
         """
         ...
 
@@ -115,6 +123,11 @@ class LocalObjectStore:
             raise ObjectMissingError(f"object {ref.name} is gone")
         return path
 
+    def remove(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        with _translated(f"object {ref.name}"):
+            (self._root / _plain(ref.name)).unlink(missing_ok=True)
+
     def free_bytes(self) -> int:
         """See ObjectStore."""
         with _translated(f"objects in {self._root}"):
@@ -159,6 +172,11 @@ class FsspecObjectStore:
     def local_path(self, ref: ObjectRef) -> Path:
         """A checked copy in a folder that only this process's user may read."""
         return self._copies.of(ref, self.read(ref))
+
+    def remove(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        with suppress(ObjectMissingError), _translated(f"object {ref.name}"):
+            self._files.rm_file(self._path(ref.name))
 
     def free_bytes(self) -> int:
         """Such services have no end."""
@@ -226,6 +244,10 @@ class MemoryObjectStore:
         path = self._folder / ref.digest
         path.write_bytes(self.read(ref))
         return path
+
+    def remove(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        self._kept.pop(_plain(ref.name), None)
 
     def free_bytes(self) -> int:
         """See ObjectStore."""

@@ -1,6 +1,7 @@
 """The job store in SQLite or PostgreSQL. The contract is that of storage.store."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    and_,
     func,
     insert,
     or_,
@@ -19,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from storage import engine, migrate, rows
+from storage import engine, migrate, rows, schema
 from storage.errors import LeaseLostError, StorageError, TransitionError, UnknownKeyError
 from storage.jobs import (
     Decision,
@@ -36,6 +38,7 @@ from storage.jobs import (
 from storage.schema import deliveries, destinations, jobs, received, results, transactions
 from storage.states import DeliveryState, JobState, check_delivery, check_job
 
+_OPEN = (JobState.RECEIVED, JobState.RUNNING)
 _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
 
 
@@ -69,6 +72,9 @@ class SqlJobStore:
             if row is None:
                 _insert_once(db, received, rows.received_values(new), same)
                 row = db.execute(same).mappings().one()
+            elif row["purged_at"] is not None:
+                again = update(received).where(received.c.number == row["number"])
+                db.execute(again.values(purged_at=None))
             return rows.received_of(row)
 
     def unrouted(self, limit: int) -> list[Received]:
@@ -76,12 +82,22 @@ class SqlJobStore:
         query = select(received).where(received.c.decision == "").order_by(received.c.number)
         return [rows.received_of(row) for row in self._rows(query.limit(limit))]
 
-    def received(self, limit: int, sop_instance_uid: str = "") -> list[Received]:
+    def received(
+        self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
+    ) -> list[Received]:
         """See JobStore."""
         query = select(received).order_by(received.c.number.desc()).limit(limit)
         if sop_instance_uid:
             query = query.where(received.c.sop_instance_uid == sop_instance_uid)
+        if since is not None:
+            query = query.where(received.c.received_at >= since)
         return [rows.received_of(row) for row in self._rows(query)]
+
+    def waiting(self) -> int:
+        """See JobStore."""
+        unrouted = select(func.count().label("number")).where(received.c.decision == "")
+        unfinished = select(func.count().label("number")).where(jobs.c.state.in_(_OPEN))
+        return sum(int(self._rows(query)[0]["number"]) for query in (unrouted, unfinished))
 
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """See JobStore."""
@@ -390,6 +406,46 @@ class SqlJobStore:
             for row in self._rows(query)
         ]
 
+    def purgeable_received(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Received]:
+        """See JobStore."""
+        query = (
+            select(received)
+            .where(
+                received.c.received_at < before,
+                received.c.purged_at.is_(None),
+                received.c.decision != "",
+                or_(received.c.job_key == "", received.c.job_key.in_(_final_jobs(proofs))),
+            )
+            .order_by(received.c.number)
+            .limit(limit)
+        )
+        return [rows.received_of(row) for row in self._rows(query)]
+
+    def purgeable_results(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Result]:
+        """See JobStore."""
+        final = _final_jobs(proofs).where(jobs.c.updated_at < before)
+        query = (
+            select(results)
+            .where(results.c.purged_at.is_(None), results.c.job_key.in_(final))
+            .order_by(results.c.job_key, results.c.position)
+            .limit(limit)
+        )
+        return [rows.result_of(row) for row in self._rows(query)]
+
+    def purged(self, films: Sequence[Received], results: Sequence[Result], now: datetime) -> None:
+        """See JobStore."""
+        numbers = [film.number for film in films]
+        uids = [result.sop_instance_uid for result in results]
+        with engine.writing(self._engine) as db:
+            gone = update(received).where(received.c.number.in_(numbers))
+            db.execute(gone.values(purged_at=now))
+            gone = update(schema.results).where(schema.results.c.sop_instance_uid.in_(uids))
+            db.execute(gone.values(purged_at=now))
+
     def close(self) -> None:
         """See JobStore."""
         self._engine.dispose()
@@ -411,6 +467,13 @@ class SqlJobStore:
         values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
             db.execute(mine.values(**values, asked=0, lease_owner=None, lease_until=None))
+
+
+def _final_jobs(proofs: AbstractSet[DeliveryState]) -> Select[Any]:
+    """Keys of jobs that will never need their film or results again."""
+    unproven = select(deliveries.c.job_key).where(deliveries.c.state.not_in(proofs))
+    done = and_(jobs.c.state == JobState.PRODUCED, jobs.c.key.not_in(unproven))
+    return select(jobs.c.key).where(or_(jobs.c.state == JobState.REJECTED, done))
 
 
 def _put_destination(

@@ -7,6 +7,7 @@ hold (a naive time, an overlong title) is a ValueError.
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from storage.jobs import (
     Received,
     Result,
 )
-from storage.states import JobState
+from storage.states import DeliveryState, JobState
 
 
 class JobStore(Protocol):
@@ -36,8 +37,14 @@ class JobStore(Protocol):
         """Recorded instances without a decision, oldest first."""
         ...
 
-    def received(self, limit: int, sop_instance_uid: str = "") -> list[Received]:
-        """Recorded instances, newest first; only those of one UID where it is given."""
+    def received(
+        self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
+    ) -> list[Received]:
+        """Recorded instances, newest first; only of one UID, or received since, where given."""
+        ...
+
+    def waiting(self) -> int:
+        """How many films are not analysed yet: without a decision, or with a job not at its end."""
         ...
 
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
@@ -224,6 +231,26 @@ class JobStore(Protocol):
 
     def delivery_counts(self) -> list[DeliveryCount]:
         """How many deliveries are in each state, by destination and state; none that is empty."""
+        ...
+
+    def purgeable_received(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Received]:
+        """Films received before then whose object nobody needs any more, oldest first.
+
+        That is so where it was decided not to analyse them, their job is REJECTED, or it is
+        PRODUCED and each of its deliveries is in one of the states `proofs`.
+        """
+        ...
+
+    def purgeable_results(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Result]:
+        """Results of jobs that ended before then, each of whose deliveries is in `proofs`."""
+        ...
+
+    def purged(self, films: Sequence[Received], results: Sequence[Result], now: datetime) -> None:
+        """Their objects are gone by our hand; a film that is received again has one again."""
         ...
 
     def close(self) -> None:

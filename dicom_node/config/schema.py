@@ -116,6 +116,21 @@ class NodeTimeouts(_Section):
     stop_grace_s: Seconds = 30
 
 
+class Limits(_Section):
+    """How full disk and queue may become. Soft: no new senders. Hard: no film at all."""
+
+    soft_free_mb: Annotated[int, Field(ge=0)] = 2048
+    hard_free_mb: Annotated[int, Field(ge=0)] = 512
+    soft_queue: Count = 20000
+    hard_queue: Count = 50000
+
+    @model_validator(mode="after")
+    def _soft_comes_first(self) -> "Limits":
+        if self.hard_free_mb > self.soft_free_mb or self.hard_queue < self.soft_queue:
+            raise ValueError("write soft limits that are reached before the hard ones")
+        return self
+
+
 class Node(_Section):
     """The listening application entity."""
 
@@ -127,6 +142,7 @@ class Node(_Section):
     max_associations: Count = 64
     max_pdu: Annotated[int, Field(ge=4096, le=1 << 24)] = 262144
     timeouts: NodeTimeouts = NodeTimeouts()
+    limits: Limits = Limits()
 
 
 class Storage(_Section):
@@ -153,6 +169,15 @@ class Work(_Section):
     max_attempts: Count = 3
     decode_timeout_s: Seconds = 120
     decode_memory_mb: Annotated[int, Field(ge=256)] = 8192
+    reconcile_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "05:00"
+
+
+class Retention(_Section):
+    """How long kept objects stay after nobody needs them; None is for ever."""
+
+    received_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    results_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    after: Literal["committed", "delivered"] = "committed"
 
 
 class Retry(_Section):
@@ -230,6 +255,7 @@ class NodeConfig(_Section):
     storage: Storage
     model: Model = Model()
     work: Work = Work()
+    retention: Retention = Retention()
     delivery: DeliverySettings = DeliverySettings()
     destinations: dict[str, Destination]
     rules: tuple[Rule, ...]

@@ -30,6 +30,7 @@ from dicom_node.intake.admission import (
     CALLED_AE_NOT_RECOGNISED,
     CALLING_AE_NOT_RECOGNISED,
     LOCAL_LIMIT_EXCEEDED,
+    OUT_OF_SPACE,
     TEMPORARY_CONGESTION,
     Rejection,
     Senders,
@@ -68,6 +69,8 @@ TRANSFER_SYNTAXES = (
 _MOST_UNSPOKEN = 256
 """Connections held beyond the associations: port monitors and peers that are negotiating."""
 _VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
+_HARMLESS = {_VERIFICATION, PUSH_MODEL}
+"""Abstract syntaxes that fill no disk."""
 _POLL_S = 0.05
 
 
@@ -227,6 +230,8 @@ class Scp:
             return CALLING_AE_NOT_RECOGNISED
         if self._node.check_called_ae_title and called != self._node.ae_title:
             return CALLED_AE_NOT_RECOGNISED
+        if _proposed(assoc) - _HARMLESS and self._intake.is_full_for_new_senders():
+            return OUT_OF_SPACE
         with self._changed:
             self._established = {a for a in self._established if a.is_alive()}
             if len(self._established) >= self._node.max_associations:
@@ -236,11 +241,10 @@ class Scp:
 
     def _comes_to_report(self, assoc: Any, calling_ae_title: str) -> bool:
         """A destination that may not send, but answers what it was asked."""
-        proposed = assoc.requestor.primitive.presentation_context_definition_list
         return (
             self._ledger is not None
             and self._ledger.knows(calling_ae_title)
-            and {context.abstract_syntax for context in proposed} <= {PUSH_MODEL, _VERIFICATION}
+            and _proposed(assoc) <= _HARMLESS
         )
 
     def _on_message(self, event: evt.Event) -> None:
@@ -298,6 +302,12 @@ class Scp:
         for assoc in idle:
             assoc.kill()
         return len(under_way)
+
+
+def _proposed(assoc: Any) -> set[str]:
+    """The abstract syntaxes that the requestor proposes."""
+    contexts = assoc.requestor.primitive.presentation_context_definition_list
+    return {str(context.abstract_syntax) for context in contexts}
 
 
 def _instance(event: Any) -> ReceivedInstance:
