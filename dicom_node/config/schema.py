@@ -116,6 +116,29 @@ class NodeTimeouts(_Section):
     stop_grace_s: Seconds = 30
 
 
+class ServerTls(_Section):
+    """How associations that others open are encrypted: PEM files."""
+
+    certificate: Annotated[str, Field(min_length=1)]
+    key: Annotated[str, Field(min_length=1)]
+    authority: str | None = None
+
+
+class Tls(_Section):
+    """How associations that we open are encrypted: PEM files."""
+
+    authority: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    host: Host | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Tls":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("write certificate and key, or neither")
+        return self
+
+
 class Limits(_Section):
     """How full disk and queue may become. Soft: no new senders. Hard: no film at all."""
 
@@ -123,6 +146,7 @@ class Limits(_Section):
     hard_free_mb: Annotated[int, Field(ge=0)] = 512
     soft_queue: Count = 20000
     hard_queue: Count = 50000
+    max_message_mb: Annotated[int, Field(ge=16)] = 1024
 
     @model_validator(mode="after")
     def _soft_comes_first(self) -> "Limits":
@@ -140,9 +164,11 @@ class Node(_Section):
     accept: Annotated[tuple[Sender, ...], BeforeValidator(_senders), Field(min_length=1)]
     check_called_ae_title: bool = False
     max_associations: Count = 64
+    max_associations_per_address: Count = 32
     max_pdu: Annotated[int, Field(ge=4096, le=1 << 24)] = 262144
     timeouts: NodeTimeouts = NodeTimeouts()
     limits: Limits = Limits()
+    tls: ServerTls | None = None
 
 
 class Storage(_Section):
@@ -229,6 +255,7 @@ class Destination(_Section):
     port: Port
     commitment: Literal["none", "storage_commitment", "query"] = "none"
     confirm_study: bool = False
+    tls: Tls | None = None
 
 
 class Rule(_Section):

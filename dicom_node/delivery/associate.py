@@ -1,5 +1,6 @@
 """An association with a destination, bounded in time, and in words why there is none."""
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node import tls
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import outcome
 
@@ -61,7 +63,15 @@ def request(
         list(contexts),
         destination.ae_title,
         evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
+        tls_args=_tls_of(destination),
     )
+
+
+def _tls_of(destination: Destination) -> tuple[ssl.SSLContext, str] | None:
+    """What pynetdicom wants: the context, and the name that the peer's certificate must bear."""
+    if destination.tls is None:
+        return None
+    return tls.client(destination.tls), destination.tls.host or destination.host
 
 
 def _why_not(assoc: Any) -> str:

@@ -21,9 +21,8 @@ from pynetdicom import (
     evt,
 )
 from pynetdicom.pdu import P_DATA_TF
-from pynetdicom.transport import ThreadedAssociationServer
 
-from dicom_node import commitment, config, identity
+from dicom_node import commitment, config, identity, tls
 from dicom_node.commitment import PUSH_MODEL, Ledger
 from dicom_node.errors import InputError
 from dicom_node.intake.admission import (
@@ -36,6 +35,7 @@ from dicom_node.intake.admission import (
     Senders,
 )
 from dicom_node.intake.intake import Intake, ReceivedInstance, StoreAnswer
+from dicom_node.intake.transport import Bounds, Handler, Server, SharingServer
 from dicom_node.status import COMMENT_CHARS, CommitmentStatus, StoreStatus
 from storage import faults
 from storage.errors import StorageError, UnknownKeyError
@@ -68,30 +68,11 @@ TRANSFER_SYNTAXES = (
 
 _MOST_UNSPOKEN = 256
 """Connections held beyond the associations: port monitors and peers that are negotiating."""
+_MOST_UNSPOKEN_PER_ADDRESS = 64
 _VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
 _HARMLESS = {_VERIFICATION, PUSH_MODEL}
 """Abstract syntaxes that fill no disk."""
 _POLL_S = 0.05
-
-
-class _Server(ThreadedAssociationServer):
-    """Listens, and bounds the connections."""
-
-    daemon_threads = True
-    request_queue_size = 128  # many modalities connect at once after an outage
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
-        """Refuse connections beyond what could ever be served."""
-        return len(self.active_associations) < self.ae.maximum_associations
-
-
-class _SharingServer(_Server):
-    """Listens on a port over which the kernel spreads connections between processes."""
-
-    def server_bind(self) -> None:
-        """Bind; not done where one process is meant, as a second node would start unnoticed."""
-        cast(socket.socket, self.socket).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        super().server_bind()
 
 
 class Scp:
@@ -112,7 +93,7 @@ class Scp:
         self._node, self._intake, self._share_port = node, intake, share_port
         self._ledger = ledger
         self._senders = Senders(node.accept)
-        self._server: ThreadedAssociationServer | None = None
+        self._server: Server | None = None
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._established: set[Any] = set()
@@ -130,12 +111,24 @@ class Scp:
 
         Raises:
             OSError: the address cannot be listened at.
+            ConfigError: a file that `tls` names cannot be used.
         """
         self._stopping.clear()
         ae, handlers = self._application_entity(), self._handlers()
         address = (self._node.host, self._node.port)
-        kind = _SharingServer if self._share_port else _Server
-        server = ae.make_server(address, ae.ae_title, evt_handlers=handlers, server_class=kind)
+        kind = SharingServer if self._share_port else Server
+        context = None if self._node.tls is None else tls.server(self._node.tls)
+        server = cast(
+            Server,
+            ae.make_server(
+                address,
+                ae.ae_title,
+                evt_handlers=handlers,
+                server_class=kind,
+                request_handler=Handler,
+            ),
+        )
+        server.bounds, server.tls_context = self._bounds(), context
         ae._servers.append(server)  # as its start_server() does
         threading.Thread(
             target=server.serve_forever, args=(_POLL_S,), name="scp", daemon=True
@@ -161,13 +154,23 @@ class Scp:
         self._server = None
         _log.info("stopped listening")
 
+    def _bounds(self) -> Bounds:
+        node = self._node
+        return Bounds(
+            handshake_s=node.timeouts.association_s,
+            most_pdu_bytes=node.max_pdu,
+            most_message_bytes=node.limits.max_message_mb << 20,
+            most_connections=node.max_associations + _MOST_UNSPOKEN,
+            most_per_address=node.max_associations_per_address + _MOST_UNSPOKEN_PER_ADDRESS,
+        )
+
     def _application_entity(self) -> AE:
         node = self._node
         ae = AE(ae_title=node.ae_title)
         ae.implementation_class_uid = identity.IMPLEMENTATION_CLASS_UID
         ae.maximum_pdu_size = node.max_pdu
-        # Counts connections too, so it only bounds these; associations are counted in _admit().
-        ae.maximum_associations = node.max_associations + _MOST_UNSPOKEN
+        # Counts connections too, so it must not be reached; associations are counted in _admit().
+        ae.maximum_associations = node.max_associations + 2 * _MOST_UNSPOKEN
         ae.acse_timeout = node.timeouts.association_s
         ae.network_timeout = node.timeouts.idle_s
         ae.dimse_timeout = node.timeouts.idle_s
@@ -234,7 +237,11 @@ class Scp:
             return OUT_OF_SPACE
         with self._changed:
             self._established = {a for a in self._established if a.is_alive()}
-            if len(self._established) >= self._node.max_associations:
+            theirs = [a.requestor.address_info.address for a in self._established].count(address)
+            if (
+                len(self._established) >= self._node.max_associations
+                or theirs >= self._node.max_associations_per_address
+            ):
                 return LOCAL_LIMIT_EXCEEDED
             self._established.add(assoc)
         return None
@@ -247,7 +254,8 @@ class Scp:
             and _proposed(assoc) <= _HARMLESS
         )
 
-    def _on_message(self, event: evt.Event) -> None:
+    def _on_message(self, event: Any) -> None:
+        event.assoc.dul.socket.begin_message()
         with self._changed:
             self._busy.add(event.assoc)
 

@@ -4,6 +4,7 @@ Asked for storage commitment, it reports on the same association, before it has 
 on one of its own, on one later, or never.
 """
 
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -172,6 +173,7 @@ def running(
     deaf: bool = False,
     commitment: bool = False,
     verification: bool = True,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Pacs]:
     """A PACS that listens at a port of the system's choice."""
     pacs = Pacs()
@@ -195,7 +197,7 @@ def running(
     ]
     if deaf:
         handlers.append((evt.EVT_PDU_RECV, pacs.stop_reading))
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)
     assert server is not None
     pacs.port = server.server_address[1]
     try:
