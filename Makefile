@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # which is pinned because an open range would fetch gigabytes of CUDA libraries.
 TORCH := $(shell if nvidia-smi >/dev/null 2>&1; then echo 'torch>=2.6,<2.14'; else echo 'torch==2.13.0'; fi)
 
-.PHONY: install demo test check format lint types layers coverage clean
+.PHONY: install demo test faults check format lint types layers coverage clean
 
 install: $(STAMP)
 
@@ -23,6 +23,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# the node killed at every step and at 200 random moments, on every kind of database: hours
+faults: install
+	VALD_FAULTS=long $(BIN)/python -m pytest tests/faults -v
 
 # format, lint, types, layers, tests with branch coverage
 check: format lint types layers coverage

@@ -113,6 +113,64 @@ def retry(
 
 
 @app.command()
+def reconcile(
+    config: ConfigPath = DEFAULT_CONFIG,
+    since: Annotated[str, typer.Option(help="How long ago: 30m, 24h, 7d.")] = "24h",
+    as_json: Annotated[bool, typer.Option("--json", help="One object.")] = False,
+) -> None:
+    """Say of every film received where it stands up to committed; exit status 1: one is missing."""
+    from dicom_node.admin import reconciliation
+
+    found = reconciliation.films(config, os.environ, since)
+    if as_json:
+        typer.echo(json.dumps(reconciliation.as_json(found), indent=1))
+    else:
+        reconciliation.print_report(found)
+    sys.exit(0 if reconciliation.is_well(found) else 1)
+
+
+destinations_app = typer.Typer(help="List destinations; hold one in maintenance, release it.")
+app.add_typer(destinations_app, name="destinations")
+DestinationName = Annotated[str, typer.Argument(help="As config.yaml names it.")]
+
+
+@destinations_app.callback(invoke_without_command=True)
+def destinations(
+    context: typer.Context,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,
+) -> None:
+    """List destinations, how each is doing and what waits for it."""
+    if context.invoked_subcommand:
+        return
+    from dicom_node.admin import destinations as listed
+
+    lines = listed.lines(config, os.environ)
+    if as_json:
+        typer.echo(json.dumps([line.as_json() for line in lines], indent=1))
+    else:
+        listed.print_table(lines)
+
+
+@destinations_app.command()
+def hold(name: DestinationName, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Send nothing more there until it is released; results wait."""
+    from dicom_node.admin import destinations as listed
+
+    listed.hold(config, os.environ, name, held=True)
+    typer.echo(f"{name} is held")
+
+
+@destinations_app.command()
+def release(name: DestinationName, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Send at once what has waited, also where the destination was resting."""
+    from dicom_node.admin import destinations as listed
+
+    listed.hold(config, os.environ, name, held=False)
+    typer.echo(f"{name} is released")
+
+
+@app.command()
 def attribute(
     files: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG.")],
     out: Annotated[Path, typer.Option(help="Folder for DIR/STEM/…")],

@@ -8,35 +8,42 @@
 """
 
 import os
+import random
 import threading
+import time
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from dicom_node import config, identity, logs, processes
+from dicom_node import config, identity, logs, processes, uids
+from dicom_node.commitment import Ledger
 from dicom_node.config import NodeConfig
 from dicom_node.intake.intake import Intake
+from dicom_node.intake.pressure import Pressure
 from dicom_node.intake.scp import Scp
 from dicom_node.processes import Role, Supervisor
 from pipeline import digest
 from storage import migrate, objects
-from storage.errors import StoreUnavailableError
+from storage.errors import StorageError, StoreUnavailableError
 from storage.objects import ObjectStore
 from storage.sql import SqlJobStore
 from storage.store import JobStore
 
 if TYPE_CHECKING:  # each process imports at its start only what it runs
+    from dicom_node.delivery.commitment import Commitment
     from dicom_node.delivery.delivery import Delivery
     from dicom_node.routing.router import Router
+    from dicom_node.work.reconcile import Reconciler
 
 _log = structlog.get_logger()
 
 _WATCH_S = 0.5
-_ROUTE_S, _DELIVER_S, _RECLAIM_S, _SWEEP_S = 0.25, 0.5, 5.0, 3600.0
+_ROUTE_S, _DELIVER_S, _COMMIT_S, _RECLAIM_S, _SWEEP_S = 0.25, 0.5, 1.0, 5.0, 3600.0
 _STALE_PART_S = 3600.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
@@ -57,6 +64,14 @@ def open_objects(settings: NodeConfig) -> ObjectStore:
     return objects.open_store(settings.storage.objects)
 
 
+def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":
+    """Who compares what was received with what has arrived."""
+    from dicom_node.work.reconcile import Reconciler
+
+    promising = (name for name, d in settings.destinations.items() if d.commitment != "none")
+    return Reconciler(store=store, objects=open_objects(settings), promising=frozenset(promising))
+
+
 def now() -> datetime:
     """This moment, aware and UTC."""
     return datetime.now(UTC)
@@ -73,8 +88,12 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     digest.folder_of(settings.model.path)  # a wrong path is told now, not by a dying worker
     migrate.up(settings.storage.database)
     store = open_store(settings)
-    scp = Scp(settings.node, Intake(store, open_objects(settings), now))
-    supervisor = Supervisor(_roles(path, settings))
+    scp = Scp(
+        settings.node,
+        _intake(settings, store),
+        ledger=_ledger(settings, store),
+    )
+    supervisor = Supervisor(_roles(path, settings), partial(_free, settings, store))
     scp.start()
     store.abandon(processes.owners(settings.node.port), now())
     supervisor.start()
@@ -93,6 +112,8 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
 
 def dispatch(path: str) -> None:
     """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
+    from dicom_node.work.reconcile import log_daily
+    from dicom_node.work.retention import Purger
     from dicom_node.work.scheduler import Tick, Ticker
 
     settings = _begin(Path(path), os.environ)
@@ -103,12 +124,21 @@ def dispatch(path: str) -> None:
     kept = open_objects(settings)
     attempts = settings.work.max_attempts
     router, delivery = _router(settings, store, kept), _delivery(settings, store, kept)
+    commitment = _commitment(settings, store, kept)
+    purger = Purger(store=store, objects=kept, retention=settings.retention)
     ticker = Ticker(
         (
             Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
             Tick(name="deliver", every_s=_DELIVER_S, run=lambda: delivery.tick(now())),
+            Tick(name="commit", every_s=_COMMIT_S, run=lambda: commitment.tick(now())),
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
             Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
+            Tick(name="purge", every_s=_SWEEP_S, run=lambda: purger.purge(now())),
+            Tick(
+                name="reconcile",
+                at=settings.work.reconcile_at,
+                run=lambda: log_daily(reconciler(settings, store), now),
+            ),
         )
     )
     ticker.start()
@@ -166,6 +196,15 @@ def _roles(path: Path, settings: NodeConfig) -> tuple[Role, ...]:
     )
 
 
+def _free(settings: NodeConfig, store: JobStore, pid: int) -> None:
+    """What a dead child of ours had claimed is free at once, not when its lease ends."""
+    try:
+        dead = processes.owner_of(settings.node.port, pid)
+        store.reclaim(now(), settings.work.max_attempts, dead)
+    except StorageError as fault:  # then its leases run out
+        _log.warning("leases not freed", error=str(fault))
+
+
 def _store_when_there(settings: NodeConfig, stop: threading.Event) -> JobStore | None:
     """The store, waited for while its database is away; None if told to stop first."""
     while not stop.is_set():
@@ -210,4 +249,39 @@ def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Deli
         destinations=settings.destinations,
         settings=settings.delivery,
         owner=processes.owner(settings.node.port, "dispatcher"),
+    )
+
+
+def _intake(settings: NodeConfig, store: JobStore) -> Intake:
+    kept = open_objects(settings)
+    pressure = Pressure(
+        store=store, objects=kept, limits=settings.node.limits, clock_s=time.monotonic
+    )
+    return Intake(store, kept, now, pressure)
+
+
+def _ledger(settings: NodeConfig, store: JobStore) -> Ledger:
+    return Ledger(
+        store=store,
+        destinations=settings.destinations,
+        retry=settings.delivery.retry,
+        clock=now,
+    )
+
+
+def _commitment(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Commitment":
+    from dicom_node.delivery.commitment import Asker, Commitment
+
+    return Commitment(
+        store=store,
+        objects=kept,
+        ledger=_ledger(settings, store),
+        asker=Asker(
+            ae_title=settings.node.ae_title,
+            implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
+        ),
+        destinations=settings.destinations,
+        settings=settings.delivery,
+        new_uid=uids.random_uid,
+        chance=random.random,
     )

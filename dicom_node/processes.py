@@ -27,11 +27,14 @@ class Role:
 
 
 class Supervisor:
-    """Keeps one child a role running."""
+    """Keeps one child a role running; `on_death` is told the process id of each that died."""
 
-    def __init__(self, roles: tuple[Role, ...]) -> None:
+    def __init__(
+        self, roles: tuple[Role, ...], on_death: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._roles = roles
+        self._roles, self._on_death = roles, on_death
+        self._mourned: set[int] = set()
         self._children: dict[str, BaseProcess] = {}
         self._since: dict[str, float] = {}
         self._pause_s: dict[str, float] = dict.fromkeys((r.name for r in roles), _FIRST_PAUSE_S)
@@ -47,6 +50,7 @@ class Supervisor:
             child, age = self._children[role.name], time.monotonic() - self._since[role.name]
             if child.is_alive():
                 continue
+            self._mourn(child)
             if age > _STEADY_S:
                 self._pause_s[role.name] = _FIRST_PAUSE_S
             if age < self._pause_s[role.name]:
@@ -68,10 +72,17 @@ class Supervisor:
                 child.kill()
                 child.join()
 
+    def _mourn(self, child: BaseProcess) -> None:
+        """Tell of a death once, at once: its successor may have to wait."""
+        if child.pid is not None and child.pid not in self._mourned:
+            self._mourned.add(child.pid)
+            self._on_death(child.pid)
+
     def _start(self, role: Role) -> None:
         child = self._context.Process(target=role.main, args=role.arguments, name=role.name)
         child.start()
         self._children[role.name], self._since[role.name] = child, time.monotonic()
+        self._mourned.discard(child.pid or 0)  # the system gives numbers again
 
 
 def stop_event() -> threading.Event:
@@ -101,7 +112,12 @@ def owners(port: int) -> str:
 
 def owner(port: int, role: str) -> str:
     """A name for leases that no other living process has."""
-    return f"{owners(port)}{role}:{os.getpid()}"
+    return f"{owner_of(port, os.getpid())}{role}"
+
+
+def owner_of(port: int, pid: int) -> str:
+    """How the names of all lease owners of one process begin."""
+    return f"{owners(port)}{pid}/"
 
 
 def _follow(parent: BaseProcess, stop: threading.Event) -> None:

@@ -67,6 +67,11 @@ def device_uid(model_digest: str) -> str:
     return _uuid_uid(_digest("device", model_digest))
 
 
+def random_uid() -> str:
+    """A UID that is nobody else's (PS3.5 B.2): of what happens once, such as a transaction."""
+    return f"2.25.{uuid.uuid4().int}"
+
+
 def _digest(*parts: str) -> str:
     return hashlib.sha256(_SEPARATOR.join(parts).encode()).hexdigest()
 

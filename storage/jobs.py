@@ -102,7 +102,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One result on its way to one destination; (sop_instance_uid, destination) names it."""
+    """One result on its way to one destination; (sop_instance_uid, destination) names it.
+
+    `status` is what the last attempt was answered: a DIMSE status as 4 hexadecimal digits, "RJ" and
+    result, source and diagnostic of a rejected association, or an HTTP status; empty where there
+    was no answer. `next_attempt_at` is when a DUE one is sent, and a DELIVERED one asked about; of
+    the others, when they came into their state. `asked` counts the requests for commitment since
+    it was delivered, `transaction_uid` is that of the last.
+    """
 
     job_key: str
     sop_instance_uid: str
@@ -111,6 +118,33 @@ class Delivery:
     attempts: int
     next_attempt_at: datetime
     reason: str
+    status: str = ""
+    transaction_uid: str = ""
+    asked: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationHealth:
+    """How a destination is doing, as every process sees it.
+
+    `held` by the operator, with a reason. `failures` counts associations in a row that came to
+    nothing; while `retry_at` is set the destination rests, and is probed from then on.
+    """
+
+    name: str
+    held: bool = False
+    failures: int = 0
+    retry_at: datetime | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryCount:
+    """How many deliveries to one destination are in one state."""
+
+    destination: str
+    state: DeliveryState
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

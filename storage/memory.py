@@ -1,7 +1,9 @@
 """The job store's contract in memory: for tests, and for whoever needs no durability."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -10,6 +12,8 @@ from storage.errors import LeaseLostError, TransitionError, UnknownKeyError
 from storage.jobs import (
     Decision,
     Delivery,
+    DeliveryCount,
+    DestinationHealth,
     Job,
     Lease,
     NewJob,
@@ -22,7 +26,8 @@ from storage.states import DeliveryState, JobState, check_delivery, check_job
 from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED}
+_RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
+_OPEN = {JobState.RECEIVED, JobState.RUNNING}
 _Name = tuple[str, str]
 
 
@@ -46,6 +51,10 @@ class MemoryJobStore:
         self._results: dict[str, Result] = {}
         self._deliveries: dict[_Name, Delivery] = {}
         self._sending: dict[_Name, tuple[str, datetime]] = {}
+        self._transactions: dict[str, str] = {}
+        self._destinations: dict[str, DestinationHealth] = {}
+        self._purged_films: set[int] = set()
+        self._purged_results: set[str] = set()
 
     @_locked
     def receive(self, new: NewReceived) -> Received:
@@ -55,6 +64,7 @@ class MemoryJobStore:
                 new.sop_instance_uid,
                 new.object.digest,
             ):
+                self._purged_films.discard(known.number)
                 return known
         number = len(self._received) + 1
         self._received[number] = Received(**_fields(new), number=number, decision="", job_key="")
@@ -66,10 +76,23 @@ class MemoryJobStore:
         return [film for film in self._received.values() if not film.decision][:limit]
 
     @_locked
-    def received(self, limit: int, sop_instance_uid: str = "") -> list[Received]:
+    def received(
+        self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
+    ) -> list[Received]:
         """See JobStore."""
         newest = reversed(self._received.values())
-        return [f for f in newest if sop_instance_uid in ("", f.sop_instance_uid)][:limit]
+        return [
+            film
+            for film in newest
+            if sop_instance_uid in ("", film.sop_instance_uid)
+            and (since is None or film.received_at >= since)
+        ][:limit]
+
+    @_locked
+    def waiting(self) -> int:
+        """See JobStore."""
+        unrouted = sum(not film.decision for film in self._received.values())
+        return unrouted + sum(job.state in _OPEN for job in self._jobs.values())
 
     @_locked
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
@@ -166,16 +189,21 @@ class MemoryJobStore:
         self._leave(key, token, JobState.RECEIVED, now, reason)
 
     @_locked
-    def reclaim(self, now: datetime, max_attempts: int) -> list[str]:
+    def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
         """See JobStore."""
-        lapsed = [job for job in self._jobs.values() if job.lease and job.lease.until < now]
+
+        def is_over(owner: str, until: datetime) -> bool:
+            return until < now or (dead != "" and owner.startswith(dead))
+
+        leased = [(job, job.lease) for job in self._jobs.values() if job.lease]
+        lapsed = [job for job, lease in leased if is_over(lease.owner, lease.until)]
         for job in lapsed:
             spent = job.attempts >= max_attempts
             reason = f"its worker died {job.attempts} times" if spent else "its worker was lost"
             state = JobState.FAILED if spent else JobState.RECEIVED
             self._change(job, state, now, error=reason)
-        for name, (_, until) in [*self._sending.items()]:
-            if until < now:
+        for name, (owner, until) in [*self._sending.items()]:
+            if is_over(owner, until):
                 self._finish(name, DeliveryState.DUE, now, "its sender was lost")
         return sorted(job.key for job in lapsed)
 
@@ -236,20 +264,200 @@ class MemoryJobStore:
         due.sort(key=lambda item: (item[1].next_attempt_at, item[1].job_key))
         return [self._start_sending(name, owner, now, lease_s) for name, _ in due[:limit]]
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str) -> None:
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note)
+        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
 
-    def postpone(self, parcel: Parcel, next_attempt_at: datetime, reason: str) -> None:
+    def postpone(
+        self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
+    ) -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason)
+        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str) -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason)
+        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+
+    @_locked
+    def ask(
+        self,
+        destination: str,
+        transaction_uid: str,
+        now: datetime,
+        again_at: datetime,
+        limit: int,
+    ) -> list[Parcel]:
+        """See JobStore."""
+        due = [
+            name
+            for name, delivery in self._deliveries.items()
+            if delivery.state is DeliveryState.DELIVERED
+            and delivery.destination == destination
+            and delivery.next_attempt_at <= now
+        ]
+        due.sort(key=lambda name: (self._deliveries[name].next_attempt_at, name))
+        if due:
+            self._transactions[transaction_uid] = destination
+        return [self._asked(name, transaction_uid, again_at) for name in due[:limit]]
+
+    @_locked
+    def destination_of(self, transaction_uid: str) -> str:
+        """See JobStore."""
+        if transaction_uid not in self._transactions:
+            raise UnknownKeyError(f"no transaction {transaction_uid!r}")
+        return self._transactions[transaction_uid]
+
+    @_locked
+    def asked_in(self, transaction_uid: str) -> list[Delivery]:
+        """See JobStore."""
+        return [
+            delivery
+            for delivery in self._deliveries.values()
+            if delivery.state is DeliveryState.DELIVERED
+            and delivery.transaction_uid == transaction_uid
+        ]
+
+    @_locked
+    def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
+        """See JobStore."""
+        names = [(uid, destination) for uid in dict.fromkeys(uids)]
+        known = [self._deliveries[name] for name in names if name in self._deliveries]
+        there = [d for d in known if d.state is DeliveryState.DELIVERED]
+        for delivery in there:
+            self._finish(_name(delivery), DeliveryState.COMMITTED, now, delivery.reason)
+        return len(there)
+
+    @_locked
+    def send_again(self, asked: Delivery, at: datetime, reason: str, status: str = "") -> None:
+        """See JobStore."""
+        known = self._deliveries.get(_name(asked))
+        if (
+            known is not None
+            and known.state is DeliveryState.DELIVERED
+            and known.transaction_uid == asked.transaction_uid
+        ):
+            self._finish(_name(asked), DeliveryState.DUE, at, reason, status)
+
+    @_locked
+    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
+        """See JobStore."""
+        for delivery in self.asked_in(transaction_uid):
+            self._deliveries[_name(delivery)] = replace(
+                delivery, next_attempt_at=at, reason=legible(reason)
+            )
+
+    @_locked
+    def destination(self, name: str) -> DestinationHealth:
+        """See JobStore."""
+        return self._destinations.get(name, DestinationHealth(name=name))
+
+    @_locked
+    def note_destination(self, health: DestinationHealth, now: datetime) -> None:  # noqa: ARG002
+        """See JobStore."""
+        held = self.destination(health.name).held
+        self._destinations[health.name] = replace(health, held=held, reason=legible(health.reason))
+
+    @_locked
+    def hold(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        self._destinations[name] = replace(self.destination(name), held=True)
+        for at, delivery in self._at(name, DeliveryState.DUE):
+            self._finish(at, DeliveryState.HELD, now, delivery.reason)
+
+    @_locked
+    def release_destination(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        self._destinations[name] = DestinationHealth(name=name)
+        for at, delivery in self._at(name, DeliveryState.HELD):
+            self._finish(at, DeliveryState.DUE, now, delivery.reason)
+        self.hasten(name, now)
+
+    @_locked
+    def hasten(self, name: str, now: datetime) -> int:
+        """See JobStore."""
+        waiting = [
+            (at, delivery)
+            for at, delivery in self._at(name, DeliveryState.DUE)
+            if delivery.next_attempt_at > now and delivery.status[:2] in ("", "RJ")
+        ]
+        for at, delivery in waiting:
+            self._deliveries[at] = replace(delivery, next_attempt_at=now)
+        return len(waiting)
+
+    @_locked
+    def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        late = [
+            at
+            for at, delivery in self._at(name, DeliveryState.DUE)
+            if self._jobs[delivery.job_key].created_at < received_before
+        ]
+        for at in late:
+            self._finish(at, DeliveryState.EXPIRED, now, reason)
+        return len(late)
+
+    @_locked
+    def delivery_counts(self) -> list[DeliveryCount]:
+        """See JobStore."""
+        found = Counter((d.destination, d.state) for d in self._deliveries.values())
+        return [
+            DeliveryCount(destination=destination, state=state, number=number)
+            for (destination, state), number in sorted(found.items())
+        ]
+
+    @_locked
+    def purgeable_received(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Received]:
+        """See JobStore."""
+        return [
+            film
+            for film in self._received.values()
+            if film.received_at < before
+            and film.number not in self._purged_films
+            and film.decision
+            and (not film.job_key or self._is_final(film.job_key, proofs))
+        ][:limit]
+
+    @_locked
+    def purgeable_results(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Result]:
+        """See JobStore."""
+        return [
+            result
+            for result in self._results.values()
+            if self._jobs[result.job_key].updated_at < before
+            and result.sop_instance_uid not in self._purged_results
+            and self._is_final(result.job_key, proofs)
+        ][:limit]
+
+    @_locked
+    def purged(
+        self,
+        films: Sequence[Received],
+        results: Sequence[Result],
+        now: datetime,  # noqa: ARG002
+    ) -> None:
+        """See JobStore."""
+        self._purged_films.update(film.number for film in films)
+        self._purged_results.update(result.sop_instance_uid for result in results)
+
+    def _is_final(self, key: str, proofs: AbstractSet[DeliveryState]) -> bool:
+        if self._jobs[key].state is JobState.REJECTED:
+            return True
+        produced = self._jobs[key].state is JobState.PRODUCED
+        return produced and all(d.state in proofs for d in self.deliveries(key))
 
     def close(self) -> None:
         """See JobStore."""
+
+    def _at(self, destination: str, state: DeliveryState) -> list[tuple[_Name, Delivery]]:
+        return [
+            (name, delivery)
+            for name, delivery in self._deliveries.items()
+            if delivery.destination == destination and delivery.state is state
+        ]
 
     def _held(self, key: str, token: int) -> tuple[Job, Lease]:
         job = self._jobs.get(key)
@@ -289,19 +497,45 @@ class MemoryJobStore:
 
     @_locked
     def _leave_sending(
-        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str
+        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
     ) -> None:
-        name = (parcel.delivery.sop_instance_uid, parcel.delivery.destination)
+        name = _name(parcel.delivery)
         if self._deliveries.get(name) == parcel.delivery:
-            self._finish(name, state, at, reason)
+            self._deliveries[name] = replace(parcel.delivery, asked=0)
+            self._finish(name, state, at, reason, status)
 
-    def _finish(self, name: _Name, state: DeliveryState, at: datetime, reason: str) -> None:
+    def _finish(
+        self,
+        name: _Name,
+        state: DeliveryState,
+        at: datetime,
+        reason: str,
+        status: str | None = None,
+    ) -> None:
         delivery = self._deliveries[name]
         check_delivery(delivery.state, state)
         self._sending.pop(name, None)
         self._deliveries[name] = replace(
-            delivery, state=state, next_attempt_at=at, reason=legible(reason)
+            delivery,
+            state=state,
+            next_attempt_at=at,
+            reason=legible(reason),
+            status=delivery.status if status is None else status,
         )
+
+    def _asked(self, name: _Name, transaction_uid: str, again_at: datetime) -> Parcel:
+        delivery = replace(
+            self._deliveries[name],
+            transaction_uid=transaction_uid,
+            asked=self._deliveries[name].asked + 1,
+            next_attempt_at=again_at,
+        )
+        self._deliveries[name] = delivery
+        return Parcel(delivery=delivery, result=self._results[name[0]])
+
+
+def _name(delivery: Delivery) -> _Name:
+    return delivery.sop_instance_uid, delivery.destination
 
 
 def _fields(value: object) -> dict[str, Any]:

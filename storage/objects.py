@@ -10,12 +10,13 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
+from storage import faults
 from storage.errors import (
     ObjectMissingError,
     OutOfSpaceError,
@@ -23,6 +24,7 @@ from storage.errors import (
     StoreMismatchError,
     StoreUnavailableError,
 )
+from storage.faults import Point
 from storage.jobs import ObjectRef
 
 _PART = ".part"
@@ -62,6 +64,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def remove(self, ref: ObjectRef) -> None:
+        """There is no object of that name; it is no error if there was none.
+
+        Raises:
+            StorageError: the disk or service failed; it may be there still.
+        """
+        ...
+
     def free_bytes(self) -> int:
         """How much more could be kept."""
         ...
@@ -94,6 +104,7 @@ class LocalObjectStore:
             try:
                 _make_folder(path.parent)
                 digest, size_bytes = _write(scratch, data)
+                faults.reach(Point.WRITTEN)
                 scratch.replace(path)
                 _sync_folder(path.parent)
             finally:
@@ -111,6 +122,11 @@ class LocalObjectStore:
         if not path.is_file():
             raise ObjectMissingError(f"object {ref.name} is gone")
         return path
+
+    def remove(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        with _translated(f"object {ref.name}"):
+            (self._root / _plain(ref.name)).unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
         """See ObjectStore."""
@@ -156,6 +172,11 @@ class FsspecObjectStore:
     def local_path(self, ref: ObjectRef) -> Path:
         """A checked copy in a folder that only this process's user may read."""
         return self._copies.of(ref, self.read(ref))
+
+    def remove(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        with suppress(ObjectMissingError), _translated(f"object {ref.name}"):
+            self._files.rm_file(self._path(ref.name))
 
     def free_bytes(self) -> int:
         """Such services have no end."""
@@ -223,6 +244,10 @@ class MemoryObjectStore:
         path = self._folder / ref.digest
         path.write_bytes(self.read(ref))
         return path
+
+    def remove(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        self._kept.pop(_plain(ref.name), None)
 
     def free_bytes(self) -> int:
         """See ObjectStore."""

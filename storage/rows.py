@@ -4,7 +4,17 @@ from typing import Any
 
 from sqlalchemy import RowMapping, Table
 
-from storage.jobs import Delivery, Job, Lease, NewJob, NewReceived, ObjectRef, Received, Result
+from storage.jobs import (
+    Delivery,
+    DestinationHealth,
+    Job,
+    Lease,
+    NewJob,
+    NewReceived,
+    ObjectRef,
+    Received,
+    Result,
+)
 from storage.schema import jobs, received, results
 from storage.states import DeliveryState, JobState
 
@@ -87,4 +97,10 @@ def result_of(row: RowMapping) -> Result:
 def delivery_of(row: RowMapping) -> Delivery:
     """The delivery of a row."""
     names = ("job_key", "sop_instance_uid", "destination", "attempts", "next_attempt_at", "reason")
-    return Delivery(**_picked(row, *names), state=DeliveryState(row["state"]))
+    more = ("status", "transaction_uid", "asked")
+    return Delivery(**_picked(row, *names, *more), state=DeliveryState(row["state"]))
+
+
+def destination_of(row: RowMapping) -> DestinationHealth:
+    """The health of a row."""
+    return DestinationHealth(**_picked(row, "name", "held", "failures", "retry_at", "reason"))

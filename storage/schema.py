@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -85,6 +87,7 @@ received = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("decision", Words, nullable=False),
     Column("job_key", DIGEST, nullable=False, index=True),
+    Column("purged_at", Moment),
     UniqueConstraint("sop_instance_uid", "digest"),
 )
 Index(
@@ -135,6 +138,7 @@ results = Table(
     Column("object_name", Text, nullable=False),
     Column("digest", DIGEST, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+    Column("purged_at", Moment),
 )
 
 deliveries = Table(
@@ -150,5 +154,27 @@ deliveries = Table(
     Column("reason", Words, nullable=False),
     Column("lease_owner", Text),
     Column("lease_until", Moment),
+    Column("status", String(16), nullable=False, server_default=""),
+    Column("transaction_uid", UID, nullable=False, server_default="", index=True),
+    Column("asked", Integer, nullable=False, server_default=text("0")),
     Index(None, "state", "destination", "next_attempt_at"),
+)
+
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("uid", UID, primary_key=True),
+    Column("destination", String(255), nullable=False),
+    Column("asked_at", Moment, nullable=False),
+)
+
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("held", Boolean, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("retry_at", Moment),
+    Column("reason", Words, nullable=False),
+    Column("changed_at", Moment, nullable=False),
 )

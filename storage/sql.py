@@ -1,6 +1,7 @@
 """The job store in SQLite or PostgreSQL. The contract is that of storage.store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,20 +11,35 @@ from sqlalchemy import (
     RowMapping,
     Select,
     Table,
+    Update,
+    and_,
     func,
     insert,
+    or_,
     select,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
-from storage import engine, migrate, rows
+from storage import engine, migrate, rows, schema
 from storage.errors import LeaseLostError, StorageError, TransitionError, UnknownKeyError
-from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Parcel, Received, Result
-from storage.schema import deliveries, jobs, received, results
+from storage.jobs import (
+    Decision,
+    Delivery,
+    DeliveryCount,
+    DestinationHealth,
+    Job,
+    NewJob,
+    NewReceived,
+    Parcel,
+    Received,
+    Result,
+)
+from storage.schema import deliveries, destinations, jobs, received, results, transactions
 from storage.states import DeliveryState, JobState, check_delivery, check_job
 
-_RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED)
+_OPEN = (JobState.RECEIVED, JobState.RUNNING)
+_RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
 
 
 class SqlJobStore:
@@ -56,6 +72,9 @@ class SqlJobStore:
             if row is None:
                 _insert_once(db, received, rows.received_values(new), same)
                 row = db.execute(same).mappings().one()
+            elif row["purged_at"] is not None:
+                again = update(received).where(received.c.number == row["number"])
+                db.execute(again.values(purged_at=None))
             return rows.received_of(row)
 
     def unrouted(self, limit: int) -> list[Received]:
@@ -63,12 +82,22 @@ class SqlJobStore:
         query = select(received).where(received.c.decision == "").order_by(received.c.number)
         return [rows.received_of(row) for row in self._rows(query.limit(limit))]
 
-    def received(self, limit: int, sop_instance_uid: str = "") -> list[Received]:
+    def received(
+        self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
+    ) -> list[Received]:
         """See JobStore."""
         query = select(received).order_by(received.c.number.desc()).limit(limit)
         if sop_instance_uid:
             query = query.where(received.c.sop_instance_uid == sop_instance_uid)
+        if since is not None:
+            query = query.where(received.c.received_at >= since)
         return [rows.received_of(row) for row in self._rows(query)]
+
+    def waiting(self) -> int:
+        """See JobStore."""
+        unrouted = select(func.count().label("number")).where(received.c.decision == "")
+        unfinished = select(func.count().label("number")).where(jobs.c.state.in_(_OPEN))
+        return sum(int(self._rows(query)[0]["number"]) for query in (unrouted, unfinished))
 
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """See JobStore."""
@@ -165,11 +194,11 @@ class SqlJobStore:
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.RECEIVED, now, reason)
 
-    def reclaim(self, now: datetime, max_attempts: int) -> list[str]:
+    def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
         """See JobStore."""
         lapsed = (
             select(jobs.c.key, jobs.c.lease_token, jobs.c.attempts)
-            .where(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now)
+            .where(jobs.c.state == JobState.RUNNING, _is_over(jobs, now, dead))
             .order_by(jobs.c.key)
             .with_for_update(skip_locked=True)
         )
@@ -180,7 +209,7 @@ class SqlJobStore:
                 state = JobState.FAILED if spent else JobState.RECEIVED
                 reason = f"its worker died {attempts} times" if spent else "its worker was lost"
                 _leave_running(db, key, token, state, now, reason)
-            _free_deliveries(db, deliveries.c.lease_until < now, now)
+            _free_deliveries(db, _is_over(deliveries, now, dead), now)
         return [row.key for row in found]
 
     def abandon(self, owners: str, now: datetime) -> None:
@@ -234,17 +263,188 @@ class SqlJobStore:
             uids = [row.sop_instance_uid for row in db.execute(due)]
             return [_start_sending(db, uid, destination, owner, now, lease_s) for uid in uids]
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str) -> None:
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note)
+        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
 
-    def postpone(self, parcel: Parcel, next_attempt_at: datetime, reason: str) -> None:
+    def postpone(
+        self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
+    ) -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason)
+        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str) -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason)
+        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+
+    def ask(
+        self,
+        destination: str,
+        transaction_uid: str,
+        now: datetime,
+        again_at: datetime,
+        limit: int,
+    ) -> list[Parcel]:
+        """See JobStore."""
+        due = (
+            select(deliveries.c.sop_instance_uid)
+            .where(
+                deliveries.c.state == DeliveryState.DELIVERED,
+                deliveries.c.destination == destination,
+                deliveries.c.next_attempt_at <= now,
+            )
+            .order_by(deliveries.c.next_attempt_at, deliveries.c.sop_instance_uid)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        with engine.writing(self._engine) as db:
+            uids = [row.sop_instance_uid for row in db.execute(due)]
+            if uids:
+                values = {"uid": transaction_uid, "destination": destination, "asked_at": now}
+                db.execute(insert(transactions).values(**values))
+            return [_asked(db, uid, destination, transaction_uid, again_at) for uid in uids]
+
+    def destination_of(self, transaction_uid: str) -> str:
+        """See JobStore."""
+        found = self._rows(select(transactions).where(transactions.c.uid == transaction_uid))
+        if not found:
+            raise UnknownKeyError(f"no transaction {transaction_uid!r}")
+        return str(found[0]["destination"])
+
+    def asked_in(self, transaction_uid: str) -> list[Delivery]:
+        """See JobStore."""
+        return [rows.delivery_of(row) for row in self._rows(_still_asked(transaction_uid))]
+
+    def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
+        """See JobStore."""
+        check_delivery(DeliveryState.DELIVERED, DeliveryState.COMMITTED)
+        there = update(deliveries).where(
+            deliveries.c.destination == destination,
+            deliveries.c.sop_instance_uid.in_(uids),
+            deliveries.c.state == DeliveryState.DELIVERED,
+        )
+        values = {"state": DeliveryState.COMMITTED, "next_attempt_at": now}
+        with engine.writing(self._engine) as db:
+            return db.execute(there.values(**values)).rowcount
+
+    def send_again(self, asked: Delivery, at: datetime, reason: str, status: str = "") -> None:
+        """See JobStore."""
+        check_delivery(DeliveryState.DELIVERED, DeliveryState.DUE)
+        change = update(deliveries).where(
+            deliveries.c.sop_instance_uid == asked.sop_instance_uid,
+            deliveries.c.destination == asked.destination,
+            deliveries.c.transaction_uid == asked.transaction_uid,
+            deliveries.c.state == DeliveryState.DELIVERED,
+        )
+        values = {"state": DeliveryState.DUE, "next_attempt_at": at, "reason": reason}
+        with engine.writing(self._engine) as db:
+            db.execute(change.values(**values, status=status))
+
+    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
+        """See JobStore."""
+        change = update(deliveries).where(*_is_asked_in(transaction_uid))
+        with engine.writing(self._engine) as db:
+            db.execute(change.values(next_attempt_at=at, reason=reason))
+
+    def destination(self, name: str) -> DestinationHealth:
+        """See JobStore."""
+        found = self._rows(select(destinations).where(destinations.c.name == name))
+        return rows.destination_of(found[0]) if found else DestinationHealth(name=name)
+
+    def note_destination(self, health: DestinationHealth, now: datetime) -> None:
+        """See JobStore."""
+        values = {
+            "failures": health.failures,
+            "retry_at": health.retry_at,
+            "reason": health.reason,
+        }
+        with engine.writing(self._engine) as db:
+            _put_destination(db, health.name, now, values)
+
+    def hold(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        with engine.writing(self._engine) as db:
+            _put_destination(db, name, now, {"held": True})
+            _move_all(db, name, DeliveryState.DUE, DeliveryState.HELD, now)
+
+    def release_destination(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        well = {"held": False, "failures": 0, "retry_at": None, "reason": ""}
+        with engine.writing(self._engine) as db:
+            _put_destination(db, name, now, well)
+            _move_all(db, name, DeliveryState.HELD, DeliveryState.DUE, now)
+            db.execute(_hastened(name, now))
+
+    def hasten(self, name: str, now: datetime) -> int:
+        """See JobStore."""
+        with engine.writing(self._engine) as db:
+            return db.execute(_hastened(name, now)).rowcount
+
+    def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        check_delivery(DeliveryState.DUE, DeliveryState.EXPIRED)
+        old = select(jobs.c.key).where(jobs.c.created_at < received_before)
+        late = update(deliveries).where(
+            deliveries.c.destination == name,
+            deliveries.c.state == DeliveryState.DUE,
+            deliveries.c.job_key.in_(old),
+        )
+        values = {"state": DeliveryState.EXPIRED, "next_attempt_at": now, "reason": reason}
+        with engine.writing(self._engine) as db:
+            return db.execute(late.values(**values)).rowcount
+
+    def delivery_counts(self) -> list[DeliveryCount]:
+        """See JobStore."""
+        kinds = (deliveries.c.destination, deliveries.c.state)
+        query = select(*kinds, func.count().label("number")).group_by(*kinds).order_by(*kinds)
+        return [
+            DeliveryCount(
+                destination=row["destination"],
+                state=DeliveryState(row["state"]),
+                number=row["number"],
+            )
+            for row in self._rows(query)
+        ]
+
+    def purgeable_received(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Received]:
+        """See JobStore."""
+        query = (
+            select(received)
+            .where(
+                received.c.received_at < before,
+                received.c.purged_at.is_(None),
+                received.c.decision != "",
+                or_(received.c.job_key == "", received.c.job_key.in_(_final_jobs(proofs))),
+            )
+            .order_by(received.c.number)
+            .limit(limit)
+        )
+        return [rows.received_of(row) for row in self._rows(query)]
+
+    def purgeable_results(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Result]:
+        """See JobStore."""
+        final = _final_jobs(proofs).where(jobs.c.updated_at < before)
+        query = (
+            select(results)
+            .where(results.c.purged_at.is_(None), results.c.job_key.in_(final))
+            .order_by(results.c.job_key, results.c.position)
+            .limit(limit)
+        )
+        return [rows.result_of(row) for row in self._rows(query)]
+
+    def purged(self, films: Sequence[Received], results: Sequence[Result], now: datetime) -> None:
+        """See JobStore."""
+        numbers = [film.number for film in films]
+        uids = [result.sop_instance_uid for result in results]
+        with engine.writing(self._engine) as db:
+            gone = update(received).where(received.c.number.in_(numbers))
+            db.execute(gone.values(purged_at=now))
+            gone = update(schema.results).where(schema.results.c.sop_instance_uid.in_(uids))
+            db.execute(gone.values(purged_at=now))
 
     def close(self) -> None:
         """See JobStore."""
@@ -255,7 +455,7 @@ class SqlJobStore:
             return db.execute(query).mappings().all()
 
     def _leave_sending(
-        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str
+        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
     ) -> None:
         check_delivery(DeliveryState.SENDING, state)
         mine = update(deliveries).where(
@@ -264,9 +464,60 @@ class SqlJobStore:
             deliveries.c.state == DeliveryState.SENDING,
             deliveries.c.attempts == parcel.delivery.attempts,
         )
-        values = {"state": state, "next_attempt_at": at, "reason": reason}
+        values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
-            db.execute(mine.values(**values, lease_owner=None, lease_until=None))
+            db.execute(mine.values(**values, asked=0, lease_owner=None, lease_until=None))
+
+
+def _final_jobs(proofs: AbstractSet[DeliveryState]) -> Select[Any]:
+    """Keys of jobs that will never need their film or results again."""
+    unproven = select(deliveries.c.job_key).where(deliveries.c.state.not_in(proofs))
+    done = and_(jobs.c.state == JobState.PRODUCED, jobs.c.key.not_in(unproven))
+    return select(jobs.c.key).where(or_(jobs.c.state == JobState.REJECTED, done))
+
+
+def _put_destination(
+    db: Connection, name: str, now: datetime, values: Mapping[str, object]
+) -> None:
+    """The destination's row has these values, and those it had before."""
+    same = select(destinations).where(destinations.c.name == name)
+    well = {"name": name, "held": False, "failures": 0, "reason": "", "changed_at": now}
+    if db.execute(same).first() is None:
+        _insert_once(db, destinations, well, same)
+    change = update(destinations).where(destinations.c.name == name)
+    db.execute(change.values(**values, changed_at=now))
+
+
+def _move_all(
+    db: Connection, destination: str, old: DeliveryState, new: DeliveryState, now: datetime
+) -> None:
+    check_delivery(old, new)
+    there = update(deliveries).where(
+        deliveries.c.destination == destination, deliveries.c.state == old
+    )
+    db.execute(there.values(state=new, next_attempt_at=now))
+
+
+def _hastened(destination: str, now: datetime) -> Update:
+    """What waits for an association, not for the answer to itself, is due."""
+    return (
+        update(deliveries)
+        .where(
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.DUE,
+            deliveries.c.next_attempt_at > now,
+            or_(deliveries.c.status == "", deliveries.c.status.startswith("RJ")),
+        )
+        .values(next_attempt_at=now)
+    )
+
+
+def _is_over(leased: Table, now: datetime, dead: str) -> ColumnElement[bool]:
+    """The lease ran out, or its owner is known to be dead."""
+    ran_out = leased.c.lease_until < now
+    if not dead:
+        return ran_out
+    return or_(ran_out, leased.c.lease_owner.startswith(dead, autoescape=True))
 
 
 def _insert_once(
@@ -337,9 +588,40 @@ def _start_sending(
         )
         .returning(deliveries)
     )
-    delivery = rows.delivery_of(db.execute(change).mappings().one())
-    query = select(results).where(results.c.sop_instance_uid == uid)
+    return _parcel(db, rows.delivery_of(db.execute(change).mappings().one()))
+
+
+def _parcel(db: Connection, delivery: Delivery) -> Parcel:
+    query = select(results).where(results.c.sop_instance_uid == delivery.sop_instance_uid)
     return Parcel(delivery=delivery, result=rows.result_of(db.execute(query).mappings().one()))
+
+
+def _asked(
+    db: Connection, uid: str, destination: str, transaction_uid: str, again_at: datetime
+) -> Parcel:
+    change = (
+        update(deliveries)
+        .where(deliveries.c.sop_instance_uid == uid, deliveries.c.destination == destination)
+        .values(
+            transaction_uid=transaction_uid,
+            asked=deliveries.c.asked + 1,
+            next_attempt_at=again_at,
+        )
+        .returning(deliveries)
+    )
+    return _parcel(db, rows.delivery_of(db.execute(change).mappings().one()))
+
+
+def _is_asked_in(transaction_uid: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        deliveries.c.transaction_uid == transaction_uid,
+        deliveries.c.state == DeliveryState.DELIVERED,
+    )
+
+
+def _still_asked(transaction_uid: str) -> Select[Any]:
+    query = select(deliveries).where(*_is_asked_in(transaction_uid))
+    return query.order_by(deliveries.c.position)
 
 
 def _restart(db: Connection, key: str, now: datetime) -> int:

@@ -24,6 +24,7 @@ class DeliveryState(StrEnum):
     COMMITTED = "COMMITTED"
     REFUSED = "REFUSED"
     HELD = "HELD"
+    EXPIRED = "EXPIRED"
     QUARANTINED = "QUARANTINED"
 
 
@@ -47,6 +48,8 @@ DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset
         (DeliveryState.SENDING, DeliveryState.QUARANTINED),  # failed its self-check
         (DeliveryState.DELIVERED, DeliveryState.COMMITTED),
         (DeliveryState.DELIVERED, DeliveryState.DUE),  # commitment failed: send again
+        (DeliveryState.DUE, DeliveryState.EXPIRED),  # too late to be of use
+        (DeliveryState.EXPIRED, DeliveryState.DUE),  # by the operator
         (DeliveryState.DUE, DeliveryState.HELD),
         (DeliveryState.HELD, DeliveryState.DUE),
         (DeliveryState.REFUSED, DeliveryState.DUE),  # by the operator

@@ -7,11 +7,23 @@ hold (a naive time, an overlong title) is a ValueError.
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Protocol
 
-from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Parcel, Received, Result
-from storage.states import JobState
+from storage.jobs import (
+    Decision,
+    Delivery,
+    DeliveryCount,
+    DestinationHealth,
+    Job,
+    NewJob,
+    NewReceived,
+    Parcel,
+    Received,
+    Result,
+)
+from storage.states import DeliveryState, JobState
 
 
 class JobStore(Protocol):
@@ -25,8 +37,14 @@ class JobStore(Protocol):
         """Recorded instances without a decision, oldest first."""
         ...
 
-    def received(self, limit: int, sop_instance_uid: str = "") -> list[Received]:
-        """Recorded instances, newest first; only those of one UID where it is given."""
+    def received(
+        self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
+    ) -> list[Received]:
+        """Recorded instances, newest first; only of one UID, or received since, where given."""
+        ...
+
+    def waiting(self) -> int:
+        """How many films are not analysed yet: without a decision, or with a job not at its end."""
         ...
 
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
@@ -94,10 +112,11 @@ class JobStore(Protocol):
         """The job is RECEIVED again and may be claimed by anyone. Raises LeaseLostError."""
         ...
 
-    def reclaim(self, now: datetime, max_attempts: int) -> list[str]:
+    def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
         """Jobs whose lease ran out are RECEIVED again, or FAILED if claimed `max_attempts` times.
 
-        Deliveries whose lease ran out are DUE again. Returns the keys of the jobs.
+        Deliveries whose lease ran out are DUE again. Where `dead` is given, leases of owners whose
+        name begins so have run out, whatever their time. Returns the keys of the jobs.
         """
         ...
 
@@ -133,16 +152,105 @@ class JobStore(Protocol):
         """Up to `limit` DUE deliveries whose time has come are SENDING under a lease of `owner`."""
         ...
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str) -> None:
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
         """The delivery is DELIVERED. No effect if it is no longer SENDING by this attempt."""
         ...
 
-    def postpone(self, parcel: Parcel, next_attempt_at: datetime, reason: str) -> None:
+    def postpone(
+        self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
+    ) -> None:
         """The delivery is DUE at that time. No effect if no longer SENDING by this attempt."""
         ...
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str) -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
         """The delivery is REFUSED for good. No effect if no longer SENDING by this attempt."""
+        ...
+
+    def ask(
+        self,
+        destination: str,
+        transaction_uid: str,
+        now: datetime,
+        again_at: datetime,
+        limit: int,
+    ) -> list[Parcel]:
+        """Up to `limit` DELIVERED deliveries whose time has come are asked about.
+
+        The transaction is known before this returns; they are asked about again at `again_at`.
+        Where nothing is to be asked about there is no transaction.
+        """
+        ...
+
+    def destination_of(self, transaction_uid: str) -> str:
+        """Whom this transaction asked.
+
+        Raises:
+            UnknownKeyError: none of ours.
+        """
+        ...
+
+    def asked_in(self, transaction_uid: str) -> list[Delivery]:
+        """The DELIVERED deliveries that were last asked about in this transaction."""
+        ...
+
+    def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
+        """Of these results, those DELIVERED there are COMMITTED; returns how many."""
+        ...
+
+    def send_again(self, asked: Delivery, at: datetime, reason: str, status: str = "") -> None:
+        """The delivery is DUE at that time. No effect if it is not DELIVERED, or asked anew."""
+        ...
+
+    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
+        """What was asked in this transaction and is still DELIVERED is asked about at `at`."""
+        ...
+
+    def destination(self, name: str) -> DestinationHealth:
+        """How it is doing; well, where nothing is known of it."""
+        ...
+
+    def note_destination(self, health: DestinationHealth, now: datetime) -> None:
+        """Failures, rest and reason are kept; whether it is held stays as it is."""
+        ...
+
+    def hold(self, name: str, now: datetime) -> None:
+        """The destination is held, and what is DUE there HELD, until it is released."""
+        ...
+
+    def release_destination(self, name: str, now: datetime) -> None:
+        """It is neither held nor resting; what was HELD or had waited for it is DUE now."""
+        ...
+
+    def hasten(self, name: str, now: datetime) -> int:
+        """What is DUE later for want of an association there is DUE now; returns how many."""
+        ...
+
+    def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
+        """What is DUE there, of jobs made before that time, is EXPIRED; returns how many."""
+        ...
+
+    def delivery_counts(self) -> list[DeliveryCount]:
+        """How many deliveries are in each state, by destination and state; none that is empty."""
+        ...
+
+    def purgeable_received(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Received]:
+        """Films received before then whose object nobody needs any more, oldest first.
+
+        That is so where it was decided not to analyse them, their job is REJECTED, or it is
+        PRODUCED and each of its deliveries is in one of the states `proofs`.
+        """
+        ...
+
+    def purgeable_results(
+        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+    ) -> list[Result]:
+        """Results of jobs that ended before then, each of whose deliveries is in `proofs`."""
+        ...
+
+    def purged(self, films: Sequence[Received], results: Sequence[Result], now: datetime) -> None:
+        """Their objects are gone by our hand; a film that is received again has one again."""
         ...
 
     def close(self) -> None:

@@ -5,19 +5,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pynetdicom import AE
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from rich.console import Console
 
-from dicom_node import config
-from dicom_node.config import Destination, NodeConfig
+from dicom_node import config, identity
+from dicom_node.config import DeliveryTimeouts, Destination, NodeConfig
+from dicom_node.delivery.scu import Scu
 from dicom_node.errors import NodeError
 from pipeline import digest, settings
 from pipeline.errors import PipelineError
 from storage import engine
 from storage.errors import StorageError
 
-_ECHO_TIMEOUT_S = 5.0
+_TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
 _LITTLE_SPACE_BYTES = 5 << 30
 
 
@@ -80,15 +79,12 @@ def _space(objects: str) -> Finding:
 
 def _echo(name: str, destination: Destination, ae_title: str) -> Finding:
     """C-ECHO; a PACS that is away is no reason not to start: results wait for it."""
-    ae = AE(ae_title=ae_title)
-    ae.add_requested_context(Verification)
-    ae.acse_timeout = ae.dimse_timeout = ae.connection_timeout = _ECHO_TIMEOUT_S
-    assoc = ae.associate(destination.host, destination.port, ae_title=destination.ae_title)
+    scu = Scu(
+        ae_title=ae_title,
+        implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
+        timeouts=_TIMEOUTS,
+    )
     where = f"{name} ({destination.ae_title} at {destination.host}:{destination.port})"
-    if not assoc.is_established:
-        said = f"{where} does not accept an association"
-        return Finding(what="destination", good=False, said=said, fatal=False)
-    answered = assoc.send_c_echo().get("Status") == 0
-    assoc.release()
-    said = f"{where} {'answers C-ECHO' if answered else 'refuses C-ECHO'}"
-    return Finding(what="destination", good=answered, said=said, fatal=False)
+    trouble = scu.echo(destination)
+    said = f"{where} {'does not answer: ' + trouble if trouble else 'answers C-ECHO'}"
+    return Finding(what="destination", good=not trouble, said=said, fatal=False)

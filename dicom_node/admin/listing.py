@@ -1,6 +1,7 @@
 """`vald-node jobs`: every received film, where it stands and why."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -47,11 +48,13 @@ def films(
     path: Path, environ: Mapping[str, str], *, limit: int, state: StrEnum | None
 ) -> list[FilmLine]:
     """The newest films with what became of them; a resend is on the line of its job."""
-    store = node.open_store(node.read_config(path, environ))
+    settings = node.read_config(path, environ)
+    store = node.open_store(settings)
     try:
         # A state is derived from a job and its deliveries, so all must be looked at to find one.
         looked_at = limit if state is None else _ALL
-        lines = [*_job_lines(store, looked_at), *_decision_lines(store, looked_at)]
+        promising = {n for n, d in settings.destinations.items() if d.commitment != "none"}
+        lines = [*_job_lines(store, looked_at, promising), *_decision_lines(store, looked_at)]
     finally:
         store.close()
     chosen = [line for line in lines if state is None or line.state == state]
@@ -71,25 +74,31 @@ def print_table(lines: Sequence[FilmLine]) -> None:
     Console().print(table)
 
 
-def overall(job: Job, deliveries: Sequence[Delivery]) -> str:
-    """The state as shown: PRODUCED until all is DELIVERED, COMMITTED once all is committed."""
+def overall(
+    job: Job, deliveries: Sequence[Delivery], promising: AbstractSet[str] | None = None
+) -> str:
+    """The state as shown: PRODUCED until all is DELIVERED, COMMITTED once all that is promised is.
+
+    `promising` are the destinations that are asked whether they have stored what they took; all of
+    them where it is None.
+    """
     if job.state is not JobState.PRODUCED or not deliveries:
         return job.state
-    states = {delivery.state for delivery in deliveries}
-    if states == {DeliveryState.COMMITTED}:
-        return "COMMITTED"
-    return "DELIVERED" if states <= _SENT else job.state
+    if not {delivery.state for delivery in deliveries} <= _SENT:
+        return job.state
+    promised = {d.state for d in deliveries if promising is None or d.destination in promising}
+    return "COMMITTED" if promised == {DeliveryState.COMMITTED} else "DELIVERED"
 
 
-def _job_lines(store: JobStore, limit: int) -> list[FilmLine]:
-    return [_job_line(job, store.deliveries(job.key)) for job in store.jobs(limit)]
+def _job_lines(store: JobStore, limit: int, promising: AbstractSet[str]) -> list[FilmLine]:
+    return [_job_line(job, store.deliveries(job.key), promising) for job in store.jobs(limit)]
 
 
-def _job_line(job: Job, deliveries: Sequence[Delivery]) -> FilmLine:
+def _job_line(job: Job, deliveries: Sequence[Delivery], promising: AbstractSet[str]) -> FilmLine:
     waiting = [d.reason for d in deliveries if d.state not in _SENT and d.reason]
     return FilmLine(
         key=job.key,
-        state=overall(job, deliveries),
+        state=overall(job, deliveries, promising),
         source_sop_instance_uid=job.sop_instance_uid,
         calling_ae_title=job.calling_ae_title,
         rule=job.rule,
@@ -107,6 +116,7 @@ def _delivery(delivery: Delivery) -> dict[str, object]:
         "destination": delivery.destination,
         "state": str(delivery.state),
         "attempts": delivery.attempts,
+        "status": delivery.status,
         "next_attempt_at": delivery.next_attempt_at.isoformat(),
         "reason": delivery.reason,
     }

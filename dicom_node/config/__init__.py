@@ -17,18 +17,23 @@ from dicom_node.config.schema import (
     PSEUDO_KEYWORDS,
     RESULTS,
     SQLITE,
+    CommitmentSettings,
     DeliverySettings,
     DeliveryTimeouts,
     Destination,
+    Limits,
     Logging,
     Model,
     Node,
     NodeConfig,
     NodeTimeouts,
+    Retention,
     Retry,
     Rule,
     Sender,
+    ServerTls,
     Storage,
+    Tls,
     Work,
     did_you_mean,
     keys_at,
@@ -41,18 +46,23 @@ __all__ = [
     "GUARDS",
     "PSEUDO_KEYWORDS",
     "RESULTS",
+    "CommitmentSettings",
     "DeliverySettings",
     "DeliveryTimeouts",
     "Destination",
+    "Limits",
     "Logging",
     "Model",
     "Node",
     "NodeConfig",
     "NodeTimeouts",
+    "Retention",
     "Retry",
     "Rule",
     "Sender",
+    "ServerTls",
     "Storage",
+    "Tls",
     "Work",
     "load",
 ]
@@ -60,7 +70,8 @@ __all__ = [
 _EMBEDDED = "embedded"
 _SECRET = ("storage", "database")
 """May hold a password, so its value is not shown."""
-_S = TypeVar("_S", Storage, Model)
+_S = TypeVar("_S", Storage, Model, Node, Destination, ServerTls, Tls)
+_T = TypeVar("_T", ServerTls, Tls)
 
 _SAID_BETTER = {
     "dict_type": "write keys and values below it",
@@ -154,10 +165,23 @@ def _with_whole_paths(config: NodeConfig, folder: Path) -> NodeConfig:
     storage = _changed(storage, database=database, objects=_whole(storage.objects, folder))
     if model.path != _EMBEDDED:
         model = _changed(model, path=_whole(model.path, folder))
-    return config.model_copy(update={"storage": storage, "model": model})
+    node = _changed(config.node, tls=_with_whole_files(config.node.tls, folder))
+    destinations = {
+        name: _changed(destination, tls=_with_whole_files(destination.tls, folder))
+        for name, destination in config.destinations.items()
+    }
+    whole = {"storage": storage, "model": model, "node": node, "destinations": destinations}
+    return config.model_copy(update=whole)
 
 
-def _changed(section: _S, **values: str) -> _S:
+def _with_whole_files(tls: _T | None, folder: Path) -> _T | None:
+    if tls is None:
+        return None
+    files = (("certificate", tls.certificate), ("key", tls.key), ("authority", tls.authority))
+    return _changed(tls, **{name: _whole(path, folder) for name, path in files if path})
+
+
+def _changed(section: _S, **values: object) -> _S:
     return section.model_copy(update=values)
 
 

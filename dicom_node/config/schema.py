@@ -116,6 +116,45 @@ class NodeTimeouts(_Section):
     stop_grace_s: Seconds = 30
 
 
+class ServerTls(_Section):
+    """How associations that others open are encrypted: PEM files."""
+
+    certificate: Annotated[str, Field(min_length=1)]
+    key: Annotated[str, Field(min_length=1)]
+    authority: str | None = None
+
+
+class Tls(_Section):
+    """How associations that we open are encrypted: PEM files."""
+
+    authority: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    host: Host | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Tls":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("write certificate and key, or neither")
+        return self
+
+
+class Limits(_Section):
+    """How full disk and queue may become. Soft: no new senders. Hard: no film at all."""
+
+    soft_free_mb: Annotated[int, Field(ge=0)] = 2048
+    hard_free_mb: Annotated[int, Field(ge=0)] = 512
+    soft_queue: Count = 20000
+    hard_queue: Count = 50000
+    max_message_mb: Annotated[int, Field(ge=16)] = 1024
+
+    @model_validator(mode="after")
+    def _soft_comes_first(self) -> "Limits":
+        if self.hard_free_mb > self.soft_free_mb or self.hard_queue < self.soft_queue:
+            raise ValueError("write soft limits that are reached before the hard ones")
+        return self
+
+
 class Node(_Section):
     """The listening application entity."""
 
@@ -125,8 +164,11 @@ class Node(_Section):
     accept: Annotated[tuple[Sender, ...], BeforeValidator(_senders), Field(min_length=1)]
     check_called_ae_title: bool = False
     max_associations: Count = 64
+    max_associations_per_address: Count = 32
     max_pdu: Annotated[int, Field(ge=4096, le=1 << 24)] = 262144
     timeouts: NodeTimeouts = NodeTimeouts()
+    limits: Limits = Limits()
+    tls: ServerTls | None = None
 
 
 class Storage(_Section):
@@ -153,6 +195,15 @@ class Work(_Section):
     max_attempts: Count = 3
     decode_timeout_s: Seconds = 120
     decode_memory_mb: Annotated[int, Field(ge=256)] = 8192
+    reconcile_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "05:00"
+
+
+class Retention(_Section):
+    """How long kept objects stay after nobody needs them; None is for ever."""
+
+    received_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    results_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    after: Literal["committed", "delivered"] = "committed"
 
 
 class Retry(_Section):
@@ -178,10 +229,20 @@ class DeliveryTimeouts(_Section):
     response_s: Seconds = 120
 
 
+class CommitmentSettings(_Section):
+    """How long reports on what was stored are waited for."""
+
+    linger_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    report_within_s: Seconds = 3600
+
+
 class DeliverySettings(_Section):
     """How results are sent."""
 
     batch: Annotated[int, Field(ge=1, le=128)] = 32
+    commitment: CommitmentSettings = CommitmentSettings()
+    rest_after: Count = 5
+    expire_after_s: Seconds | None = None
     timeouts: DeliveryTimeouts = DeliveryTimeouts()
     retry: Retry = Retry()
 
@@ -192,6 +253,9 @@ class Destination(_Section):
     ae_title: AETitle
     host: Host
     port: Port
+    commitment: Literal["none", "storage_commitment", "query"] = "none"
+    confirm_study: bool = False
+    tls: Tls | None = None
 
 
 class Rule(_Section):
@@ -218,6 +282,7 @@ class NodeConfig(_Section):
     storage: Storage
     model: Model = Model()
     work: Work = Work()
+    retention: Retention = Retention()
     delivery: DeliverySettings = DeliverySettings()
     destinations: dict[str, Destination]
     rules: tuple[Rule, ...]

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import structlog
 
+from dicom_node import backoff
 from dicom_node.config import DeliverySettings, Destination
-from dicom_node.delivery import backoff
+from dicom_node.delivery import study
+from dicom_node.delivery.breaker import Breaker
 from dicom_node.delivery.outcome import Fate, Outcome
 from dicom_node.delivery.scu import Scu
+from storage import faults
 from storage.errors import ObjectMissingError
+from storage.faults import Point
 from storage.jobs import Parcel
 from storage.objects import ObjectStore
 from storage.store import JobStore
@@ -54,6 +58,7 @@ class Delivery:
         self._store, self._objects, self._scu = store, objects, scu
         self._destinations, self._settings = dict(destinations), settings
         self._owner, self._chance = owner, chance
+        self._breaker = Breaker(store=store, probe=scu.echo, settings=settings, chance=chance)
 
     def tick(self, now: datetime) -> int:
         """Every result that is due was sent once, or has a later time; returns how many arrived.
@@ -72,33 +77,59 @@ class Delivery:
     def lease_s(self) -> float:
         """Longer than any batch can take."""
         wait = self._settings.timeouts
-        return wait.connect_s + 2 * wait.association_s + _BATCH_S + 2 * wait.response_s
+        one = wait.connect_s + 2 * wait.association_s + 2 * wait.response_s
+        return 2 * one + _BATCH_S  # the study is asked for first, where it is confirmed
 
     def _serve(self, name: str, now: datetime) -> int:
         """Batch after batch, until nothing is due or the destination is in trouble."""
+        self._expire(name, now)
         arrived = 0
+        if not self._breaker.lets(name, self._destinations[name], now):
+            return arrived
         while parcels := self._store.claim_deliveries(
             name, self._owner, now, self.lease_s, self._settings.batch
         ):
+            faults.reach(Point.SENDING)
             sent = self._send(name, parcels)
+            faults.reach(Point.SENT)
             for one in sent:
                 self._record(one, now)
+                faults.reach(Point.ACKNOWLEDGED)
+            self._breaker.note(name, [one.outcome for one in sent], now)
             fates = [one.outcome.fate for one in sent]
             arrived += fates.count(Fate.DELIVERED)
             if not set(fates) <= {Fate.DELIVERED, Fate.REFUSED}:
                 break
         return arrived
 
+    def _expire(self, name: str, now: datetime) -> None:
+        """What would come too late to be of use is not sent."""
+        limit_s = self._settings.expire_after_s
+        if limit_s is None:
+            return
+        reason = f"too late: not delivered within {limit_s:g} s of its film"
+        expired = self._store.expire(name, now - timedelta(seconds=limit_s), now, reason)
+        if expired:
+            _log.warning("results expired", destination=name, results=expired)
+
     def _send(self, name: str, parcels: Sequence[Parcel]) -> list[_Sent]:
         paths = [self._path(parcel) for parcel in parcels]
         there = [(parcel, path) for parcel, path in zip(parcels, paths, strict=True) if path]
-        files = [path for _, path in there]
-        outcomes = self._scu.send(self._destinations[name], files, _BATCH_S)
+        outcomes = self._send_files(self._destinations[name], [path for _, path in there])
         gone = [p for p, path in zip(parcels, paths, strict=True) if path is None]
         return [
             *(_Sent(parcel=p, outcome=o) for (p, _), o in zip(there, outcomes, strict=True)),
             *(_Sent(parcel=p, outcome=_GONE) for p in gone),
         ]
+
+    def _send_files(self, destination: Destination, files: Sequence[Path]) -> list[Outcome]:
+        """What became of each, in their order."""
+        if not destination.confirm_study:
+            return self._scu.send(destination, files, _BATCH_S)
+        kept_back = study.objections(self._scu.finder(), destination, files)
+        going = [file for file in files if file not in kept_back]
+        sent = dict(zip(going, self._scu.send(destination, going, _BATCH_S), strict=True))
+        return [sent[file] if file in sent else kept_back[file] for file in files]
 
     def _path(self, parcel: Parcel) -> Path | None:
         """The kept file, or None where it is gone or is not what was kept."""
@@ -111,12 +142,12 @@ class Delivery:
     def _record(self, sent: _Sent, now: datetime) -> None:
         parcel, outcome = sent.parcel, sent.outcome
         if outcome.fate is Fate.DELIVERED:
-            self._store.delivered(parcel, now, outcome.reason)
+            self._store.delivered(parcel, now, outcome.reason, outcome.status)
         elif outcome.fate is Fate.REFUSED:
-            self._store.refuse(parcel, now, outcome.reason)
+            self._store.refuse(parcel, now, outcome.reason, outcome.status)
         else:
             later = now + timedelta(seconds=self._delay_s(sent))
-            self._store.postpone(parcel, later, outcome.reason)
+            self._store.postpone(parcel, later, outcome.reason, outcome.status)
         self._log(sent)
 
     def _delay_s(self, sent: _Sent) -> float:

@@ -35,10 +35,14 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one result, and why; no patient data, though peers choose their comments."""
+    """What became of one result, and why; no patient data, though peers choose their comments.
+
+    `status` is the answer as `storage.jobs.Delivery` keeps it; empty where there was none.
+    """
 
     fate: Fate
     reason: str = ""
+    status: str = ""
 
 
 _SUCCESS, _DUPLICATE_SOP_INSTANCE, _NOT_AUTHORISED = 0x0000, 0x0111, 0x0124
@@ -69,27 +73,33 @@ _BLAMES = {
 
 def of_status(status: int, comment: str = "") -> Outcome:
     """What a C-STORE-RSP with this status and Error Comment means."""
-    said = f": {comment}" if comment else ""
+    code, said = f"{status:04X}", f": {comment}" if comment else ""
     if status == _SUCCESS:
-        return Outcome(fate=Fate.DELIVERED)
+        return Outcome(fate=Fate.DELIVERED, status=code)
+    fate, words = _read(status)
+    return Outcome(fate=fate, reason=f"{words} ({code}){said}", status=code)
+
+
+def _read(status: int) -> tuple[Fate, str]:
+    """The fate by a status that is no plain success, and its words."""
     if status in _NOTES or status >> 12 == 0xB:
-        note = _NOTES.get(status, "warning")
-        return Outcome(fate=Fate.DELIVERED, reason=f"{note} ({status:04X}){said}")
+        return Fate.DELIVERED, _NOTES.get(status, "warning")
     if status == _NOT_AUTHORISED:
-        reason = f"we are not authorised there ({status:04X}){said}"
-        return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason)
+        return Fate.POSTPONED_SLOWLY, "we are not authorised there"
     if status in _BLAMES or status >> 8 == 0xA9 or status >> 12 == 0xC:
-        return Outcome(fate=Fate.REFUSED, reason=f"{_blame(status)} ({status:04X}){said}")
-    return Outcome(fate=Fate.POSTPONED, reason=f"{_trouble(status)} ({status:04X}){said}")
+        return Fate.REFUSED, _blame(status)
+    return Fate.POSTPONED, _trouble(status)
 
 
 def of_rejection(result: int, source: int, diagnostic: int) -> Outcome:
     """What an A-ASSOCIATE-RJ means (PS3.8 table 9-21)."""
     why = _REJECTIONS.get((source, diagnostic), "no reason given")
+    code = f"RJ {result} {source} {diagnostic}"
     if result == _PERMANENT:
         reason = f"association rejected for good: {why}; repair it here or there"
-        return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason)
-    return Outcome(fate=Fate.POSTPONED, reason=f"association rejected for now: {why}")
+        return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason, status=code)
+    reason = f"association rejected for now: {why}"
+    return Outcome(fate=Fate.POSTPONED, reason=reason, status=code)
 
 
 _PERMANENT = 1

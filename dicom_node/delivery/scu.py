@@ -12,8 +12,10 @@ from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.config import DeliveryTimeouts, Destination
-from dicom_node.delivery import outcome
+from dicom_node.delivery import associate, outcome
 from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.query import Finder
+from dicom_node.status import ECHO_SUCCESS
 
 # Files are then sent by pieces as they lie there; otherwise they are parsed and encoded anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -29,6 +31,10 @@ class _Kind:
 
     sop_class_uid: str
     transfer_syntax_uid: str
+
+
+_VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
+_ECHO = _Kind(sop_class_uid=_VERIFICATION, transfer_syntax_uid="")
 
 
 class Scu:
@@ -62,27 +68,39 @@ class Scu:
         finally:
             assoc.release()
 
+    def finder(self) -> Finder:
+        """Who asks in our name what a destination holds."""
+        return Finder(ae_title=self._ae_title, timeouts=self._timeouts)
+
+    def echo(self, destination: Destination) -> str:
+        """Why the destination does not answer C-ECHO (PS3.7 9.1.5); empty where it does.
+
+        One that takes the association but offers no Verification is there, too.
+        """
+        contexts = [build_context(_VERIFICATION)]
+        try:
+            assoc = self._associate(destination, contexts, [])
+        except OSError as error:
+            return f"cannot connect: {error.strerror or error}"
+        if not assoc.is_established:
+            answer = assoc.acceptor.primitive
+            there = answer is not None and answer.result == 0
+            return "" if there else _not_established(assoc, _ECHO, connected=False).reason
+        try:
+            status = assoc.send_c_echo().get("Status")
+        except (RuntimeError, ValueError):
+            status = None
+        finally:
+            assoc.release()
+        return "" if status == ECHO_SUCCESS else "C-ECHO is not answered with success"
+
     def _associate(
         self, destination: Destination, contexts: list[PresentationContext], connected: list[Any]
     ) -> Any:
         ae = AE(ae_title=self._ae_title)
         ae.implementation_class_uid = self._implementation
-        ae.connection_timeout = self._timeouts.connect_s
-        ae.acse_timeout = self._timeouts.association_s
-        ae.dimse_timeout = ae.network_timeout = self._timeouts.response_s
-
-        def on_open(event: Any) -> None:
-            connected.append(event)
-            # pynetdicom sends without a time-out: a peer that stops reading would hold us for ever
-            event.assoc.dul.socket.socket.settimeout(self._timeouts.response_s)
-
-        return ae.associate(
-            destination.host,
-            destination.port,
-            contexts,
-            destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
-        )
+        handlers = [(evt.EVT_CONN_OPEN, connected.append)]
+        return associate.request(ae, destination, self._timeouts, contexts, handlers)
 
     def _send_all(
         self,

@@ -10,8 +10,11 @@ import structlog
 
 from dicom_node.errors import InputError
 from dicom_node.intake import part10, structure
+from dicom_node.intake.pressure import Level, Pressure
 from dicom_node.status import StoreStatus
+from storage import faults
 from storage.errors import OutOfSpaceError, StorageError
+from storage.faults import Point
 from storage.jobs import NewReceived, ObjectRef
 from storage.objects import ObjectStore
 from storage.store import JobStore
@@ -47,9 +50,18 @@ class Intake:
     """Takes instances in; safe to call from several threads and processes."""
 
     def __init__(
-        self, store: JobStore, objects: ObjectStore, clock: Callable[[], datetime]
+        self,
+        store: JobStore,
+        objects: ObjectStore,
+        clock: Callable[[], datetime],
+        pressure: Pressure | None = None,
     ) -> None:
         self._store, self._objects, self._clock = store, objects, clock
+        self._pressure = pressure
+
+    def is_full_for_new_senders(self) -> bool:
+        """Whether associations that would store are better not begun."""
+        return self._pressure is not None and self._pressure.look().level >= Level.SOFT
 
     def accept(self, instance: ReceivedInstance) -> StoreAnswer:
         """Success if, and only if, file and row are durable.
@@ -57,11 +69,15 @@ class Intake:
         What cannot be parsed is refused for good; a full disk or a store that is away is said to
         be the moment's, so that the sender tries again.
         """
-        refusal = _refusal(instance)
+        refusal = self._full(instance) or _refusal(instance)
         if refusal is not None:
             return refusal
         try:
-            received = self._store.receive(self._new(instance, self._keep(instance)))
+            faults.reach(Point.RECEIVED)
+            kept = self._keep(instance)
+            faults.reach(Point.KEPT)
+            received = self._store.receive(self._new(instance, kept))
+            faults.reach(Point.RECORDED)
         except OutOfSpaceError:
             return _try_again("no space left, try again later", instance)
         except StorageError:
@@ -75,6 +91,14 @@ class Intake:
             size_bytes=received.object.size_bytes,
         )
         return StoreAnswer(status=StoreStatus.SUCCESS)
+
+    def _full(self, instance: ReceivedInstance) -> StoreAnswer | None:
+        """Try later: the hard limit is reached."""
+        look = self._pressure.look() if self._pressure is not None else None
+        if look is None or look.level < Level.HARD:
+            return None
+        status = StoreStatus.OUT_OF_RESOURCES
+        return _refused(status, f"the node is full: {look.reason}", instance)
 
     def _keep(self, instance: ReceivedInstance) -> ObjectRef:
         head = part10.head(

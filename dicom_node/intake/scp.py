@@ -21,19 +21,25 @@ from pynetdicom import (
     evt,
 )
 from pynetdicom.pdu import P_DATA_TF
-from pynetdicom.transport import ThreadedAssociationServer
 
-from dicom_node import config, identity
+from dicom_node import commitment, config, identity, tls
+from dicom_node.commitment import PUSH_MODEL, Ledger
+from dicom_node.errors import InputError
 from dicom_node.intake.admission import (
     CALLED_AE_NOT_RECOGNISED,
     CALLING_AE_NOT_RECOGNISED,
     LOCAL_LIMIT_EXCEEDED,
+    OUT_OF_SPACE,
     TEMPORARY_CONGESTION,
     Rejection,
     Senders,
 )
 from dicom_node.intake.intake import Intake, ReceivedInstance, StoreAnswer
-from dicom_node.status import COMMENT_CHARS, StoreStatus
+from dicom_node.intake.transport import Bounds, Handler, Server, SharingServer
+from dicom_node.status import COMMENT_CHARS, CommitmentStatus, StoreStatus
+from storage import faults
+from storage.errors import StorageError, UnknownKeyError
+from storage.faults import Point
 
 _log = structlog.get_logger()
 
@@ -62,40 +68,32 @@ TRANSFER_SYNTAXES = (
 
 _MOST_UNSPOKEN = 256
 """Connections held beyond the associations: port monitors and peers that are negotiating."""
+_MOST_UNSPOKEN_PER_ADDRESS = 64
 _VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
+_HARMLESS = {_VERIFICATION, PUSH_MODEL}
+"""Abstract syntaxes that fill no disk."""
 _POLL_S = 0.05
-
-
-class _Server(ThreadedAssociationServer):
-    """Listens, and bounds the connections."""
-
-    daemon_threads = True
-    request_queue_size = 128  # many modalities connect at once after an outage
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
-        """Refuse connections beyond what could ever be served."""
-        return len(self.active_associations) < self.ae.maximum_associations
-
-
-class _SharingServer(_Server):
-    """Listens on a port over which the kernel spreads connections between processes."""
-
-    def server_bind(self) -> None:
-        """Bind; not done where one process is meant, as a second node would start unnoticed."""
-        cast(socket.socket, self.socket).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        super().server_bind()
 
 
 class Scp:
     """Receives for as long as it is started; hands each instance to the intake.
 
-    With `share_port` several processes may listen at one port, where all of them ask for it.
+    Storage commitment reports go to the ledger, where there is one. With `share_port` several
+    processes may listen at one port, where all of them ask for it.
     """
 
-    def __init__(self, node: config.Node, intake: Intake, *, share_port: bool = False) -> None:
+    def __init__(
+        self,
+        node: config.Node,
+        intake: Intake,
+        *,
+        ledger: Ledger | None = None,
+        share_port: bool = False,
+    ) -> None:
         self._node, self._intake, self._share_port = node, intake, share_port
+        self._ledger = ledger
         self._senders = Senders(node.accept)
-        self._server: ThreadedAssociationServer | None = None
+        self._server: Server | None = None
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._established: set[Any] = set()
@@ -113,12 +111,24 @@ class Scp:
 
         Raises:
             OSError: the address cannot be listened at.
+            ConfigError: a file that `tls` names cannot be used.
         """
         self._stopping.clear()
         ae, handlers = self._application_entity(), self._handlers()
         address = (self._node.host, self._node.port)
-        kind = _SharingServer if self._share_port else _Server
-        server = ae.make_server(address, ae.ae_title, evt_handlers=handlers, server_class=kind)
+        kind = SharingServer if self._share_port else Server
+        context = None if self._node.tls is None else tls.server(self._node.tls)
+        server = cast(
+            Server,
+            ae.make_server(
+                address,
+                ae.ae_title,
+                evt_handlers=handlers,
+                server_class=kind,
+                request_handler=Handler,
+            ),
+        )
+        server.bounds, server.tls_context = self._bounds(), context
         ae._servers.append(server)  # as its start_server() does
         threading.Thread(
             target=server.serve_forever, args=(_POLL_S,), name="scp", daemon=True
@@ -144,13 +154,23 @@ class Scp:
         self._server = None
         _log.info("stopped listening")
 
+    def _bounds(self) -> Bounds:
+        node = self._node
+        return Bounds(
+            handshake_s=node.timeouts.association_s,
+            most_pdu_bytes=node.max_pdu,
+            most_message_bytes=node.limits.max_message_mb << 20,
+            most_connections=node.max_associations + _MOST_UNSPOKEN,
+            most_per_address=node.max_associations_per_address + _MOST_UNSPOKEN_PER_ADDRESS,
+        )
+
     def _application_entity(self) -> AE:
         node = self._node
         ae = AE(ae_title=node.ae_title)
         ae.implementation_class_uid = identity.IMPLEMENTATION_CLASS_UID
         ae.maximum_pdu_size = node.max_pdu
-        # Counts connections too, so it only bounds these; associations are counted in _admit().
-        ae.maximum_associations = node.max_associations + _MOST_UNSPOKEN
+        # Counts connections too, so it must not be reached; associations are counted in _admit().
+        ae.maximum_associations = node.max_associations + 2 * _MOST_UNSPOKEN
         ae.acse_timeout = node.timeouts.association_s
         ae.network_timeout = node.timeouts.idle_s
         ae.dimse_timeout = node.timeouts.idle_s
@@ -159,6 +179,10 @@ class Scp:
             for context in AllStoragePresentationContexts
         ]
         ae.add_supported_context(_VERIFICATION, list(TRANSFER_SYNTAXES[:2]))
+        if self._ledger is not None:  # we are the SCU, whoever opens the association
+            ae.add_supported_context(
+                PUSH_MODEL, list(TRANSFER_SYNTAXES[:2]), scu_role=False, scp_role=True
+            )
         return ae
 
     def _handlers(self) -> list[Any]:
@@ -169,6 +193,7 @@ class Scp:
             (evt.EVT_DIMSE_RECV, self._on_message),
             (evt.EVT_PDU_SENT, self._on_sent),
             (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_N_EVENT_REPORT, self._on_report),
             (evt.EVT_RELEASED, self._on_end),
             (evt.EVT_ABORTED, self._on_end),
             (evt.EVT_CONN_CLOSE, self._on_end),
@@ -201,24 +226,43 @@ class Scp:
         called = assoc.requestor.primitive.called_ae_title.strip()
         if self._stopping.is_set():
             return TEMPORARY_CONGESTION
-        if not self._senders.allow(calling_ae_title, address):
+        if not (
+            self._senders.allow(calling_ae_title, address)
+            or self._comes_to_report(assoc, calling_ae_title)
+        ):
             return CALLING_AE_NOT_RECOGNISED
         if self._node.check_called_ae_title and called != self._node.ae_title:
             return CALLED_AE_NOT_RECOGNISED
+        if _proposed(assoc) - _HARMLESS and self._intake.is_full_for_new_senders():
+            return OUT_OF_SPACE
         with self._changed:
             self._established = {a for a in self._established if a.is_alive()}
-            if len(self._established) >= self._node.max_associations:
+            theirs = [a.requestor.address_info.address for a in self._established].count(address)
+            if (
+                len(self._established) >= self._node.max_associations
+                or theirs >= self._node.max_associations_per_address
+            ):
                 return LOCAL_LIMIT_EXCEEDED
             self._established.add(assoc)
         return None
 
-    def _on_message(self, event: evt.Event) -> None:
+    def _comes_to_report(self, assoc: Any, calling_ae_title: str) -> bool:
+        """A destination that may not send, but answers what it was asked."""
+        return (
+            self._ledger is not None
+            and self._ledger.knows(calling_ae_title)
+            and _proposed(assoc) <= _HARMLESS
+        )
+
+    def _on_message(self, event: Any) -> None:
+        event.assoc.dul.socket.begin_message()
         with self._changed:
             self._busy.add(event.assoc)
 
     def _on_sent(self, event: evt.Event) -> None:
         """An answer went out: of the messages an acceptor sends, each is one."""
         if isinstance(event.pdu, P_DATA_TF):
+            faults.reach(Point.ANSWERED)
             with self._changed:
                 self._busy.discard(event.assoc)
                 self._changed.notify_all()
@@ -239,6 +283,23 @@ class Scp:
             )
         return _status(answer)
 
+    def _on_report(self, event: Any) -> tuple[int, None]:
+        """Success once what was reported is durable; else the destination reports again."""
+        if self._ledger is None:
+            return CommitmentStatus.PROCESSING_FAILURE, None
+        try:
+            self._ledger.take(commitment.read(event.event_information))
+        except (InputError, UnknownKeyError) as fault:
+            _log.warning("report refused", reason=str(fault))
+            return CommitmentStatus.INVALID_ARGUMENT, None
+        except StorageError as fault:
+            _log.warning("report not taken", reason=str(fault))
+            return CommitmentStatus.RESOURCE_LIMITATION, None
+        except Exception:  # noqa: BLE001 - the SCP handler, as in _on_store
+            _log.exception("report failed")
+            return CommitmentStatus.PROCESSING_FAILURE, None
+        return CommitmentStatus.SUCCESS, None
+
     def _end_idle(self) -> int:
         """Abort associations without a message under way; returns how many have one."""
         with self._changed:
@@ -249,6 +310,12 @@ class Scp:
         for assoc in idle:
             assoc.kill()
         return len(under_way)
+
+
+def _proposed(assoc: Any) -> set[str]:
+    """The abstract syntaxes that the requestor proposes."""
+    contexts = assoc.requestor.primitive.presentation_context_definition_list
+    return {str(context.abstract_syntax) for context in contexts}
 
 
 def _instance(event: Any) -> ReceivedInstance:

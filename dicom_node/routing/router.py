@@ -13,7 +13,9 @@ from dicom_node.errors import InputError
 from dicom_node.radiograph import read_header
 from dicom_node.routing import guards, rules
 from dicom_node.uids import AnalysisInputs
+from storage import faults
 from storage.errors import ObjectMissingError
+from storage.faults import Point
 from storage.jobs import Decision, NewJob, Received
 from storage.objects import ObjectStore
 from storage.store import JobStore
@@ -56,7 +58,9 @@ class Router:
         waiting = self._store.unrouted(limit)
         for received in waiting:
             decision, job = self.decide(received)
+            faults.reach(Point.DECIDED)
             self._store.route(received.number, decision, job)
+            faults.reach(Point.ROUTED)
             _log.info(
                 "routed",
                 sop_instance_uid=received.sop_instance_uid,

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
 from storage.errors import StorageError
 
@@ -13,11 +16,12 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """Work that is due every `every_s` seconds."""
+    """Work that is due every `every_s` seconds, or once a day `at` HH:MM UTC."""
 
     name: str
-    every_s: float
     run: Callable[[], object]
+    every_s: float = 0.0
+    at: str = ""
 
 
 class Ticker:
@@ -28,8 +32,7 @@ class Ticker:
         for tick in ticks:
             self._scheduler.add_job(
                 _guarded(tick),
-                "interval",
-                seconds=tick.every_s,
+                _trigger(tick),
                 id=tick.name,
                 max_instances=1,
                 coalesce=True,
@@ -43,6 +46,13 @@ class Ticker:
     def stop(self) -> None:
         """The ticks that run have finished and no more come."""
         self._scheduler.shutdown(wait=True)
+
+
+def _trigger(tick: Tick) -> BaseTrigger:
+    if not tick.at:
+        return IntervalTrigger(seconds=tick.every_s, timezone="UTC")
+    hour, minute = map(int, tick.at.split(":"))
+    return CronTrigger(hour=hour, minute=minute, timezone="UTC")
 
 
 def _guarded(tick: Tick) -> Callable[[], None]:

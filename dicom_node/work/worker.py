@@ -19,12 +19,14 @@ from dicom_node.results.provenance import ResultContext
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
 from pipeline.types import Attribution, Mode
+from storage import faults
 from storage.errors import (
     LeaseLostError,
     ObjectMissingError,
     StorageError,
     StoreUnavailableError,
 )
+from storage.faults import Point
 from storage.jobs import Job, Result
 from storage.objects import ObjectStore
 from storage.store import JobStore
@@ -91,6 +93,7 @@ class Worker:
             return Turn.IDLE
         log = _log.bind(job=job.key[:12], sop_instance_uid=job.sop_instance_uid)
         log.info("job started", attempt=job.attempts)
+        faults.reach(Point.CLAIMED)
         try:
             with self._kept_alive(job.key, job.lease.token):
                 return self._conclude(job, job.lease.token, log)
@@ -104,6 +107,7 @@ class Worker:
         try:
             made = self._make(job)
             store.produce(job.key, token, now(), made, job.destinations)
+            faults.reach(Point.PRODUCED)
             log.info("job produced", results=len(made))
         except (InputError, FilmError) as fault:
             store.reject(job.key, token, now(), str(fault))
@@ -128,6 +132,7 @@ class Worker:
         film = self._reader.read(self._objects.local_path(job.object))
         request = Request(film=film.radiograph, mode=Mode(job.mode), seed=job.seed)
         attribution = self._engine.explain([request])[0]
+        faults.reach(Point.ANALYSED)
         return [self._encode(job, film, attribution, kind) for kind in job.results]
 
     def _encode(self, job: Job, film: Film, attribution: Attribution, kind: str) -> Result:
@@ -139,9 +144,10 @@ class Worker:
             created_at=job.created_at,
         )
         dataset = registry.build(kind, context)
-        kept = self._objects.keep(
-            f"results/{job.key[:2]}/{job.key}/{kind}.dcm", registry.encode(dataset)
-        )
+        data = registry.encode(dataset)
+        faults.reach(Point.ENCODED)
+        kept = self._objects.keep(f"results/{job.key[:2]}/{job.key}/{kind}.dcm", data)
+        faults.reach(Point.RESULT_KEPT)
         return Result(
             job_key=job.key,
             kind=kind,

@@ -40,7 +40,7 @@ def test_a_good_configuration_passes_though_its_pacs_is_away(
     assert "✓ configuration 1 rule(s)" in said
     assert f"✓ model tiny 0, digest {digest.model_digest(tiny_model)[:12]}" in said
     assert "✓ database sqlite answers" in said
-    assert "does not accept an association" in said
+    assert "does not answer: cannot connect" in said
 
 
 def test_a_destination_that_is_away_is_told_but_not_fatal(tmp_path: Path, tiny_model: Path) -> None:

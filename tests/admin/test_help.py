@@ -33,8 +33,9 @@ def test_every_commands_help_works_and_imports_no_torch() -> None:
     assert said["heavy"] == []
     assert set(said["asked"].values()) == {0}
     assert said["asked"].keys() == {
-        *("", "serve", "check", "jobs", "retry", "attribute", "demo"),
+        *("", "serve", "check", "jobs", "retry", "reconcile", "attribute", "demo"),
         *("train", "assemble", "calibrate", "evaluate", "induce"),
+        *("destinations", "destinations hold", "destinations release"),
     }
 
 

@@ -27,8 +27,12 @@ def test_the_shipped_file_can_be_used() -> None:
 
 def test_every_key_is_in_the_shipped_file() -> None:
     written = set(_paths(yaml.safe_load(SHIPPED.read_text())))
-    # What senders and rules may hold stands in comments and in the one rule.
-    assert set(_fields(NodeConfig)) - written == {"node.accept.ae_title", "node.accept.host"}
+    # What senders, rules and TLS may hold stands in comments and in the one rule.
+    certificates = {"authority", "certificate", "key"}
+    assert set(_fields(NodeConfig)) - written == {
+        *("node.accept.ae_title", "node.accept.host", "destinations.tls.host"),
+        *(f"{place}.tls.{name}" for place in ("node", "destinations") for name in certificates),
+    }
 
 
 def test_every_key_of_the_shipped_file_has_a_comment_in_its_section() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
+from dicom_node.backoff import delay_s
 from dicom_node.config import Retry
-from dicom_node.delivery.backoff import delay_s
 
 RETRY = Retry(first_delay_s=10, factor=2, max_delay_s=100, jitter=0.2)
 

@@ -9,6 +9,7 @@ import pytest
 
 from dicom_node.config import Node
 from dicom_node.intake.intake import Intake
+from dicom_node.intake.pressure import Pressure
 from dicom_node.intake.scp import Scp
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore, ObjectStore
@@ -43,15 +44,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
         *,
         store: JobStore | None = None,
         objects: ObjectStore | None = None,
+        pressure: Pressure | None = None,
         share_port: bool = False,
         **settings: object,
     ) -> Receiver:
         store = store or MemoryJobStore()
         objects = objects or LocalObjectStore(tmp_path / "objects")
         values = {"host": "127.0.0.1", "port": 0, "accept": "any", **settings}
-        scp = Scp(
-            Node.model_validate(values), Intake(store, objects, lambda: NOW), share_port=share_port
-        )
+        intake = Intake(store, objects, lambda: NOW, pressure)
+        scp = Scp(Node.model_validate(values), intake, share_port=share_port)
         scp.start()
         running.append(scp)
         return Receiver(scp=scp, store=store, objects=objects, folder=tmp_path / "objects")

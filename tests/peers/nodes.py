@@ -32,18 +32,27 @@ class Node:
         """Its configuration file."""
         return self.folder / "config.yaml"
 
-    def start(self) -> None:
-        """It listens."""
+    def start(self, **variables: str) -> None:
+        """It listens; its processes are a group of their own."""
         with (self.folder / "node.log").open("a") as log:
             self.process = subprocess.Popen(
-                [*_VALD, "serve", "--config", str(self.config)], stderr=log
+                [*_VALD, "serve", "--config", str(self.config)],
+                stderr=log,
+                env=environment(**variables),
+                start_new_session=True,
             )
         tools.wait_until(lambda: tools.listens(self.port), 30, "the node to listen")
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut would."""
+        """SIGKILL to the receiver; its children end by themselves."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def cut_power(self) -> None:
+        """SIGKILL to all its processes at once."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
     def stop(self) -> int:
@@ -61,9 +70,9 @@ class Node:
         command = [*_VALD, *arguments, "--config", str(self.config)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
-    def jobs(self) -> list[dict[str, Any]]:
+    def jobs(self, limit: int = 100) -> list[dict[str, Any]]:
         """As `vald-node jobs --json` prints them."""
-        done = self.run("jobs", "--json")
+        done = self.run("jobs", "--json", "--limit", str(limit))
         assert done.returncode == 0, done.stderr
         lines: list[dict[str, Any]] = json.loads(done.stdout)
         return lines

@@ -37,6 +37,11 @@ class Orthanc:
                 found.append(pydicom.dcmread(BytesIO(self._bytes(f"/instances/{name}/file"))))
         return found
 
+    def uids(self) -> list[str]:
+        """The SOP Instance UID of every instance."""
+        held = self.get("/instances?expand")
+        return [instance["MainDicomTags"]["SOPInstanceUID"] for instance in held]
+
     def counts(self) -> dict[str, int]:
         """How many instances of each modality."""
         tags = [self.get(f"/instances/{i}/simplified-tags") for i in self.get("/instances")]
@@ -51,8 +56,11 @@ class Orthanc:
 
 
 @contextmanager
-def running(folder: Path, dicom_port: int = 0) -> Iterator[Orthanc]:
-    """An empty Orthanc that keeps its state in `folder`."""
+def running(folder: Path, dicom_port: int = 0, reports_to: int = 0) -> Iterator[Orthanc]:
+    """An empty Orthanc that keeps its state in `folder`.
+
+    It answers storage commitment by associations of its own, to VALD at the port `reports_to`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     orthanc = Orthanc(dicom_port=dicom_port or tools.free_port(), http_port=tools.free_port())
     settings = folder / "orthanc.json"
@@ -67,6 +75,7 @@ def running(folder: Path, dicom_port: int = 0) -> Iterator[Orthanc]:
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
                 "Plugins": [],
+                "DicomModalities": {"vald": ["VALD", "127.0.0.1", reports_to or dicom_port + 1]},
             }
         )
     )

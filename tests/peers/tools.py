@@ -50,10 +50,12 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(holds: Callable[[], bool], within_s: float, what: str) -> None:
+def wait_until(
+    holds: Callable[[], bool], within_s: float, what: str, every_s: float = _POLL_S
+) -> None:
     """Return once `holds`; fail the test where it does not within the time."""
     deadline = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline:
             pytest.fail(f"waited {within_s} s for {what}")
-        threading.Event().wait(_POLL_S)
+        threading.Event().wait(every_s)

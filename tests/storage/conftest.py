@@ -15,7 +15,10 @@ from storage.sql import SqlJobStore
 from storage.store import JobStore
 
 SQL = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
-_EMPTY = text("TRUNCATE received, jobs, results, deliveries RESTART IDENTITY CASCADE")
+_EMPTY = text(
+    "TRUNCATE received, jobs, results, deliveries, transactions, destinations "
+    "RESTART IDENTITY CASCADE"
+)
 
 
 @pytest.fixture(params=SQL)

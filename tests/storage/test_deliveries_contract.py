@@ -135,6 +135,22 @@ def test_what_a_dead_process_held_is_free_at_once_and_nobody_elses(store: JobSto
         store.produce("k2", mine.lease.token, after(2), [], [])
 
 
+def test_what_a_dead_worker_held_is_free_before_its_lease_ends_unless_it_killed_too_many(
+    store: JobStore,
+) -> None:
+    produced(store, "k1")
+    store.claim_deliveries("pacs", "node/7/dispatcher", NOON, 600, 10)
+    store.claim_deliveries("archive", "node/77/dispatcher", NOON, 600, 10)
+    submitted(store, "k2")
+    store.claim("node/7/worker", NOON, 600)
+    assert store.reclaim(after(1), max_attempts=2, dead="node/7/") == ["k2"]
+    assert store.job("k2").state == "RECEIVED"
+    assert delivery_states(store, "k1") == ["DUE", "SENDING", "DUE", "SENDING"]
+    store.claim("node/8/worker", after(2), 600)
+    store.reclaim(after(3), max_attempts=2, dead="node/8/")
+    assert store.job("k2").state == "FAILED"
+
+
 def test_retry_of_a_failed_job_starts_it_afresh(store: JobStore) -> None:
     _, token = running(store)
     store.fail("k1", token, after(1), "model missing")

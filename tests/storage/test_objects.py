@@ -59,6 +59,15 @@ def test_keeping_the_same_again_is_the_same(store: ObjectStore) -> None:
     assert store.keep("x", b"one") == store.keep("x", b"one")
 
 
+def test_what_was_removed_is_gone_and_may_be_removed_again(store: ObjectStore) -> None:
+    ref, other = store.keep("a/b.dcm", b"one"), store.keep("a/c.dcm", b"two")
+    for _ in range(2):
+        store.remove(ref)
+        with pytest.raises(ObjectMissingError):
+            store.read(ref)
+    assert store.read(other) == b"two"
+
+
 def test_a_missing_object_is_named(store: ObjectStore) -> None:
     ref = objects._ref("gone", b"")
     with pytest.raises(ObjectMissingError, match="gone"):

@@ -18,7 +18,7 @@ from storage import engine, migrate
 from storage.errors import StoreMismatchError, StoreUnavailableError
 from storage.schema import metadata
 from storage.sql import SqlJobStore
-from tests.storage.samples import film, running, submitted
+from tests.storage.samples import NOON, after, film, produced, running, submitted
 
 
 def together(script: str, copies: int) -> list[str]:
@@ -49,13 +49,44 @@ def test_migrations_make_exactly_the_tables_that_the_code_uses(url: str) -> None
 
 def test_the_schema_goes_up_down_and_up_again(url: str) -> None:
     migrate.up(url)
-    assert tables(url) == ["alembic_version", "deliveries", "jobs", "received", "results"]
+    assert tables(url) == [
+        "alembic_version",
+        "deliveries",
+        "destinations",
+        "jobs",
+        "received",
+        "results",
+        "transactions",
+    ]
     migrate.down(url, "base")
     assert tables(url) == ["alembic_version"]
     with pytest.raises(StoreMismatchError, match="schema none"):
         SqlJobStore(url)
     migrate.up(url)
     SqlJobStore(url).close()
+
+
+def test_work_in_flight_outlives_an_upgrade_and_a_downgrade(url: str) -> None:
+    migrate.up(url)
+    store = SqlJobStore(url)
+    produced(store, "k1")
+    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    running(store, "k2")
+    submitted(store, "k3", created_s=1)
+    store.close()
+    migrate.down(url, "0001")
+    with pytest.raises(StoreMismatchError, match="schema 0001"):
+        SqlJobStore(url)
+    migrate.up(url)
+    again = SqlJobStore(url)
+    again.delivered(parcel, after(1), "", "0000")
+    assert [str(d.state) for d in again.deliveries("k1")] == ["DELIVERED", "DUE", "SENDING", "DUE"]
+    assert again.job("k2").lease is not None
+    assert len(again.ask("pacs", "2.25.1", after(2), after(9), 10)) == 1
+    claimed = again.claim("w", after(3), 60)
+    assert claimed is not None
+    assert claimed.key == "k3"
+    again.close()
 
 
 def test_processes_that_start_together_migrate_once(url: str) -> None:
@@ -73,7 +104,7 @@ def test_a_schema_of_a_newer_program_is_left_alone(ready_url: str) -> None:
                 step(ready_url)
     finally:
         with engine.writing(database) as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
         database.dispose()
 
 

@@ -28,12 +28,13 @@ def test_a_delivery_takes_the_steps_of_its_table_and_no_others(
     old: DeliveryState, new: DeliveryState
 ) -> None:
     legal = {
-        "DUE": {"SENDING", "HELD"},
+        "DUE": {"SENDING", "HELD", "EXPIRED"},
         "SENDING": {"DELIVERED", "DUE", "REFUSED", "QUARANTINED"},
         "DELIVERED": {"COMMITTED", "DUE"},
         "HELD": {"DUE"},
         "REFUSED": {"DUE"},
         "QUARANTINED": {"DUE"},
+        "EXPIRED": {"DUE"},
     }
     if new in legal.get(old, set()):
         states.check_delivery(old, new)

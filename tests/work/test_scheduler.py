@@ -100,6 +100,17 @@ def test_no_two_turns_of_one_tick_run_at_once() -> None:
     assert not overlapped.is_set()
 
 
+def test_a_daily_tick_is_next_due_at_its_time_of_day() -> None:
+    clock = Ticker((Tick(name="daily", at="05:30", run=lambda: None),))
+    clock.start()
+    try:
+        (job,) = clock._scheduler.get_jobs()
+        due = job.next_run_time
+    finally:
+        clock.stop()
+    assert (due.hour, due.minute, due.utcoffset().total_seconds()) == (5, 30, 0)
+
+
 def test_stop_waits_for_the_turn_in_hand_and_no_more_come() -> None:
     entered, finished, released = threading.Semaphore(0), threading.Event(), threading.Event()
 

@@ -1,0 +1,84 @@
+"""An association with a destination, bounded in time, and in words why there is none."""
+
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pynetdicom import AE, evt
+from pynetdicom.presentation import PresentationContext
+
+from dicom_node import tls
+from dicom_node.config import DeliveryTimeouts, Destination
+from dicom_node.delivery import outcome
+
+
+@contextmanager
+def opened(
+    ae: AE,
+    destination: Destination,
+    timeouts: DeliveryTimeouts,
+    contexts: Sequence[PresentationContext],
+    handlers: Sequence[tuple[Any, Any]] = (),
+) -> Iterator[tuple[Any, str]]:
+    """The association and no words, or None and why; released in the end."""
+    try:
+        assoc = request(ae, destination, timeouts, contexts, handlers)
+    except OSError as error:  # the host's name has no address
+        yield None, f"cannot connect: {error.strerror or error}"
+        return
+    try:
+        if assoc.is_established:
+            yield assoc, ""
+        else:
+            yield None, _why_not(assoc)
+    finally:
+        if assoc.is_established:
+            assoc.release()
+
+
+def request(
+    ae: AE,
+    destination: Destination,
+    timeouts: DeliveryTimeouts,
+    contexts: Sequence[PresentationContext],
+    handlers: Sequence[tuple[Any, Any]] = (),
+) -> Any:
+    """The association, established or not.
+
+    Raises:
+        OSError: the host's name has no address.
+    """
+    ae.connection_timeout = timeouts.connect_s
+    ae.acse_timeout = timeouts.association_s
+    ae.dimse_timeout = ae.network_timeout = timeouts.response_s
+
+    def on_open(event: Any) -> None:
+        # pynetdicom sends without a time-out: a peer that stops reading would hold us for ever
+        event.assoc.dul.socket.socket.settimeout(timeouts.response_s)
+
+    return ae.associate(
+        destination.host,
+        destination.port,
+        list(contexts),
+        destination.ae_title,
+        evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
+        tls_args=_tls_of(destination),
+    )
+
+
+def _tls_of(destination: Destination) -> tuple[ssl.SSLContext, str] | None:
+    """What pynetdicom wants: the context, and the name that the peer's certificate must bear."""
+    if destination.tls is None:
+        return None
+    return tls.client(destination.tls), destination.tls.host or destination.host
+
+
+def _why_not(assoc: Any) -> str:
+    answer = assoc.acceptor.primitive
+    if assoc.is_rejected:
+        said = outcome.of_rejection(answer.result, answer.result_source, answer.diagnostic)
+        return said.reason
+    if answer is not None and answer.result == 0 and not assoc.accepted_contexts:
+        return "it does not offer this service"
+    return "cannot connect, or no answer to the association request"

@@ -1,0 +1,97 @@
+"""A destination that is in trouble rests, and is probed before anything is sent to it again.
+
+| state     | when                                         | then                                  |
+|-----------|----------------------------------------------|---------------------------------------|
+| well      | fewer failures in a row than `rest_after`    | results are sent as they are due      |
+| resting   | that many associations in a row came to none | nothing is sent until its next probe  |
+| half open | its time has come                            | C-ECHO: where it answers, all that    |
+|           |                                              | waits is due; else it rests longer    |
+| held      | by the operator                              | nothing is sent until it is released  |
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from dicom_node import backoff
+from dicom_node.config import DeliverySettings, Destination
+from dicom_node.delivery.outcome import Fate, Outcome
+from storage.jobs import DestinationHealth
+from storage.store import JobStore
+
+_log = structlog.get_logger()
+
+Probe = Callable[[Destination], str]
+"""Why a destination cannot be reached; empty where it can."""
+
+
+class Breaker:
+    """Says whether a destination may be sent to; keeps what it learns in the store."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        probe: Probe,
+        settings: DeliverySettings,
+        chance: Callable[[], float],
+    ) -> None:
+        self._store, self._probe = store, probe
+        self._settings, self._chance = settings, chance
+
+    def lets(self, name: str, destination: Destination, now: datetime) -> bool:
+        """Whether results may go there now; it was probed if it was time to."""
+        health = self._store.destination(name)
+        if health.held:
+            self._store.hold(name, now)  # what has become due since
+            return False
+        if health.retry_at is None:
+            return True
+        if now < health.retry_at:
+            return False
+        return self._probed(health, destination, now)
+
+    def note(self, name: str, outcomes: Sequence[Outcome], now: datetime) -> None:
+        """An association ended so; enough that came to nothing, and the destination rests."""
+        health = self._store.destination(name)
+        if not _came_to_nothing(outcomes):
+            if health.failures:
+                self._store.note_destination(DestinationHealth(name=name), now)
+            return
+        self._fail(health, outcomes[0].reason, now)
+
+    def _probed(self, health: DestinationHealth, destination: Destination, now: datetime) -> bool:
+        trouble = self._probe(destination)
+        if trouble:
+            self._fail(health, trouble, now)
+            return False
+        self._store.note_destination(DestinationHealth(name=health.name), now)
+        hastened = self._store.hasten(health.name, now)
+        _log.info("destination answers again", destination=health.name, results=hastened)
+        return True
+
+    def _fail(self, health: DestinationHealth, reason: str, now: datetime) -> None:
+        failures = health.failures + 1
+        failed = replace(health, failures=failures, reason=reason)
+        if failures >= self._settings.rest_after:
+            delay_s = backoff.delay_s(failures, self._settings.retry, self._chance())
+            failed = replace(failed, retry_at=now + timedelta(seconds=delay_s))
+            _log.warning(
+                "destination rests",
+                destination=health.name,
+                failures=failures,
+                reason=reason,
+                probed_in_s=round(delay_s),
+            )
+        self._store.note_destination(failed, now)
+
+
+def _came_to_nothing(outcomes: Sequence[Outcome]) -> bool:
+    """No result of the batch was answered, whatever the answer."""
+    postponed = {Fate.POSTPONED, Fate.POSTPONED_SLOWLY}
+    tried = [outcome for outcome in outcomes if outcome.fate is not Fate.UNSENT]
+    return bool(tried) and all(
+        outcome.fate in postponed and outcome.status[:2] in ("", "RJ") for outcome in tried
+    )

@@ -1,0 +1,228 @@
+"""What was delivered is asked about: has the destination stored it for good?
+
+By storage commitment (PS3.4 Annex J, push model) where the destination has it, otherwise by a query
+for the instances. The transaction is committed before the request is sent, since the report may be
+here before the request has returned.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pydicom
+import structlog
+from pydicom import Dataset
+from pynetdicom import AE, build_context, evt
+from pynetdicom.pdu import P_DATA_TF
+
+from dicom_node import backoff
+from dicom_node import commitment as reports
+from dicom_node.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, Ledger
+from dicom_node.config import DeliverySettings, Destination
+from dicom_node.delivery import associate
+from dicom_node.delivery.query import Finder, Series
+from dicom_node.errors import InputError, TransientError
+from dicom_node.status import CommitmentStatus
+from storage import faults
+from storage.errors import ObjectMissingError, StoreUnavailableError, UnknownKeyError
+from storage.faults import Point
+from storage.jobs import Parcel
+from storage.objects import ObjectStore
+from storage.store import JobStore
+
+_log = structlog.get_logger()
+
+_REQUEST = 1
+"""Action Type ID of a request for storage commitment (PS3.4 table J.3-1)."""
+_POLL_S = 0.1
+_LOOKS = 3
+"""So often a result is looked for before it is sent again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Who we are, to those that are asked."""
+
+    ae_title: str
+    implementation_class_uid: str
+
+
+class Commitment:
+    """Asks every destination that promises storage; holds no state."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        objects: ObjectStore,
+        ledger: Ledger,
+        asker: Asker,
+        destinations: Mapping[str, Destination],
+        settings: DeliverySettings,
+        new_uid: Callable[[], str],
+        chance: Callable[[], float],
+    ) -> None:
+        self._store, self._objects = store, objects
+        self._ledger, self._asker = ledger, asker
+        self._asked = {name: d for name, d in destinations.items() if d.commitment != "none"}
+        self._settings, self._new_uid, self._chance = settings, new_uid, chance
+
+    def tick(self, now: datetime) -> int:
+        """What is due to be asked about was asked once; returns how many results that were.
+
+        Raises:
+            StoreUnavailableError: the store is away; what was asked is asked again in time.
+        """
+        if not self._asked:
+            return 0
+        with ThreadPoolExecutor(len(self._asked), "commitment") as pool:
+            return sum(pool.map(partial(self._ask_all, now=now), self._asked))
+
+    def _ask_all(self, name: str, now: datetime) -> int:
+        """Batch after batch, until nothing is due or the destination is in trouble."""
+        asked = 0
+        while parcels := self._claim(name, uid := self._new_uid(), now):
+            asked += len(parcels)
+            if not self._ask_one(name, uid, parcels, now):
+                break
+        return asked
+
+    def _claim(self, name: str, uid: str, now: datetime) -> list[Parcel]:
+        again_at = now + timedelta(seconds=self._settings.commitment.report_within_s)
+        return self._store.ask(name, uid, now, again_at, self._settings.batch)
+
+    def _ask_one(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> bool:
+        """Whether the destination took the request; where not, it is asked again later."""
+        faults.reach(Point.ASKING)
+        if self._asked[name].commitment == "query":
+            trouble = self._look_for(name, uid, parcels, now)
+        else:
+            trouble = self._request(self._asked[name], uid, parcels)
+        faults.reach(Point.ASKED)
+        emit = _log.warning if trouble else _log.info
+        emit(
+            "commitment not asked" if trouble else "commitment asked",
+            destination=name,
+            transaction_uid=uid,
+            results=len(parcels),
+            reason=trouble,
+        )
+        if trouble:
+            asks = max(parcel.delivery.asked for parcel in parcels)
+            later = self._later(asks, now)
+            self._store.ask_again(uid, later, f"commitment not asked: {trouble}")
+        return not trouble
+
+    def _later(self, times: int, now: datetime) -> datetime:
+        delay_s = backoff.delay_s(times, self._settings.retry, self._chance())
+        return now + timedelta(seconds=delay_s)
+
+    def _look_for(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> str:
+        """What is found is committed; what is not is looked for again, then sent again."""
+        finder = Finder(ae_title=self._asker.ae_title, timeouts=self._settings.timeouts)
+        try:
+            found = finder.instances(self._asked[name], self._by_series(parcels))
+        except (TransientError, ObjectMissingError) as fault:
+            return str(fault)
+        self._store.commit(name, sorted(found), now)
+        faults.reach(Point.COMMITTED)
+        missing = self._store.asked_in(uid)
+        if not missing:
+            return ""
+        asks = max(delivery.asked for delivery in missing)
+        words = f"not found there, looked {asks} times"
+        if asks < _LOOKS:  # its index may lag behind its store
+            self._store.ask_again(uid, self._later(asks, now), words)
+            return ""
+        for delivery in missing:
+            self._store.send_again(delivery, self._later(delivery.attempts, now), words)
+        return ""
+
+    def _by_series(self, parcels: Sequence[Parcel]) -> dict[Series, list[str]]:
+        wanted: dict[Series, list[str]] = {}
+        for parcel in parcels:
+            path = self._objects.local_path(parcel.result.object)
+            ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+            series = Series(
+                study_instance_uid=str(ds.get("StudyInstanceUID") or ""),
+                series_instance_uid=parcel.result.series_instance_uid,
+            )
+            wanted.setdefault(series, []).append(parcel.result.sop_instance_uid)
+        return wanted
+
+    def _request(self, destination: Destination, uid: str, parcels: Sequence[Parcel]) -> str:
+        """The N-ACTION, and a wait for a report on the same association; what was in the way."""
+        taken, said = threading.Event(), threading.Event()
+
+        def on_report(event: Any) -> tuple[int, None]:
+            try:
+                self._ledger.take(reports.read(event.event_information))
+            except (InputError, UnknownKeyError):
+                return CommitmentStatus.INVALID_ARGUMENT, None
+            except StoreUnavailableError:
+                return CommitmentStatus.RESOURCE_LIMITATION, None
+            taken.set()
+            return CommitmentStatus.SUCCESS, None
+
+        def on_sent(event: Any) -> None:
+            if taken.is_set() and isinstance(event.pdu, P_DATA_TF):
+                said.set()  # now only: a release must not cut off our answer
+
+        with associate.opened(
+            self._application_entity(),
+            destination,
+            self._settings.timeouts,
+            [build_context(PUSH_MODEL)],
+            handlers=[(evt.EVT_N_EVENT_REPORT, on_report), (evt.EVT_PDU_SENT, on_sent)],
+        ) as (assoc, trouble):
+            if trouble or assoc is None:
+                return trouble
+            trouble = _send(assoc, uid, parcels)
+            if not trouble:
+                self._linger(assoc, taken, said, uid)
+            return trouble
+
+    def _linger(self, assoc: Any, taken: threading.Event, said: threading.Event, uid: str) -> None:
+        """Some report on the association that asked; others have reported by now elsewhere."""
+        for _ in range(round(self._settings.commitment.linger_s / _POLL_S)):
+            if said.wait(_POLL_S) or not assoc.is_established:
+                return
+            if not taken.is_set() and not self._store.asked_in(uid):
+                return
+
+    def _application_entity(self) -> AE:
+        ae = AE(ae_title=self._asker.ae_title)
+        ae.implementation_class_uid = self._asker.implementation_class_uid
+        return ae
+
+
+def _send(assoc: Any, uid: str, parcels: Sequence[Parcel]) -> str:
+    """The request was taken, or why not."""
+    try:
+        answer, _ = assoc.send_n_action(
+            _action(uid, parcels), _REQUEST, PUSH_MODEL, PUSH_MODEL_INSTANCE
+        )
+    except (RuntimeError, ValueError):
+        return "it does not offer storage commitment"
+    if "Status" not in answer:
+        return "no answer: the association ended or timed out"
+    return "" if answer.Status == CommitmentStatus.SUCCESS else f"refused ({answer.Status:04X})"
+
+
+def _action(uid: str, parcels: Sequence[Parcel]) -> Dataset:
+    """Action Information (PS3.4 table J.3-1)."""
+    ds = Dataset()
+    ds.TransactionUID = uid
+    ds.ReferencedSOPSequence = [_reference(parcel) for parcel in parcels]
+    return ds
+
+
+def _reference(parcel: Parcel) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = parcel.result.sop_class_uid
+    item.ReferencedSOPInstanceUID = parcel.result.sop_instance_uid
+    return item

@@ -1,0 +1,61 @@
+"""Whether a result still belongs to its study: the destination is asked again before sending.
+
+A patient merged or an accession number corrected while a film was analysed would otherwise get a
+result under names that nobody uses any more.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydicom
+from pydicom import Dataset
+
+from dicom_node.config import Destination
+from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.query import Finder
+from dicom_node.errors import TransientError
+
+_COMPARED = ("PatientID", "AccessionNumber")
+_READ = ["StudyInstanceUID", *_COMPARED]
+_NAMES = {"PatientID": "patient", "AccessionNumber": "accession number"}
+
+
+def objections(
+    finder: Finder, destination: Destination, files: Sequence[Path]
+) -> dict[Path, Outcome]:
+    """The files that are not to be sent now, and why; a study that is not there has no objection.
+
+    The reasons name what differs, never the values.
+    """
+    known: dict[str, Dataset | Outcome | None] = {}
+    found: dict[Path, Outcome] = {}
+    for file in files:
+        ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
+        study_uid = str(ds.get("StudyInstanceUID") or "")
+        if study_uid not in known:
+            known[study_uid] = _asked(finder, destination, study_uid)
+        objection = _objection(ds, known[study_uid])
+        if objection is not None:
+            found[file] = objection
+    return found
+
+
+def _asked(finder: Finder, destination: Destination, study_uid: str) -> Dataset | Outcome | None:
+    try:
+        return finder.study(destination, study_uid)
+    except TransientError as fault:
+        return Outcome(fate=Fate.POSTPONED, reason=f"its study was not asked for: {fault}")
+
+
+def _objection(ds: Dataset, there: Dataset | Outcome | None) -> Outcome | None:
+    if there is None or isinstance(there, Outcome):
+        return there
+    changed = [_NAMES[k] for k in _COMPARED if _text(ds, k) != _text(there, k)]
+    if not changed:
+        return None
+    reason = f"the study there has another {' and '.join(changed)}: send the corrected film again"
+    return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason, status="STUDY")
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    return str(ds.get(keyword) or "").strip()

@@ -1,0 +1,86 @@
+"""How full the node is: disk and queue against the limits of the configuration."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import structlog
+
+from dicom_node.config import Limits
+from storage.errors import StorageError
+from storage.objects import ObjectStore
+from storage.store import JobStore
+
+_log = structlog.get_logger()
+
+_LOOK_S = 1.0
+"""A look at disk and queue holds for so long: senders come faster than these change."""
+_MB = 1 << 20
+
+
+class Level(IntEnum):
+    """What the node takes."""
+
+    FREE = 0
+    SOFT = 1
+    """No new association that proposes storage: its sender is told to try again."""
+    HARD = 2
+    """No film, on any association: answered 0xA700."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A level and what has reached it."""
+
+    level: Level
+    reason: str = ""
+
+
+class Pressure:
+    """Looks at disk and queue, at most once a second; safe to call from several threads."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        objects: ObjectStore,
+        limits: Limits,
+        clock_s: Callable[[], float],
+    ) -> None:
+        self._store, self._objects, self._limits = store, objects, limits
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+        self._look = Look(level=Level.FREE)
+        self._until_s = float("-inf")
+
+    def look(self) -> Look:
+        """What holds now. A store that is away has no say: the film itself will tell."""
+        with self._lock:
+            if self._clock_s() >= self._until_s:
+                self._change(self._taken())
+                self._until_s = self._clock_s() + _LOOK_S
+            return self._look
+
+    def _change(self, look: Look) -> None:
+        if look.level is not self._look.level:
+            emit = _log.warning if look.level else _log.info
+            emit("pressure changed", level=look.level.name.lower(), reason=look.reason)
+        self._look = look
+
+    def _taken(self) -> Look:
+        try:
+            free_mb, queue = self._objects.free_bytes() // _MB, self._store.waiting()
+        except StorageError as fault:
+            return Look(level=Level.FREE, reason=str(fault))
+        limits, disk = self._limits, f"{free_mb} MB of disk left"
+        films = f"{queue} films wait"
+        for level, least_mb, most in (
+            (Level.HARD, limits.hard_free_mb, limits.hard_queue),
+            (Level.SOFT, limits.soft_free_mb, limits.soft_queue),
+        ):
+            if free_mb < least_mb:
+                return Look(level=level, reason=disk)
+            if queue >= most:
+                return Look(level=level, reason=films)
+        return Look(level=Level.FREE)

@@ -1,0 +1,198 @@
+"""Connections to the receiver, bounded in number, time and size before anybody is believed.
+
+pynetdicom reads as much as a PDU's header promises and for as long as a byte comes now and then,
+and makes a TLS handshake in the thread that accepts; here each connection has its own thread from
+the first byte, a PDU has an end in bytes and in time, and so has a message.
+"""
+
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import structlog
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from dicom_node import tls
+
+_log = structlog.get_logger()
+
+# A-ABORT by the service provider: invalid PDU parameter value (PS3.8 table 9-26).
+_ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 2, 6))
+_LEAST_BYTES = 1 << 18
+"""A PDU may always have so many: an association request with 128 contexts has 90 KB."""
+_HEADER_BYTES = 6  # PS3.8 9.3.1
+_CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What one connection may take.
+
+    Args:
+        handshake_s: for TLS, from the connection to its end.
+        most_pdu_bytes: what we negotiate; a PDU that promises more ends its association.
+        most_message_bytes: a command and its data set, however many PDUs they come in.
+        most_connections: at once.
+        most_per_address: at once, from one address.
+    """
+
+    handshake_s: float
+    most_pdu_bytes: int
+    most_message_bytes: int
+    most_connections: int
+    most_per_address: int
+
+
+class Server(ThreadedAssociationServer):
+    """Listens, and bounds the connections; set `bounds` before it serves."""
+
+    daemon_threads = True
+    request_queue_size = 128  # many modalities connect at once after an outage
+    bounds: Bounds
+    tls_context: ssl.SSLContext | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._shaking: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        super().__init__(*args, **kwargs)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
+        """Refuse connections beyond what could ever be served."""
+        address = str(client_address[0])
+        there: list[Any] = list(self.active_associations)
+        addresses = [assoc.requestor.address_info.address for assoc in there]
+        with self._lock:
+            total = len(addresses) + self._shaking.total()
+            theirs = addresses.count(address) + self._shaking[address]
+        return total < self.bounds.most_connections and theirs < self.bounds.most_per_address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Count it from here, where the one thread is that accepts."""
+        with self._lock:
+            self._shaking[str(client_address[0])] += 1
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """In the log, not as a traceback to the terminal."""
+        _log.exception("connection failed", address=client_address[0])
+
+    @contextmanager
+    def handed_over(self, address: str) -> Iterator[None]:
+        """Afterwards it counts as an association, or not at all."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._shaking[address] -= 1
+                self._shaking += Counter()  # those at zero go
+
+
+class SharingServer(Server):
+    """Listens on a port over which the kernel spreads connections between processes."""
+
+    def server_bind(self) -> None:
+        """Bind; not done where one process is meant, as a second node would start unnoticed."""
+        cast(socket.socket, self.socket).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+
+class Handler(RequestHandler):
+    """One connection, in its own thread: handshake, then association."""
+
+    server: Server
+
+    def handle(self) -> None:
+        """The association has begun, or its peer was refused and the log says why."""
+        address = str(self.client_address[0])
+        with self.server.handed_over(address):
+            if self.server.tls_context is not None and not self._shake_hands(address):
+                return
+            super().handle()
+
+    def _shake_hands(self, address: str) -> bool:
+        context = cast(ssl.SSLContext, self.server.tls_context)
+        self.request.settimeout(self.server.bounds.handshake_s)
+        timer = threading.Timer(self.server.bounds.handshake_s, _cut, (self.request.dup(),))
+        timer.daemon = True
+        timer.start()
+        try:
+            self.request = context.wrap_socket(self.request, server_side=True)
+        except OSError as fault:
+            _log.warning("TLS refused", address=address, reason=tls.reason(fault))
+            with suppress(OSError):
+                self.request.close()
+            return False
+        finally:
+            timer.cancel()
+        return True
+
+    def _create_association(self) -> Any:
+        assoc = super()._create_association()
+        assoc.dul.event_queue.get_nowait()  # its own socket's word that the connection is there
+        assoc.dul.socket = BoundedSocket(assoc, self.request, self.server.bounds)
+        return assoc
+
+
+class BoundedSocket(AssociationSocket):
+    """Reads PDUs of a bounded size within a bounded time, and messages of a bounded size."""
+
+    def __init__(self, assoc: Any, client_socket: socket.socket, bounds: Bounds) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._most_pdu_bytes = max(bounds.most_pdu_bytes, _LEAST_BYTES) + _HEADER_BYTES
+        self._most_message_bytes = bounds.most_message_bytes
+        self._message_bytes = 0
+
+    def begin_message(self) -> None:
+        """What is read from now on is another message."""
+        self._message_bytes = 0
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """So many bytes, or fewer where the peer has hung up.
+
+        Raises:
+            OSError: they would be too many, or did not all come within the socket's time-out.
+        """
+        self._message_bytes += nr_bytes
+        if nr_bytes > self._most_pdu_bytes:
+            self._refuse("PDU too large", nr_bytes)
+        if self._message_bytes > self._most_message_bytes:
+            self._refuse("message too large", self._message_bytes)
+        return self._read(cast(socket.socket, self.socket), nr_bytes)
+
+    def _read(self, connection: socket.socket, nr_bytes: int) -> bytearray:
+        patience_s = connection.gettimeout()
+        until = None if patience_s is None else time.monotonic() + patience_s
+        whole = bytearray()
+        try:
+            while len(whole) < nr_bytes:
+                if until is not None:
+                    connection.settimeout(max(0.001, until - time.monotonic()))
+                piece = connection.recv(min(_CHUNK_BYTES, nr_bytes - len(whole)))
+                if not piece:
+                    break
+                whole += piece
+        finally:
+            with suppress(OSError):  # closed meanwhile
+                connection.settimeout(patience_s)
+        return whole
+
+    def _refuse(self, reason: str, size_bytes: int) -> None:
+        peer: Any = self.assoc.requestor
+        address = peer.address_info.address
+        _log.warning("association ended", reason=reason, size_bytes=size_bytes, address=address)
+        with suppress(OSError):
+            cast(socket.socket, self.socket).sendall(_ABORT)
+        raise OSError(reason)
+
+
+def _cut(connection: socket.socket) -> None:
+    """End a handshake that a byte now and then keeps alive."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()

@@ -1,0 +1,58 @@
+"""TLS for associations: the BCP 195 profiles (PS3.15 B.9 to B.12), mutual where configured."""
+
+import ssl
+
+from dicom_node.config import ServerTls, Tls
+from dicom_node.errors import ConfigError
+
+# BCP 195 (RFC 9325, 4.2): forward secrecy and authenticated encryption only. TLS 1.3 has no others.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
+
+
+def server(settings: ServerTls) -> ssl.SSLContext:
+    """For associations that others open; they need a certificate where an authority is named.
+
+    Raises:
+        ConfigError: a file cannot be read, or is no certificate or key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if settings.authority is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return _filled(context, settings)
+
+
+def client(settings: Tls) -> ssl.SSLContext:
+    """For associations that we open; the peer's certificate is always verified.
+
+    Raises:
+        ConfigError: a file cannot be read, or is no certificate or key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if settings.authority is None:
+        context.load_default_certs()
+    return _filled(context, settings)
+
+
+def reason(fault: OSError) -> str:
+    """Why a handshake failed, in OpenSSL's words; nothing of the peer's certificate."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {fault.verify_message}"
+    if isinstance(fault, TimeoutError):
+        return "no handshake in time"
+    if isinstance(fault, ssl.SSLError):
+        return (fault.reason or "TLS failed").lower().replace("_", " ")
+    return fault.strerror or type(fault).__name__
+
+
+def _filled(context: ssl.SSLContext, settings: ServerTls | Tls) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    try:
+        if settings.certificate is not None:
+            context.load_cert_chain(settings.certificate, settings.key)
+        if settings.authority is not None:
+            context.load_verify_locations(settings.authority)
+    except (OSError, ssl.SSLError) as fault:
+        names = ", ".join(filter(None, (settings.certificate, settings.key, settings.authority)))
+        raise ConfigError(f"tls: {reason(fault)}; one of {names}") from fault
+    return context

@@ -1,0 +1,156 @@
+"""Every film received, and where it stands up to committed: what is missing, and why."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import structlog
+
+from storage.errors import ObjectMissingError
+from storage.jobs import Delivery, Job, Received
+from storage.objects import ObjectStore
+from storage.states import DeliveryState, JobState
+from storage.store import JobStore
+
+_log = structlog.get_logger()
+
+LATE_S = 3600.0
+"""A film that is not where it should be after so long is missing, not under way."""
+_ALL = 1 << 31
+_ARRIVED = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
+_LOST = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
+
+
+class Standing(StrEnum):
+    """How a film stands."""
+
+    COMPLETE = "complete"
+    """Its results are everywhere they were promised to be, committed where that was promised."""
+    NOT_ANALYSED = "not analysed"
+    """For a reason that is kept: a rule, a guard, the image."""
+    UNDER_WAY = "under way"
+    MISSING = "missing"
+    """Somebody has to look: it says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmStanding:
+    """One film, and why it is not complete; `why` is empty where it is."""
+
+    sop_instance_uid: str
+    received_at: datetime
+    calling_ae_title: str
+    job_key: str
+    standing: Standing
+    why: str = ""
+
+
+class Reconciler:
+    """Compares what was received with what has arrived; changes nothing.
+
+    `promising` are the destinations that are asked whether they have stored what they took.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        objects: ObjectStore,
+        promising: frozenset[str],
+        late_s: float = LATE_S,
+    ) -> None:
+        self._store, self._objects = store, objects
+        self._promising, self._late_s = promising, late_s
+
+    def since(self, since: datetime, now: datetime) -> list[FilmStanding]:
+        """Every film received since then, newest first."""
+        return [self._of(film, now) for film in self._store.received(_ALL, since=since)]
+
+    def _of(self, film: Received, now: datetime) -> FilmStanding:
+        late = now - film.received_at > timedelta(seconds=self._late_s)
+        standing, why = self._judged(film, late)
+        return FilmStanding(
+            sop_instance_uid=film.sop_instance_uid,
+            received_at=film.received_at,
+            calling_ae_title=film.calling_ae_title,
+            job_key=film.job_key,
+            standing=standing,
+            why=why,
+        )
+
+    def _judged(self, film: Received, late: bool) -> tuple[Standing, str]:
+        waits = Standing.MISSING if late else Standing.UNDER_WAY
+        if not film.decision:
+            gone = self._gone(film)
+            return (Standing.MISSING, gone) if gone else (waits, "no decision yet")
+        if not film.job_key:
+            return Standing.NOT_ANALYSED, film.decision
+        job = self._store.job(film.job_key)
+        match job.state:
+            case JobState.REJECTED:
+                return Standing.NOT_ANALYSED, job.error
+            case JobState.FAILED:
+                return Standing.MISSING, job.error
+            case JobState.PRODUCED:
+                return self._delivered(job, waits)
+        gone = self._gone(film)
+        return (Standing.MISSING, gone) if gone else (waits, _words(job))
+
+    def _gone(self, film: Received) -> str:
+        try:
+            self._objects.local_path(film.object)
+        except ObjectMissingError:
+            return "the kept file is gone; send the film again"
+        return ""
+
+    def _delivered(self, job: Job, waits: Standing) -> tuple[Standing, str]:
+        deliveries = self._store.deliveries(job.key)
+        lost = [d for d in deliveries if d.state in _LOST]
+        if lost:
+            return Standing.MISSING, _where(lost)
+        waiting = [d for d in deliveries if d.state not in _ARRIVED]
+        if waiting:
+            return waits, _where(waiting)
+        unproven = [d for d in deliveries if self._is_unproven(d)]
+        return (waits, _where(unproven)) if unproven else (Standing.COMPLETE, "")
+
+    def _is_unproven(self, delivery: Delivery) -> bool:
+        promised = delivery.destination in self._promising
+        return promised and delivery.state is not DeliveryState.COMMITTED
+
+
+def log_daily(
+    reconciler: Reconciler, clock: Callable[[], datetime], span: timedelta = timedelta(days=1)
+) -> None:
+    """One line in the log that counts the last day's films, and one for each that is missing."""
+    films = reconciler.since(clock() - span, clock())
+    for film in films:
+        if film.standing is Standing.MISSING:
+            _log.error(
+                "film is missing",
+                sop_instance_uid=film.sop_instance_uid,
+                job=film.job_key[:12],
+                reason=film.why,
+            )
+    _log.info("reconciled", **counts(films))
+
+
+def counts(films: Sequence[FilmStanding]) -> dict[str, int]:
+    """How many films stand in each way, by names fit for a log; all of them are there."""
+    return {
+        standing.value.replace(" ", "_"): sum(film.standing is standing for film in films)
+        for standing in Standing
+    }
+
+
+def _words(job: Job) -> str:
+    return f"job is {job.state}" + (f": {job.error}" if job.error else "")
+
+
+def _where(deliveries: Sequence[Delivery]) -> str:
+    """Destination, state and reason, each once."""
+    said = {
+        f"{d.destination}: {d.state}" + (f" ({d.reason})" if d.reason else "") for d in deliveries
+    }
+    return "; ".join(sorted(said))

@@ -1,0 +1,80 @@
+"""`vald-node destinations`: what an operator sees and does."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dicom_node import node
+from storage import migrate
+from storage.jobs import DestinationHealth
+from storage.store import JobStore
+from tests.admin import commands
+from tests.storage.samples import NOON, after, produced
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    path = commands.config(tmp_path, "embedded")
+    migrate.up(node.read_config(path, {}).storage.database)
+    return path
+
+
+def opened(place: Path) -> JobStore:
+    return node.open_store(node.read_config(place, {}))
+
+
+def listed(place: Path) -> dict[str, object]:
+    done = commands.vald("destinations", "--json", "--config", place)
+    assert done.exit_code == 0, done.output
+    (line,) = json.loads(done.output)
+    return dict(line)
+
+
+def test_each_destination_is_listed_with_what_waits_for_it(place: Path) -> None:
+    store = opened(place)
+    produced(store)
+    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.delivered(parcel, NOON, "")
+    store.close()
+    line = listed(place)
+    assert (line["name"], line["state"], line["waiting"], line["delivered"]) == (
+        "pacs",
+        "well",
+        1,
+        1,
+    )
+
+
+def test_a_destination_in_trouble_says_why_and_until_when(place: Path) -> None:
+    store = opened(place)
+    store.note_destination(
+        DestinationHealth(name="pacs", failures=1, reason="cannot connect"), NOON
+    )
+    assert listed(place)["state"] == "in trouble"
+    resting = DestinationHealth(name="pacs", failures=5, retry_at=after(160), reason="cannot…")
+    store.note_destination(resting, NOON)
+    store.close()
+    line = listed(place)
+    assert (line["state"], line["retry_at"]) == ("resting", "2026-03-01T12:02:40+00:00")
+    table = commands.vald("destinations", "--config", place)
+    assert "resting" in table.output
+
+
+def test_hold_and_release_are_kept_and_shown(place: Path) -> None:
+    store = opened(place)
+    produced(store)
+    store.close()
+    assert commands.vald("destinations", "hold", "pacs", "--config", place).exit_code == 0
+    assert (listed(place)["state"], listed(place)["waiting"]) == ("held", 2)
+    store = opened(place)
+    assert [str(d.state) for d in store.deliveries("k1")] == ["HELD", "DUE", "HELD", "DUE"]
+    store.close()
+    assert commands.vald("destinations", "release", "pacs", "--config", place).exit_code == 0
+    assert listed(place)["state"] == "well"
+
+
+def test_a_destination_that_there_is_not_is_named_with_those_there_are(place: Path) -> None:
+    done = commands.vald("destinations", "hold", "pax", "--config", place)
+    assert done.exit_code != 0
+    assert "there is no destination pax; there are: pacs" in str(done.exception)

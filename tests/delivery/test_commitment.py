@@ -1,0 +1,334 @@
+"""From what was delivered to what the destination says it has stored for good."""
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dicom_node.commitment import Ledger
+from dicom_node.config import (
+    CommitmentSettings,
+    DeliverySettings,
+    DeliveryTimeouts,
+    Destination,
+    Node,
+    Retry,
+)
+from dicom_node.delivery.commitment import Asker, Commitment
+from dicom_node.delivery.delivery import Delivery
+from dicom_node.delivery.scu import Scu
+from dicom_node.intake.intake import Intake
+from dicom_node.intake.scp import Scp
+from storage.memory import MemoryJobStore
+from storage.objects import LocalObjectStore
+from tests.delivery import pacs
+from tests.delivery.pacs import Pacs
+from tests.delivery.parcels import NOW, data_set, make_due
+
+_LONG_S = 30.0
+_TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
+_SETTINGS = DeliverySettings(
+    timeouts=_TIMEOUTS,
+    retry=Retry(first_delay_s=10, factor=2, max_delay_s=1000, jitter=0),
+    commitment=CommitmentSettings(linger_s=1, report_within_s=600),
+)
+
+
+class Bench:
+    """Three results delivered to a PACS that is asked for commitment, and the node's own SCP."""
+
+    def __init__(self, folder: Path, peer: Pacs) -> None:
+        self.store, self.peer, self.now = MemoryJobStore(), peer, NOW
+        self.objects = LocalObjectStore(folder / "objects")
+        self.key = make_due(self.store, self.objects, ["1.1", "1.2", "1.3"])
+        self.destinations = {
+            "pacs": Destination(
+                ae_title="PACS",
+                host="127.0.0.1",
+                port=peer.port,
+                commitment="storage_commitment",
+            )
+        }
+        ledger = self.ledger()
+        node = Node.model_validate(
+            {"host": "127.0.0.1", "port": 0, "accept": [{"ae_title": "CR1"}]}
+        )
+        self.scp = Scp(node, Intake(self.store, self.objects, lambda: self.now), ledger=ledger)
+        self.scp.start()
+        peer.reports_to = self.scp.port
+
+    def promise(self, commitment: str) -> None:
+        """The PACS proves storage in this way from now on."""
+        changed = self.destinations["pacs"].model_copy(update={"commitment": commitment})
+        self.destinations["pacs"] = changed
+
+    def ledger(self) -> Ledger:
+        return Ledger(
+            store=self.store,
+            destinations=self.destinations,
+            retry=_SETTINGS.retry,
+            clock=lambda: self.now,
+            chance=lambda: 0.5,
+        )
+
+    def deliver(self, after_s: float = 0) -> None:
+        scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=_TIMEOUTS)
+        self.now = NOW + timedelta(seconds=after_s)
+        Delivery(
+            store=self.store,
+            objects=self.objects,
+            scu=scu,
+            destinations=self.destinations,
+            settings=_SETTINGS,
+            owner="test",
+            chance=lambda: 0.5,
+        ).tick(self.now)
+
+    def ask(self, after_s: float = 0) -> int:
+        self.now = NOW + timedelta(seconds=after_s)
+        return Commitment(
+            store=self.store,
+            objects=self.objects,
+            ledger=self.ledger(),
+            asker=Asker(ae_title="VALD", implementation_class_uid="1.2.3"),
+            destinations=self.destinations,
+            settings=_SETTINGS,
+            new_uid=lambda: f"2.25.{len(self.peer.asked) + 1}",
+            chance=lambda: 0.5,
+        ).tick(self.now)
+
+    def states(self) -> dict[str, str]:
+        found = self.store.deliveries(self.key)
+        return {d.sop_instance_uid: str(d.state) for d in found}
+
+    def reasons(self) -> set[str]:
+        return {d.reason for d in self.store.deliveries(self.key)}
+
+    def due_at(self, uid: str) -> datetime:
+        (found,) = [d for d in self.store.deliveries(self.key) if d.sop_instance_uid == uid]
+        return found.next_attempt_at
+
+
+@pytest.fixture
+def peer() -> Iterator[Pacs]:
+    with pacs.running(commitment=True) as running:
+        yield running
+
+
+@pytest.fixture
+def bench(tmp_path: Path, peer: Pacs) -> Iterator[Bench]:
+    made = Bench(tmp_path, peer)
+    made.deliver()
+    yield made
+    made.scp.stop()
+
+
+ALL = {"1.1": "COMMITTED", "1.2": "COMMITTED", "1.3": "COMMITTED"}
+DELIVERED = dict.fromkeys(ALL, "DELIVERED")
+
+
+@pytest.mark.parametrize("way", [pacs.SAME, pacs.BEFORE, pacs.LATER])
+def test_a_report_commits_whichever_way_it_comes(bench: Bench, peer: Pacs, way: str) -> None:
+    peer.reports = [(way, {})]
+    assert bench.ask() == 3
+    peer.finish_reporting()
+    assert bench.states() == ALL
+    (asked,) = peer.asked
+    assert asked == ("2.25.1", ["1.1", "1.2", "1.3"])
+    assert peer.answers_to_reports == [0x0000]
+    assert bench.ask(after_s=1000) == 0
+
+
+def test_of_what_failed_exactly_that_is_sent_again_and_asked_about_again(
+    bench: Bench, peer: Pacs
+) -> None:
+    peer.reports = [(pacs.BEFORE, {"1.2": 0x0112}), (pacs.SAME, {})]
+    bench.ask()
+    assert bench.states() == {"1.1": "COMMITTED", "1.2": "DUE", "1.3": "COMMITTED"}
+    assert bench.due_at("1.2") == NOW + timedelta(seconds=10)
+    assert "not committed: no such object there (0112)" in bench.reasons()
+    before = len(peer.received)
+    bench.deliver(after_s=10)
+    assert peer.received[before:] == [("1.2", data_set("1.2"))]
+    bench.ask(after_s=10)
+    assert peer.asked[1] == ("2.25.2", ["1.2"])
+    assert bench.states() == ALL
+
+
+def test_a_processing_failure_is_sent_again_and_a_conflict_only_slowly(
+    bench: Bench, peer: Pacs
+) -> None:
+    peer.reports = [(pacs.BEFORE, {"1.1": 0x0110, "1.3": 0x0119})]
+    bench.ask()
+    assert bench.states() == {"1.1": "DUE", "1.2": "COMMITTED", "1.3": "DUE"}
+    assert bench.due_at("1.1") == NOW + timedelta(seconds=10)
+    assert bench.due_at("1.3") == NOW + timedelta(seconds=1000)
+
+
+def test_a_duplicate_transaction_is_asked_again_in_another(bench: Bench, peer: Pacs) -> None:
+    peer.reports = [(pacs.BEFORE, dict.fromkeys(ALL, 0x0131)), (pacs.BEFORE, {})]
+    bench.ask()
+    assert len({uid for uid, _ in peer.asked}) == len(peer.asked) == 2
+    assert bench.states() == ALL
+    assert len(peer.received) == 3
+
+
+def test_where_no_report_comes_the_question_is_repeated_and_nothing_sent_again(
+    bench: Bench, peer: Pacs
+) -> None:
+    peer.reports = [(pacs.NEVER, {}), (pacs.BEFORE, {})]
+    bench.ask()
+    assert bench.states() == DELIVERED
+    assert bench.ask(after_s=599) == 0
+    assert bench.ask(after_s=600) == 3
+    assert bench.states() == ALL
+    assert len(peer.received) == 3
+
+
+def test_a_report_that_comes_after_the_question_was_repeated_still_commits(
+    bench: Bench, peer: Pacs
+) -> None:
+    peer.reports = [(pacs.NEVER, {}), (pacs.NEVER, {})]
+    bench.ask()
+    bench.ask(after_s=600)
+    assert peer.report(*peer.asked[0], {}) == 0x0000
+    assert bench.states() == ALL
+    assert peer.report(*peer.asked[1], {"1.1": 0x0112}) == 0x0000
+    assert bench.states() == ALL
+
+
+def test_a_late_failure_of_an_earlier_question_changes_nothing(bench: Bench, peer: Pacs) -> None:
+    peer.reports = [(pacs.NEVER, {}), (pacs.NEVER, {})]
+    bench.ask()
+    bench.ask(after_s=600)
+    assert peer.report(*peer.asked[0], {"1.1": 0x0112}) == 0x0000
+    assert bench.states() == {"1.1": "DELIVERED", "1.2": "COMMITTED", "1.3": "COMMITTED"}
+
+
+def test_a_report_said_twice_is_taken_once(bench: Bench, peer: Pacs) -> None:
+    peer.reports = [(pacs.NEVER, {})]
+    bench.ask()
+    for _ in range(2):
+        assert peer.report(*peer.asked[0], {"1.1": 0x0110}) == 0x0000
+    assert bench.states() == {"1.1": "DUE", "1.2": "COMMITTED", "1.3": "COMMITTED"}
+
+
+def test_a_report_of_a_transaction_that_nobody_asked_for_is_refused(
+    bench: Bench, peer: Pacs
+) -> None:
+    assert peer.report("2.25.666", ["1.1"], {}) == 0x0115
+    assert bench.states() == DELIVERED
+
+
+def test_a_report_of_instances_that_were_never_sent_there_has_no_effect(
+    bench: Bench, peer: Pacs
+) -> None:
+    peer.reports = [(pacs.NEVER, {})]
+    bench.ask()
+    assert peer.report(peer.asked[0][0], ["9.9"], {"9.8": 0x0112}) == 0x0000
+    assert bench.states() == DELIVERED
+
+
+def test_a_destination_may_report_but_not_send(bench: Bench, peer: Pacs) -> None:
+    """The node accepts films from CR1 only."""
+    assert not peer.may_store_at(bench.scp.port)
+    assert peer.report("2.25.666", ["1.1"], {}) is not None
+    peer.calling = "STRANGER"
+    assert peer.report("2.25.666", ["1.1"], {}) is None
+
+
+def test_a_store_that_is_away_has_the_report_said_again(bench: Bench, peer: Pacs) -> None:
+    from storage.errors import StoreUnavailableError
+
+    def away(transaction_uid: str) -> str:
+        raise StoreUnavailableError("locked")
+
+    peer.reports = [(pacs.NEVER, {})]
+    bench.ask()
+    bench.store.destination_of = away  # type: ignore[method-assign]  # the database went away
+    assert peer.report(*peer.asked[0], {}) == 0x0213
+    del bench.store.destination_of
+    assert peer.report(*peer.asked[0], {}) == 0x0000
+    assert bench.states() == ALL
+
+
+def test_a_request_that_is_refused_is_made_again_with_growing_delay(
+    bench: Bench, peer: Pacs
+) -> None:
+    peer.action_statuses = [0x0213, 0x0110, 0x0000]
+    peer.reports = [(pacs.BEFORE, {})]
+    bench.ask()
+    assert bench.reasons() == {"commitment not asked: refused (0213)"}
+    assert bench.ask(after_s=9) == 0
+    bench.ask(after_s=10)
+    assert bench.ask(after_s=29) == 0
+    bench.ask(after_s=30)
+    assert bench.states() == ALL
+
+
+def test_a_destination_without_the_service_says_so(tmp_path: Path) -> None:
+    with pacs.running() as plain:
+        bench = Bench(tmp_path, plain)
+        bench.deliver()
+        bench.ask()
+        bench.scp.stop()
+    assert bench.reasons() == {"commitment not asked: it does not offer this service"}
+
+
+def test_nothing_is_asked_where_nothing_is_promised(bench: Bench, peer: Pacs) -> None:
+    bench.promise("none")
+    assert bench.ask() == 0
+    assert peer.asked == []
+
+
+def test_reports_that_come_at_once_by_two_ways_are_one(bench: Bench, peer: Pacs) -> None:
+    peer.reports = [(pacs.NEVER, {})]
+    bench.ask()
+    told: list[int | None] = []
+    both = [
+        threading.Thread(target=lambda: told.append(peer.report(*peer.asked[0], {})))
+        for _ in range(2)
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(_LONG_S)
+    assert told == [0x0000, 0x0000]
+    assert bench.states() == ALL
+
+
+def test_where_there_is_no_commitment_what_a_query_finds_is_committed(
+    bench: Bench, peer: Pacs
+) -> None:
+    bench.promise("query")
+    peer.holds = ["1.1", "1.3"]
+    bench.ask()
+    assert bench.states() == {"1.1": "COMMITTED", "1.2": "DELIVERED", "1.3": "COMMITTED"}
+    assert peer.queries[0] == ("IMAGE", "", "1.2.4", ["1.1", "1.2", "1.3"])
+
+
+def test_what_a_query_does_not_find_three_times_is_sent_again(bench: Bench, peer: Pacs) -> None:
+    bench.promise("query")
+    peer.holds = ["1.1", "1.3"]
+    for after_s in (0, 10, 30):
+        assert bench.states()["1.2"] == "DELIVERED"
+        bench.ask(after_s=after_s)
+    assert bench.states()["1.2"] == "DUE"
+    assert bench.reasons() == {"", "not found there, looked 3 times"}
+    before = len(peer.received)
+    bench.deliver(after_s=40)
+    assert peer.received[before:] == [("1.2", data_set("1.2"))]
+    peer.holds = ["1.2"]
+    bench.ask(after_s=40)
+    assert bench.states() == ALL
+
+
+def test_a_query_that_fails_proves_nothing_either_way(bench: Bench, peer: Pacs) -> None:
+    bench.promise("query")
+    peer.find_status = 0xA700
+    for after_s in (0, 10, 30, 70):
+        bench.ask(after_s=after_s)
+    assert bench.states() == DELIVERED
+    assert bench.reasons() == {"commitment not asked: C-FIND: A700"}

@@ -1,0 +1,74 @@
+"""The node is killed at every step of its contract, and at moments of nobody's choice."""
+
+import os
+import random
+import re
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from storage.faults import Point
+from tests.conftest import REPOSITORY
+from tests.faults.conftest import LONG
+from tests.faults.hospital import SENDERS, Hospital, children_of, pause
+
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(4 * 3600 if LONG else 600)]
+
+_ARRIVALS = (1, 2, 5) if LONG else (1,)
+_MOMENTS = 200 if LONG else 2
+_LONGEST_PAUSE_S = 12.0
+_SEED = 20260301
+
+
+def test_killed_at_each_step_nothing_accepted_is_lost_and_nothing_doubled(place: Hospital) -> None:
+    for nth in _ARRIVALS:
+        for point in Point:
+            assert place.die_at(point, nth, send=nth + 1).exists(), point
+    place.node.start()
+    place.demand_nothing_lost_or_doubled()
+    place.resend_what_failed()
+    place.demand_nothing_lost_or_doubled()
+
+
+def test_killed_at_random_under_load_nothing_accepted_is_lost_and_nothing_doubled(
+    place: Hospital,
+) -> None:
+    chance = random.Random(_SEED)
+    place.node.start()
+    for _ in range(_MOMENTS):
+        load = threading.Thread(target=place.send, args=(place.expose(SENDERS),))
+        load.start()
+        pause(chance, _LONGEST_PAUSE_S)
+        _kill_something(place, chance)
+        load.join()
+    place.demand_nothing_lost_or_doubled()
+    place.resend_what_failed()
+    place.demand_nothing_lost_or_doubled()
+
+
+def _kill_something(place: Hospital, chance: random.Random) -> None:
+    """Everything at once, the receiver alone, or one of its children, which it starts again."""
+    children = children_of(place.node)
+    if children and chance.random() < 0.5:
+        _kill(chance.choice(children))
+        return
+    if chance.random() < 0.5:
+        place.node.cut_power()
+    else:
+        place.node.kill()
+    place.node.start()
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it ended by itself just now
+
+
+def test_the_contract_names_every_step() -> None:
+    text = Path(REPOSITORY / "docs/durability.md").read_text(encoding="utf-8")
+    described = re.findall(r"^\| `([a-z-]+)` \|", text, flags=re.MULTILINE)
+    assert described == [str(point) for point in Point]

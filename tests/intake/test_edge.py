@@ -1,0 +1,147 @@
+"""Peers that take more than their share: of bytes, of time, of connections."""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tests.intake.conftest import Receiver, Start
+from tests.intake.films import encoded, film
+from tests.intake.sender import Told, association, rejection_of, store
+
+SUCCESS = Told(status=0x0000, comment="")
+ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x06"  # PS3.8 table 9-26
+_LONG_S = 30.0
+
+
+def is_alive(receiver: Receiver) -> bool:
+    with association(receiver.port) as assoc:
+        return store(assoc, encoded(film())) == SUCCESS
+
+
+@pytest.mark.parametrize("kind", [0x01, 0x04])
+def test_a_pdu_that_promises_too_much_is_not_waited_for(receiver: Receiver, kind: int) -> None:
+    with socket.create_connection(("127.0.0.1", receiver.port), timeout=_LONG_S) as connection:
+        connection.sendall(struct.pack(">BBL", kind, 0, 0xFFFFFFFF))
+        assert connection.recv(100) == ABORT
+        assert connection.recv(100) == b""
+    assert is_alive(receiver)
+
+
+def test_a_large_pdu_within_an_association_ends_it_and_leaves_nothing(receiver: Receiver) -> None:
+    with association(receiver.port) as assoc:
+        assoc.dul.socket.socket.sendall(struct.pack(">BBL", 0x04, 0, 1 << 30))
+        _wait_until(lambda: not assoc.is_established)
+    assert receiver.store.received(10) == []
+    assert is_alive(receiver)
+
+
+def test_a_film_in_pdus_as_large_as_was_negotiated_is_taken(start: Start) -> None:
+    receiver = start(max_pdu=1 << 20)
+    with association(receiver.port) as assoc:
+        assert store(assoc, encoded(film(rows=60_000))) == SUCCESS
+
+
+def test_a_message_without_end_is_cut_off_at_its_limit(start: Start) -> None:
+    receiver = start(limits={"max_message_mb": 16})
+    with association(receiver.port) as assoc:
+        raw = assoc.dul.socket.socket
+        piece = bytes(60_000)
+        context = assoc.accepted_contexts[0].context_id
+        # A fragment of a data set that is not the last (PS3.8 E.2).
+        pdv = struct.pack(">LBB", len(piece) + 2, context, 0x00) + piece
+        pdu = struct.pack(">BBL", 0x04, 0, len(pdv)) + pdv
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 64 << 20:
+                sent += raw.send(pdu)
+        assert sent < 32 << 20
+    assert is_alive(receiver)
+
+
+def test_the_limit_is_of_one_message_not_of_an_association(start: Start) -> None:
+    receiver = start(limits={"max_message_mb": 16})
+    with association(receiver.port) as assoc:
+        for n in range(10):
+            name = f"1.2.3.{n}"
+            whole = encoded(film(name, rows=65_000))  # 2.08 MB
+            assert store(assoc, whole, sop_instance_uid=name) == SUCCESS
+
+
+def test_a_request_that_crawls_is_cut_off(start: Start) -> None:
+    """A byte now and then would keep any time-out of a single read from coming."""
+    receiver = start(timeouts={"association_s": 1})
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", receiver.port), timeout=_LONG_S) as connection:
+        connection.sendall(struct.pack(">BBL", 0x01, 0, 2000))
+        said = _crawl(connection)
+    assert time.monotonic() - began < 15
+    assert said in (b"", b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x00")
+    assert is_alive(receiver)
+
+
+def _crawl(connection: socket.socket) -> bytes:
+    """What the node says while a byte comes every 0.2 s."""
+    stop = threading.Event()
+
+    def feed() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.wait(0.2):
+                connection.sendall(b"\0")
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    try:
+        return connection.recv(100)
+    except ConnectionResetError:
+        return b""
+    finally:
+        stop.set()
+        feeder.join(_LONG_S)
+
+
+def test_one_address_may_not_take_every_association(start: Start) -> None:
+    receiver = start(max_associations=10, max_associations_per_address=2)
+    port = receiver.port
+    with association(port), association(port), association(port) as third:
+        assert rejection_of(third) == (2, 3, 2)
+    assert is_alive(receiver)
+
+
+def test_one_address_may_not_take_every_connection(start: Start) -> None:
+    receiver = start(max_associations_per_address=1, timeouts={"association_s": 60})
+    # 1 association and 64 that negotiate; the one too many may be any of the last few.
+    silent = [socket.create_connection(("127.0.0.1", receiver.port), 10) for _ in range(66)]
+    try:
+        _wait_until(lambda: any(map(_is_closed, silent[-5:])))
+        assert not _is_closed(silent[0])
+    finally:
+        for connection in silent:
+            connection.close()
+    _wait_until(lambda: _associates(receiver))
+
+
+def _associates(receiver: Receiver) -> bool:
+    with association(receiver.port) as assoc:
+        return bool(assoc.is_established)
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(0.1)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def _wait_until(holds: Any) -> None:
+    deadline, beat = time.monotonic() + _LONG_S, threading.Event()
+    while not holds():
+        assert time.monotonic() < deadline
+        beat.wait(0.01)

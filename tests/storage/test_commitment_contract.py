@@ -1,0 +1,95 @@
+"""One suite over every job store: what a destination says of what it has stored."""
+
+import pytest
+
+from storage.errors import UnknownKeyError
+from storage.jobs import Delivery
+from storage.store import JobStore
+from tests.storage.samples import NOON, after, produced
+
+
+def stored(store: JobStore, at_s: float = 1) -> list[Delivery]:
+    """The two results of a job, DELIVERED to pacs."""
+    if not store.jobs(1):
+        produced(store)
+    for parcel in store.claim_deliveries("pacs", "s", after(at_s), 60, 10):
+        store.delivered(parcel, after(at_s), "", "0000")
+    return at_pacs(store)
+
+
+def at_pacs(store: JobStore) -> list[Delivery]:
+    return [d for d in store.deliveries("k1") if d.destination == "pacs"]
+
+
+def states(store: JobStore) -> list[str]:
+    return [str(d.state) for d in at_pacs(store)]
+
+
+def test_what_was_delivered_is_asked_about_once_its_time_has_come(store: JobStore) -> None:
+    stored(store, at_s=5)
+    assert store.ask("pacs", "2.25.1", after(4), after(99), 10) == []
+    with pytest.raises(UnknownKeyError):
+        store.destination_of("2.25.1")
+    asked = store.ask("pacs", "2.25.2", after(5), after(99), 10)
+    assert sorted(p.result.kind for p in asked) == ["secondary_capture", "structured_report"]
+    assert {(p.delivery.transaction_uid, p.delivery.asked) for p in asked} == {("2.25.2", 1)}
+    assert store.destination_of("2.25.2") == "pacs"
+    assert store.ask("pacs", "2.25.3", after(98), after(200), 10) == []
+    assert store.ask("archive", "2.25.3", after(98), after(200), 10) == []
+    (again,) = store.ask("pacs", "2.25.3", after(99), after(200), 1)
+    assert (again.delivery.transaction_uid, again.delivery.asked) == ("2.25.3", 2)
+    assert store.destination_of("2.25.2") == "pacs"
+
+
+def test_what_the_destination_commits_is_committed_once_and_nothing_else(store: JobStore) -> None:
+    first, second = stored(store)
+    assert store.commit("archive", [first.sop_instance_uid], after(2)) == 0
+    assert store.commit("pacs", [first.sop_instance_uid, "1.2.999"], after(2)) == 1
+    assert store.commit("pacs", [first.sop_instance_uid], after(3)) == 0
+    assert states(store) == ["COMMITTED", "DELIVERED"]
+    assert at_pacs(store)[0].next_attempt_at == after(2)
+    assert store.ask("pacs", "2.25.1", after(9), after(99), 10)[0].delivery.sop_instance_uid == (
+        second.sop_instance_uid
+    )
+
+
+def test_only_what_failed_is_sent_again(store: JobStore) -> None:
+    stored(store)
+    store.ask("pacs", "2.25.1", after(2), after(99), 10)
+    first, _ = store.asked_in("2.25.1")
+    store.send_again(first, after(30), "no such object there", "0112")
+    assert states(store) == ["DUE", "DELIVERED"]
+    assert at_pacs(store)[0].reason == "no such object there"
+    assert at_pacs(store)[0].status == "0112"
+    assert store.claim_deliveries("pacs", "s", after(29), 60, 10) == []
+    (parcel,) = store.claim_deliveries("pacs", "s", after(30), 60, 10)
+    assert parcel.delivery.attempts == 2
+    store.delivered(parcel, after(31), "", "0000")
+    assert [d.asked for d in at_pacs(store)] == [0, 1]
+
+
+def test_a_failure_of_an_earlier_transaction_has_no_effect(store: JobStore) -> None:
+    stored(store)
+    store.ask("pacs", "2.25.1", after(2), after(3), 10)
+    old, _ = store.asked_in("2.25.1")
+    store.ask("pacs", "2.25.2", after(3), after(99), 10)
+    store.send_again(old, after(4), "late word")
+    assert states(store) == ["DELIVERED", "DELIVERED"]
+    assert store.asked_in("2.25.1") == []
+
+
+def test_a_request_that_failed_is_made_again_when_it_is_said(store: JobStore) -> None:
+    stored(store)
+    store.ask("pacs", "2.25.1", after(2), after(999), 10)
+    store.ask_again("2.25.1", after(20), "it does not answer")
+    assert [d.reason for d in at_pacs(store)] == ["it does not answer"] * 2
+    assert store.ask("pacs", "2.25.2", after(19), after(999), 10) == []
+    assert len(store.ask("pacs", "2.25.2", after(20), after(999), 10)) == 2
+
+
+def test_each_attempt_says_what_it_was_answered(store: JobStore) -> None:
+    produced(store)
+    first, second = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.postpone(first, after(9), "out of resources", "A700")
+    store.refuse(second, after(1), "cannot understand", "C000")
+    assert [(d.status, d.attempts) for d in at_pacs(store)] == [("A700", 1), ("C000", 1)]

@@ -1,0 +1,82 @@
+"""One suite over every job store: destinations that are held or rest, and what comes too late."""
+
+from dataclasses import replace
+
+from storage.jobs import DeliveryCount, DestinationHealth
+from storage.states import DeliveryState
+from storage.store import JobStore
+from tests.storage.samples import NOON, after, produced
+
+
+def at(store: JobStore, destination: str, key: str = "k1") -> list[str]:
+    return [str(d.state) for d in store.deliveries(key) if d.destination == destination]
+
+
+def test_of_a_destination_that_nobody_noted_nothing_is_wrong(store: JobStore) -> None:
+    assert store.destination("pacs") == DestinationHealth(name="pacs")
+
+
+def test_what_is_noted_of_a_destination_is_kept_and_leaves_the_hold_alone(store: JobStore) -> None:
+    resting = DestinationHealth(
+        name="pacs", failures=5, retry_at=after(160), reason="cannot connect"
+    )
+    store.note_destination(resting, NOON)
+    assert store.destination("pacs") == resting
+    store.hold("pacs", NOON)
+    store.note_destination(replace(resting, failures=6), after(1))
+    assert store.destination("pacs") == replace(resting, failures=6, held=True)
+    assert store.destination("archive") == DestinationHealth(name="archive")
+
+
+def test_what_is_due_at_a_held_destination_waits_for_its_release(store: JobStore) -> None:
+    produced(store)
+    (parcel,) = store.claim_deliveries("pacs", "s", NOON, 60, 1)
+    store.hold("pacs", after(1))
+    assert at(store, "pacs") == ["SENDING", "HELD"]
+    assert at(store, "archive") == ["DUE", "DUE"]
+    store.postpone(parcel, after(99), "busy", "A700")
+    store.hold("pacs", after(2))
+    assert at(store, "pacs") == ["HELD", "HELD"]
+    assert store.claim_deliveries("pacs", "s", after(999), 60, 10) == []
+    store.release_destination("pacs", after(1000))
+    assert store.destination("pacs") == DestinationHealth(name="pacs")
+    claimed = store.claim_deliveries("pacs", "s", after(1000), 60, 10)
+    assert sorted(p.delivery.attempts for p in claimed) == [1, 2]
+
+
+def test_only_what_waits_for_an_association_is_hastened(store: JobStore) -> None:
+    produced(store, "k1")
+    produced(store, "k2")
+    answers = ["", "RJ 2 3 2", "A700"]
+    parcels = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    for parcel, status in zip(parcels, answers, strict=False):
+        store.postpone(parcel, after(500), "later", status)
+    assert store.hasten("archive", after(1)) == 0
+    assert store.hasten("pacs", after(1)) == 2
+    assert len(store.claim_deliveries("pacs", "s", after(1), 60, 10)) == 2
+
+
+def test_what_comes_too_late_expires_unless_it_has_arrived(store: JobStore) -> None:
+    produced(store)
+    (arrived, waiting) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.delivered(arrived, NOON, "")
+    store.postpone(waiting, after(50), "busy")
+    assert store.expire("pacs", NOON, after(60), "too late") == 0
+    assert store.expire("pacs", after(1), after(60), "too late") == 1
+    assert at(store, "pacs") == ["DELIVERED", "EXPIRED"]
+    assert at(store, "archive") == ["DUE", "DUE"]
+    assert store.deliveries("k1")[2].reason == "too late"
+    store.retry("k1", after(70))
+    assert at(store, "pacs") == ["DELIVERED", "DUE"]
+
+
+def test_deliveries_are_counted_by_destination_and_state(store: JobStore) -> None:
+    assert store.delivery_counts() == []
+    produced(store)
+    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.delivered(parcel, NOON, "")
+    assert store.delivery_counts() == [
+        DeliveryCount(destination="archive", state=DeliveryState.DUE, number=2),
+        DeliveryCount(destination="pacs", state=DeliveryState.DELIVERED, number=1),
+        DeliveryCount(destination="pacs", state=DeliveryState.SENDING, number=1),
+    ]

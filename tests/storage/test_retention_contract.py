@@ -1,0 +1,104 @@
+"""One suite over every job store: what waits, and whose object nobody needs any more."""
+
+from dataclasses import replace
+
+from storage.jobs import Decision
+from storage.states import DeliveryState
+from storage.store import JobStore
+from tests.storage.samples import NOON, after, film, produced, running, submitted
+
+COMMITTED = {DeliveryState.COMMITTED}
+EITHER = {DeliveryState.COMMITTED, DeliveryState.DELIVERED}
+
+
+def settle(store: JobStore, key: str, *, committed: bool) -> None:
+    """All deliveries of a produced job have arrived, at their destinations or for good."""
+    for destination in ("pacs", "archive"):
+        parcels = store.claim_deliveries(destination, "s", NOON, 60, 10)
+        mine = [p for p in parcels if p.delivery.job_key == key]
+        for parcel in mine:
+            store.delivered(parcel, NOON, "")
+        if committed:
+            store.commit(destination, [p.delivery.sop_instance_uid for p in mine], NOON)
+
+
+def purgeable(store: JobStore, proofs: set[DeliveryState], before_s: float = 1) -> list[str]:
+    found = store.purgeable_received(after(before_s), proofs, 10)
+    return [one.sop_instance_uid for one in found]
+
+
+def test_what_is_not_analysed_yet_is_counted(store: JobStore) -> None:
+    assert store.waiting() == 0
+    store.receive(film("1.2.9", digest="z"))
+    submitted(store, "k2")
+    assert store.waiting() == 2
+    produced(store, "k1")  # its claim takes k2 first: one runs, one is produced
+    assert store.waiting() == 2
+
+
+def test_films_received_since_then_are_found(store: JobStore) -> None:
+    store.receive(film("1.2.1", digest="a"))
+    store.receive(replace(film("1.2.2", digest="b"), received_at=after(10)))
+    assert [f.sop_instance_uid for f in store.received(9, since=after(10))] == ["1.2.2"]
+    assert len(store.received(9, since=NOON)) == 2
+
+
+def test_a_film_whose_job_is_open_is_never_purgeable(store: JobStore) -> None:
+    store.receive(film("1.2.9", digest="z"))
+    running(store, "k1")
+    submitted(store, "k2")
+    assert purgeable(store, EITHER, before_s=10**9) == []
+
+
+def test_a_film_whose_job_failed_is_kept_for_the_operator(store: JobStore) -> None:
+    _, token = running(store, "k1")
+    store.fail("k1", token, NOON, "no model")
+    assert purgeable(store, EITHER) == []
+
+
+def test_a_film_without_a_job_or_whose_job_was_rejected_is_purgeable_by_age(
+    store: JobStore,
+) -> None:
+    number = store.receive(film("1.2.9", digest="z")).number
+    store.route(number, Decision(text="not analysed: lateral"), None)
+    _, token = running(store, "k1")
+    store.reject("k1", token, NOON, "no chest")
+    assert purgeable(store, COMMITTED, before_s=0) == []
+    assert purgeable(store, COMMITTED) == ["1.2.9", "1.2.1"]
+
+
+def test_a_film_is_purgeable_once_all_its_results_are_proven(store: JobStore) -> None:
+    produced(store, "k1")
+    assert purgeable(store, EITHER) == []
+    settle(store, "k1", committed=False)
+    assert purgeable(store, COMMITTED) == []
+    assert purgeable(store, EITHER) == ["1.2.1"]
+    assert len(store.purgeable_results(after(1), EITHER, 10)) == 2
+    assert store.purgeable_results(after(1), COMMITTED, 10) == []
+    assert store.purgeable_results(NOON, EITHER, 10) == []
+
+
+def test_one_delivery_that_is_not_proven_keeps_film_and_results(store: JobStore) -> None:
+    produced(store, "k1")
+    settle(store, "k1", committed=False)
+    store.ask("pacs", "2.25.1", after(1), after(9), 10)
+    first, _ = store.asked_in("2.25.1")
+    store.send_again(first, after(9), "no such object there")
+    assert purgeable(store, EITHER) == []
+    assert store.purgeable_results(after(1), EITHER, 10) == []
+
+
+def test_what_was_purged_is_not_purgeable_again_until_it_is_received_again(
+    store: JobStore,
+) -> None:
+    produced(store, "k1")
+    settle(store, "k1", committed=True)
+    films = store.purgeable_received(after(1), COMMITTED, 10)
+    results = store.purgeable_results(after(1), COMMITTED, 10)
+    assert (len(films), len(results)) == (1, 2)
+    store.purged(films, results, after(2))
+    assert purgeable(store, COMMITTED) == []
+    assert store.purgeable_results(after(9), COMMITTED, 10) == []
+    again = film("1.2.1", digest="k1")
+    assert store.receive(again).number == films[0].number
+    assert purgeable(store, COMMITTED) == ["1.2.1"]

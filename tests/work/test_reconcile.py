@@ -1,0 +1,156 @@
+"""What is said of a film, at every place where it can stand."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from dicom_node.work import reconcile
+from dicom_node.work.reconcile import FilmStanding, Reconciler, Standing
+from storage.jobs import Decision
+from storage.memory import MemoryJobStore
+from storage.objects import LocalObjectStore
+from tests.storage.samples import NOON, after, film, kept, produced, running, submitted
+
+SOON, LATE = after(60), after(3601)
+
+
+class Bench:
+    """A store, and the kept files of its films."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder)
+
+    def standings(self, now: object = SOON, promising: set[str] | None = None) -> list[Standing]:
+        return [film.standing for film in self.films(now, promising)]
+
+    def films(self, now: object = SOON, promising: set[str] | None = None) -> list[FilmStanding]:
+        for received in self.store.received(100):
+            self.objects.keep(received.object.name, b"")
+        reconciler = Reconciler(
+            store=self.store, objects=self.objects, promising=frozenset(promising or set())
+        )
+        return reconciler.since(NOON, now)  # type: ignore[arg-type]  # a datetime
+
+    def deliver(self, destination: str) -> list[str]:
+        parcels = self.store.claim_deliveries(destination, "s", NOON, 60, 10)
+        for parcel in parcels:
+            self.store.delivered(parcel, NOON, "")
+        return [parcel.delivery.sop_instance_uid for parcel in parcels]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def nothing(_: MemoryJobStore) -> None:
+    """Only received."""
+
+
+def claimed(store: MemoryJobStore) -> None:
+    store.claim("w", NOON, 60)
+
+
+@pytest.mark.parametrize("step", [nothing, claimed])
+def test_a_film_that_waits_is_under_way_and_after_an_hour_missing(
+    bench: Bench, step: Callable[[MemoryJobStore], None]
+) -> None:
+    submitted(bench.store)
+    step(bench.store)
+    assert bench.standings() == [Standing.UNDER_WAY]
+    (late,) = bench.films(LATE)
+    assert (late.standing, late.why) == (
+        Standing.MISSING,
+        f"job is {bench.store.job('k1').state}",
+    )
+
+
+def test_a_film_without_a_decision_is_missing_after_an_hour(bench: Bench) -> None:
+    bench.store.receive(film())
+    assert bench.standings() == [Standing.UNDER_WAY]
+    assert [(f.standing, f.why) for f in bench.films(LATE)] == [
+        (Standing.MISSING, "no decision yet")
+    ]
+
+
+def test_a_film_whose_file_is_gone_is_missing_at_once(tmp_path: Path) -> None:
+    store = MemoryJobStore()
+    submitted(store)
+    reconciler = Reconciler(store=store, objects=LocalObjectStore(tmp_path), promising=frozenset())
+    (found,) = reconciler.since(NOON, SOON)
+    assert (found.standing, found.why) == (
+        Standing.MISSING,
+        "the kept file is gone; send the film again",
+    )
+
+
+def test_what_is_not_analysed_says_why_and_is_not_missing(bench: Bench) -> None:
+    number = bench.store.receive(film("1.2.9", digest="z")).number
+    bench.store.route(number, Decision(text="not analysed: lateral"), None)
+    _, token = running(bench.store)
+    bench.store.reject("k1", token, NOON, "no chest")
+    assert [(f.standing, f.why) for f in bench.films(LATE)] == [
+        (Standing.NOT_ANALYSED, "no chest"),
+        (Standing.NOT_ANALYSED, "not analysed: lateral"),
+    ]
+
+
+def test_a_failed_job_is_missing_at_once(bench: Bench) -> None:
+    _, token = running(bench.store)
+    bench.store.fail("k1", token, NOON, "model missing")
+    assert [(f.standing, f.why) for f in bench.films()] == [(Standing.MISSING, "model missing")]
+
+
+def test_a_film_is_complete_once_every_result_is_everywhere(bench: Bench) -> None:
+    produced(bench.store)
+    bench.deliver("pacs")
+    (waiting,) = bench.films()
+    assert (waiting.standing, waiting.why) == (Standing.UNDER_WAY, "archive: DUE")
+    bench.deliver("archive")
+    assert bench.standings(LATE) == [Standing.COMPLETE]
+
+
+def test_where_commitment_is_promised_delivered_is_not_complete(bench: Bench) -> None:
+    produced(bench.store)
+    uids = bench.deliver("pacs")
+    bench.deliver("archive")
+    assert bench.standings(SOON, {"pacs"}) == [Standing.UNDER_WAY]
+    (late,) = bench.films(LATE, {"pacs"})
+    assert (late.standing, late.why) == (Standing.MISSING, "pacs: DELIVERED")
+    bench.store.commit("pacs", uids[:1], NOON)
+    assert bench.standings(LATE, {"pacs"}) == [Standing.MISSING]
+    bench.store.commit("pacs", uids, NOON)
+    assert bench.standings(LATE, {"pacs"}) == [Standing.COMPLETE]
+
+
+def test_a_result_that_is_lost_to_its_destination_is_missing_at_once(bench: Bench) -> None:
+    produced(bench.store)
+    for parcel in bench.store.claim_deliveries("pacs", "s", NOON, 60, 1):
+        bench.store.refuse(parcel, NOON, "cannot understand (C000)")
+    assert [(f.standing, f.why) for f in bench.films()] == [
+        (Standing.MISSING, "pacs: REFUSED (cannot understand (C000))")
+    ]
+    bench.store.retry("k1", NOON)
+    bench.store.expire("pacs", after(1), NOON, "too late")
+    (expired,) = bench.films()
+    assert (expired.standing, expired.why) == (Standing.MISSING, "pacs: EXPIRED (too late)")
+
+
+def test_films_received_earlier_are_not_looked_at(bench: Bench) -> None:
+    submitted(bench.store)
+    reconciler = Reconciler(store=bench.store, objects=bench.objects, promising=frozenset())
+    assert reconciler.since(NOON + timedelta(seconds=1), SOON) == []
+
+
+def test_the_standings_are_counted_by_name(bench: Bench) -> None:
+    bench.store.receive(film("1.2.9", digest="z"))
+    produced(bench.store)
+    assert kept("z").name == "received/z.dcm"
+    assert reconcile.counts(bench.films()) == {
+        "complete": 0,
+        "not_analysed": 0,
+        "under_way": 2,
+        "missing": 0,
+    }

@@ -1,0 +1,98 @@
+"""Which kept objects go, when, and that no other does."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from dicom_node.config import Retention
+from dicom_node.work.retention import Purger
+from storage.errors import ObjectMissingError
+from storage.memory import MemoryJobStore
+from storage.objects import LocalObjectStore
+from tests.delivery.parcels import NOW, make_due
+
+DAY = timedelta(days=1)
+
+
+class Bench:
+    """A produced job whose results are due to a PACS, with real files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder)
+        self.key = make_due(self.store, self.objects, ["1.1", "1.2"])
+        (self.film,) = self.store.received(1)
+        self.objects.keep(self.film.object.name, b"film")
+
+    def purge(self, days: float, **values: object) -> int:
+        purger = Purger(
+            store=self.store, objects=self.objects, retention=Retention.model_validate(values)
+        )
+        return purger.purge(NOW + days * DAY)
+
+    def deliver(self) -> None:
+        for parcel in self.store.claim_deliveries("pacs", "s", NOW, 60, 10):
+            self.store.delivered(parcel, NOW, "")
+
+    def commit(self) -> None:
+        self.store.commit("pacs", ["1.1", "1.2"], NOW)
+
+    def holds(self) -> tuple[bool, bool]:
+        """Whether the film's file, and its results' files, are there."""
+        return self.has(self.film.object.name), self.has("results/1.1.dcm")
+
+    def has(self, name: str) -> bool:
+        ref = next(
+            ref
+            for ref in (self.film.object, *(r.object for r in self.store.results(self.key)))
+            if ref.name == name
+        )
+        try:
+            self.objects.local_path(ref)
+        except ObjectMissingError:
+            return False
+        return True
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_without_a_number_of_days_everything_stays(bench: Bench) -> None:
+    bench.deliver()
+    bench.commit()
+    assert bench.purge(10_000) == 0
+    assert bench.holds() == (True, True)
+
+
+def test_each_kind_goes_after_its_own_days(bench: Bench) -> None:
+    bench.deliver()
+    bench.commit()
+    limits = {"received_days": 2, "results_days": 5}
+    assert bench.purge(2, **limits) == 0  # not before, but after
+    assert bench.purge(2.01, **limits) == 1
+    assert bench.holds() == (False, True)
+    assert bench.purge(5.01, **limits) == 2
+    assert bench.holds() == (False, False)
+    assert bench.purge(9, **limits) == 0
+
+
+def test_what_is_not_committed_stays_unless_the_site_says_delivered_is_enough(
+    bench: Bench,
+) -> None:
+    limits: dict[str, object] = {"received_days": 1, "results_days": 1}
+    assert bench.purge(99, **limits, after="delivered") == 0
+    bench.deliver()
+    assert bench.purge(99, **limits) == 0
+    assert bench.holds() == (True, True)
+    assert bench.purge(99, **limits, after="delivered") == 3
+    assert bench.holds() == (False, False)
+
+
+def test_a_purge_that_was_cut_off_is_finished_by_the_next(bench: Bench) -> None:
+    bench.deliver()
+    bench.commit()
+    bench.objects.remove(bench.film.object)  # and the process died before the row said so
+    assert bench.purge(99, received_days=1) == 1
+    assert bench.purge(99, received_days=1) == 0
