@@ -12,8 +12,9 @@ UNREADABLE = (
     BytesLengthException,
     EOFError,
     InvalidDicomError,
-    KeyError,
+    LookupError,
     NotImplementedError,
+    OSError,
     OverflowError,
     RecursionError,
     TypeError,
@@ -23,7 +24,8 @@ UNREADABLE = (
 )
 """What pydicom raises, on reading or on first access, for bytes that break PS3.5.
 
-It has no error base of its own.
+It has no error base of its own. An OSError among them is of the bytes in memory (a sequence that
+ends too soon): code that opens a file lets that one pass on.
 """
 
 
@@ -74,8 +76,17 @@ def first_item(ds: Dataset, keyword: str) -> Dataset | None:
     try:
         value = ds.get(keyword)
         return value[0] if value and isinstance(value[0], Dataset) else None
-    except (*UNREADABLE, IndexError):
+    except UNREADABLE:
         return None
+
+
+def text(ds: Dataset, keyword: str) -> str:
+    """The value of `keyword` as pydicom writes it, or ""."""
+    try:
+        value = ds.get(keyword)
+        return "" if value is None else str(value)
+    except UNREADABLE:
+        return ""
 
 
 def _values(ds: Dataset, keyword: str) -> tuple[object, ...]:

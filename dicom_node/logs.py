@@ -2,11 +2,14 @@
 
 import logging
 import sys
+import threading
 import traceback
 from types import TracebackType
 
 import structlog
 from structlog.typing import EventDict
+
+_LONGEST = 200  # characters of a library's message
 
 
 def configure(level: str, form: str) -> None:
@@ -16,22 +19,49 @@ def configure(level: str, form: str) -> None:
         if form == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_words,
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _without_words,
-            renderer,
-        ],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    # The libraries' own records: what they warn of only, as they may hold what a sender sent.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("pynetdicom").setLevel(logging.ERROR)
+    _route_libraries(shared, renderer)
+    threading.excepthook = _thread_died
+
+
+def _route_libraries(
+    shared: list[structlog.types.Processor], renderer: structlog.types.Processor
+) -> None:
+    """The libraries' own records come in the same form: what they warn of, without its words,
+    which may hold what a sender sent; pynetdicom's, which quote peers, not at all."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, _library_record],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     logging.getLogger("pydicom").setLevel(logging.ERROR)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+def _library_record(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """A foreign record as the library's name and its unformatted words, without their arguments."""
+    record: logging.LogRecord = event["_record"]
+    return {**event, "library": record.name, "event": str(record.msg)[:_LONGEST]}
+
+
+def _thread_died(died: threading.ExceptHookArgs) -> None:
+    """A thread that an exception ended is one line of the log, as everything else."""
+    name = died.thread.name if died.thread else ""
+    structlog.get_logger().error("thread died", thread=name, exc_info=died.exc_value)
 
 
 def _without_words(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -23,6 +23,7 @@ import structlog
 from dicom_node import config, identity, logs, processes, uids
 from dicom_node.commitment import Ledger
 from dicom_node.config import NodeConfig
+from dicom_node.errors import NodeError
 from dicom_node.intake.intake import Intake
 from dicom_node.intake.pressure import Pressure
 from dicom_node.intake.scp import Scp
@@ -94,7 +95,7 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
         ledger=_ledger(settings, store),
     )
     supervisor = Supervisor(_roles(path, settings), partial(_free, settings, store))
-    scp.start()
+    _listen(scp, settings)
     store.abandon(processes.owners(settings.node.port), now())
     supervisor.start()
     _log.info("node started", ae_title=settings.node.ae_title, port=scp.port)
@@ -108,6 +109,14 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
         store.close()
     _log.info("node stopped")
     return 0
+
+
+def _listen(scp: Scp, settings: NodeConfig) -> None:
+    try:
+        scp.start()
+    except OSError as fault:
+        where = f"{settings.node.host}:{settings.node.port}"
+        raise NodeError(f"node.port: cannot listen at {where}: {fault.strerror}") from fault
 
 
 def dispatch(path: str) -> None:
@@ -129,7 +138,12 @@ def dispatch(path: str) -> None:
     ticker = Ticker(
         (
             Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
-            Tick(name="deliver", every_s=_DELIVER_S, run=lambda: delivery.tick(now())),
+            *(
+                Tick(
+                    name=f"deliver {name}", every_s=_DELIVER_S, run=partial(_serve, delivery, name)
+                )
+                for name in settings.destinations
+            ),
             Tick(name="commit", every_s=_COMMIT_S, run=lambda: commitment.tick(now())),
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
             Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
@@ -145,6 +159,10 @@ def dispatch(path: str) -> None:
     stop.wait()
     ticker.stop()
     store.close()
+
+
+def _serve(delivery: "Delivery", name: str) -> int:
+    return delivery.serve(name, now())
 
 
 def work(path: str) -> None:

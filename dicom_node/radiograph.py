@@ -105,6 +105,8 @@ def _upright_spacing(header: SourceHeader) -> tuple[float, float] | None:
 
 
 def _load(path: Path, *, with_pixels: bool) -> Dataset:
+    with path.open("rb"):
+        pass  # a file that cannot be opened is the disk's fault, not the sender's
     try:
         ds = _parsed(path, with_pixels=with_pixels)
         ds.get("PixelData")  # pydicom looks at a value's representation on first access only

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-METHOD_VERSION = "1"
+from dicom_node import attributes
+
+METHOD_VERSION = "2"
 """Raised whenever the same model would give another map or another object of the same film."""
 
 _IDENTITY = (
@@ -35,7 +37,7 @@ class AnalysisInputs:
 
 def identity_digest(header: Dataset) -> str:
     """SHA-256 over what identifies patient and study, as hexadecimal."""
-    return _digest(*(str(header.get(keyword, "") or "") for keyword in _IDENTITY))
+    return _digest(*(attributes.text(header, keyword) for keyword in _IDENTITY))
 
 
 def analysis_key(inputs: AnalysisInputs) -> str:

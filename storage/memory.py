@@ -65,6 +65,9 @@ class MemoryJobStore:
                 new.object.digest,
             ):
                 self._purged_films.discard(known.number)
+                if not known.job_key:
+                    known = replace(known, decision="")
+                self._received[known.number] = known
                 return known
         number = len(self._received) + 1
         self._received[number] = Received(**_fields(new), number=number, decision="", job_key="")
@@ -137,7 +140,7 @@ class MemoryJobStore:
         waiting = [job for job in self._jobs.values() if job.state is JobState.RECEIVED]
         if not waiting:
             return None
-        job = min(waiting, key=lambda job: (job.created_at, job.key))
+        job = min(waiting, key=lambda job: (job.updated_at, job.created_at, job.key))
         self._tokens[job.key] += 1
         lease = Lease(
             owner=owner, token=self._tokens[job.key], until=now + timedelta(seconds=lease_s)
@@ -187,6 +190,8 @@ class MemoryJobStore:
     def release(self, key: str, token: int, now: datetime, reason: str) -> None:
         """See JobStore."""
         self._leave(key, token, JobState.RECEIVED, now, reason)
+        job = self._jobs[key]
+        self._jobs[key] = replace(job, attempts=job.attempts - 1)
 
     @_locked
     def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:

@@ -72,9 +72,12 @@ class SqlJobStore:
             if row is None:
                 _insert_once(db, received, rows.received_values(new), same)
                 row = db.execute(same).mappings().one()
-            elif row["purged_at"] is not None:
+            else:
                 again = update(received).where(received.c.number == row["number"])
-                db.execute(again.values(purged_at=None))
+                values: dict[str, object] = {"purged_at": None}
+                if not row["job_key"]:
+                    values["decision"] = ""
+                row = db.execute(again.values(**values).returning(received)).mappings().one()
             return rows.received_of(row)
 
     def unrouted(self, limit: int) -> list[Received]:
@@ -137,7 +140,7 @@ class SqlJobStore:
         waiting = (
             select(jobs)
             .where(jobs.c.state == JobState.RECEIVED)
-            .order_by(jobs.c.created_at, jobs.c.key)
+            .order_by(jobs.c.updated_at, jobs.c.created_at, jobs.c.key)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
@@ -192,7 +195,10 @@ class SqlJobStore:
     def release(self, key: str, token: int, now: datetime, reason: str) -> None:
         """See JobStore."""
         with engine.writing(self._engine) as db:
-            _leave_running(db, key, token, JobState.RECEIVED, now, reason)
+            check_job(JobState.RUNNING, JobState.RECEIVED)
+            values = {"state": JobState.RECEIVED, "error": reason, "updated_at": now}
+            given_back = {"attempts": jobs.c.attempts - 1, "lease_owner": None, "lease_until": None}
+            _guarded(db, key, token, **values, **given_back)
 
     def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
         """See JobStore."""

@@ -30,7 +30,11 @@ class JobStore(Protocol):
     """Received instances, jobs, results and deliveries with their states."""
 
     def receive(self, new: NewReceived) -> Received:
-        """The instance is recorded; same SOP Instance UID and digest return the first record."""
+        """The instance is recorded; same SOP Instance UID and digest return the first record.
+
+        A first record that had been decided against has no decision any more: the film was sent
+        again, perhaps because the rules or the kept file have changed.
+        """
         ...
 
     def unrouted(self, limit: int) -> list[Received]:
@@ -70,9 +74,11 @@ class JobStore(Protocol):
         ...
 
     def claim(self, owner: str, now: datetime, lease_s: float) -> Job | None:
-        """The oldest RECEIVED job is RUNNING under a lease of `owner`, with a new fencing token.
+        """The RECEIVED job that has waited longest is RUNNING under a lease of `owner`.
 
-        No two callers get the same job. None if nothing waits.
+        It has a new fencing token and one attempt more. A job that was released waits from then on,
+        so that one that cannot be done holds up no other. No two callers get the same job. None if
+        nothing waits.
         """
         ...
 
@@ -109,7 +115,11 @@ class JobStore(Protocol):
         ...
 
     def release(self, key: str, token: int, now: datetime, reason: str) -> None:
-        """The job is RECEIVED again and may be claimed by anyone. Raises LeaseLostError."""
+        """The job is RECEIVED again, the attempt not counted: nothing was its fault.
+
+        Raises:
+            LeaseLostError: the job is no longer RUNNING under this token.
+        """
         ...
 
     def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,11 +73,13 @@ def attribute(files: Sequence[Path], out: Path, settings: Settings, *, as_json: 
 
 def _folders(files: Sequence[Path], out: Path) -> Iterator[Path]:
     """OUT/STEM for each file; a stem met again gets a number, so that nothing is written over."""
-    met: Counter[str] = Counter()
+    used: set[str] = set()
     for file in files:
-        met[file.stem] += 1
-        again = met[file.stem]
-        yield out / (file.stem if again == 1 else f"{file.stem}-{again}")
+        stem = file.stem.strip(".") or "film"  # "..dcm" must not lead outside OUT
+        names = (stem, *(f"{stem}-{again}" for again in range(2, len(files) + 2)))
+        name = next(name for name in names if name not in used)
+        used.add(name)
+        yield out / name
 
 
 def _one(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from dicom_node import config, identity
 from dicom_node.config import DeliveryTimeouts, Destination, NodeConfig
@@ -36,12 +37,12 @@ def print_report(path: Path, environ: Mapping[str, str]) -> bool:
     try:
         read = config.load(path, environ)
     except NodeError as fault:
-        console.print(f"[red]✗[/] configuration  {fault}", highlight=False)
+        console.print(f"[red]✗[/] configuration  {escape(str(fault))}", highlight=False)
         return False
     findings = list(examine(read))
     for found in findings:
         mark = "[green]✓[/]" if found.good else "[red]✗[/]" if found.fatal else "[yellow]![/]"
-        console.print(f"{mark} {found.what:<14} {found.said}", highlight=False)
+        console.print(f"{mark} {found.what:<14} {escape(found.said)}", highlight=False)
     return all(found.good or not found.fatal for found in findings)
 
 

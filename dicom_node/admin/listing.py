@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dicom_node import node
 from storage.jobs import Delivery, Job, Received
@@ -70,7 +71,8 @@ def print_table(lines: Sequence[FilmLine]) -> None:
     for line in lines:
         when = line.received_at.strftime("%m-%d %H:%M:%S")
         cells = (line.key[:12], line.state, when, line.calling_ae_title, line.rule)
-        table.add_row(*cells, str(line.attempts), line.error)
+        # What peers sent is text, not markup.
+        table.add_row(*map(Text, (*cells, str(line.attempts), line.error)))
     Console().print(table)
 
 

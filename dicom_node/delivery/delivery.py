@@ -1,6 +1,7 @@
 """What is due is sent, and what became of it recorded."""
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dicom_node.delivery.breaker import Breaker
 from dicom_node.delivery.outcome import Fate, Outcome
 from dicom_node.delivery.scu import Scu
 from storage import faults
-from storage.errors import ObjectMissingError
+from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
 from storage.jobs import Parcel
 from storage.objects import ObjectStore
@@ -54,16 +55,15 @@ class Delivery:
         settings: DeliverySettings,
         owner: str,
         chance: Callable[[], float] = random.random,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._objects, self._scu = store, objects, scu
         self._destinations, self._settings = dict(destinations), settings
-        self._owner, self._chance = owner, chance
+        self._owner, self._chance, self._clock_s = owner, chance, clock_s
         self._breaker = Breaker(store=store, probe=scu.echo, settings=settings, chance=chance)
 
     def tick(self, now: datetime) -> int:
         """Every result that is due was sent once, or has a later time; returns how many arrived.
-
-        Destinations are served side by side: one that does not answer delays no other.
 
         Raises:
             StorageError: the store is away; what was not recorded is due again after its lease.
@@ -71,7 +71,7 @@ class Delivery:
         if not self._destinations:
             return 0
         with ThreadPoolExecutor(len(self._destinations), "delivery") as pool:
-            return sum(pool.map(partial(self._serve, now=now), self._destinations))
+            return sum(pool.map(partial(self.serve, now=now), self._destinations))
 
     @property
     def lease_s(self) -> float:
@@ -80,22 +80,30 @@ class Delivery:
         one = wait.connect_s + 2 * wait.association_s + 2 * wait.response_s
         return 2 * one + _BATCH_S  # the study is asked for first, where it is confirmed
 
-    def _serve(self, name: str, now: datetime) -> int:
-        """Batch after batch, until nothing is due or the destination is in trouble."""
+    def serve(self, name: str, now: datetime) -> int:
+        """One destination: batch after batch, until nothing is due or it is in trouble.
+
+        Each destination has a tick of its own: one that does not answer delays no other.
+        """
+        began = self._clock_s()
+
+        def moment() -> datetime:  # sending takes time: leases and delays begin when they begin
+            return now + timedelta(seconds=self._clock_s() - began)
+
         self._expire(name, now)
         arrived = 0
         if not self._breaker.lets(name, self._destinations[name], now):
             return arrived
         while parcels := self._store.claim_deliveries(
-            name, self._owner, now, self.lease_s, self._settings.batch
+            name, self._owner, moment(), self.lease_s, self._settings.batch
         ):
             faults.reach(Point.SENDING)
             sent = self._send(name, parcels)
             faults.reach(Point.SENT)
             for one in sent:
-                self._record(one, now)
+                self._record(one, moment())
                 faults.reach(Point.ACKNOWLEDGED)
-            self._breaker.note(name, [one.outcome for one in sent], now)
+            self._breaker.note(name, [one.outcome for one in sent], moment())
             fates = [one.outcome.fate for one in sent]
             arrived += fates.count(Fate.DELIVERED)
             if not set(fates) <= {Fate.DELIVERED, Fate.REFUSED}:
@@ -114,12 +122,11 @@ class Delivery:
 
     def _send(self, name: str, parcels: Sequence[Parcel]) -> list[_Sent]:
         paths = [self._path(parcel) for parcel in parcels]
-        there = [(parcel, path) for parcel, path in zip(parcels, paths, strict=True) if path]
-        outcomes = self._send_files(self._destinations[name], [path for _, path in there])
-        gone = [p for p, path in zip(parcels, paths, strict=True) if path is None]
+        there = [path for path in paths if isinstance(path, Path)]
+        outcomes = iter(self._send_files(self._destinations[name], there))
         return [
-            *(_Sent(parcel=p, outcome=o) for (p, _), o in zip(there, outcomes, strict=True)),
-            *(_Sent(parcel=p, outcome=_GONE) for p in gone),
+            _Sent(parcel=parcel, outcome=path if isinstance(path, Outcome) else next(outcomes))
+            for parcel, path in zip(parcels, paths, strict=True)
         ]
 
     def _send_files(self, destination: Destination, files: Sequence[Path]) -> list[Outcome]:
@@ -131,13 +138,19 @@ class Delivery:
         sent = dict(zip(going, self._scu.send(destination, going, _BATCH_S), strict=True))
         return [sent[file] if file in sent else kept_back[file] for file in files]
 
-    def _path(self, parcel: Parcel) -> Path | None:
-        """The kept file, or None where it is gone or is not what was kept."""
+    def _path(self, parcel: Parcel) -> Path | Outcome:
+        """The kept file, or what becomes of a result whose file cannot be had.
+
+        One file's trouble is its own: the others of its batch are sent.
+        """
         try:
             self._objects.read(parcel.result.object)
             return self._objects.local_path(parcel.result.object)
         except ObjectMissingError:
-            return None
+            return _GONE
+        except (StorageError, OSError) as fault:
+            _log.warning("kept file unreadable", job=parcel.result.job_key[:12], error=str(fault))
+            return Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now")
 
     def _record(self, sent: _Sent, now: datetime) -> None:
         parcel, outcome = sent.parcel, sent.outcome

@@ -43,7 +43,7 @@ def check(data_set: bytes, transfer_syntax_uid: str) -> Identity:
         plain = _inflated(data_set) if syntax.is_deflated else data_set
         walk = _Walk(plain, implicit=syntax.is_implicit_VR, little=syntax.is_little_endian)
         return walk.to_the_end()
-    except (*attributes.UNREADABLE, OSError) as error:  # read_sequence() raises OSError at the end
+    except attributes.UNREADABLE as error:
         raise InputError("the data set cannot be parsed") from error
 
 

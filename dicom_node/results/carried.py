@@ -12,6 +12,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.multival import MultiValue
 from pydicom.valuerep import PN_DELIMS, PersonName, validate_value
 
+from dicom_node import attributes
 from dicom_node.errors import InputError
 
 # Type 2 of Patient (PS3.3 C.7.1.1) and General Study (C.7.2.1): present, empty where unknown.
@@ -71,12 +72,12 @@ VERBATIM = frozenset(
 """Carried character for character, also where too long for its VR."""
 
 _REFERENCES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
-_UID = re.compile(r"[0-9.]{1,64}")  # leading zeros are invalid (PS3.5 9.1) but do name the study
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # leading zeros are invalid but name a study
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _LAYOUT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")  # LT, ST and UT may have lines (PS3.5 6.2)
 _TEXTS = frozenset({"LT", "ST", "UT"})
 _SEXES = frozenset({"M", "F", "O"})
-_UNREADABLE = (ValueError, TypeError, AttributeError, OverflowError, NotImplementedError, KeyError)
+_OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")  # -1200 to +1400 (PS3.3 C.12.1.1.8)
 
 
 def demand_references(source: Dataset) -> None:
@@ -117,7 +118,9 @@ def valid_text(source: Dataset, keyword: str) -> str:
     value = _repaired(text(source, keyword), vr)
     if keyword == "PatientSex" and value not in _SEXES:
         return ""
-    return value if keyword in VERBATIM or _is_valid(value, vr) else ""
+    if keyword == "TimezoneOffsetFromUTC" and not _OFFSET.fullmatch(value):
+        return ""
+    return value if keyword in VERBATIM or is_valid(value, vr) else ""
 
 
 def text(source: Dataset, keyword: str) -> str:
@@ -127,7 +130,7 @@ def text(source: Dataset, keyword: str) -> str:
         if isinstance(value, MultiValue):
             return _joined(value)
         return "" if value is None else str(value).strip(" \0")
-    except _UNREADABLE:
+    except attributes.UNREADABLE:
         return ""
 
 
@@ -153,7 +156,8 @@ def _repaired(value: str, vr: str) -> str:
     return value
 
 
-def _is_valid(value: str, vr: str) -> bool:
+def is_valid(value: str, vr: str) -> bool:
+    """Whether one value keeps to its representation (PS3.5 6.2)."""
     if "\\" in value and vr not in _TEXTS:
         return False  # every attribute here has one value
     try:
@@ -167,7 +171,7 @@ def _items(source: Dataset, keyword: str, inner: tuple[str, ...]) -> list[Datase
     """Copies of a sequence's items with their `inner` attributes; items with none are left out."""
     try:
         found = list(source.get(keyword) or ())
-    except _UNREADABLE:
+    except attributes.UNREADABLE:
         return []
     return [copy for item in found if len(copy := _item(item, inner))]
 

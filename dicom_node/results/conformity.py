@@ -73,7 +73,7 @@ _TYPE_2: dict[str, tuple[str, ...]] = {
         "PerformedProcedureCodeSequence",
     ),
 }
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 _OWN_UIDS = ("SOPInstanceUID", "SeriesInstanceUID")
 
 

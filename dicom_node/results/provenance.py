@@ -63,7 +63,7 @@ def new_object(context: ResultContext, series: Series) -> Dataset:
 def local_time(context: ResultContext) -> datetime:
     """`created_at` on the clock by which the source's times are read (PS3.3 C.12.1.1.8)."""
     offset = carried.valid_text(context.header.dataset, "TimezoneOffsetFromUTC")
-    if len(offset) != 5 or not offset[1:].isdecimal() or offset[0] not in "+-":
+    if not offset:
         return context.created_at
     minutes = int(offset[1:3]) * 60 + int(offset[3:5])
     zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))

@@ -87,6 +87,10 @@ def _put_ratios(ds: Dataset, header: SourceHeader) -> None:
     """Ratios and methods of all compressions so far, as many of one as of the other."""
     ratios = attributes.numbers(header.dataset, "LossyImageCompressionRatio")
     methods = attributes.codes(header.dataset, "LossyImageCompressionMethod")
+    if not all(ratio > 0 for ratio in ratios):
+        ratios = ()
+    if not all(carried.is_valid(method, "CS") for method in methods):
+        methods = ()
     known = {**_LOSSY_METHODS, **_MAYBE_LOSSY_METHODS}
     method = known.get(header.transfer_syntax_uid)
     if not methods and method and len(ratios) <= 1:

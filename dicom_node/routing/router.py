@@ -14,7 +14,7 @@ from dicom_node.radiograph import read_header
 from dicom_node.routing import guards, rules
 from dicom_node.uids import AnalysisInputs
 from storage import faults
-from storage.errors import ObjectMissingError
+from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
 from storage.jobs import Decision, NewJob, Received
 from storage.objects import ObjectStore
@@ -57,7 +57,7 @@ class Router:
         """Up to `limit` films have a decision; returns how many."""
         waiting = self._store.unrouted(limit)
         for received in waiting:
-            decision, job = self.decide(received)
+            decision, job = self._decide_whatever_comes(received)
             faults.reach(Point.DECIDED)
             self._store.route(received.number, decision, job)
             faults.reach(Point.ROUTED)
@@ -68,6 +68,17 @@ class Router:
                 job=decision.job_key[:12],
             )
         return len(waiting)
+
+    def _decide_whatever_comes(self, received: Received) -> tuple[Decision, NewJob | None]:
+        """`decide`, where a film that breaks it ends as a decision and holds up no other."""
+        try:
+            return self.decide(received)
+        except StorageError:
+            raise
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the next film is not to wait
+            _log.exception("not routed", sop_instance_uid=received.sop_instance_uid)
+            name = type(fault).__name__
+            return Decision(text=f"not analysed: its header cannot be read ({name})"), None
 
     def decide(self, received: Received) -> tuple[Decision, NewJob | None]:
         """What is to be done with one film; reads its header only."""

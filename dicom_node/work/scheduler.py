@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
@@ -28,7 +29,9 @@ class Ticker:
     """Runs ticks in the background; job state is never kept here, only time."""
 
     def __init__(self, ticks: tuple[Tick, ...]) -> None:
-        self._scheduler = BackgroundScheduler(timezone="UTC")
+        # A thread each: a tick that waits for a peer holds up no other.
+        threads = ThreadPoolExecutor(max(1, len(ticks)))
+        self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": threads})
         for tick in ticks:
             self._scheduler.add_job(
                 _guarded(tick),

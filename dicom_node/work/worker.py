@@ -34,6 +34,7 @@ from storage.store import JobStore
 _log = structlog.get_logger()
 
 _STORE_AWAY_S = 5.0
+_GIVE_UP = timedelta(days=1)
 
 
 class Turn(Enum):
@@ -119,7 +120,12 @@ class Worker:
             raise
         except (OutOfMemoryError, MemoryError, StorageError, OSError) as fault:
             # The device or the disk is full or broken, or the decoder was stopped with the node:
-            # not this film's doing, and no use in trying at once.
+            # not this film's doing, and no use in trying at once. But not for ever.
+            if now() - job.created_at > _GIVE_UP:
+                reason = f"given up after a day of {type(fault).__name__}; retry once it is mended"
+                store.fail(job.key, token, now(), reason)
+                log.warning("job failed", reason=reason)
+                return Turn.DONE
             store.release(job.key, token, now(), f"to be tried again: {type(fault).__name__}")
             log.warning("job released", error=str(fault))
             return Turn.RELEASED

@@ -142,3 +142,20 @@ def test_a_database_that_cannot_be_opened_fails(tmp_path: Path, tiny_model: Path
     path = commands.config(tmp_path, tiny_model, database="sqlite:///folder")
     assert checked(path)[0] == 1
     assert not findings(path)["database"].good
+
+
+def test_a_name_in_brackets_is_shown_as_it_is(tmp_path: Path, tiny_model: Path) -> None:
+    path = commands.config(tmp_path, tiny_model)
+    path.write_text(path.read_text().replace("pacs", "'b[/x]'"))
+    said = commands.vald("check", "--config", path)
+    assert "b[/x]" in said.output
+    assert said.exit_code in (0, 1)
+    assert said.exception is None or isinstance(said.exception, SystemExit)
+
+
+def test_a_host_without_an_address_is_told_in_words(tmp_path: Path, tiny_model: Path) -> None:
+    path = commands.config(tmp_path, tiny_model)
+    path.write_text(path.read_text().replace("127.0.0.1", "no-such-host.invalid"))
+    said = commands.vald("check", "--config", path)
+    assert "no-such-host.invalid" in said.output
+    assert said.exit_code == 0  # a PACS that is away is no reason not to start

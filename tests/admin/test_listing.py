@@ -1,6 +1,7 @@
 """Where a film stands, as `vald-node jobs` shows it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,12 @@ def test_retry_lets_a_failed_job_wait_again(config: Path, store: JobStore) -> No
     done = commands.vald("retry", "k1", "-c", config)
     assert done.stdout == "k1 is RECEIVED\n"
     assert store.job("k1").state is JobState.RECEIVED
+
+
+def test_what_a_sender_calls_itself_is_text_not_markup(config: Path, store: JobStore) -> None:
+    film = replace(samples.film(), calling_ae_title="[/red]X")
+    number = store.receive(film).number
+    store.route(number, Decision(text="not analysed: [bold]"), None)
+    said = commands.vald("jobs", "--config", config)
+    assert said.exit_code == 0, said.exception
+    assert "[/red]X" in said.output

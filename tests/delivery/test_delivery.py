@@ -47,6 +47,7 @@ class Bench:
             settings=settings,
             owner="test",
             chance=lambda: 0.5,
+            clock_s=lambda: 0.0,
         ).tick(now)
 
     def states(self, destination: str = "pacs") -> list[DeliveryState]:
@@ -199,3 +200,13 @@ def test_the_lease_outlives_the_longest_batch(make: Make, closed_port: int) -> N
 
 def test_without_destinations_nothing_is_done(make: Make) -> None:
     assert make().tick() == 0
+
+
+def test_a_file_that_cannot_be_read_now_keeps_no_other_waiting(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        unreadable = bench.folder / "objects/results/1.1.dcm"
+        unreadable.unlink()
+        unreadable.mkdir()
+        assert bench.tick() == 2
+    assert bench.states() == [DUE, DELIVERED, DELIVERED]

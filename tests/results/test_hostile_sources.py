@@ -10,7 +10,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from dicom_node.errors import InputError
-from dicom_node.results import registry
+from dicom_node.results import carried, registry
 from tests.results import sources, tools
 
 
@@ -143,3 +143,39 @@ def test_results_of_a_hostile_source_have_no_error_that_it_has_not(tmp_path: Pat
         path = tmp_path / "result.dcm"
         ds.save_as(path)
         assert tools.dciodvfy_errors(path) - known == set()
+
+
+@pytest.mark.parametrize("offset", ["+9999", "-1561", "+1500", "0100", "+01"])
+def test_a_time_zone_that_is_none_counts_as_absent(tmp_path: Path, offset: str) -> None:
+    source = sources.source()
+    put(source, "TimezoneOffsetFromUTC", "SH", offset)
+    for made in both(source, tmp_path):
+        assert "TimezoneOffsetFromUTC" not in made
+        assert made.ContentDate
+
+
+def test_a_compression_method_that_is_no_code_is_left_out(tmp_path: Path) -> None:
+    source = sources.source()
+    source.LossyImageCompression, source.LossyImageCompressionRatio = "01", [10, 0]
+    put(source, "LossyImageCompressionMethod", "CS", ["ISO_10918_1", "x y_lower$$"])
+    capture, _ = both(source, tmp_path)
+    assert capture.LossyImageCompression == "01"
+    assert "LossyImageCompressionMethod" not in capture
+    assert "LossyImageCompressionRatio" not in capture
+
+
+@pytest.mark.parametrize("broken", ["...", "1..2", ".1.2", "1.2."])
+def test_a_uid_of_empty_parts_names_nothing(tmp_path: Path, broken: str) -> None:
+    source = sources.source()
+    put(source, "SeriesInstanceUID", "UI", broken)
+    with pytest.raises(InputError, match="SeriesInstanceUID"):
+        both(source, tmp_path)
+
+
+def test_a_sequence_that_breaks_off_is_no_loss() -> None:
+    source = sources.source()
+    put_raw(source, "IssuerOfPatientIDQualifiersSequence", "SQ", b"\xfe\xff\xfe\x20")
+    target = Dataset()
+    carried.put_patient_and_study(target, source)
+    assert "IssuerOfPatientIDQualifiersSequence" not in target
+    assert target.PatientID == source.PatientID

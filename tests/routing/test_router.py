@@ -1,5 +1,6 @@
 """What becomes of a received film: a job, or a kept decision that says why there is none."""
 
+import struct
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -295,3 +296,39 @@ def test_a_kept_file_that_is_gone_does_not_hold_up_the_films_after_it(bench: Ben
     bench.receive(sources.source())
     bench.route()
     assert bench.newest.decision == "analysed by rule frontal-chest"
+
+
+_CUT_ITEM = b"\xfe\xff\xfe\x20"
+"""Where an item's tag should be: pydicom raises OSError when the sequence is looked at."""
+
+
+def cut_sequence(folder: Path, tag: tuple[int, int]) -> bytes:
+    """A film in whose header a sequence of four bytes stands that is no item."""
+    whole = sources.write(sources.source(), folder / "whole.dcm").read_bytes()
+    element = struct.pack("<HH2sHI", *tag, b"SQ", 0, len(_CUT_ITEM)) + _CUT_ITEM
+    pixels = whole.index(b"\xe0\x7f\x10\x00")
+    return whole[:pixels] + element + whole[pixels:]
+
+
+@pytest.mark.parametrize("tag", [(0x0054, 0x0220), (0x0008, 0x2218)], ids=["view", "region"])
+def test_a_sequence_that_breaks_off_holds_up_no_film(bench: Bench, tag: tuple[int, int]) -> None:
+    poison = bench.receive_bytes(cut_sequence(bench.folder, tag))
+    good = bench.receive_bytes(
+        sources.write(sources.source(), bench.folder / "good.dcm").read_bytes(), "1.2.3.4.9"
+    )
+    assert bench.route() == 2
+    decided = {film.number: film.decision for film in bench.store.received(10)}
+    assert all(decided[number] for number in (poison.number, good.number))
+
+
+def test_a_film_that_breaks_the_router_ends_as_a_decision(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise LookupError("unknown encoding: of a patient")
+
+    monkeypatch.setattr("dicom_node.routing.rules.match", broken)
+    bench.receive(sources.source())
+    assert bench.route() == 1
+    (film,) = bench.store.received(10)
+    assert film.decision == "not analysed: its header cannot be read (LookupError)"

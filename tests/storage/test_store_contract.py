@@ -264,3 +264,29 @@ def test_a_job_ends_with_its_reason(store: JobStore, end: str, state: JobState) 
     job = store.job("k1")
     assert (job.state, job.error, job.lease) == (state, "constant image", None)
     assert job.updated_at == after(1)
+
+
+def test_what_was_released_is_no_attempt_and_waits_behind_the_others(store: JobStore) -> None:
+    _, token = running(store)
+    submitted(store, "k2", created_s=5)
+    store.release("k1", token, after(10), "the disk is full")
+    assert store.job("k1").attempts == 0
+    claims = [store.claim("w", after(11), 60) for _ in range(2)]
+    assert [job.key for job in claims if job] == ["k2", "k1"]
+
+
+def test_a_film_that_is_sent_again_after_a_no_is_decided_anew(store: JobStore) -> None:
+    sent = film(uid="1.2.9", digest="d")
+    first = store.receive(sent)
+    store.route(first.number, Decision(text="not analysed: no rule matches"), None)
+    assert store.unrouted(10) == []
+    again = store.receive(sent)
+    assert (again.number, again.decision) == (first.number, "")
+    assert [waiting.number for waiting in store.unrouted(10)] == [first.number]
+
+
+def test_a_film_that_is_sent_again_after_its_job_was_made_is_not(store: JobStore) -> None:
+    submitted(store)
+    again = store.receive(film(uid="1.2.1", digest="k1"))
+    assert again.job_key == "k1"
+    assert store.unrouted(10) == []

@@ -229,7 +229,7 @@ def test_a_released_job_is_produced_on_the_next_turn(tmp_path: Path) -> None:
     bench.turn()
     bench.engine = BrightnessEngine()
     assert bench.turn() is Turn.DONE
-    assert (bench.job.state, bench.job.attempts, bench.job.error) == (JobState.PRODUCED, 2, "")
+    assert (bench.job.state, bench.job.attempts, bench.job.error) == (JobState.PRODUCED, 1, "")
 
 
 def test_a_model_that_cannot_be_used_fails_the_job_and_says_why(tmp_path: Path) -> None:
