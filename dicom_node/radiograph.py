@@ -32,6 +32,8 @@ _HEADER_BYTES = 1 << 24
 _DATA_SET_BYTES = 1 << 30
 """Inflated at most for a film: more than 20,000 x 20,000 px of 16 bits with its header."""
 
+_LEAST_MM, _MOST_MM = 1e-3, 1e4  # between pixels; also bounds an aspect ratio of small numbers
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceHeader:
@@ -189,9 +191,9 @@ def _spacing(ds: Dataset) -> tuple[tuple[float, float] | None, str]:
 
 
 def _pair_mm(ds: Dataset, keyword: str) -> tuple[float, float] | None:
-    """Two positive distances; senders write 0\\0 for unknown."""
+    """Two distances that can be; senders write 0\\0, or nonsense, for unknown."""
     values = attributes.numbers(ds, keyword)
-    if len(values) != 2 or min(values) <= 0:
+    if len(values) != 2 or not _LEAST_MM <= min(values) <= max(values) <= _MOST_MM:
         return None
     return values[0], values[1]
 

@@ -13,7 +13,7 @@ PRIVATE_SCHEME_VERSION = "1"
 # fmt: off
 PRIVATE: dict[str, str] = {
     "VALD001": "Region that differs from its normal counterpart",
-    "VALD002": "Attribution: grey difference from the normal counterpart",
+    "VALD002": "Attribution: departure from the normal counterpart",
     "VALD003": "Attribution score of the film",
     "VALD004": "Attribution uncertainty: SD over seeds",
     "VALD005": "Attribution threshold",

@@ -5,7 +5,7 @@ import textwrap
 from pipeline.types import Attribution, Region, Status
 
 RESEARCH_WORDS = "AI-generated - research use only - not for diagnosis"
-MAP_UNIT = "grey difference (film range = 1)"
+MAP_UNIT = "attribution (0 to 1)"
 
 _PLANES = {
     "detector": "on the detector plane, not corrected for magnification",

@@ -21,6 +21,7 @@ HEALTHY_BELOW = 0.95
 """The share of healthy films whose map nowhere reaches the threshold."""
 
 LEAST_FILMS = 20  # fewer healthy films have no 95th percentile worth the name
+_PAPER_FILMS = 100  # a baseline's threshold may be rougher
 _TOP_OF_SCALE = 3.0  # the colour scale and the score end at so many thresholds
 
 
@@ -61,10 +62,11 @@ def calibrate(
         DatasetError: there are too few healthy films.
     """
     demand_enough(len(healthy))
-    maker = _Maker(Explainer(model), progress, len(healthy) + len(abnormal))
+    films = len(healthy) + len(abnormal) + len(healthy[:_PAPER_FILMS])
+    maker = _Maker(Explainer(model), progress, films)
     normal = [maker.map(film, Mode.CALIBRATED) for film in healthy]
     sick = [maker.map(film, Mode.CALIBRATED) for film in abnormal]
-    paper = [maker.map(film, Mode.PAPER) for film in healthy]
+    paper = [maker.map(film, Mode.PAPER) for film in healthy[:_PAPER_FILMS]]
     calibration.save(_reference(normal, sick, model.healthy), folder)
     said = replace(settings.read(folder), calibrated=_reading(normal), paper=_reading(paper))
     settings.write(folder, said)
@@ -91,8 +93,7 @@ class _Maker:
     def map(self, film: Image, mode: Mode) -> Scored:
         made = self._explainer.evidence(film, mode, seed=0)
         self._made += 1
-        whole = self._films * 2  # `paper` makes the healthy ones once more
-        self._progress(min(1.0, self._made / whole), f"{mode}: {self._made} films")
+        self._progress(self._made / self._films, f"{mode}: {self._made} films")
         return Scored(plane=made.maps.mean(0, dtype=np.float32), lungs=made.lungs)
 
 

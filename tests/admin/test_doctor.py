@@ -1,13 +1,16 @@
 """`vald-node check`: which configurations the node could start with."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dicom_node import config
 from dicom_node.admin import doctor
 from dicom_node.admin.doctor import Finding
+from dicom_node.errors import NodeError
 from pipeline import digest, testing
 from storage import migrate
 from tests.admin import commands
@@ -159,3 +162,15 @@ def test_a_host_without_an_address_is_told_in_words(tmp_path: Path, tiny_model: 
     said = commands.vald("check", "--config", path)
     assert "no-such-host.invalid" in said.output
     assert said.exit_code == 0  # a PACS that is away is no reason not to start
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path, tiny_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path = commands.config(tmp_path, tiny_model)
+        keys = yaml.safe_load(path.read_text())
+        keys["node"] |= {"host": "127.0.0.1", "port": port}
+        path.write_text(yaml.safe_dump(keys))
+        said = commands.vald("serve", "--config", path)
+    assert isinstance(said.exception, NodeError)
+    assert f"node.port: cannot listen at 127.0.0.1:{port}" in str(said.exception)

@@ -1,0 +1,75 @@
+"""The log: one event a line, whoever speaks, and nobody's words that might name a patient."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from dicom_node import logs
+
+_SECRET = "Phantom^Ada"
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    root, hook = logging.getLogger(), threading.excepthook
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], threading.excepthook = handlers, hook
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_a_librarys_record_is_a_line_of_ours_without_its_arguments(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("INFO", "json")
+    logging.getLogger("somebody").warning("cannot read %s", _SECRET)
+    (line,) = lines(capsys)
+    assert line["event"] == "cannot read %s"
+    assert line["library"] == "somebody"
+    assert _SECRET not in json.dumps(line)
+
+
+def test_a_librarys_traceback_is_its_type_and_place(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO", "json")
+    try:
+        int(_SECRET)
+    except ValueError:
+        logging.getLogger("somebody").exception("failed")
+    (line,) = lines(capsys)
+    assert line["exception"] == "ValueError"
+    assert _SECRET not in json.dumps(line)
+
+
+def test_what_peers_make_pynetdicom_say_is_not_in_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("INFO", "json")
+    logging.getLogger("pynetdicom.acse").error("\x1b[31m %s", _SECRET)
+    assert lines(capsys) == []
+
+
+def test_a_thread_that_dies_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO", "json")
+
+    def dies() -> None:
+        raise KeyError(_SECRET)
+
+    thread = threading.Thread(target=dies, name="reader")
+    thread.start()
+    thread.join()
+    (line,) = lines(capsys)
+    assert (line["event"], line["thread"], line["exception"]) == (
+        "thread died",
+        "reader",
+        "KeyError",
+    )
+    assert _SECRET not in json.dumps(line)
