@@ -329,10 +329,14 @@ def evaluate(
     judges: Annotated[
         Path | None, typer.Option(help="Folder with a classifier of your own.")
     ] = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option(help="Safetensors of torchvision's inception_v3, for FID and KID."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Films a group at most; 0 is all.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One line.")] = False,
 ) -> None:
     """Measure a model against baselines on films with boxes, masks and labels."""
     from dicom_node.admin import measuring
 
-    measuring.run(data, part, limit, mode, model, judges, out, as_json=as_json)
+    measuring.run(data, part, limit, mode, model, judges, out, inception, as_json=as_json)

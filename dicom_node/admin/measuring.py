@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline import classifier, digest, weights
-from pipeline.evaluation import report
+from pipeline.evaluation import fidelity, report
 from pipeline.evaluation.cases import Judges
 from pipeline.evaluation.measure import Measurement
 from pipeline.evaluation.selection import Selection
@@ -27,6 +27,7 @@ def run(
     model: str,
     judges: Path | None,
     out: Path | None,
+    inception: Path | None,
     *,
     as_json: bool,
 ) -> None:
@@ -35,7 +36,7 @@ def run(
         raise typer.BadParameter("--part is dev or test")
     films = Selection(data=data, part=part, limit=limit)
     loaded = weights.load(digest.folder_of(model), weights.choose_device("auto"))
-    judged = load_judges(judges or weights.JUDGES)
+    judged = load_judges(judges or weights.JUDGES, inception)
     made = Measurement(loaded, mode, judged, films, _shown).everything()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -45,16 +46,18 @@ def run(
     typer.echo(json.dumps(made.numbers, indent=None if as_json else 1))
 
 
-def load_judges(folder: Path) -> Judges:
-    """The classifier and the rival kept in a folder; the rival may be absent.
+def load_judges(folder: Path, inception: Path | None) -> Judges:
+    """The classifier and the rival kept in a folder, of which the rival may be absent.
 
     Raises:
         ModelError: there is no classifier, or it is not of the known form.
     """
     rival = folder / weights.RIVAL
+    judge = classifier.load(folder / weights.CLASSIFIER)
     return Judges(
-        classifier=classifier.load(folder / weights.CLASSIFIER),
+        classifier=judge,
         segmenter=weights.load_segmenter(rival) if rival.is_file() else None,
+        encoder=fidelity.encoder(judge, inception),
     )
 
 

@@ -9,6 +9,7 @@ from pipeline import difference
 from pipeline.anatomy import Mask
 from pipeline.classifier import Classifier
 from pipeline.evaluation import baselines, localisation
+from pipeline.evaluation.fidelity import Encoder
 from pipeline.evaluation.localisation import Truth
 from pipeline.evaluation.validity import Pair, signed
 from pipeline.explainer import Evidence, Explainer
@@ -31,6 +32,7 @@ class Judges:
 
     classifier: Classifier
     segmenter: Segmenter | None
+    encoder: Encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """How faithful images are: to one another, and as a set to real ones."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from pipeline.classifier import FEATURES, Classifier
+from pipeline.evaluation import inception
+from pipeline.evaluation.inception import Inception
 from pipeline.types import Image
 
 _LEAST_FILMS = 10  # below this a set has no distance worth the name
@@ -22,13 +25,25 @@ _KID_SUBSETS = 50
 class Encoder(nn.Module):
     """The features that FID and KID are measured in; `name` is said beside every number."""
 
-    def __init__(self, name: str, network: Classifier) -> None:
+    def __init__(self, name: str, network: Classifier | Inception, num_features: int) -> None:
         super().__init__()
-        self.name, self.num_features, self._network = name, FEATURES, network
+        self.name, self.num_features, self._network = name, num_features, network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, 1, h, w] in -1 .. 1 -> [n, num_features]."""
         return self._network.features(x)
+
+
+def encoder(classifier: Classifier, weights: Path | None) -> Encoder:
+    """Inception where its weights are given, else our own chest classifier.
+
+    Raises:
+        ModelError: the weights are not Inception's.
+    """
+    if weights is not None:
+        return Encoder("Inception v3, 2048 features", inception.load(weights), inception.FEATURES)
+    name = f"VALD chest classifier, {FEATURES} features (not Inception)"
+    return Encoder(name, classifier, FEATURES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

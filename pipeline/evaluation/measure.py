@@ -111,7 +111,7 @@ class Measurement:
             "model": self._model.digest,
             "mode": str(self._mode),
             "part": self._films.part,
-            "extractor": "VALD chest classifier, 160 features (not Inception)",
+            "extractor": self._judges.encoder.name,
             "reconstruction": self._reconstruction(seen, cases),
             "localisation": {name: self._localisation(found) for name, found in cases.items()},
             "normals": self._normals(adult),
@@ -286,7 +286,7 @@ class Measurement:
 
     def _fidelity(self, seen: Sequence[Seen]) -> Json:
         """Are normal counterparts of sick films like real normal ones, within a source?"""
-        encoder = fidelity.Encoder("VALD chest classifier", self._judges.classifier)
+        encoder = self._judges.encoder
         found: Json = {}
         for source in sorted({film.row.source for film in seen}):
             films = [film for film in seen if film.row.source == source]

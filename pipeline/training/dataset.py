@@ -20,6 +20,18 @@ Films = npt.NDArray[np.uint8]
 _MANIFEST_COLUMNS = {"file", "tar", "split", "label", "source"}
 _NEVER_EMPTY = ("file", "label", "source")
 _SPLITS = {"train", "calibration", "val", "test"}
+LABELS = {
+    "Normal",
+    "COVID",
+    "Viral_Pneumonia",
+    "Bacterial_Pneumonia",
+    "Other_Pneumonia",
+    "Lung_Opacity",
+    "Tuberculosis",
+    "Other_Abnormal",
+}
+"""What a film may be called; Normal means that nothing was found, all others that something was."""
+
 _MOST_ROWS_NAMED = 10
 
 
@@ -33,6 +45,7 @@ class FilmRow:
     label: str
     source: str
     group: str
+    patient: str
     view: str
     flags: frozenset[str]
 
@@ -67,14 +80,18 @@ def read_manifest(path: Path) -> list[FilmRow]:
     """The rows of a manifest CSV.
 
     Raises:
-        DatasetError: a column or split is missing or unknown, or a group crosses splits.
+        DatasetError: a column, split or label is missing or unknown, or a group or a patient is in
+            more than one split; up to ten rows are named.
     """
     records = _read_csv(path, _MANIFEST_COLUMNS)
     empty = [r["file"] for r in records if not all(r[column] for column in _NEVER_EMPTY)]
     _refuse(path, "row without file, label or source", empty)
     rows = [_film_row(record) for record in records]
     _refuse(path, "unknown split", [r.file for r in rows if r.split not in _SPLITS])
-    _refuse(path, "group in more than one split", _leaking_groups(rows))
+    known = ", ".join(sorted(LABELS))
+    _refuse(path, f"unknown label (not {known})", [r.file for r in rows if r.label not in LABELS])
+    _refuse(path, "group in more than one split", _leaking(rows, lambda row: row.group))
+    _refuse(path, "patient in more than one split", _leaking(rows, lambda row: row.patient))
     return rows
 
 
@@ -86,17 +103,19 @@ def _film_row(record: dict[str, str]) -> FilmRow:
         label=record["label"],
         source=record["source"],
         group=record.get("group_id", ""),
+        patient=record.get("patient_id", ""),
         view=record.get("view", ""),
         flags=frozenset(filter(None, record.get("flags", "").split(";"))),
     )
 
 
-def _leaking_groups(rows: Iterable[FilmRow]) -> list[str]:
+def _leaking(rows: Iterable[FilmRow], kin: Callable[[FilmRow], str]) -> list[str]:
+    """What several rows share though it must stay in one split; an empty name is nobody's."""
     splits: dict[str, set[str]] = {}
     for row in rows:
-        if row.group:
-            splits.setdefault(row.group, set()).add(row.split)
-    return sorted(group for group, found in splits.items() if len(found) > 1)
+        if name := kin(row):
+            splits.setdefault(name, set()).add(row.split)
+    return sorted(name for name, found in splits.items() if len(found) > 1)
 
 
 def read_localised(folder: Path) -> list[LocalisedRow]:

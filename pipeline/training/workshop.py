@@ -443,6 +443,7 @@ def _as_film_row(row: LocalisedRow) -> FilmRow:
         label="Tuberculosis",
         source=row.source,
         group="",
+        patient="",
         view="",
         flags=frozenset(),
     )

@@ -41,12 +41,22 @@ def test_group_view_and_flags_may_be_absent(tmp_path: Path) -> None:
     ("header", "rows", "said"),
     [
         ("file,tar,label", ["a.png,,Normal"], "missing column: source, split"),
-        (_HEADER, ["a.png,,train,N,s,,,", "b.png,,dev,N,s,,,"], "unknown split: b.png"),
-        (_HEADER, ["a.png,,train,N,s,,,", "b.png,,,N,s,,,"], "unknown split: b.png"),
+        (_HEADER, ["a.png,,train,Normal,s,,,", "b.png,,dev,Normal,s,,,"], "unknown split: b.png"),
+        (_HEADER, ["a.png,,train,Normal,s,,,", "b.png,,,Normal,s,,,"], "unknown split: b.png"),
         (
             _HEADER,
-            ["a.png,,train,N,s,g7,,", "b.png,,test,N,s,g7,,", "c.png,,val,N,s,g8,,"],
+            ["a.png,,train,Normal,s,g7,,", "b.png,,test,Normal,s,g7,,", "c.png,,val,Normal,s,g8,,"],
             "group in more than one split: g7",
+        ),
+        (
+            _HEADER + ",patient_id",
+            ["a.png,,train,Normal,s,,,,p1", "b.png,,val,Normal,s,,,,p1"],
+            "patient in more than one split: p1",
+        ),
+        (
+            _HEADER,
+            ["a.png,,train,Normal,s,,,", "b.png,,train,normal,s,,,"],
+            f"unknown label (not {', '.join(sorted(dataset.LABELS))}): b.png",
         ),
     ],
 )
@@ -60,12 +70,17 @@ def test_a_manifest_that_cannot_be_trusted_is_refused_with_its_rows(
 
 
 def test_a_group_within_one_split_is_no_leak_and_no_group_never_is(tmp_path: Path) -> None:
-    rows = ["a,,train,N,s,g1,,", "b,,train,N,s,g1,,", "c,,train,N,s,,,", "d,,test,N,s,,,"]
+    rows = [
+        "a,,train,Normal,s,g1,,",
+        "b,,train,Normal,s,g1,,",
+        "c,,train,Normal,s,,,",
+        "d,,test,Normal,s,,,",
+    ]
     assert len(dataset.read_manifest(manifest(tmp_path, *rows))) == 4
 
 
 def test_ten_rows_are_named_and_the_others_counted(tmp_path: Path) -> None:
-    rows = [f"{n}.png,,dev,N,s,,," for n in range(12)]
+    rows = [f"{n}.png,,dev,Normal,s,,," for n in range(12)]
     with pytest.raises(DatasetError, match=r"0\.png, .* 9\.png and 2 more$"):
         dataset.read_manifest(manifest(tmp_path, *rows))
 
@@ -76,7 +91,7 @@ def test_a_manifest_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_cut_short_is_refused_with_its_name(tmp_path: Path) -> None:
-    path = manifest(tmp_path, "a.png,,train,N,s,,,", "b.png,,train")
+    path = manifest(tmp_path, "a.png,,train,Normal,s,,,", "b.png,,train")
     with pytest.raises(DatasetError, match=r"b\.png"):
         dataset.read_manifest(path)
 

@@ -1,18 +1,20 @@
 """The embedded model is what its card says, on real films that no training stage saw."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline import digest, weights
+from pipeline import digest, sampling, weights
 from pipeline.digest import EMBEDDED
+from pipeline.errors import UnlikeTrainingError
 from pipeline.evaluation import fidelity, localisation, statistics
 from pipeline.evaluation.selection import GROUPS, Selection
 from pipeline.explainer import Explainer
 from pipeline.training.dataset import FilmRow
-from pipeline.types import Mode
+from pipeline.types import Mode, Radiograph
 from pipeline.weights import LoadedModel
 
 _MOST_BYTES, _MOST_BYTES_A_FILE = 48_000_000, 16_000_000
@@ -87,3 +89,46 @@ def round_trip(model: LoadedModel, film: np.ndarray) -> np.ndarray:
     x = torch.from_numpy(film)[None, None] * 2 - 1
     back: np.ndarray = model.autoencoder.decode(model.autoencoder.encode(x))[0, 0].numpy()
     return (back / 2 + 0.5).clip(0, 1)
+
+
+def photograph(rng: np.random.Generator) -> np.ndarray:
+    """Sky over a landscape with a few bright things in it."""
+    rows, cols = np.indices((224, 224)) / 224
+    plane = 0.9 - 0.4 * rows + 0.1 * np.sin(9 * cols)
+    plane[rows > 0.6] = 0.3 + 0.2 * rng.random(int((rows > 0.6).sum()))
+    plane[(rows > 0.3) & (rows < 0.7) & (np.abs(cols - 0.2) < 0.05)] = 0.1
+    return np.asarray(plane.clip(0, 1), np.float32)
+
+
+def hand(_: np.random.Generator) -> np.ndarray:
+    """A palm and five fingers in black."""
+    rows, cols = np.indices((224, 224)) / 224
+    plane = np.zeros((224, 224), np.float32)
+    plane[np.hypot((rows - 0.68) / 0.2, (cols - 0.5) / 0.2) < 1] = 0.7
+    for col in (0.3, 0.4, 0.5, 0.6, 0.7):
+        plane[(rows > 0.15) & (rows < 0.6) & (np.abs(cols - col) < 0.025)] = 0.8
+    return plane
+
+
+def noise(rng: np.random.Generator) -> np.ndarray:
+    return rng.random((224, 224)).astype(np.float32)
+
+
+@pytest.mark.parametrize("make", [photograph, hand, noise])
+def test_what_is_no_chest_is_refused(
+    embedded: LoadedModel, make: Callable[[np.random.Generator], np.ndarray]
+) -> None:
+    film = Radiograph(pixels=make(np.random.default_rng(0)))
+    with pytest.raises(UnlikeTrainingError, match="not a chest"):
+        Explainer(embedded).explain(film, Mode.CALIBRATED, seed=0)
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2], ids=["upright", "on its side", "upside down"])
+def test_a_chest_is_taken_upright_only(embedded: LoadedModel, turn: int) -> None:
+    chest = sampling.sample(embedded, 0, "Right upper zone consolidation").normal
+    film = Radiograph(pixels=np.ascontiguousarray(np.rot90(chest, turn)))
+    if turn == 0:
+        assert Explainer(embedded).explain(film, Mode.CALIBRATED, seed=0).model.name
+        return
+    with pytest.raises(UnlikeTrainingError):
+        Explainer(embedded).explain(film, Mode.CALIBRATED, seed=0)

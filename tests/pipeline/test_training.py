@@ -204,6 +204,7 @@ def row(file: str, label: str, flags: str = "") -> FilmRow:
         label=label,
         source="nobody",
         group="",
+        patient="",
         view="PA",
         flags=frozenset(filter(None, [flags])),
     )
@@ -561,8 +562,8 @@ def lessons_of(labels: dict[str, str]) -> classifier.Lessons:
 
 def film_row(*, label: str, source: str) -> FilmRow:
     return FilmRow(
-        file="a.png", tar="", split="train", label=label, source=source, group="", view="",
-        flags=frozenset(),
+        file="a.png", tar="", split="train", label=label, source=source, group="", patient="",
+        view="", flags=frozenset(),
     )  # fmt: skip
 
 
