@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # which is pinned because an open range would fetch gigabytes of CUDA libraries.
 TORCH := $(shell if nvidia-smi >/dev/null 2>&1; then echo 'torch>=2.6,<2.14'; else echo 'torch==2.13.0'; fi)
 
-.PHONY: install demo test faults check format lint types layers coverage clean
+.PHONY: install demo test faults soak check format lint types layers coverage clean
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ test: install
 # the node killed at every step and at 200 random moments, on every kind of database: hours
 faults: install
 	VALD_FAULTS=long $(BIN)/python -m pytest tests/faults -v
+
+# half an hour of steady load: memory, file handles and threads stay flat
+soak: install
+	VALD_SOAK_MINUTES=30 $(BIN)/python -m pytest tests/faults/test_soak.py -v -s
 
 # format, lint, types, layers, tests with branch coverage
 check: format lint types layers coverage

@@ -38,6 +38,7 @@ from storage.store import JobStore
 if TYPE_CHECKING:  # each process imports at its start only what it runs
     from dicom_node.delivery.commitment import Commitment
     from dicom_node.delivery.delivery import Delivery
+    from dicom_node.delivery.gateway import Gateway
     from dicom_node.routing.router import Router
     from dicom_node.work.reconcile import Reconciler
 
@@ -69,8 +70,7 @@ def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":
     """Who compares what was received with what has arrived."""
     from dicom_node.work.reconcile import Reconciler
 
-    promising = (name for name, d in settings.destinations.items() if d.commitment != "none")
-    return Reconciler(store=store, objects=open_objects(settings), promising=frozenset(promising))
+    return Reconciler(store=store, objects=open_objects(settings), promising=settings.promising)
 
 
 def now() -> datetime:
@@ -254,17 +254,12 @@ def _router(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Router
 
 def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Delivery":
     from dicom_node.delivery.delivery import Delivery
-    from dicom_node.delivery.scu import Scu
 
     return Delivery(
         store=store,
         objects=kept,
-        scu=Scu(
-            ae_title=settings.node.ae_title,
-            implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
-            timeouts=settings.delivery.timeouts,
-        ),
-        destinations=settings.destinations,
+        gateway=_gateway(settings),
+        destinations=settings.everywhere,
         settings=settings.delivery,
         owner=processes.owner(settings.node.port, "dispatcher"),
     )
@@ -298,8 +293,23 @@ def _commitment(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Co
             ae_title=settings.node.ae_title,
             implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
         ),
-        destinations=settings.destinations,
+        gateway=_gateway(settings),
+        destinations=settings.everywhere,
         settings=settings.delivery,
         new_uid=uids.random_uid,
         chance=random.random,
     )
+
+
+def _gateway(settings: NodeConfig) -> "Gateway":
+    from dicom_node.delivery.dicomweb import WebSender
+    from dicom_node.delivery.gateway import open_gateway
+    from dicom_node.delivery.scu import Scu
+
+    timeouts = settings.delivery.timeouts
+    scu = Scu(
+        ae_title=settings.node.ae_title,
+        implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
+        timeouts=timeouts,
+    )
+    return open_gateway(scu, WebSender(timeouts))

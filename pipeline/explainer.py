@@ -198,10 +198,13 @@ class Explainer:
         return anatomy.tidy(logits[0, 0].numpy() > 0)
 
     def _text(self, target: Target | None) -> torch.Tensor:
-        """One prompt's states a draw: the target's, or "normal" in turn of its paraphrases."""
-        words = (target.prompt,) if target else prompts.load().normal_prompts()
-        chosen = [words[draw % len(words)] for draw in range(self.settings.draws)]
-        return self._model.text_encoder.encode(chosen)
+        """The target's prompt, or "normal" in its first words, for every draw.
+
+        The draws differ by their noise alone: paraphrases were measured, and are worse
+        (docs/evaluation.md).
+        """
+        prompt = target.prompt if target else prompts.load().normal_prompts()[0]
+        return self._model.text_encoder.encode([prompt] * self.settings.draws)
 
     def _read(
         self, film: Radiograph, box: Letterbox, made: Evidence, mode: Mode, seed: int

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dicom_node import node
+from dicom_node.config import Destination, DicomWeb
 from dicom_node.errors import NodeError
 from storage.jobs import DestinationHealth
 from storage.states import DeliveryState
@@ -19,10 +20,13 @@ _LOST = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationLine:
-    """One destination: `state` is well, in trouble, resting or held; results by what they are."""
+    """One destination: AE title or URL as `place`, and how many results stand there in which way.
+
+    `state` is well, in trouble, resting or held.
+    """
 
     name: str
-    ae_title: str
+    place: str
     state: str
     waiting: int
     delivered: int
@@ -45,8 +49,8 @@ def lines(path: Path, environ: Mapping[str, str]) -> list[DestinationLine]:
     try:
         counts = {(c.destination, c.state): c.number for c in store.delivery_counts()}
         return [
-            _line(name, d.ae_title, store.destination(name), counts)
-            for name, d in settings.destinations.items()
+            _line(name, _place(place), store.destination(name), counts)
+            for name, place in settings.everywhere.items()
         ]
     finally:
         store.close()
@@ -59,8 +63,8 @@ def hold(path: Path, environ: Mapping[str, str], name: str, *, held: bool) -> No
         NodeError: there is no destination of that name.
     """
     settings = node.read_config(path, environ)
-    if name not in settings.destinations:
-        known = ", ".join(settings.destinations)
+    if name not in settings.everywhere:
+        known = ", ".join(settings.everywhere)
         raise NodeError(f"there is no destination {name}; there are: {known}")
     store = node.open_store(settings)
     try:
@@ -75,18 +79,18 @@ def hold(path: Path, environ: Mapping[str, str], name: str, *, held: bool) -> No
 def print_table(found: Sequence[DestinationLine]) -> None:
     """The list as a table."""
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "AE title", "state", "waiting", "delivered", "committed", "refused"):
+    for title in ("name", "place", "state", "waiting", "delivered", "committed", "refused"):
         table.add_column(title, no_wrap=True)
     table.add_column("why", overflow="fold", ratio=1)
     for line in found:
         numbers = (line.waiting, line.delivered, line.committed, line.refused)
-        table.add_row(line.name, line.ae_title, line.state, *map(str, numbers), line.reason)
+        table.add_row(line.name, line.place, line.state, *map(str, numbers), line.reason)
     Console().print(table)
 
 
 def _line(
     name: str,
-    ae_title: str,
+    place: str,
     health: DestinationHealth,
     counts: Mapping[tuple[str, DeliveryState], int],
 ) -> DestinationLine:
@@ -95,7 +99,7 @@ def _line(
 
     return DestinationLine(
         name=name,
-        ae_title=ae_title,
+        place=place,
         state=_state(health),
         waiting=number(*_WAITING),
         delivered=number(DeliveryState.DELIVERED),
@@ -105,6 +109,10 @@ def _line(
         retry_at=health.retry_at,
         reason=health.reason,
     )
+
+
+def _place(place: Destination | DicomWeb) -> str:
+    return place.url if isinstance(place, DicomWeb) else place.ae_title
 
 
 def _state(health: DestinationHealth) -> str:

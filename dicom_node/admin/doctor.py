@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from dicom_node import config, identity
-from dicom_node.config import DeliveryTimeouts, Destination, NodeConfig
+from dicom_node.config import DeliveryTimeouts, Destination, DicomWeb, NodeConfig
+from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.scu import Scu
 from dicom_node.errors import NodeError
 from pipeline import digest, settings
@@ -54,6 +55,8 @@ def examine(read: NodeConfig) -> Iterator[Finding]:
     yield _space(read.storage.objects)
     for name, destination in read.destinations.items():
         yield _echo(name, destination, read.node.ae_title)
+    for name, server in read.dicomweb.items():
+        yield _ask(name, server)
 
 
 def _tried(what: str, attempt: Callable[[], str]) -> Finding:
@@ -76,6 +79,14 @@ def _space(objects: str) -> Finding:
     free = shutil.disk_usage(folder).free
     said = f"{free / (1 << 30):.0f} GiB free at {objects}"
     return Finding(what="objects", good=free > _LITTLE_SPACE_BYTES, said=said, fatal=False)
+
+
+def _ask(name: str, server: DicomWeb) -> Finding:
+    """QIDO-RS for one study."""
+    trouble = WebSender(_TIMEOUTS).echo(server)
+    where = f"{name} ({server.url})"
+    said = f"{where} {'does not answer: ' + trouble if trouble else 'answers QIDO-RS'}"
+    return Finding(what="destination", good=not trouble, said=said, fatal=False)
 
 
 def _echo(name: str, destination: Destination, ae_title: str) -> Finding:

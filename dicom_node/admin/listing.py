@@ -54,7 +54,7 @@ def films(
     try:
         # A state is derived from a job and its deliveries, so all must be looked at to find one.
         looked_at = limit if state is None else _ALL
-        promising = {n for n, d in settings.destinations.items() if d.commitment != "none"}
+        promising = settings.promising
         lines = [*_job_lines(store, looked_at, promising), *_decision_lines(store, looked_at)]
     finally:
         store.close()

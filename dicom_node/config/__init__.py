@@ -21,6 +21,7 @@ from dicom_node.config.schema import (
     DeliverySettings,
     DeliveryTimeouts,
     Destination,
+    DicomWeb,
     Limits,
     Logging,
     Model,
@@ -50,6 +51,7 @@ __all__ = [
     "DeliverySettings",
     "DeliveryTimeouts",
     "Destination",
+    "DicomWeb",
     "Limits",
     "Logging",
     "Model",
@@ -68,9 +70,11 @@ __all__ = [
 ]
 
 _EMBEDDED = "embedded"
+_PLACES = ("destinations", "dicomweb")
+"""Sections whose keys name where results go."""
 _SECRET = ("storage", "database")
 """May hold a password, so its value is not shown."""
-_S = TypeVar("_S", Storage, Model, Node, Destination, ServerTls, Tls)
+_S = TypeVar("_S", Storage, Model, Node, Destination, DicomWeb, ServerTls, Tls)
 _T = TypeVar("_T", ServerTls, Tls)
 
 _SAID_BETTER = {
@@ -132,14 +136,19 @@ def _advice(detail: ErrorDetails, path: KeyPath) -> str:
 
 def _check_rules(source: Source) -> None:
     """Note what is wrong between sections, whatever else may be wrong within them."""
-    destinations = source.tree.get("destinations")
-    known = list(destinations) if isinstance(destinations, dict) else []
+    known = [name for section in _PLACES for name in _names(source.tree.get(section))]
+    for name in {name for name in known if known.count(name) > 1}:
+        source.blame(("dicomweb", name), "destinations has this name too; rename one")
     rules = source.tree.get("rules")
     seen: set[str] = set()
     for i, rule in enumerate(rules if isinstance(rules, list) else []):
         if isinstance(rule, dict):
             _check_name(rule.get("name"), i, seen, source)
             _check_destinations(rule.get("destinations"), i, known, source)
+
+
+def _names(section: object) -> list[str]:
+    return list(section) if isinstance(section, dict) else []
 
 
 def _check_name(name: object, i: int, seen: set[str], source: Source) -> None:
@@ -170,8 +179,12 @@ def _with_whole_paths(config: NodeConfig, folder: Path) -> NodeConfig:
         name: _changed(destination, tls=_with_whole_files(destination.tls, folder))
         for name, destination in config.destinations.items()
     }
-    whole = {"storage": storage, "model": model, "node": node, "destinations": destinations}
-    return config.model_copy(update=whole)
+    dicomweb = {
+        name: _changed(server, tls=_with_whole_files(server.tls, folder))
+        for name, server in config.dicomweb.items()
+    }
+    places = {"destinations": destinations, "dicomweb": dicomweb}
+    return config.model_copy(update={"storage": storage, "model": model, "node": node, **places})
 
 
 def _with_whole_files(tls: _T | None, folder: Path) -> _T | None:

@@ -258,6 +258,24 @@ class Destination(_Section):
     tls: Tls | None = None
 
 
+class DicomWeb(_Section):
+    """A DICOMweb server that results go to by STOW-RS."""
+
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    bearer_token: str | None = None
+    username: str | None = None
+    password: str | None = None
+    commitment: Literal["none", "query"] = "none"
+    confirm_study: bool = False
+    tls: Tls | None = None
+
+    @model_validator(mode="after")
+    def _knows_one_way_in(self) -> "DicomWeb":
+        if self.bearer_token is not None and self.username is not None:
+            raise ValueError("write bearer_token, or username and password, not both")
+        return self
+
+
 class Rule(_Section):
     """Which films are analysed, what is made of them, and where that goes."""
 
@@ -284,9 +302,21 @@ class NodeConfig(_Section):
     work: Work = Work()
     retention: Retention = Retention()
     delivery: DeliverySettings = DeliverySettings()
-    destinations: dict[str, Destination]
+    destinations: dict[str, Destination] = Field(default_factory=dict)
+    dicomweb: dict[str, DicomWeb] = Field(default_factory=dict)
     rules: tuple[Rule, ...]
     logging: Logging = Logging()
+
+    @property
+    def everywhere(self) -> dict[str, Destination | DicomWeb]:
+        """Every place where results can go, by its name."""
+        return {**self.destinations, **self.dicomweb}
+
+    @property
+    def promising(self) -> frozenset[str]:
+        """The names of those that are asked whether they have stored what they took."""
+        places = self.everywhere.items()
+        return frozenset(name for name, place in places if place.commitment != "none")
 
 
 def keys_at(path: tuple[str | int, ...]) -> list[str]:

@@ -16,14 +16,15 @@ from datetime import datetime, timedelta
 import structlog
 
 from dicom_node import backoff
-from dicom_node.config import DeliverySettings, Destination
+from dicom_node.config import DeliverySettings
+from dicom_node.delivery.gateway import Anywhere
 from dicom_node.delivery.outcome import Fate, Outcome
 from storage.jobs import DestinationHealth
 from storage.store import JobStore
 
 _log = structlog.get_logger()
 
-Probe = Callable[[Destination], str]
+Probe = Callable[[Anywhere], str]
 """Why a destination cannot be reached; empty where it can."""
 
 
@@ -41,7 +42,7 @@ class Breaker:
         self._store, self._probe = store, probe
         self._settings, self._chance = settings, chance
 
-    def lets(self, name: str, destination: Destination, now: datetime) -> bool:
+    def lets(self, name: str, destination: Anywhere, now: datetime) -> bool:
         """Whether results may go there now; it was probed if it was time to."""
         health = self._store.destination(name)
         if health.held:
@@ -62,7 +63,7 @@ class Breaker:
             return
         self._fail(health, outcomes[0].reason, now)
 
-    def _probed(self, health: DestinationHealth, destination: Destination, now: datetime) -> bool:
+    def _probed(self, health: DestinationHealth, destination: Anywhere, now: datetime) -> bool:
         trouble = self._probe(destination)
         if trouble:
             self._fail(health, trouble, now)

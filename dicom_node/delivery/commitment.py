@@ -22,9 +22,10 @@ from pynetdicom.pdu import P_DATA_TF
 from dicom_node import backoff
 from dicom_node import commitment as reports
 from dicom_node.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, Ledger
-from dicom_node.config import DeliverySettings, Destination
+from dicom_node.config import DeliverySettings, Destination, DicomWeb
 from dicom_node.delivery import associate
-from dicom_node.delivery.query import Finder, Series
+from dicom_node.delivery.gateway import Anywhere, Gateway
+from dicom_node.delivery.query import Series
 from dicom_node.errors import InputError, TransientError
 from dicom_node.status import CommitmentStatus
 from storage import faults
@@ -61,13 +62,14 @@ class Commitment:
         objects: ObjectStore,
         ledger: Ledger,
         asker: Asker,
-        destinations: Mapping[str, Destination],
+        gateway: Gateway,
+        destinations: Mapping[str, Anywhere],
         settings: DeliverySettings,
         new_uid: Callable[[], str],
         chance: Callable[[], float],
     ) -> None:
         self._store, self._objects = store, objects
-        self._ledger, self._asker = ledger, asker
+        self._ledger, self._asker, self._gateway = ledger, asker, gateway
         self._asked = {name: d for name, d in destinations.items() if d.commitment != "none"}
         self._settings, self._new_uid, self._chance = settings, new_uid, chance
 
@@ -98,10 +100,11 @@ class Commitment:
     def _ask_one(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> bool:
         """Whether the destination took the request; where not, it is asked again later."""
         faults.reach(Point.ASKING)
-        if self._asked[name].commitment == "query":
+        place = self._asked[name]
+        if isinstance(place, DicomWeb) or place.commitment == "query":
             trouble = self._look_for(name, uid, parcels, now)
         else:
-            trouble = self._request(self._asked[name], uid, parcels)
+            trouble = self._request(place, uid, parcels)
         faults.reach(Point.ASKED)
         emit = _log.warning if trouble else _log.info
         emit(
@@ -123,9 +126,8 @@ class Commitment:
 
     def _look_for(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> str:
         """What is found is committed; what is not is looked for again, then sent again."""
-        finder = Finder(ae_title=self._asker.ae_title, timeouts=self._settings.timeouts)
         try:
-            found = finder.instances(self._asked[name], self._by_series(parcels))
+            found = self._gateway.instances(self._asked[name], self._by_series(parcels))
         except (TransientError, ObjectMissingError) as fault:
             return str(fault)
         self._store.commit(name, sorted(found), now)

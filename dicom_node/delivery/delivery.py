@@ -12,11 +12,11 @@ from pathlib import Path
 import structlog
 
 from dicom_node import backoff
-from dicom_node.config import DeliverySettings, Destination
+from dicom_node.config import DeliverySettings
 from dicom_node.delivery import study
 from dicom_node.delivery.breaker import Breaker
+from dicom_node.delivery.gateway import Anywhere, Gateway
 from dicom_node.delivery.outcome import Fate, Outcome
-from dicom_node.delivery.scu import Scu
 from storage import faults
 from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
@@ -50,17 +50,22 @@ class Delivery:
         *,
         store: JobStore,
         objects: ObjectStore,
-        scu: Scu,
-        destinations: Mapping[str, Destination],
+        gateway: Gateway,
+        destinations: Mapping[str, Anywhere],
         settings: DeliverySettings,
         owner: str,
         chance: Callable[[], float] = random.random,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._objects, self._scu = store, objects, scu
+        self._store, self._objects, self._gateway = store, objects, gateway
         self._destinations, self._settings = dict(destinations), settings
+<<<<<<< HEAD
         self._owner, self._chance, self._clock_s = owner, chance, clock_s
         self._breaker = Breaker(store=store, probe=scu.echo, settings=settings, chance=chance)
+=======
+        self._owner, self._chance = owner, chance
+        self._breaker = Breaker(store=store, probe=gateway.echo, settings=settings, chance=chance)
+>>>>>>> durability
 
     def tick(self, now: datetime) -> int:
         """Every result that is due was sent once, or has a later time; returns how many arrived.
@@ -129,13 +134,13 @@ class Delivery:
             for parcel, path in zip(parcels, paths, strict=True)
         ]
 
-    def _send_files(self, destination: Destination, files: Sequence[Path]) -> list[Outcome]:
+    def _send_files(self, destination: Anywhere, files: Sequence[Path]) -> list[Outcome]:
         """What became of each, in their order."""
         if not destination.confirm_study:
-            return self._scu.send(destination, files, _BATCH_S)
-        kept_back = study.objections(self._scu.finder(), destination, files)
+            return self._gateway.send(destination, files, _BATCH_S)
+        kept_back = study.objections(self._gateway, destination, files)
         going = [file for file in files if file not in kept_back]
-        sent = dict(zip(going, self._scu.send(destination, going, _BATCH_S), strict=True))
+        sent = dict(zip(going, self._gateway.send(destination, going, _BATCH_S), strict=True))
         return [sent[file] if file in sent else kept_back[file] for file in files]
 
     def _path(self, parcel: Parcel) -> Path | Outcome:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pydicom
 from pydicom import Dataset
 
-from dicom_node.config import Destination
+from dicom_node.delivery.gateway import Anywhere, Gateway
 from dicom_node.delivery.outcome import Fate, Outcome
-from dicom_node.delivery.query import Finder
 from dicom_node.errors import TransientError
 
 _COMPARED = ("PatientID", "AccessionNumber")
@@ -21,7 +20,7 @@ _NAMES = {"PatientID": "patient", "AccessionNumber": "accession number"}
 
 
 def objections(
-    finder: Finder, destination: Destination, files: Sequence[Path]
+    gateway: Gateway, destination: Anywhere, files: Sequence[Path]
 ) -> dict[Path, Outcome]:
     """The files that are not to be sent now, and why; a study that is not there has no objection.
 
@@ -33,16 +32,16 @@ def objections(
         ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
         study_uid = str(ds.get("StudyInstanceUID") or "")
         if study_uid not in known:
-            known[study_uid] = _asked(finder, destination, study_uid)
+            known[study_uid] = _asked(gateway, destination, study_uid)
         objection = _objection(ds, known[study_uid])
         if objection is not None:
             found[file] = objection
     return found
 
 
-def _asked(finder: Finder, destination: Destination, study_uid: str) -> Dataset | Outcome | None:
+def _asked(gateway: Gateway, destination: Anywhere, study_uid: str) -> Dataset | Outcome | None:
     try:
-        return finder.study(destination, study_uid)
+        return gateway.study(destination, study_uid)
     except TransientError as fault:
         return Outcome(fate=Fate.POSTPONED, reason=f"its study was not asked for: {fault}")
 

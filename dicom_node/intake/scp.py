@@ -197,6 +197,7 @@ class Scp:
             (evt.EVT_RELEASED, self._on_end),
             (evt.EVT_ABORTED, self._on_end),
             (evt.EVT_CONN_CLOSE, self._on_end),
+            (evt.EVT_CONN_CLOSE, self._on_close),
         ]
 
     def _on_open(self, event: evt.Event) -> None:
@@ -272,6 +273,11 @@ class Scp:
             self._established.discard(event.assoc)
             self._busy.discard(event.assoc)
             self._changed.notify_all()
+
+    def _on_close(self, event: Any) -> None:
+        """One that never asked for an association is not waited for: port monitors are many."""
+        if event.assoc.requestor.primitive is None:
+            event.assoc.dul.to_user_queue.put(None)
 
     def _on_store(self, event: evt.Event) -> Dataset:
         try:

@@ -117,10 +117,7 @@ class Handler(RequestHandler):
 
     def _shake_hands(self, address: str) -> bool:
         context = cast(ssl.SSLContext, self.server.tls_context)
-        self.request.settimeout(self.server.bounds.handshake_s)
-        timer = threading.Timer(self.server.bounds.handshake_s, _cut, (self.request.dup(),))
-        timer.daemon = True
-        timer.start()
+        self.request.settimeout(self.server.bounds.handshake_s)  # of all of it, not of each read
         try:
             self.request = context.wrap_socket(self.request, server_side=True)
         except OSError as fault:
@@ -128,8 +125,6 @@ class Handler(RequestHandler):
             with suppress(OSError):
                 self.request.close()
             return False
-        finally:
-            timer.cancel()
         return True
 
     def _create_association(self) -> Any:
@@ -189,10 +184,3 @@ class BoundedSocket(AssociationSocket):
         with suppress(OSError):
             cast(socket.socket, self.socket).sendall(_ABORT)
         raise OSError(reason)
-
-
-def _cut(connection: socket.socket) -> None:
-    """End a handshake that a byte now and then keeps alive."""
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-    connection.close()

@@ -27,12 +27,18 @@ def test_the_shipped_file_can_be_used() -> None:
 
 def test_every_key_is_in_the_shipped_file() -> None:
     written = set(_paths(yaml.safe_load(SHIPPED.read_text())))
-    # What senders, rules and TLS may hold stands in comments and in the one rule.
+    # What senders, rules, TLS and DICOMweb may hold stands in comments and in the one rule.
     certificates = {"authority", "certificate", "key"}
-    assert set(_fields(NodeConfig)) - written == {
+    fields = {name for name in _fields(NodeConfig) if not name.startswith("dicomweb.")}
+    assert fields - written == {
         *("node.accept.ae_title", "node.accept.host", "destinations.tls.host"),
         *(f"{place}.tls.{name}" for place in ("node", "destinations") for name in certificates),
     }
+
+
+def test_every_key_of_a_dicomweb_server_stands_in_a_comment() -> None:
+    section = next(s for s in SHIPPED.read_text().split("\n\n") if s.endswith("dicomweb: {}"))
+    assert all(f"{name}" in section for name in config.DicomWeb.model_fields)
 
 
 def test_every_key_of_the_shipped_file_has_a_comment_in_its_section() -> None:

@@ -18,6 +18,8 @@ from dicom_node.config import (
 )
 from dicom_node.delivery.commitment import Asker, Commitment
 from dicom_node.delivery.delivery import Delivery
+from dicom_node.delivery.dicomweb import WebSender
+from dicom_node.delivery.gateway import open_gateway
 from dicom_node.delivery.scu import Scu
 from dicom_node.intake.intake import Intake
 from dicom_node.intake.scp import Scp
@@ -79,7 +81,7 @@ class Bench:
         Delivery(
             store=self.store,
             objects=self.objects,
-            scu=scu,
+            gateway=open_gateway(scu, WebSender(_TIMEOUTS)),
             destinations=self.destinations,
             settings=_SETTINGS,
             owner="test",
@@ -93,6 +95,10 @@ class Bench:
             objects=self.objects,
             ledger=self.ledger(),
             asker=Asker(ae_title="VALD", implementation_class_uid="1.2.3"),
+            gateway=open_gateway(
+                Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=_TIMEOUTS),
+                WebSender(_TIMEOUTS),
+            ),
             destinations=self.destinations,
             settings=_SETTINGS,
             new_uid=lambda: f"2.25.{len(self.peer.asked) + 1}",

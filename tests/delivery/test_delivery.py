@@ -9,6 +9,8 @@ import pytest
 
 from dicom_node.config import DeliverySettings, DeliveryTimeouts, Destination, Retry
 from dicom_node.delivery.delivery import Delivery
+from dicom_node.delivery.dicomweb import WebSender
+from dicom_node.delivery.gateway import open_gateway
 from dicom_node.delivery.scu import Scu
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
@@ -42,7 +44,7 @@ class Bench:
         return Delivery(
             store=self.store,
             objects=self.objects,
-            scu=scu,
+            gateway=open_gateway(scu, WebSender(TIMEOUTS)),
             destinations=self.destinations,
             settings=settings,
             owner="test",
@@ -189,7 +191,7 @@ def test_the_lease_outlives_the_longest_batch(make: Make, closed_port: int) -> N
     delivery = Delivery(
         store=bench.store,
         objects=bench.objects,
-        scu=scu,
+        gateway=open_gateway(scu, WebSender(TIMEOUTS)),
         destinations=bench.destinations,
         settings=SETTINGS,
         owner="test",

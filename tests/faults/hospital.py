@@ -150,4 +150,9 @@ def children_of(node: Node) -> list[int]:
 
 def pause(chance: random.Random, longest_s: float) -> None:
     """A random while: what happens meanwhile is what is tested."""
-    threading.Event().wait(chance.uniform(0, longest_s))
+    pause_s(chance.uniform(0, longest_s))
+
+
+def pause_s(seconds: float) -> None:
+    """So long."""
+    threading.Event().wait(seconds)

@@ -99,13 +99,25 @@ class Node:
 
 
 def write_config(
-    folder: Path, pacs_port: int, *, model: Path | str = "embedded", database: str = "", **more: Any
+    folder: Path,
+    pacs_port: int,
+    *,
+    model: Path | str = "embedded",
+    database: str = "",
+    edge: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Node:
-    """A node configured in `folder`, not started."""
+    """A node configured in `folder`, not started; `edge` is more of its section `node`."""
     folder.mkdir(parents=True, exist_ok=True)
     port = tools.free_port()
     keys = {
-        "node": {"ae_title": "VALD", "host": "127.0.0.1", "port": port, "accept": "any"},
+        "node": {
+            "ae_title": "VALD",
+            "host": "127.0.0.1",
+            "port": port,
+            "accept": "any",
+            **(edge or {}),
+        },
         "storage": {"database": database or "sqlite:///var/vald.db", "objects": "var/objects"},
         "model": {"path": str(model), "device": "cpu"},
         "destinations": {"pacs": {"ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs_port}},

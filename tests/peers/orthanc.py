@@ -3,7 +3,7 @@
 import json
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -56,7 +56,9 @@ class Orthanc:
 
 
 @contextmanager
-def running(folder: Path, dicom_port: int = 0, reports_to: int = 0) -> Iterator[Orthanc]:
+def running(
+    folder: Path, dicom_port: int = 0, reports_to: int = 0, plugins: Sequence[str] = ()
+) -> Iterator[Orthanc]:
     """An empty Orthanc that keeps its state in `folder`.
 
     It answers storage commitment by associations of its own, to VALD at the port `reports_to`.
@@ -74,7 +76,7 @@ def running(folder: Path, dicom_port: int = 0, reports_to: int = 0) -> Iterator[
                 "DicomAet": AE_TITLE,
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
-                "Plugins": [],
+                "Plugins": list(plugins),
                 "DicomModalities": {"vald": ["VALD", "127.0.0.1", reports_to or dicom_port + 1]},
             }
         )

@@ -1,0 +1,182 @@
+"""STOW-RS and QIDO-RS: what is sent is the kept file, and each answer has its fate."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicom_node.config import DeliveryTimeouts, DicomWeb
+from dicom_node.delivery.dicomweb import WebSender
+from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.query import Series
+from dicom_node.errors import TransientError
+from tests.delivery import web
+from tests.delivery.parcels import part10
+from tests.delivery.web import Web, failed, instance, warned
+
+SENDER = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=2))
+
+
+@pytest.fixture
+def peer() -> Iterator[Web]:
+    with web.running() as running:
+        yield running
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{uid}.dcm" for uid in ("1.1", "1.2", "1.3")]
+    for path in paths:
+        path.write_bytes(part10(path.stem))
+    return paths
+
+
+def at(peer: Web, **values: object) -> DicomWeb:
+    return DicomWeb.model_validate({"url": peer.url, **values})
+
+
+def sent(peer: Web, file: Path) -> Outcome:
+    (said,) = SENDER.send(at(peer), [file], 60)
+    return said
+
+
+def test_each_file_is_sent_as_it_is_kept_by_a_request_of_its_own(
+    peer: Web, files: list[Path]
+) -> None:
+    said = SENDER.send(at(peer), files, 60)
+    assert [(one.fate, one.status) for one in said] == [(Fate.DELIVERED, "HTTP 200")] * 3
+    assert len(peer.bodies) == 3
+    for body, file in zip(peer.bodies, files, strict=True):
+        assert file.read_bytes() in body
+
+
+def test_a_large_file_is_sent_as_it_is_kept_too(peer: Web, tmp_path: Path) -> None:
+    file = tmp_path / "large.dcm"
+    file.write_bytes(part10("1.1") + b"\xfc\xff\xfc\xffOB\x00\x00\x00\x00\x30\x00" + bytes(3 << 20))
+    assert sent(peer, file).fate is Fate.DELIVERED
+    assert file.read_bytes() in peer.bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "fate"),
+    [
+        (200, Fate.DELIVERED),
+        (202, Fate.DELIVERED),
+        (400, Fate.REFUSED),
+        (401, Fate.POSTPONED_SLOWLY),
+        (403, Fate.POSTPONED_SLOWLY),
+        (404, Fate.POSTPONED_SLOWLY),
+        (408, Fate.POSTPONED),
+        (409, Fate.REFUSED),
+        (413, Fate.REFUSED),
+        (415, Fate.REFUSED),
+        (429, Fate.POSTPONED),
+        (500, Fate.POSTPONED),
+        (501, Fate.POSTPONED_SLOWLY),
+        (503, Fate.POSTPONED),
+        (507, Fate.POSTPONED),
+    ],
+)
+def test_each_status_has_its_fate_and_is_one_attempt(
+    peer: Web, files: list[Path], status: int, fate: Fate
+) -> None:
+    peer.answers = [(status, {})]
+    said = sent(peer, files[0])
+    assert (said.fate, said.status) == (fate, f"HTTP {status}")
+    assert len(peer.bodies) == 1  # the library does not try again by itself
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "fate"),
+    [
+        (409, 0xA700, Fate.POSTPONED),
+        (409, 0x0110, Fate.POSTPONED),
+        (409, 0xA900, Fate.REFUSED),
+        (409, 0xC000, Fate.REFUSED),
+        (202, 0x0122, Fate.REFUSED),
+        (202, 0xA700, Fate.POSTPONED),
+    ],
+)
+def test_a_failure_reason_means_what_it_means_of_a_c_store(
+    peer: Web, files: list[Path], status: int, reason: int, fate: Fate
+) -> None:
+    peer.answers = [(status, failed(reason))]
+    said = sent(peer, files[0])
+    assert said.fate is fate
+    assert f"({reason:04X}) (HTTP {status})" in said.reason
+
+
+def test_a_warning_is_delivered_with_a_note(peer: Web, files: list[Path]) -> None:
+    peer.answers = [(202, warned(0xB000))]
+    assert sent(peer, files[0]) == Outcome(
+        fate=Fate.DELIVERED, reason="coercion of data elements (B000)", status="HTTP 202"
+    )
+
+
+def test_of_a_batch_each_has_its_own_answer_and_the_rest_waits_where_none_comes(
+    peer: Web, files: list[Path]
+) -> None:
+    peer.answers = [(503, {}), (200, {}), (409, failed(0xC000))]
+    assert [one.fate for one in SENDER.send(at(peer), files, 60)] == [
+        Fate.POSTPONED,
+        Fate.DELIVERED,
+        Fate.REFUSED,
+    ]
+    peer.answers = [(200, {}), (web.HANG_UP, {})]
+    assert [one.fate for one in SENDER.send(at(peer), files, 60)] == [
+        Fate.DELIVERED,
+        Fate.POSTPONED,
+        Fate.UNSENT,
+    ]
+
+
+def test_a_server_that_is_not_there_is_tried_again(files: list[Path]) -> None:
+    with web.running() as gone:
+        pass
+    said = SENDER.send(at(gone), files[:2], 60)
+    assert [(one.fate, one.status) for one in said] == [(Fate.POSTPONED, ""), (Fate.UNSENT, "")]
+    assert said[0].reason.startswith("no answer: Connect")
+
+
+def test_nothing_is_begun_after_the_time_is_up(peer: Web, files: list[Path]) -> None:
+    assert [one.fate for one in SENDER.send(at(peer), files, 0)] == [Fate.UNSENT] * 3
+    assert peer.bodies == []
+
+
+def test_the_server_is_told_who_we_are(peer: Web, files: list[Path]) -> None:
+    SENDER.send(at(peer, bearer_token="t0ken"), files[:1], 60)
+    SENDER.send(at(peer, username="vald", password="s3cret"), files[:1], 60)
+    basic = base64.b64encode(b"vald:s3cret").decode()
+    assert peer.authorisation == ["Bearer t0ken", f"Basic {basic}"]
+
+
+SERIES = Series(study_instance_uid="1.2.3", series_instance_uid="1.2.4")
+
+
+def test_what_a_search_finds_of_what_was_sent_is_there(peer: Web) -> None:
+    peer.found = [instance("1.1"), instance("9.9")]
+    assert SENDER.instances(at(peer), {SERIES: ["1.1", "1.2"]}) == {"1.1"}
+    assert peer.searches == ["/dicom-web/studies/1.2.3/series/1.2.4/instances"]
+
+
+def test_a_search_that_fails_says_so(peer: Web) -> None:
+    peer.search_status = 503
+    with pytest.raises(TransientError, match="QIDO-RS: HTTP 503"):
+        SENDER.instances(at(peer), {SERIES: ["1.1"]})
+    assert SENDER.echo(at(peer)) == "QIDO-RS: HTTP 503"
+    peer.search_status = 200
+    assert SENDER.echo(at(peer)) == ""
+
+
+def test_a_study_is_described_where_there_is_one(peer: Web) -> None:
+    assert SENDER.study(at(peer), "1.2.3") is None
+    peer.found = [
+        {
+            "00100020": {"vr": "LO", "Value": ["PID"]},
+            "00080050": {"vr": "SH", "Value": ["A1"]},
+        }
+    ]
+    study = SENDER.study(at(peer), "1.2.3")
+    assert study is not None
+    assert (study.PatientID, study.AccessionNumber) == ("PID", "A1")

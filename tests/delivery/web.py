@@ -1,0 +1,94 @@
+"""A DICOMweb server that does as it is told, and remembers every request."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+HANG_UP = -1
+Json = dict[str, object]
+
+
+@dataclass(slots=True)
+class Web:
+    """What it was asked, and what it answers next: 200 and nothing found where nothing is left."""
+
+    url: str = ""
+    answers: list[tuple[int, Json]] = field(default_factory=list)
+    found: list[Json] = field(default_factory=list)
+    search_status: int = 200
+    bodies: list[bytes] = field(default_factory=list)
+    searches: list[str] = field(default_factory=list)
+    authorisation: list[str] = field(default_factory=list)
+
+
+def failed(reason: int) -> Json:
+    """A Store Instances Response that names one failure (PS3.18 table 10.5.3-1)."""
+    item = {"00081197": {"vr": "US", "Value": [reason]}}
+    return {"00081198": {"vr": "SQ", "Value": [item]}}
+
+
+def warned(reason: int) -> Json:
+    """One that names a warning."""
+    item = {"00081196": {"vr": "US", "Value": [reason]}}
+    return {"00081199": {"vr": "SQ", "Value": [item]}}
+
+
+def instance(uid: str) -> Json:
+    """What QIDO-RS says of one."""
+    return {"00080018": {"vr": "UI", "Value": [uid]}}
+
+
+@contextmanager
+def running() -> Iterator[Web]:
+    """It listens at a port of the system's choice."""
+    web = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            web.authorisation.append(self.headers.get("Authorization") or "")
+            web.bodies.append(self._body())
+            status, said = web.answers.pop(0) if web.answers else (200, {})
+            if status == HANG_UP:
+                self.close_connection = True
+                return
+            self._answer(status, said)
+
+        def do_GET(self) -> None:
+            web.searches.append(self.path)
+            self._answer(web.search_status, web.found)
+
+        def _body(self) -> bytes:
+            length = self.headers.get("Content-Length")
+            if length is not None:
+                return self.rfile.read(int(length))
+            whole = b""
+            while size := int(self.rfile.readline(), 16):  # chunked
+                whole += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return whole
+
+        def _answer(self, status: int, said: object) -> None:
+            body = json.dumps(said).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    web.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        server.server_close()

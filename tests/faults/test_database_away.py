@@ -1,0 +1,69 @@
+"""PostgreSQL stopped while films are in work, and started again: nothing lost or doubled."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import testing
+from tests.faults import hospital
+from tests.peers import tools
+
+pytestmark = [pytest.mark.peer, pytest.mark.postgres, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A PostgreSQL of its own, which may be stopped."""
+    pgserver = pytest.importorskip("pgserver")
+    started = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield started
+    started.cleanup()
+
+
+@contextmanager
+def stopped(server: Any) -> Iterator[None]:
+    """Immediately, as by a crash; started again on leaving."""
+    _control(server, "stop", "-m", "immediate")
+    try:
+        yield
+    finally:
+        server.ensure_postgres_running()
+
+
+def _control(server: Any, *command: str) -> None:
+    from pgserver._commands import POSTGRES_BIN_PATH
+
+    program = [str(POSTGRES_BIN_PATH / "pg_ctl"), "-D", str(server.pgdata), "-w", *command]
+    # PostgreSQL does not run as root; the wheel made a user for it.
+    user: str | None = server.system_user
+    subprocess.run(program, check=True, capture_output=True, timeout=60, user=user)
+
+
+def test_films_wait_for_a_database_that_went_away_and_came_back(
+    server: Any, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    testing.write_tiny_model(model)
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    with hospital.opened(tmp_path, model, url, workers=1) as place:
+        place.node.start()
+        place.send(place.expose(8))
+        assert all(place.told.values())
+        with stopped(server):
+            away = place.expose(4)
+            place.send(away)
+            assert not any(place.told[uid] for uid in away)
+            tools.wait_until(
+                lambda: (
+                    "job store unavailable" in place.node.log() or "tick failed" in place.node.log()
+                ),
+                60,
+                "the node to see it",
+            )
+        place.resend_what_failed()
+        place.demand_nothing_lost_or_doubled()
+        assert '"event": "process died"' not in place.node.log()

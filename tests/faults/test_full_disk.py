@@ -1,0 +1,86 @@
+"""A disk that is really full, of films or of rows: nothing is half there, and it heals."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage import migrate
+from storage.objects import LocalObjectStore
+from storage.sql import SqlJobStore
+from tests.intake.conftest import Receiver, Start, start  # noqa: F401 - a fixture
+from tests.intake.films import encoded, film
+from tests.intake.sender import Told, association, store
+
+SUCCESS = Told(status=0x0000, comment="")
+_SIZE_MB = 8
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB, where this user may mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE_MB}m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def send(receiver: Receiver, name: str) -> Told | None:
+    with association(receiver.port) as assoc:
+        return store(assoc, encoded(film(name, rows=20_000)), sop_instance_uid=name)  # 640 KB
+
+
+def fill(disk: Path) -> Path:
+    """Take what is left, to the last byte."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 10, 1):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
+    return filler
+
+
+def test_films_are_told_to_come_again_until_there_is_space(
+    start: Start,  # noqa: F811 - the fixture
+    small_disk: Path,
+) -> None:
+    receiver = start(objects=LocalObjectStore(small_disk / "objects"))
+    told = [send(receiver, f"1.2.{n}") for n in range(20)]
+    stored = told.count(SUCCESS)
+    assert 0 < stored < 20
+    full = Told(status=0xA700, comment="no space left, try again later")
+    assert told == [SUCCESS] * stored + [full] * (20 - stored)
+    assert len(receiver.store.received(100)) == stored
+    assert len(list(small_disk.rglob("*.dcm"))) == stored
+    assert list(small_disk.rglob("*.part")) == []
+    for old in list(small_disk.rglob("*.dcm"))[:2]:
+        old.unlink()
+    assert send(receiver, "1.2.19") == SUCCESS
+
+
+def test_a_database_without_space_has_films_come_again_until_there_is(
+    start: Start,  # noqa: F811 - the fixture
+    small_disk: Path,
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{small_disk}/jobs.db"
+    migrate.up(url)
+    rows = SqlJobStore(url)
+    receiver = start(store=rows, objects=LocalObjectStore(tmp_path / "objects"))
+    assert send(receiver, "1.2.0") == SUCCESS
+    filler = fill(small_disk)
+    told = [send(receiver, f"1.2.{n}") for n in range(1, 9)]
+    assert Told(status=0xA700, comment="storage is not available, try again later") in told
+    filler.unlink()
+    assert [send(receiver, f"1.2.{n}") for n in range(1, 9)] == [SUCCESS] * 8
+    assert len(rows.received(100)) == 9
+    rows.close()
