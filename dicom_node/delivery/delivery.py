@@ -59,13 +59,8 @@ class Delivery:
     ) -> None:
         self._store, self._objects, self._gateway = store, objects, gateway
         self._destinations, self._settings = dict(destinations), settings
-<<<<<<< HEAD
         self._owner, self._chance, self._clock_s = owner, chance, clock_s
-        self._breaker = Breaker(store=store, probe=scu.echo, settings=settings, chance=chance)
-=======
-        self._owner, self._chance = owner, chance
         self._breaker = Breaker(store=store, probe=gateway.echo, settings=settings, chance=chance)
->>>>>>> durability
 
     def tick(self, now: datetime) -> int:
         """Every result that is due was sent once, or has a later time; returns how many arrived.
