@@ -86,6 +86,7 @@ class Bench:
             settings=_SETTINGS,
             owner="test",
             chance=lambda: 0.5,
+            clock_s=lambda: 0.0,
         ).tick(self.now)
 
     def ask(self, after_s: float = 0) -> int:
