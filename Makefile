@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# What the installed PyTorch is built for: CUDA where an NVIDIA GPU answers, else the CPU build,
-# which is pinned because an open range would fetch gigabytes of CUDA libraries.
-TORCH := $(shell if nvidia-smi >/dev/null 2>&1; then echo 'torch>=2.6,<2.14'; else echo 'torch==2.13.0'; fi)
+PIP := $(BIN)/python -m pip install --quiet
+# PyTorch for CUDA where an NVIDIA GPU answers. Elsewhere its CPU build, which has a version of its own:
+# from wherever pip is told to look, else from PyTorch's index (the usual one has gigabytes of CUDA).
+CPU_TORCH := $(PIP) "torch==2.13.0+cpu" 2>/dev/null \
+	|| $(PIP) --index-url https://download.pytorch.org/whl/cpu "torch==2.13.0"
+GPU_TORCH := $(PIP) "torch>=2.6,<2.14"
 
 .PHONY: install demo test faults soak check format lint types layers coverage clean
 
@@ -14,7 +17,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	if nvidia-smi >/dev/null 2>&1; then $(GPU_TORCH); else $(CPU_TORCH); fi
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(STAMP)
 

@@ -71,6 +71,7 @@ class Supervisor:
                 _log.error("process killed", role=name)
                 child.kill()
                 child.join()
+                self._mourn(child)  # what it had in hand is free at once
 
     def _mourn(self, child: BaseProcess) -> None:
         """Tell of a death once, at once: its successor may have to wait."""

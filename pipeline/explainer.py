@@ -1,6 +1,6 @@
 """From a radiograph to its attribution: encode, edit, decode both, compare, find regions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,7 +22,16 @@ from pipeline.checks import Findings
 from pipeline.errors import UnlikeTrainingError
 from pipeline.preprocess import Letterbox
 from pipeline.settings import Settings
-from pipeline.types import Attribution, Image, Mode, ModelIdentity, Radiograph, Status, Target
+from pipeline.types import (
+    Attribution,
+    Image,
+    Mode,
+    ModelIdentity,
+    Radiograph,
+    Status,
+    Target,
+    Unlike,
+)
 from pipeline.weights import LoadedModel
 
 METHOD_VERSION = "2"
@@ -64,7 +73,12 @@ class Explainer:
         return self._model.settings
 
     def explain(
-        self, film: Radiograph, mode: Mode, seed: int, target: Target | None = None
+        self,
+        film: Radiograph,
+        mode: Mode,
+        seed: int,
+        target: Target | None = None,
+        unlike: Unlike = Unlike.REFUSE,
     ) -> Attribution:
         """The film's normal counterpart and attribution.
 
@@ -74,14 +88,19 @@ class Explainer:
                 `paper` (img2img and subtraction).
             seed: of the noise.
             target: what to edit towards; None means normal.
+            unlike: what becomes of a picture that looks like no frontal chest radiograph.
 
         Raises:
-            UnlikeTrainingError: the picture does not look like a frontal chest radiograph.
+            UnlikeTrainingError: it looks like none, and was to be refused.
         """
         box = preprocess.letterbox(film, self.settings.grid)
         plane = preprocess.to_grid(film, box)
-        self._admit(plane)
-        return self._read(film, box, self.evidence(plane, mode, seed, target), mode, seed)
+        gate = self._model.image_gate
+        objection = "" if gate is None else gate.refusal(plane)
+        if objection and unlike is Unlike.REFUSE:
+            raise UnlikeTrainingError(objection)
+        made = self._read(film, box, self.evidence(plane, mode, seed, target), mode, seed)
+        return _doubted(made, objection, unlike) if objection else made
 
     def evidence(
         self,
@@ -98,12 +117,6 @@ class Explainer:
         if self._model.denoiser.paired:
             return self._paired(plane, seed, target, free=free)
         return self._inverted(plane, seed, target)
-
-    def _admit(self, plane: Image) -> None:
-        gate = self._model.image_gate
-        refusal = "" if gate is None else gate.refusal(plane)
-        if refusal:
-            raise UnlikeTrainingError(refusal)
 
     def _paired(self, plane: Image, seed: int, target: Target | None, *, free: bool) -> Evidence:
         """d_k = D(z) - D(z_cf,k) over K draws: both decoded, so that D's own error cancels."""
@@ -252,6 +265,13 @@ class Explainer:
             seed=seed,
             method_version=METHOD_VERSION,
         )
+
+
+def _doubted(made: Attribution, objection: str, unlike: Unlike) -> Attribution:
+    """The result with the image gate's objection; no status becomes better by it."""
+    withheld = unlike is Unlike.WITHHOLD or made.status is Status.WITHHELD
+    status = Status.WITHHELD if withheld else Status.LOW_CONFIDENCE
+    return replace(made, status=status, reasons=(objection, *made.reasons))
 
 
 def findings(made: Evidence, threshold: float) -> Findings:

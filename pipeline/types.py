@@ -25,6 +25,18 @@ class Status(StrEnum):
     WITHHELD = "WITHHELD"
 
 
+class Unlike(StrEnum):
+    """What becomes of a picture that looks like nothing the model has learnt.
+
+    It is refused; or its result is made and WITHHELD; or, where it is known to be a chest film, its
+    result is of LOW_CONFIDENCE.
+    """
+
+    REFUSE = "refuse"
+    WITHHOLD = "withhold"
+    DOUBT = "doubt"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Radiograph:
     """A film ready to be analysed: upright, polarity and window applied.

@@ -23,8 +23,8 @@ from dicom_node.uids import AnalysisInputs
 from pipeline import digest
 from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
-from pipeline.errors import PipelineError, UnlikeTrainingError
-from pipeline.types import Attribution, Mode, Status
+from pipeline.errors import PipelineError
+from pipeline.types import Attribution, Mode, Status, Unlike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +87,11 @@ def _one(
 ) -> dict[str, object]:
     try:
         film = reader.read(file)
-        request = Request(film=film.radiograph, mode=settings.mode, seed=settings.seed)
+        request = Request(
+            film=film.radiograph, mode=settings.mode, seed=settings.seed, unlike=Unlike.WITHHOLD
+        )
         made = engine.explain([request])[0]
         paths = _write(folder, film, made)
-    except UnlikeTrainingError as fault:
-        withheld = {"status": Status.WITHHELD, "reasons": [str(fault)]}
-        return {"file": str(file), **withheld, "error": str(fault)}
     except (NodeError, PipelineError, OSError) as fault:
         return {"file": str(file), "error": str(fault)}
     return {"file": str(file), **_summary(made), "paths": paths}
@@ -130,7 +129,10 @@ def _write(folder: Path, film: FilmFile, made: Attribution) -> dict[str, str]:
     paths = {name: folder / f"{name}.png" for name in ("counterfactual", "overlay")}
     grey = (made.counterfactual * 255).round().astype(np.uint8)
     Pillow.fromarray(film.as_stored(grey)).save(paths["counterfactual"])
-    Pillow.fromarray(picture.overlay(film.radiograph, made)).save(paths["overlay"])
+    shown = picture.overlay(film.radiograph, made)
+    if made.status is Status.WITHHELD:
+        shown = picture.film(film.radiograph)  # the map is written all the same
+    Pillow.fromarray(shown).save(paths["overlay"])
     paths["map"] = folder / "map.npy"
     np.save(paths["map"], film.as_stored(made.attribution_map))
     if film.source is not None:

@@ -20,8 +20,8 @@ _ITEM, _DELIMITER = 0xFFFEE000, 0xFFFEE0DD  # PS3.5 A.4
 _UNDEFINED = 0xFFFFFFFF
 _SKIPPED_BYTES = 4096
 """Values longer than this are stepped over, not read."""
-_INFLATED_BYTES = 1 << 28
-"""Deflated at most so much: more than any film, less than what would exhaust the receiver."""
+_INFLATED_BYTES = 1 << 30
+"""Deflated at most so much: a film of 20,000 x 20,000 pixels, less than would exhaust the receiver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

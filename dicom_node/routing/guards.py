@@ -13,6 +13,7 @@ from pydicom import Dataset
 
 from dicom_node import attributes, identity
 
+_SYNTHESIZING_EQUIPMENT = "109100"
 Guard = Callable[[Dataset], str]
 """Why the film of this header is not to be analysed, or ""."""
 
@@ -91,6 +92,8 @@ def synthetic(header: Dataset) -> str:
     """Generated pictures, above all our own results coming back (PS3.3 C.12.1, SyntheticData)."""
     if any(_is_ours(item) for item in _items(header, "ContributingEquipmentSequence")):
         return "it is a result of this node or of another one like it"
+    if any(_is_synthesizer(item) for item in _items(header, "ContributingEquipmentSequence")):
+        return "it says that it was synthesized: it is no picture of a patient"
     secondary = attributes.codes(header, "ImageType")[:2] == ("DERIVED", "SECONDARY")
     if secondary and _is_ours(header):
         return "it is a result of this node or of another one like it"
@@ -109,15 +112,20 @@ def for_processing(header: Dataset) -> str:
 
 def body_part(header: Dataset) -> str:
     """Another part of the body than the chest, by BodyPartExamined or AnatomicRegionSequence."""
-    word = attributes.code(header, "BodyPartExamined")
-    regions = list(_items(header, "AnatomicRegionSequence"))
-    if _squeezed(word) in _CHEST_WORDS or any(map(_is_chest, regions)):
+    if states_chest(header):
         return ""
+    word = attributes.code(header, "BodyPartExamined")
     if _squeezed(word) in _OTHER_WORDS:
         return f"BodyPartExamined is {word}, not the chest"
-    if any(map(_is_other, regions)):
+    if any(map(_is_other, _items(header, "AnatomicRegionSequence"))):
         return "AnatomicRegionSequence names another part of the body than the chest"
     return ""
+
+
+def states_chest(header: Dataset) -> bool:
+    """Whether the header itself says chest: then no look at the picture can say otherwise."""
+    word = _squeezed(attributes.code(header, "BodyPartExamined"))
+    return word in _CHEST_WORDS or any(map(_is_chest, _items(header, "AnatomicRegionSequence")))
 
 
 def lateral(header: Dataset) -> str:
@@ -199,6 +207,12 @@ def _is_ours(equipment: Dataset) -> bool:
         _text(equipment, "Manufacturer") == identity.MANUFACTURER
         and _text(equipment, "ManufacturerModelName") == identity.MODEL_NAME
     )
+
+
+def _is_synthesizer(equipment: Dataset) -> bool:
+    """Synthesizing Equipment, whoever's (PS3.16 CID 7005, 109100 DCM)."""
+    purposes = _items(equipment, "PurposeOfReferenceCodeSequence")
+    return any(_text(code, "CodeValue") == _SYNTHESIZING_EQUIPMENT for code in purposes)
 
 
 def _items(header: Dataset, keyword: str) -> Iterator[Dataset]:

@@ -16,9 +16,10 @@ from dicom_node.errors import EncodingError, InputError
 from dicom_node.radiograph import Film
 from dicom_node.results import registry
 from dicom_node.results.provenance import ResultContext
+from dicom_node.routing import guards
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
-from pipeline.types import Attribution, Mode
+from pipeline.types import Attribution, Mode, Unlike
 from storage import faults
 from storage.errors import (
     LeaseLostError,
@@ -136,7 +137,13 @@ class Worker:
 
     def _make(self, job: Job) -> list[Result]:
         film = self._reader.read(self._objects.local_path(job.object))
-        request = Request(film=film.radiograph, mode=Mode(job.mode), seed=job.seed)
+        known = guards.states_chest(film.header.dataset)
+        request = Request(
+            film=film.radiograph,
+            mode=Mode(job.mode),
+            seed=job.seed,
+            unlike=Unlike.DOUBT if known else Unlike.REFUSE,
+        )
         attribution = self._engine.explain([request])[0]
         faults.reach(Point.ANALYSED)
         return [self._encode(job, film, attribution, kind) for kind in job.results]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.types import Attribution, Mode, Radiograph, Target
+from pipeline.types import Attribution, Mode, Radiograph, Target, Unlike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +15,7 @@ class Request:
     mode: Mode
     seed: int
     target: Target | None = None
+    unlike: Unlike = Unlike.REFUSE
 
 
 class Engine(Protocol):

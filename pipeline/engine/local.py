@@ -26,6 +26,9 @@ class LocalEngine:
         # Same input, same map, bit for bit: no algorithm chosen by timing, none that races.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+        # TF32 keeps ten bits of a product: another device would not agree within 1e-4.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         self._model = weights.load(folder, weights.choose_device(device))
         self._explainer = Explainer(self._model)
 
@@ -37,7 +40,10 @@ class LocalEngine:
     def explain(self, requests: Sequence[Request]) -> list[Attribution]:
         """One attribution a request, in order; see `Engine.explain`."""
         try:
-            return [self._explainer.explain(r.film, r.mode, r.seed, r.target) for r in requests]
+            return [
+                self._explainer.explain(r.film, r.mode, r.seed, r.target, r.unlike)
+                for r in requests
+            ]
         except torch.OutOfMemoryError as fault:
             raise OutOfMemoryError(f"{self._model.device} has no memory left: {fault}") from fault
 

@@ -11,7 +11,7 @@ from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
 from pipeline.errors import FilmError, ModelError
 from pipeline.gates import ImageGate, ViewClassifier
-from pipeline.types import Attribution, Mode, Radiograph
+from pipeline.types import Attribution, Mode, Radiograph, Status, Unlike
 from pipeline.weights import IMAGE_GATE
 
 
@@ -99,6 +99,15 @@ def test_a_picture_far_from_every_chest_is_refused(tmp_path: Path, radiograph: R
     assert explained(tmp_path, usual, Mode.PAPER)
     with pytest.raises(FilmError, match="not a chest"):
         explained(tmp_path, radiograph, Mode.PAPER)
+    engine = LocalEngine(tmp_path, "cpu", threads=1)
+    for unlike, status in (
+        (Unlike.WITHHOLD, Status.WITHHELD),
+        (Unlike.DOUBT, Status.LOW_CONFIDENCE),
+    ):
+        (made,) = engine.explain([Request(film=radiograph, mode=Mode.PAPER, seed=0, unlike=unlike)])
+        assert made.status is status
+        assert "not a chest" in made.reasons[0]
+        assert made.attribution_map.max() > 0  # made and kept, whatever it is worth
 
 
 def test_a_changed_file_is_named(tmp_path: Path) -> None:
