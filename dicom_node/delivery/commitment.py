@@ -86,7 +86,9 @@ class Commitment:
 
     def _ask_all(self, name: str, now: datetime) -> int:
         """Batch after batch, until nothing is due or the destination is in trouble."""
-        asked = 0
+        asked, health = 0, self._store.destination(name)
+        if health.held or health.retry_at is not None:
+            return asked
         while parcels := self._claim(name, uid := self._new_uid(), now):
             asked += len(parcels)
             if not self._ask_one(name, uid, parcels, now):
@@ -128,7 +130,7 @@ class Commitment:
         """What is found is committed; what is not is looked for again, then sent again."""
         try:
             found = self._gateway.instances(self._asked[name], self._by_series(parcels))
-        except (TransientError, ObjectMissingError) as fault:
+        except TransientError as fault:
             return str(fault)
         self._store.commit(name, sorted(found), now)
         faults.reach(Point.COMMITTED)
@@ -147,7 +149,10 @@ class Commitment:
     def _by_series(self, parcels: Sequence[Parcel]) -> dict[Series, list[str]]:
         wanted: dict[Series, list[str]] = {}
         for parcel in parcels:
-            path = self._objects.local_path(parcel.result.object)
+            try:
+                path = self._objects.local_path(parcel.result.object)
+            except ObjectMissingError:
+                continue  # it is found nowhere, and when it is to be sent again that is said
             ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
             series = Series(
                 study_instance_uid=str(ds.get("StudyInstanceUID") or ""),
@@ -158,48 +163,62 @@ class Commitment:
 
     def _request(self, destination: Destination, uid: str, parcels: Sequence[Parcel]) -> str:
         """The N-ACTION, and a wait for a report on the same association; what was in the way."""
-        taken, said = threading.Event(), threading.Event()
-
-        def on_report(event: Any) -> tuple[int, None]:
-            try:
-                self._ledger.take(reports.read(event.event_information))
-            except (InputError, UnknownKeyError):
-                return CommitmentStatus.INVALID_ARGUMENT, None
-            except StoreUnavailableError:
-                return CommitmentStatus.RESOURCE_LIMITATION, None
-            taken.set()
-            return CommitmentStatus.SUCCESS, None
-
-        def on_sent(event: Any) -> None:
-            if taken.is_set() and isinstance(event.pdu, P_DATA_TF):
-                said.set()  # now only: a release must not cut off our answer
-
+        listener = _Listener(self._ledger)
         with associate.opened(
             self._application_entity(),
             destination,
             self._settings.timeouts,
             [build_context(PUSH_MODEL)],
-            handlers=[(evt.EVT_N_EVENT_REPORT, on_report), (evt.EVT_PDU_SENT, on_sent)],
+            handlers=listener.handlers,
         ) as (assoc, trouble):
             if trouble or assoc is None:
                 return trouble
             trouble = _send(assoc, uid, parcels)
             if not trouble:
-                self._linger(assoc, taken, said, uid)
+                self._linger(assoc, listener, uid)
             return trouble
 
-    def _linger(self, assoc: Any, taken: threading.Event, said: threading.Event, uid: str) -> None:
+    def _linger(self, assoc: Any, listener: "_Listener", uid: str) -> None:
         """Some report on the association that asked; others have reported by now elsewhere."""
         for _ in range(round(self._settings.commitment.linger_s / _POLL_S)):
-            if said.wait(_POLL_S) or not assoc.is_established:
+            if listener.answered.wait(_POLL_S) or not assoc.is_established:
                 return
-            if not taken.is_set() and not self._store.asked_in(uid):
+            if not listener.heard and not self._store.asked_in(uid):
                 return
 
     def _application_entity(self) -> AE:
         ae = AE(ae_title=self._asker.ae_title)
         ae.implementation_class_uid = self._asker.implementation_class_uid
         return ae
+
+
+class _Listener:
+    """Takes a report on the association that asked."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.heard = False
+        self.answered = threading.Event()
+        """Our answer to the report is on its way: a release can no longer cut it off."""
+
+    @property
+    def handlers(self) -> list[tuple[Any, Any]]:
+        """What an association is to be opened with."""
+        return [(evt.EVT_N_EVENT_REPORT, self._on_report), (evt.EVT_PDU_SENT, self._on_sent)]
+
+    def _on_report(self, event: Any) -> tuple[int, None]:
+        try:
+            self._ledger.take(reports.read(event.event_information))
+        except (InputError, UnknownKeyError):
+            return CommitmentStatus.INVALID_ARGUMENT, None
+        except StoreUnavailableError:
+            return CommitmentStatus.RESOURCE_LIMITATION, None
+        self.heard = True
+        return CommitmentStatus.SUCCESS, None
+
+    def _on_sent(self, event: Any) -> None:
+        if self.heard and isinstance(event.pdu, P_DATA_TF):
+            self.answered.set()
 
 
 def _send(assoc: Any, uid: str, parcels: Sequence[Parcel]) -> str:

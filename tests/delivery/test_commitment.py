@@ -23,6 +23,7 @@ from dicom_node.delivery.gateway import open_gateway
 from dicom_node.delivery.scu import Scu
 from dicom_node.intake.intake import Intake
 from dicom_node.intake.scp import Scp
+from storage.jobs import DestinationHealth
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
 from tests.delivery import pacs
@@ -339,3 +340,27 @@ def test_a_query_that_fails_proves_nothing_either_way(bench: Bench, peer: Pacs) 
         bench.ask(after_s=after_s)
     assert bench.states() == DELIVERED
     assert bench.reasons() == {"commitment not asked: C-FIND: A700"}
+
+
+def test_a_destination_that_is_held_or_rests_is_not_asked(bench: Bench, peer: Pacs) -> None:
+    bench.store.note_destination(
+        DestinationHealth(name="pacs", failures=5, retry_at=NOW + timedelta(seconds=9)), NOW
+    )
+    assert bench.ask() == 0
+    bench.store.release_destination("pacs", NOW)
+    bench.store.hold("pacs", NOW)
+    assert bench.ask() == 0
+    assert peer.asked == []
+    bench.store.release_destination("pacs", NOW)
+    peer.reports = [(pacs.BEFORE, {})]
+    assert bench.ask() == 3
+    assert bench.states() == ALL
+
+
+def test_a_kept_file_that_is_gone_holds_up_no_other(bench: Bench, peer: Pacs) -> None:
+    bench.promise("query")
+    peer.holds = ["1.1", "1.3"]
+    (second,) = [r for r in bench.store.results(bench.key) if r.sop_instance_uid == "1.2"]
+    bench.objects.remove(second.object)
+    bench.ask()
+    assert bench.states() == {"1.1": "COMMITTED", "1.2": "DELIVERED", "1.3": "COMMITTED"}
