@@ -94,7 +94,13 @@ def _one(
         paths = _write(folder, film, made)
     except (NodeError, PipelineError, OSError) as fault:
         return {"file": str(file), "error": str(fault)}
-    return {"file": str(file), **_summary(made), "paths": paths}
+    answer = {"file": str(file), **_summary(made), "paths": paths}
+    if film.source is None:
+        return answer
+    try:
+        return {**answer, "paths": paths | _write_objects(folder, film.source, made)}
+    except (NodeError, OSError) as fault:  # what was made of the picture is good all the same
+        return {**answer, "error": f"no DICOM objects: {fault}"}
 
 
 def _summary(made: Attribution) -> dict[str, object]:
@@ -135,12 +141,10 @@ def _write(folder: Path, film: FilmFile, made: Attribution) -> dict[str, str]:
     Pillow.fromarray(shown).save(paths["overlay"])
     paths["map"] = folder / "map.npy"
     np.save(paths["map"], film.as_stored(made.attribution_map))
-    if film.source is not None:
-        paths |= _write_objects(folder, film.source, made)
     return {name: str(path) for name, path in paths.items()}
 
 
-def _write_objects(folder: Path, source: Film, made: Attribution) -> dict[str, Path]:
+def _write_objects(folder: Path, source: Film, made: Attribution) -> dict[str, str]:
     context = ResultContext(
         header=source.header,
         radiograph=source.radiograph,
@@ -151,7 +155,7 @@ def _write_objects(folder: Path, source: Film, made: Attribution) -> dict[str, P
     paths = {"sc": folder / "sc.dcm", "sr": folder / "sr.dcm"}
     paths["sc"].write_bytes(registry.encode(registry.build("secondary_capture", context)))
     paths["sr"].write_bytes(registry.encode(registry.build("structured_report", context)))
-    return paths
+    return {name: str(path) for name, path in paths.items()}
 
 
 def _key(source: Film, made: Attribution) -> str:

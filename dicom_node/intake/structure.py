@@ -20,8 +20,9 @@ _ITEM, _DELIMITER = 0xFFFEE000, 0xFFFEE0DD  # PS3.5 A.4
 _UNDEFINED = 0xFFFFFFFF
 _SKIPPED_BYTES = 4096
 """Values longer than this are stepped over, not read."""
-_INFLATED_BYTES = 1 << 30
-"""Deflated at most so much: a film of 20,000 x 20,000 pixels, less than would exhaust the receiver."""
+_INFLATED_BYTES = 1 << 28
+"""Deflated at most so much, 11,000 x 11,000 pixels of 16 bits: it is held in the receiver's memory,
+and a few kB may deflate to any size. Larger films are taken in every other transfer syntax."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,7 +96,7 @@ class Router:
             return Decision(text=f"not analysed: {why}"), None
         reason = guards.first_reason(header, waived=rule.waive)
         if reason:
-            return Decision(text=f"not analysed: {reason}"), None
+            return Decision(text=f"not analysed: {reason}, rule {rule.name}"), None
         return self._new_or_same(received, header, rule)
 
     def _new_or_same(

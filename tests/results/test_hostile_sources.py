@@ -131,6 +131,7 @@ def test_no_private_or_image_attribute_of_the_source_comes_along(tmp_path: Path)
         assert not [element for element in ds if element.tag.is_private]
 
 
+@pytest.mark.peer
 def test_results_of_a_hostile_source_have_no_error_that_it_has_not(tmp_path: Path) -> None:
     source = sources.source()
     for keyword in ("PatientName", "PatientBirthDate", "StudyTime", "ReferringPhysicianName"):

@@ -20,6 +20,7 @@ def write(kind: str, context: ResultContext, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.peer
 @pytest.mark.parametrize("status", list(Status))
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_dciodvfy_finds_no_error(
