@@ -25,9 +25,24 @@ SQLITE = "sqlite:///"
 _DATABASES = (SQLITE, "postgresql+psycopg://")
 
 GuardName = Literal["synthetic", "for_processing", "body_part", "lateral", "paediatric"]
-ResultName = Literal["secondary_capture", "structured_report"]
+ResultName = Literal[
+    "secondary_capture",
+    "structured_report",
+    "presentation_state",
+    "segmentation_regions",
+    "segmentation_map",
+    "parametric_map",
+    "counterpart_capture",
+    "overlay_capture",
+    "key_object_selection",
+    "not_analysed",
+]
 GUARDS: tuple[str, ...] = get_args(GuardName)
 RESULTS: tuple[str, ...] = get_args(ResultName)
+SERIES_NUMBERS = {
+    name: number for number, name in enumerate((*RESULTS, "rejection_note"), start=9001)
+}
+"""After the series of any study, in this order."""
 
 # PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, no control
 # character; leading and trailing spaces would not be significant.
@@ -81,6 +96,21 @@ def _keyword(value: str) -> str:
     return value
 
 
+def _numbers(value: dict[str, int]) -> dict[str, int]:
+    for name in value:
+        if name not in SERIES_NUMBERS:
+            raise ValueError(f"{name} is no result{did_you_mean(name, SERIES_NUMBERS)}")
+    return {**SERIES_NUMBERS, **value}
+
+
+def _template(value: str) -> str:
+    try:
+        value.format(object="", model="", version="")
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ValueError("only {object}, {model} and {version} can be filled in") from error
+    return value
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -90,6 +120,7 @@ Host = Annotated[str, Field(pattern=r"^\S+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+SeriesNumber = Annotated[int, Field(ge=1, lt=1 << 31)]  # PS3.5 6.2, VR IS
 Keyword = Annotated[str, AfterValidator(_keyword)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
 ResultNames = Annotated[tuple[ResultName, ...], BeforeValidator(_listed), Field(min_length=1)]
@@ -194,6 +225,17 @@ class Destination(_Section):
     port: Port
 
 
+class SeriesLabels(_Section):
+    """How the series of results are numbered and described, one a kind and model version."""
+
+    numbers: Annotated[dict[str, SeriesNumber], AfterValidator(_numbers)] = Field(
+        default_factory=lambda: dict(SERIES_NUMBERS)
+    )
+    description: Annotated[str, AfterValidator(_template)] = (
+        "VALD {object}, AI-generated, research use only"
+    )
+
+
 class Rule(_Section):
     """Which films are analysed, what is made of them, and where that goes."""
 
@@ -221,6 +263,7 @@ class NodeConfig(_Section):
     delivery: DeliverySettings = DeliverySettings()
     destinations: dict[str, Destination]
     rules: tuple[Rule, ...]
+    series: SeriesLabels = SeriesLabels()
     logging: Logging = Logging()
 
 

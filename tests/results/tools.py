@@ -4,9 +4,14 @@ import re
 import shutil
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom import Dataset
+
+from dicom_node.results import conformity, registry
 
 DSRDUMP = Path("/usr/bin/dsrdump")
 
@@ -39,3 +44,9 @@ def dsrdump(path: Path) -> str:
     ]
     assert (done.returncode, complaints) == (0, [])
     return done.stdout.decode()
+
+
+def read_back(dataset: Dataset) -> Dataset:
+    """The object as its receiver reads it; fails where it is not conformant."""
+    assert conformity.check(dataset) == ()
+    return pydicom.dcmread(BytesIO(registry.encode(dataset)))
