@@ -120,6 +120,8 @@ def dispatch(path: str) -> None:
 def work(path: str) -> None:
     """A worker's main: claim and conclude jobs until told to stop."""
     from dicom_node.decoder import Decoder
+    from dicom_node.results import inspection
+    from dicom_node.results.inspection import Inspector
     from dicom_node.work.worker import Worker, WorkerSettings
     from pipeline.engine.local import LocalEngine
 
@@ -140,9 +142,13 @@ def work(path: str) -> None:
         engine=engine,
         reader=reader,
         settings=WorkerSettings(
-            owner=processes.owner(settings.node.port, "worker"), lease_s=settings.work.lease_s
+            owner=processes.owner(settings.node.port, "worker"),
+            lease_s=settings.work.lease_s,
+            labels=settings.series,
+            overrides={n: d.results for n, d in settings.destinations.items() if d.results},
         ),
         clock=now,
+        inspector=Inspector(inspection.installed()),
     ).run(stop)
     reader.close()
     store.close()

@@ -47,6 +47,7 @@ DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset
         (DeliveryState.SENDING, DeliveryState.QUARANTINED),  # failed its self-check
         (DeliveryState.DELIVERED, DeliveryState.COMMITTED),
         (DeliveryState.DELIVERED, DeliveryState.DUE),  # commitment failed: send again
+        (DeliveryState.DUE, DeliveryState.REFUSED),  # its model was recalled
         (DeliveryState.DUE, DeliveryState.HELD),
         (DeliveryState.HELD, DeliveryState.DUE),
         (DeliveryState.REFUSED, DeliveryState.DUE),  # by the operator

@@ -14,6 +14,7 @@ from dicom_node.config import source as sources
 from dicom_node.config.schema import (
     ANY,
     GUARDS,
+    PROFILES,
     PSEUDO_KEYWORDS,
     RESULTS,
     SQLITE,
@@ -40,6 +41,7 @@ from dicom_node.errors import ConfigError
 __all__ = [
     "ANY",
     "GUARDS",
+    "PROFILES",
     "PSEUDO_KEYWORDS",
     "RESULTS",
     "DeliverySettings",

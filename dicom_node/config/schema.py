@@ -39,6 +39,12 @@ ResultName = Literal[
 ]
 GUARDS: tuple[str, ...] = get_args(GuardName)
 RESULTS: tuple[str, ...] = get_args(ResultName)
+PROFILES: dict[str, tuple[str, ...]] = {
+    "basic": RESULTS[:2],
+    "viewer": RESULTS[:5],
+    "research": RESULTS,
+}
+"""Names for many results: what every viewer shows, what lies on the film itself, everything."""
 SERIES_NUMBERS = {
     name: number for number, name in enumerate((*RESULTS, "rejection_note"), start=9001)
 }
@@ -85,6 +91,17 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _expanded(value: object) -> object:
+    """Profiles by the results that they stand for, each once, in the order of RESULTS."""
+    names = _listed(value)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return names
+    if not {*names} <= {*PROFILES, *RESULTS}:
+        return [PROFILES.get(name, (name,))[0] for name in names]  # for ResultName to blame
+    asked = {result for name in names for result in PROFILES.get(name, (name,))}
+    return [name for name in RESULTS if name in asked]
+
+
 def _senders(value: object) -> object:
     return [{"ae_title": ANY}] if value == "any" else value
 
@@ -123,7 +140,7 @@ Count = Annotated[int, Field(ge=1)]
 SeriesNumber = Annotated[int, Field(ge=1, lt=1 << 31)]  # PS3.5 6.2, VR IS
 Keyword = Annotated[str, AfterValidator(_keyword)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
-ResultNames = Annotated[tuple[ResultName, ...], BeforeValidator(_listed), Field(min_length=1)]
+ResultNames = Annotated[tuple[ResultName, ...], BeforeValidator(_expanded), Field(min_length=1)]
 GuardNames = Annotated[tuple[GuardName, ...], BeforeValidator(_listed)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
@@ -218,11 +235,12 @@ class DeliverySettings(_Section):
 
 
 class Destination(_Section):
-    """A PACS or other Storage SCP."""
+    """A PACS or other Storage SCP. `results` are what it gets instead of its rule's."""
 
     ae_title: AETitle
     host: Host
     port: Port
+    results: ResultNames | None = None
 
 
 class SeriesLabels(_Section):
