@@ -10,6 +10,7 @@ from pydicom.dataset import FileMetaDataset
 from dicom_node import identity
 from dicom_node.errors import EncodingError
 from dicom_node.results import (
+    conformity,
     counterpart_capture,
     key_object_selection,
     not_analysed,
@@ -25,7 +26,7 @@ from dicom_node.results import (
 from dicom_node.results.names import KINDS
 from dicom_node.results.provenance import ResultContext
 
-__all__ = ["KINDS", "ResultContext", "build", "encode", "kinds_for"]
+__all__ = ["KINDS", "ResultContext", "build", "encode", "encode_checked", "kinds_for"]
 
 
 def _always(_: ResultContext) -> bool:
@@ -100,6 +101,17 @@ def encode(dataset: Dataset) -> bytes:
     except (ValueError, TypeError, AttributeError, UnicodeError, OverflowError) as error:
         raise EncodingError("The result object cannot be encoded.") from error
     return buffer.getvalue()
+
+
+def encode_checked(dataset: Dataset) -> bytes:
+    """The same of an object without a fault.
+
+    Raises:
+        EncodingError: the object is not conformant, and how; or cannot be encoded.
+    """
+    if faults := conformity.check(dataset):
+        raise EncodingError(f"The result object is not conformant: {'; '.join(faults)}")
+    return encode(dataset)
 
 
 def _file_meta(ds: Dataset) -> FileMetaDataset:

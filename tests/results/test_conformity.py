@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydicom import DataElement, Dataset, config
 
+from dicom_node.errors import EncodingError
 from dicom_node.results import conformity, registry
 from dicom_node.results.provenance import ResultContext
 from tests.results import sources
@@ -21,6 +22,8 @@ def test_what_is_built_has_no_fault(good: Dataset) -> None:
 def test_a_type_1_attribute_without_value_is_a_fault(good: Dataset, keyword: str) -> None:
     good[keyword].value = ""
     assert f"{keyword} (Type 1) has no value" in conformity.check(good)
+    with pytest.raises(EncodingError, match=keyword):
+        registry.encode_checked(good)
 
 
 def test_an_absent_type_2_attribute_is_a_fault(good: Dataset) -> None:
