@@ -13,7 +13,7 @@ import structlog
 from pydicom import Dataset
 from structlog.typing import FilteringBoundLogger
 
-from dicom_node import radiograph, uids
+from dicom_node import radiograph
 from dicom_node.config import SeriesLabels
 from dicom_node.errors import EncodingError, InputError
 from dicom_node.radiograph import Film
@@ -21,11 +21,11 @@ from dicom_node.results import carried, not_analysed, registry
 from dicom_node.results.inspection import Inspector
 from dicom_node.results.not_analysed import Refusal
 from dicom_node.results.provenance import DocumentReference, ResultContext
-from dicom_node.work import addressing
+from dicom_node.work import addressing, model
 from dicom_node.work.addressing import Addressing
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
-from pipeline.types import Attribution, Mode, ModelIdentity
+from pipeline.types import Attribution, Mode
 from storage.errors import (
     LeaseLostError,
     ObjectMissingError,
@@ -41,18 +41,6 @@ _log = structlog.get_logger()
 
 _STORE_AWAY_S = 5.0
 _MOST_RERUNS = 100
-
-
-def _unused(job: Job) -> ModelIdentity:
-    """The model that would have made the result; its name is in the model that was not asked."""
-    return ModelIdentity(
-        name="model",
-        version=job.model_digest[:12],
-        digest=job.model_digest,
-        mode=Mode(job.mode),
-        seed=job.seed,
-        method_version=uids.METHOD_VERSION,
-    )
 
 
 class Turn(Enum):
@@ -193,7 +181,7 @@ class Worker:
             header = radiograph.read_header(self._objects.local_path(job.object))
             refusal = Refusal(
                 header=header,
-                model=_unused(job),
+                model=model.of(job),
                 analysis_key=job.key,
                 created_at=job.created_at,
                 labels=self._settings.labels,

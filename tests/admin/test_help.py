@@ -33,7 +33,7 @@ def test_every_commands_help_works_and_imports_no_torch() -> None:
     assert said["heavy"] == []
     assert set(said["asked"].values()) == {0}
     assert said["asked"].keys() == {
-        *("", "serve", "check", "jobs", "retry", "attribute", "demo"),
+        *("", "serve", "check", "jobs", "retry", "attribute", "demo", "render", "retract"),
         *("train", "assemble", "calibrate", "evaluate"),
     }
 
