@@ -202,6 +202,34 @@ def demo(
     demonstration.run(out, config)
 
 
+@app.command()
+def render(
+    objects: Annotated[list[Path], typer.Argument(help="Results as DICOM files.")],
+    out: Annotated[Path, typer.Option(help="Folder for STEM.png, .txt or .html.")] = Path(),
+    film: Annotated[
+        Path | None, typer.Option(help="The film; maps and outlines are drawn over it.")
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Reports as HTML, not text.")] = False,
+) -> None:
+    """Show any result: images, maps and outlines as PNG, reports as text or HTML."""
+    from dicom_node.admin import rendering
+
+    for written in rendering.render(objects, out, film, html=html):
+        typer.echo(str(written))
+
+
+@app.command()
+def retract(
+    model: Annotated[str, typer.Option(help="The model's digest, or enough of its beginning.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Tell every destination to hide the results of a recalled model (IHE IOCM)."""
+    from dicom_node.admin import retraction
+
+    done = retraction.retract(config, os.environ, model, datetime.now(UTC))
+    typer.echo(f"{done.model_digest[:12]}: {done.results} results of {done.films} films rejected")
+
+
 DataPath = Annotated[Path, typer.Option(help="Folder with cxr256/, localised/ and reports/.")]
 WorkPath = Annotated[Path, typer.Option(help="Folder for checkpoints; a run goes on from there.")]
 Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]

@@ -142,7 +142,7 @@ def dispatch(path: str) -> None:
                 Tick(
                     name=f"deliver {name}", every_s=_DELIVER_S, run=partial(_serve, delivery, name)
                 )
-                for name in settings.destinations
+                for name in settings.everywhere
             ),
             Tick(name="commit", every_s=_COMMIT_S, run=lambda: commitment.tick(now())),
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
@@ -168,6 +168,8 @@ def _serve(delivery: "Delivery", name: str) -> int:
 def work(path: str) -> None:
     """A worker's main: claim and conclude jobs until told to stop."""
     from dicom_node.decoder import Decoder
+    from dicom_node.results import inspection
+    from dicom_node.results.inspection import Inspector
     from dicom_node.work.worker import Worker, WorkerSettings
     from pipeline.engine.local import LocalEngine
 
@@ -188,9 +190,13 @@ def work(path: str) -> None:
         engine=engine,
         reader=reader,
         settings=WorkerSettings(
-            owner=processes.owner(settings.node.port, "worker"), lease_s=settings.work.lease_s
+            owner=processes.owner(settings.node.port, "worker"),
+            lease_s=settings.work.lease_s,
+            labels=settings.series,
+            overrides={n: d.results for n, d in settings.everywhere.items() if d.results},
         ),
         clock=now,
+        inspector=Inspector(inspection.installed()),
     ).run(stop)
     reader.close()
     store.close()

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -23,6 +23,7 @@ from storage.jobs import (
     Result,
 )
 from storage.states import DeliveryState, JobState, check_delivery, check_job
+from storage.store import NO_CHOICE, takers_of
 from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -161,27 +162,46 @@ class MemoryJobStore:
         now: datetime,
         results: Sequence[Result],
         destinations: Sequence[str],
+        kinds: Mapping[str, Collection[str]] = NO_CHOICE,
+        quarantined: Mapping[str, str] = NO_CHOICE,
     ) -> None:
         """See JobStore."""
         if any(result.sop_instance_uid in self._results for result in results):
             raise ValueError("results.sop_instance_uid: another job has it")
         self._leave(key, token, JobState.PRODUCED, now, "")
         for result in results:
-            self._results[result.sop_instance_uid] = result
-            for destination in destinations:
-                self._deliveries[result.sop_instance_uid, destination] = Delivery(
-                    job_key=key,
-                    sop_instance_uid=result.sop_instance_uid,
-                    destination=destination,
-                    state=DeliveryState.DUE,
-                    attempts=0,
-                    next_attempt_at=now,
-                    reason="",
-                )
+            takers = takers_of(result, destinations, kinds)
+            self._add_result(result, takers, now, quarantined.get(result.kind, ""))
 
-    def reject(self, key: str, token: int, now: datetime, reason: str) -> None:
+    @_locked
+    def reject(
+        self,
+        key: str,
+        token: int,
+        now: datetime,
+        reason: str,
+        notes: Sequence[Result] = (),
+        destinations: Sequence[str] = (),
+    ) -> None:
         """See JobStore."""
         self._leave(key, token, JobState.REJECTED, now, reason)
+        for note in notes:
+            self._add_result(note, destinations, now)
+
+    def _add_result(
+        self, result: Result, destinations: Sequence[str], now: datetime, quarantined: str = ""
+    ) -> None:
+        self._results[result.sop_instance_uid] = result
+        for destination in destinations:
+            self._deliveries[result.sop_instance_uid, destination] = Delivery(
+                job_key=result.job_key,
+                sop_instance_uid=result.sop_instance_uid,
+                destination=destination,
+                state=DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE,
+                attempts=0,
+                next_attempt_at=now,
+                reason=legible(quarantined),
+            )
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
         """See JobStore."""
@@ -238,6 +258,19 @@ class MemoryJobStore:
         for name in failed:
             self._finish(name, DeliveryState.DUE, now, "")
         return job
+
+    @_locked
+    def retract(
+        self, note: Result, destinations: Sequence[str], now: datetime, reason: str
+    ) -> bool:
+        """See JobStore."""
+        if note.sop_instance_uid in self._results:
+            return False
+        for name, delivery in [*self._deliveries.items()]:
+            if delivery.job_key == note.job_key and delivery.state is DeliveryState.DUE:
+                self._finish(name, DeliveryState.REFUSED, now, reason)
+        self._add_result(note, destinations, now)
+        return True
 
     @_locked
     def results(self, key: str) -> list[Result]:

@@ -1,6 +1,6 @@
 """The job store in SQLite or PostgreSQL. The contract is that of storage.store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,8 +37,11 @@ from storage.jobs import (
 )
 from storage.schema import deliveries, destinations, jobs, received, results, transactions
 from storage.states import DeliveryState, JobState, check_delivery, check_job
+from storage.store import NO_CHOICE, takers_of
 
 _OPEN = (JobState.RECEIVED, JobState.RUNNING)
+_MOST_DESTINATIONS = 1000
+"""Deliveries are listed by result, then destination; beyond it their order is not kept."""
 _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
 
 
@@ -175,17 +178,30 @@ class SqlJobStore:
         now: datetime,
         results: Sequence[Result],
         destinations: Sequence[str],
+        kinds: Mapping[str, Collection[str]] = NO_CHOICE,
+        quarantined: Mapping[str, str] = NO_CHOICE,
     ) -> None:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.PRODUCED, now, "")
             for position, result in enumerate(results):
-                _add_result(db, result, position, destinations, now)
+                takers = takers_of(result, destinations, kinds)
+                _add_result(db, result, position, takers, now, quarantined.get(result.kind, ""))
 
-    def reject(self, key: str, token: int, now: datetime, reason: str) -> None:
+    def reject(
+        self,
+        key: str,
+        token: int,
+        now: datetime,
+        reason: str,
+        notes: Sequence[Result] = (),
+        destinations: Sequence[str] = (),
+    ) -> None:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.REJECTED, now, reason)
+            for position, note in enumerate(notes):
+                _add_result(db, note, position, destinations, now)
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
         """See JobStore."""
@@ -239,6 +255,19 @@ class SqlJobStore:
             if not changed:
                 raise TransitionError(f"job {key[:12]} is {job.state}: nothing of it has failed")
         return self.job(job.key)
+
+    def retract(
+        self, note: Result, destinations: Sequence[str], now: datetime, reason: str
+    ) -> bool:
+        """See JobStore."""
+        same = select(results).where(results.c.sop_instance_uid == note.sop_instance_uid)
+        mine = select(func.count()).select_from(results).where(results.c.job_key == note.job_key)
+        with engine.writing(self._engine) as db:
+            if db.execute(same).first() is not None:
+                return False
+            _refuse_due(db, note.job_key, now, reason)
+            _add_result(db, note, db.execute(mine).scalar_one(), destinations, now)
+        return True
 
     def results(self, key: str) -> list[Result]:
         """See JobStore."""
@@ -545,8 +574,15 @@ def _add_job(db: Connection, job: NewJob) -> None:
 
 
 def _add_result(
-    db: Connection, result: Result, position: int, destinations: Sequence[str], now: datetime
+    db: Connection,
+    result: Result,
+    position: int,
+    destinations: Sequence[str],
+    now: datetime,
+    quarantined: str = "",
 ) -> None:
+    """The result is there, and DUE, or QUARANTINED for that reason, at each destination."""
+    state = DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE
     db.execute(insert(results).values(**rows.result_values(result), position=position))
     for order, destination in enumerate(destinations):
         db.execute(
@@ -554,13 +590,22 @@ def _add_result(
                 sop_instance_uid=result.sop_instance_uid,
                 destination=destination,
                 job_key=result.job_key,
-                position=position * len(destinations) + order,
-                state=DeliveryState.DUE,
+                position=position * _MOST_DESTINATIONS + order,
+                state=state,
                 attempts=0,
                 next_attempt_at=now,
-                reason="",
+                reason=quarantined,
             )
         )
+
+
+def _refuse_due(db: Connection, key: str, now: datetime, reason: str) -> None:
+    """What of a job was not sent yet never will be."""
+    check_delivery(DeliveryState.DUE, DeliveryState.REFUSED)
+    due = update(deliveries).where(
+        deliveries.c.job_key == key, deliveries.c.state == DeliveryState.DUE
+    )
+    db.execute(due.values(state=DeliveryState.REFUSED, next_attempt_at=now, reason=reason))
 
 
 def _free_deliveries(db: Connection, which: ColumnElement[bool], now: datetime) -> None:

@@ -50,6 +50,7 @@ DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset
         (DeliveryState.DELIVERED, DeliveryState.DUE),  # commitment failed: send again
         (DeliveryState.DUE, DeliveryState.EXPIRED),  # too late to be of use
         (DeliveryState.EXPIRED, DeliveryState.DUE),  # by the operator
+        (DeliveryState.DUE, DeliveryState.REFUSED),  # its model was recalled
         (DeliveryState.DUE, DeliveryState.HELD),
         (DeliveryState.HELD, DeliveryState.DUE),
         (DeliveryState.REFUSED, DeliveryState.DUE),  # by the operator

@@ -6,10 +6,11 @@ then, or its effect is complete and the same call may be made again. A value tha
 hold (a naive time, an overlong title) is a ValueError.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from storage.jobs import (
     Decision,
@@ -24,6 +25,16 @@ from storage.jobs import (
     Result,
 )
 from storage.states import DeliveryState, JobState
+
+NO_CHOICE: Mapping[str, Any] = MappingProxyType({})
+"""Every destination gets every result."""
+
+
+def takers_of(
+    result: Result, destinations: Sequence[str], kinds: Mapping[str, Collection[str]]
+) -> list[str]:
+    """The destinations that get this result (see `JobStore.produce`)."""
+    return [name for name in destinations if result.kind in kinds.get(name, (result.kind,))]
 
 
 class JobStore(Protocol):
@@ -97,8 +108,13 @@ class JobStore(Protocol):
         now: datetime,
         results: Sequence[Result],
         destinations: Sequence[str],
+        kinds: Mapping[str, Collection[str]] = NO_CHOICE,
+        quarantined: Mapping[str, str] = NO_CHOICE,
     ) -> None:
         """The job is PRODUCED; its results and a DUE delivery for each to each destination exist.
+
+        A destination that is in `kinds` gets results of those kinds only. Deliveries of a kind
+        that is in `quarantined` are QUARANTINED for that reason.
 
         Raises:
             LeaseLostError: the job is no longer RUNNING under this token; nothing was written.
@@ -106,8 +122,19 @@ class JobStore(Protocol):
         """
         ...
 
-    def reject(self, key: str, token: int, now: datetime, reason: str) -> None:
-        """The job is REJECTED for `reason`. Raises LeaseLostError."""
+    def reject(
+        self,
+        key: str,
+        token: int,
+        now: datetime,
+        reason: str,
+        notes: Sequence[Result] = (),
+        destinations: Sequence[str] = (),
+    ) -> None:
+        """The job is REJECTED for `reason`; the notes that say so are DUE at the destinations.
+
+        Raises LeaseLostError.
+        """
         ...
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
@@ -145,6 +172,15 @@ class JobStore(Protocol):
         Raises:
             UnknownKeyError: no such job.
             TransitionError: nothing of this job failed.
+        """
+        ...
+
+    def retract(
+        self, note: Result, destinations: Sequence[str], now: datetime, reason: str
+    ) -> bool:
+        """The note on its job's results is DUE at the destinations; what was not sent is REFUSED.
+
+        No effect, and False, if the note is there already.
         """
         ...
 

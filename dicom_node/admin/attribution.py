@@ -153,8 +153,8 @@ def _write_objects(folder: Path, source: Film, made: Attribution) -> dict[str, s
         created_at=datetime.now(UTC),
     )
     paths = {"sc": folder / "sc.dcm", "sr": folder / "sr.dcm"}
-    paths["sc"].write_bytes(registry.encode(registry.build("secondary_capture", context)))
-    paths["sr"].write_bytes(registry.encode(registry.build("structured_report", context)))
+    paths["sc"].write_bytes(registry.encode_checked(registry.build("secondary_capture", context)))
+    paths["sr"].write_bytes(registry.encode_checked(registry.build("structured_report", context)))
     return {name: str(path) for name, path in paths.items()}
 
 

@@ -14,6 +14,7 @@ from dicom_node.config import source as sources
 from dicom_node.config.schema import (
     ANY,
     GUARDS,
+    PROFILES,
     PSEUDO_KEYWORDS,
     RESULTS,
     SQLITE,
@@ -32,6 +33,7 @@ from dicom_node.config.schema import (
     Retry,
     Rule,
     Sender,
+    SeriesLabels,
     ServerTls,
     Storage,
     Tls,
@@ -45,6 +47,7 @@ from dicom_node.errors import ConfigError
 __all__ = [
     "ANY",
     "GUARDS",
+    "PROFILES",
     "PSEUDO_KEYWORDS",
     "RESULTS",
     "CommitmentSettings",
@@ -62,6 +65,7 @@ __all__ = [
     "Retry",
     "Rule",
     "Sender",
+    "SeriesLabels",
     "ServerTls",
     "Storage",
     "Tls",

@@ -25,9 +25,30 @@ SQLITE = "sqlite:///"
 _DATABASES = (SQLITE, "postgresql+psycopg://")
 
 GuardName = Literal["synthetic", "for_processing", "body_part", "lateral", "paediatric"]
-ResultName = Literal["secondary_capture", "structured_report"]
+ResultName = Literal[
+    "secondary_capture",
+    "structured_report",
+    "presentation_state",
+    "segmentation_regions",
+    "segmentation_map",
+    "parametric_map",
+    "counterpart_capture",
+    "overlay_capture",
+    "key_object_selection",
+    "not_analysed",
+]
 GUARDS: tuple[str, ...] = get_args(GuardName)
 RESULTS: tuple[str, ...] = get_args(ResultName)
+PROFILES: dict[str, tuple[str, ...]] = {
+    "basic": RESULTS[:2],
+    "viewer": RESULTS[:5],
+    "research": RESULTS,
+}
+"""Names for many results: what every viewer shows, what lies on the film itself, everything."""
+SERIES_NUMBERS = {
+    name: number for number, name in enumerate((*RESULTS, "rejection_note"), start=9001)
+}
+"""After the series of any study, in this order."""
 
 # PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, no control
 # character; leading and trailing spaces would not be significant.
@@ -70,6 +91,17 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _expanded(value: object) -> object:
+    """Profiles by the results that they stand for, each once, in the order of RESULTS."""
+    names = _listed(value)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return names
+    if not {*names} <= {*PROFILES, *RESULTS}:
+        return [PROFILES.get(name, (name,))[0] for name in names]  # for ResultName to blame
+    asked = {result for name in names for result in PROFILES.get(name, (name,))}
+    return [name for name in RESULTS if name in asked]
+
+
 def _senders(value: object) -> object:
     return [{"ae_title": ANY}] if value == "any" else value
 
@@ -78,6 +110,21 @@ def _keyword(value: str) -> str:
     if value not in PSEUDO_KEYWORDS and tag_for_keyword(value) is None:
         known = [*PSEUDO_KEYWORDS, *(entry[4] for entry in DicomDictionary.values())]
         raise ValueError(f"is no DICOM keyword{did_you_mean(value, known)}")
+    return value
+
+
+def _numbers(value: dict[str, int]) -> dict[str, int]:
+    for name in value:
+        if name not in SERIES_NUMBERS:
+            raise ValueError(f"{name} is no result{did_you_mean(name, SERIES_NUMBERS)}")
+    return {**SERIES_NUMBERS, **value}
+
+
+def _template(value: str) -> str:
+    try:
+        value.format(object="", model="", version="")
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ValueError("only {object}, {model} and {version} can be filled in") from error
     return value
 
 
@@ -90,9 +137,10 @@ Host = Annotated[str, Field(pattern=r"^\S+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+SeriesNumber = Annotated[int, Field(ge=1, lt=1 << 31)]  # PS3.5 6.2, VR IS
 Keyword = Annotated[str, AfterValidator(_keyword)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
-ResultNames = Annotated[tuple[ResultName, ...], BeforeValidator(_listed), Field(min_length=1)]
+ResultNames = Annotated[tuple[ResultName, ...], BeforeValidator(_expanded), Field(min_length=1)]
 GuardNames = Annotated[tuple[GuardName, ...], BeforeValidator(_listed)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
@@ -248,11 +296,12 @@ class DeliverySettings(_Section):
 
 
 class Destination(_Section):
-    """A PACS or other Storage SCP."""
+    """A PACS or other Storage SCP. `results` are what it gets instead of its rule's."""
 
     ae_title: AETitle
     host: Host
     port: Port
+    results: ResultNames | None = None
     commitment: Literal["none", "storage_commitment", "query"] = "none"
     confirm_study: bool = False
     tls: Tls | None = None
@@ -268,12 +317,24 @@ class DicomWeb(_Section):
     commitment: Literal["none", "query"] = "none"
     confirm_study: bool = False
     tls: Tls | None = None
+    results: ResultNames | None = None
 
     @model_validator(mode="after")
     def _knows_one_way_in(self) -> "DicomWeb":
         if self.bearer_token is not None and self.username is not None:
             raise ValueError("write bearer_token, or username and password, not both")
         return self
+
+
+class SeriesLabels(_Section):
+    """How the series of results are numbered and described, one a kind and model version."""
+
+    numbers: Annotated[dict[str, SeriesNumber], AfterValidator(_numbers)] = Field(
+        default_factory=lambda: dict(SERIES_NUMBERS)
+    )
+    description: Annotated[str, AfterValidator(_template)] = (
+        "VALD {object}, AI-generated, research use only"
+    )
 
 
 class Rule(_Section):
@@ -305,6 +366,7 @@ class NodeConfig(_Section):
     destinations: dict[str, Destination] = Field(default_factory=dict)
     dicomweb: dict[str, DicomWeb] = Field(default_factory=dict)
     rules: tuple[Rule, ...]
+    series: SeriesLabels = SeriesLabels()
     logging: Logging = Logging()
 
     @property

@@ -119,7 +119,12 @@ def banner(draw: ImageDraw.ImageDraw, box: Box, said: str) -> None:
     draw.rectangle((box.left, box.top, box.left + box.width, box.top + box.height), fill=EMBER)
     draw.rectangle((box.left, box.top, box.left + box.width, box.top + 2), fill=AMBER)
     at = (box.left + box.width / 2, box.top + box.height / 2)
-    text(draw, at, said, size=42, colour=AMBER, anchor="mm", width=box.width)
+    text(draw, at, said, size=_fitting(said, box.width - 8), colour=AMBER, anchor="mm")
+
+
+def _fitting(said: str, width: int) -> int:
+    """The letter size, at most 42, at which the words are not wider than `width`."""
+    return max(8, min(42, int(42 * width / _font(42).getlength(said))))
 
 
 @cache

@@ -27,6 +27,7 @@ PRIVATE: dict[str, str] = {
     "VALD021": "Pixel count, calibrated spacing",
     "VALD022": "Pixel count, spacing not known",
     "VALD030": "Synthesis of a normal counterpart by latent diffusion",
+    "VALD040": "Film not analysed",
 }
 """Every private code and its meaning (at most 64 characters, LO)."""
 # fmt: on
@@ -56,6 +57,7 @@ AREA_METHODS = {
     "": private("VALD022"),
 }
 SYNTHESIS = private("VALD030")
+NOT_ANALYSED = private("VALD040")
 
 PLAIN_CHEST_XRAY = Code("399208008", "SCT", "Plain chest X-ray")
 PIXELS = Code("{pixels}", "UCUM", "pixels")

@@ -36,34 +36,69 @@ _COMMON_2 = (
     "InstanceNumber",
     "Manufacturer",
 )
-# C.7.6.1, C.7.6.3, C.8.6.1 | C.17.1, C.17.2, C.17.3
+_IMAGE = (  # C.7.6.1, C.7.6.3
+    "ImageType",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "SourceImageSequence",
+)
+_STORED_BITS = ("BitsStored", "HighBit", "PixelRepresentation", "PixelData")
+_FRAMES = (  # C.7.6.16, C.7.6.17
+    "NumberOfFrames",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "DimensionOrganizationSequence",
+    "DimensionIndexSequence",
+    "ContentLabel",
+    "LossyImageCompression",
+)
+_DOCUMENT = (  # C.17.2, C.17.3
+    "InstanceNumber",
+    "ContentDate",
+    "ContentTime",
+    "ValueType",
+    "ConceptNameCodeSequence",
+    "ContinuityOfContent",
+    "ContentSequence",
+    "CurrentRequestedProcedureEvidenceSequence",
+)
+_REPORT = (*_DOCUMENT, "CompletionFlag", "VerificationFlag")
 _TYPE_1: dict[str, tuple[str, ...]] = {
     uid.SecondaryCaptureImageStorage: (
-        "ConversionType",
-        "ImageType",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "PixelData",
-        "SourceImageSequence",
+        *_IMAGE,
+        *_STORED_BITS,
+        "ConversionType",  # C.8.6.1
         "BurnedInAnnotation",
     ),
-    uid.ComprehensiveSRStorage: (
-        "InstanceNumber",
-        "CompletionFlag",
-        "VerificationFlag",
-        "ContentDate",
-        "ContentTime",
-        "ValueType",
-        "ConceptNameCodeSequence",
-        "ContinuityOfContent",
-        "ContentSequence",
-        "CurrentRequestedProcedureEvidenceSequence",
+    uid.ComprehensiveSRStorage: _REPORT,
+    uid.BasicTextSRStorage: _REPORT,
+    uid.KeyObjectSelectionDocumentStorage: _DOCUMENT,
+    uid.GrayscaleSoftcopyPresentationStateStorage: (
+        "InstanceNumber",  # C.11.10, C.11.11, C.10.4, C.11.6
+        "ContentLabel",
+        "PresentationCreationDate",
+        "PresentationCreationTime",
+        "ReferencedSeriesSequence",
+        "DisplayedAreaSelectionSequence",
+        "PresentationLUTShape",
+        "GraphicLayerSequence",
+    ),
+    uid.SegmentationStorage: (
+        *_IMAGE,
+        *_STORED_BITS,
+        *_FRAMES,
+        "SegmentationType",  # C.8.20.2
+        "SegmentSequence",
+    ),
+    uid.ParametricMapStorage: (
+        *_IMAGE,
+        *_FRAMES,
+        "FloatPixelData",  # C.7.6.24
+        "FrameOfReferenceUID",  # C.7.4.1
+        "PresentationLUTShape",  # C.8.23.1
     ),
 }
 _TYPE_2: dict[str, tuple[str, ...]] = {
@@ -72,6 +107,14 @@ _TYPE_2: dict[str, tuple[str, ...]] = {
         "ReferencedPerformedProcedureStepSequence",
         "PerformedProcedureCodeSequence",
     ),
+    uid.BasicTextSRStorage: (
+        "ReferencedPerformedProcedureStepSequence",
+        "PerformedProcedureCodeSequence",
+    ),
+    uid.KeyObjectSelectionDocumentStorage: ("ReferencedPerformedProcedureStepSequence",),
+    uid.GrayscaleSoftcopyPresentationStateStorage: ("ContentCreatorName",),
+    uid.SegmentationStorage: ("ContentDescription", "ContentCreatorName"),
+    uid.ParametricMapStorage: ("ContentDescription", "ContentCreatorName"),
 }
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 _OWN_UIDS = ("SOPInstanceUID", "SeriesInstanceUID")
@@ -84,10 +127,7 @@ def check(dataset: Dataset) -> tuple[str, ...]:
         return (f"SOP class {sop_class or '(none)'} is not one this node writes",)
     faults = [*_missing(dataset, sop_class), *_invalid(dataset)]
     faults += [f"{keyword} is no UID" for keyword in _OWN_UIDS if not _is_own_uid(dataset, keyword)]
-    if sop_class == uid.SecondaryCaptureImageStorage:
-        faults += _pixel_faults(dataset)
-    else:
-        faults += _graphic_faults(dataset)
+    faults += [*_pixel_faults(dataset), *_graphic_faults(dataset)]
     return tuple(faults)
 
 
@@ -140,13 +180,24 @@ def _is_own_uid(ds: Dataset, keyword: str) -> bool:
 
 
 def _pixel_faults(ds: Dataset) -> Iterator[str]:
+    """Uncompressed pixels are as many as Rows, Columns and frames say (PS3.5 8.1.1, A.4)."""
+    keyword = "FloatPixelData" if "FloatPixelData" in ds else "PixelData"
+    if keyword not in ds or _is_compressed(ds):
+        return
     try:
-        expected = ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated // 8
-        found = len(ds.PixelData)
+        frames = int(ds.get("NumberOfFrames") or 1)
+        bits = ds.Rows * ds.Columns * ds.SamplesPerPixel * frames * ds.BitsAllocated
+        found = len(ds[keyword].value)
     except (AttributeError, TypeError):
         return  # already said to be missing
+    expected = -(-bits // 8)
     if found != expected + expected % 2:
-        yield f"PixelData has {found} bytes, not {expected + expected % 2}"
+        yield f"{keyword} has {found} bytes, not {expected + expected % 2}"
+
+
+def _is_compressed(ds: Dataset) -> bool:
+    syntax = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
+    return bool(syntax) and uid.UID(syntax).is_compressed
 
 
 def _graphic_faults(ds: Dataset) -> Iterator[str]:

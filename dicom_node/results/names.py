@@ -1,4 +1,6 @@
 """Names of the result objects; light, for whoever makes none."""
 
-KINDS = ("secondary_capture", "structured_report")
-"""As rules and jobs name them; dicom_node.results.registry makes them."""
+from dicom_node.config import RESULTS
+
+KINDS = RESULTS
+"""As rules and jobs name them, in order; dicom_node.results.registry makes them."""

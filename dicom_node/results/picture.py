@@ -94,6 +94,16 @@ def overlay(radiograph: Radiograph, attribution: Attribution) -> Pixels:
     return np.asarray(image, np.uint8)
 
 
+def with_banner(pixels: Pixels) -> Pixels:
+    """The picture, its place unchanged, and below it the words that must be seen."""
+    height, width = pixels.shape[:2]
+    image = canvas.blank(height + _BANNER, width)
+    image.paste(Pil.fromarray(pixels), (0, 0))
+    box = Box(top=height, left=0, height=_BANNER, width=width)
+    canvas.banner(ImageDraw.Draw(image), box, wording.RESEARCH_WORDS)
+    return np.asarray(image, np.uint8)
+
+
 def _draw_films(
     image: Pil.Image, place: Layout, radiograph: Radiograph, attribution: Attribution
 ) -> None:
@@ -166,7 +176,8 @@ def _draw_legend(image: Pil.Image, place: Layout, attribution: Attribution) -> N
 
 def _draw_footer(draw: ImageDraw.ImageDraw, place: Layout, attribution: Attribution) -> None:
     top, width = place.height - _BANNER - _FOOTER, place.width - 2 * _MARGIN
-    canvas.text(draw, (_MARGIN, top + 44), wording.model_line(attribution), size=26, width=width)
+    line = wording.model_line(attribution.model)
+    canvas.text(draw, (_MARGIN, top + 44), line, size=26, width=width)
     canvas.text(draw, (_MARGIN, top + 84), _second_line(attribution), size=26, width=width)
     canvas.banner(
         draw,

@@ -1,5 +1,6 @@
 """A structured report's content as indented text, for whoever has no SR viewer."""
 
+import html
 from collections.abc import Iterator
 
 from pydicom import Dataset
@@ -10,6 +11,25 @@ _PLAIN = {"TEXT": "TextValue", "UIDREF": "UID", "PNAME": "PersonName", "DATETIME
 def as_text(report: Dataset) -> str:
     """One line a content item: its name, its value and unit (PS3.3 C.17.3)."""
     return "\n".join(_lines(report, 0))
+
+
+def as_html(report: Dataset) -> str:
+    """The same as one page without scripts or styles of others."""
+    title = html.escape(_meaning(report, "ConceptNameCodeSequence"))
+    body = "".join(_items(report))
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
+        f"<body><h1>{title}</h1><ul>{body}</ul></body></html>\n"
+    )
+
+
+def _items(parent: Dataset) -> Iterator[str]:
+    for item in parent.get("ContentSequence") or ():
+        name = html.escape(_meaning(item, "ConceptNameCodeSequence"))
+        value = html.escape(_value(item)).replace("\n", "<br>")
+        inner = "".join(_items(item))
+        below = f"<ul>{inner}</ul>" if inner else ""
+        yield f"<li><b>{name}</b> {value}{below}</li>"
 
 
 def _lines(item: Dataset, depth: int) -> Iterator[str]:

@@ -1,14 +1,12 @@
 """The numbers of a result as a Comprehensive SR (PS3.3 A.35.3) after TID 1500 (PS3.16)."""
 
-import numpy as np
-import numpy.typing as npt
 from highdicom import sr
-from pydicom import Dataset, Sequence, uid
+from pydicom import Dataset, uid
 from pydicom.sr.codedict import codes as standard
 from pydicom.sr.coding import Code
 
-from dicom_node import identity, uids
-from dicom_node.results import carried, codes, provenance, wording
+from dicom_node import identity
+from dicom_node.results import codes, document, geometry, provenance, wording
 from dicom_node.results.provenance import ResultContext, Series
 from pipeline.types import Region, Status
 
@@ -16,15 +14,10 @@ SERIES = Series(
     kind="structured_report",
     sop_class_uid=uid.ComprehensiveSRStorage,
     modality="SR",
-    number=9002,
-    description="VALD measurements, AI-generated, research use only",
+    title="measurements",
     template="1",
 )
 
-MOST_POINTS = 4096
-"""Of one outline: explicit VR FL holds 65,534 bytes, 8,191 points (PS3.5 7.1.2); half is plenty."""
-
-_Points = npt.NDArray[np.float32]
 _Group = (
     sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations
 )
@@ -37,31 +30,17 @@ def build(context: ResultContext) -> Dataset:
         InputError: the source cannot be referred to.
     """
     ds = provenance.new_object(context, SERIES)
-    _put_document(ds, context)
+    status = context.attribution.status
+    document.put_general(
+        ds,
+        context,
+        complete=status is not Status.WITHHELD,
+        said=f"Result status {status.value}",
+    )
+    if context.predecessors:  # this report replaces them (PS3.3 C.17.2.3)
+        ds.PredecessorDocumentsSequence = document.hierarchy(context.predecessors)
     ds.update(_content(context))
     return ds
-
-
-def _put_document(ds: Dataset, context: ResultContext) -> None:
-    """SR Document Series and General (PS3.3 C.17.1, C.17.2): complete, verified by nobody."""
-    withheld = context.attribution.status is Status.WITHHELD
-    provenance.put_content_time(ds, context)
-    ds.ReferencedPerformedProcedureStepSequence = Sequence()
-    ds.PerformedProcedureCodeSequence = Sequence()
-    ds.CompletionFlag = "PARTIAL" if withheld else "COMPLETE"
-    ds.CompletionFlagDescription = f"Result status {context.attribution.status.value}"
-    ds.VerificationFlag = "UNVERIFIED"
-    ds.CurrentRequestedProcedureEvidenceSequence = Sequence([_evidence(context)])
-
-
-def _evidence(context: ResultContext) -> Dataset:
-    """The source in the hierarchical reference macro (PS3.3 table C.17-3)."""
-    source, series, study = context.header.dataset, Dataset(), Dataset()
-    series.SeriesInstanceUID = uid.UID(carried.text(source, "SeriesInstanceUID"))
-    series.ReferencedSOPSequence = Sequence([provenance.source_reference(context)])
-    study.StudyInstanceUID = uid.UID(carried.text(source, "StudyInstanceUID"))
-    study.ReferencedSeriesSequence = Sequence([series])
-    return study
 
 
 def _content(context: ResultContext) -> Dataset:
@@ -70,7 +49,9 @@ def _content(context: ResultContext) -> Dataset:
     groups: list[_Group] = [_film_group(context)]
     groups += [_region_group(context, n, region) for n, region in enumerate(regions, start=1)]
     report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=_device(context)),
+        observation_context=sr.ObservationContext(
+            observer_device_context=document.device(context.model)
+        ),
         procedure_reported=codes.PLAIN_CHEST_XRAY,
         imaging_measurements=groups,
         title=standard.DCM.ImagingMeasurementReport,
@@ -112,21 +93,6 @@ def _narrative(context: ResultContext) -> sr.TextContentItem:
         name=standard.DCM.Summary,
         value=wording.narrative(context.attribution, header.spacing_mm, header.spacing_plane),
         relationship_type=sr.RelationshipTypeValues.CONTAINS,
-    )
-
-
-def _device(context: ResultContext) -> sr.ObserverContext:
-    """The node with this model as observer (TID 1004)."""
-    digest = context.attribution.model.digest
-    return sr.ObserverContext(
-        observer_type=standard.DCM.Device,
-        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=uids.device_uid(digest),
-            name=identity.MODEL_NAME,
-            manufacturer_name=identity.MANUFACTURER,
-            model_name=identity.MODEL_NAME,
-            serial_number=provenance.short(digest),
-        ),
     )
 
 
@@ -173,7 +139,7 @@ def _region_group(
         tracking_identifier=_tracking(context, f"region-{number}", f"Region {number}"),
         referenced_region=sr.ImageRegion(
             graphic_type=sr.GraphicTypeValues.POLYLINE,
-            graphic_data=scoord(context, region),
+            graphic_data=geometry.outline(context.header, region),
             source_image=sr.SourceImageForRegion(
                 reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID
             ),
@@ -188,27 +154,6 @@ def _region_group(
             _measurement(codes.ATTRIBUTION, region.mean, derivation=standard.SCT.Mean),
         ],
     )
-
-
-def scoord(context: ResultContext, region: Region) -> _Points:
-    """The region's outline as [n, 2] (column, row) of the stored source image, closed.
-
-    0.0 is the outer edge of the first pixel, Columns and Rows those of the last (PS3.3
-    C.18.6.1.2).
-    """
-    header = context.header
-    to_source = header.orientation.point_to_source
-    outline = _thinned(region.outline)
-    points = np.array([to_source(row, col) for row, col in outline], np.float32)[:, ::-1]
-    closed: _Points = np.clip(points, 0, np.array([header.columns, header.rows], np.float32))
-    closed[-1] = closed[0]
-    return closed
-
-
-def _thinned(outline: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-    """Every nth point, at most MOST_POINTS with the first repeated as last."""
-    step = -(-(len(outline) - 1) // (MOST_POINTS - 1))
-    return (*outline[:-1:step], outline[0])
 
 
 def _area(context: ResultContext, region: Region) -> sr.Measurement:
@@ -242,17 +187,10 @@ def _algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
         version=model.version,
         manufacturer=identity.MANUFACTURER,
         family=standard.DCM.ArtificialIntelligence,
-        parameters=[
-            f"model digest=sha256:{model.digest}",
-            f"mode={model.mode}",
-            f"seed={model.seed}",
-            f"method version={model.method_version}",
-        ],
+        parameters=[f"{name}={value}" for name, value in document.model_parameters(model).items()],
     )
 
 
 def _tracking(context: ResultContext, role: str, said: str) -> sr.TrackingIdentifier:
     """TID 4108's identifiers, derived, so that the same analysis names the same region."""
-    return sr.TrackingIdentifier(
-        uid=uids.result_uid(context.analysis_key, role, SERIES.template), identifier=said
-    )
+    return sr.TrackingIdentifier(uid=provenance.tracking_uid(context, role), identifier=said)

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from pipeline.types import Attribution, Region, Status
+from pipeline.types import Attribution, ModelIdentity, Region, Status
 
 RESEARCH_WORDS = "AI-generated - research use only - not for diagnosis"
 MAP_UNIT = "attribution (0 to 1)"
@@ -28,21 +28,15 @@ def area_mm2(region: Region, spacing_mm: tuple[float, float]) -> float:
     return number(region.area_px * spacing_mm[0] * spacing_mm[1])
 
 
-def digest_prefix(attribution: Attribution) -> str:
-    """The model digest's first twelve digits, enough to tell models apart by eye."""
-    return attribution.model.digest[:12]
-
-
 def reported_regions(attribution: Attribution) -> tuple[Region, ...]:
     """The regions that a receiver is told of: none where the result is withheld."""
     return () if attribution.status is Status.WITHHELD else attribution.regions
 
 
-def model_line(attribution: Attribution) -> str:
-    """Name, version, digest, mode and seed in one line."""
-    model = attribution.model
+def model_line(model: ModelIdentity) -> str:
+    """Name, version, digest (twelve digits tell models apart), mode and seed in one line."""
     return (
-        f"{model.name} {model.version}  |  sha256 {digest_prefix(attribution)}  |  "
+        f"{model.name} {model.version}  |  sha256 {model.digest[:12]}  |  "
         f"mode {model.mode}  |  seed {model.seed}  |  method {model.method_version}"
     )
 

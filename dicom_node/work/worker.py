@@ -1,22 +1,29 @@
 """One job from claim to results: decode, explain, encode, keep, produce."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 import structlog
+from pydicom import Dataset
 from structlog.typing import FilteringBoundLogger
 
+from dicom_node import radiograph
+from dicom_node.config import SeriesLabels
 from dicom_node.errors import EncodingError, InputError
 from dicom_node.radiograph import Film
-from dicom_node.results import registry
-from dicom_node.results.provenance import ResultContext
+from dicom_node.results import carried, not_analysed, registry
+from dicom_node.results.inspection import Inspector
+from dicom_node.results.not_analysed import Refusal
+from dicom_node.results.provenance import DocumentReference, ResultContext
 from dicom_node.routing import guards
+from dicom_node.work import addressing, model
+from dicom_node.work.addressing import Addressing
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
 from pipeline.types import Attribution, Mode, Unlike
@@ -30,12 +37,14 @@ from storage.errors import (
 from storage.faults import Point
 from storage.jobs import Job, Result
 from storage.objects import ObjectStore
+from storage.states import JobState
 from storage.store import JobStore
 
 _log = structlog.get_logger()
 
 _STORE_AWAY_S = 5.0
 _GIVE_UP = timedelta(days=1)
+_MOST_RERUNS = 100
 
 
 class Turn(Enum):
@@ -56,10 +65,23 @@ class FilmReader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """`owner` names this worker in its leases; heartbeats go out three times a lease."""
+    """`owner` names this worker in its leases; heartbeats go out three times a lease.
+
+    `labels` are of the results' series; `overrides` the destinations' own `results:`.
+    """
 
     owner: str
     lease_s: float
+    labels: SeriesLabels = field(default_factory=SeriesLabels)
+    overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A kept result, and why it must not be sent; empty where it may."""
+
+    result: Result
+    faults: tuple[str, ...]
 
 
 class Worker:
@@ -74,8 +96,10 @@ class Worker:
         reader: FilmReader,
         settings: WorkerSettings,
         clock: Callable[[], datetime],
+        inspector: Inspector | None = None,
     ) -> None:
         self._store, self._objects = store, objects
+        self._inspector = inspector or Inspector(None)
         self._engine, self._reader = engine, reader
         self._settings, self._clock = settings, clock
 
@@ -107,13 +131,7 @@ class Worker:
         """The job has left RUNNING, by whichever way it must."""
         store, now = self._store, self._clock
         try:
-            made = self._make(job)
-            store.produce(job.key, token, now(), made, job.destinations)
-            faults.reach(Point.PRODUCED)
-            log.info("job produced", results=len(made))
-        except (InputError, FilmError) as fault:
-            store.reject(job.key, token, now(), str(fault))
-            log.info("job rejected", reason=str(fault))
+            self._produce_or_reject(job, token, log)
         except (ModelError, EncodingError, ObjectMissingError) as fault:
             store.fail(job.key, token, now(), str(fault))
             log.warning("job failed", reason=str(fault))
@@ -135,7 +153,56 @@ class Worker:
             log.exception("job failed")
         return Turn.DONE
 
-    def _make(self, job: Job) -> list[Result]:
+    def _produce_or_reject(self, job: Job, token: int, log: FilteringBoundLogger) -> None:
+        """The film's results are kept and due, or its fault is."""
+        try:
+            made = self._make(job)
+        except (InputError, FilmError) as fault:
+            self._reject(job, token, str(fault))
+            log.info("job rejected", reason=str(fault))
+            return
+        self._produce(job, token, made)
+        log.info("job produced", results=len(made))
+
+    def _produce(self, job: Job, token: int, made: Sequence[_Made]) -> None:
+        """Each result is due where it is asked for, or quarantined there for its faults."""
+        quarantined = {one.result.kind: "; ".join(one.faults) for one in made if one.faults}
+        for kind, wrong in quarantined.items():
+            _log.error("result quarantined", job=job.key[:12], kind=kind, faults=wrong)
+        self._store.produce(
+            job.key,
+            token,
+            self._clock(),
+            [one.result for one in made],
+            job.destinations,
+            self._addressing(job).kinds,
+            quarantined,
+        )
+        faults.reach(Point.PRODUCED)
+
+    def _reject(self, job: Job, token: int, reason: str) -> None:
+        """The job is rejected, and who asked for it is told why."""
+        told = self._addressing(job).told
+        notes = self._notes(job, reason) if told else []
+        self._store.reject(job.key, token, self._clock(), reason, notes, told)
+
+    def _notes(self, job: Job, reason: str) -> list[Result]:
+        """ "Not analysed, because…"; none where not even the film's header can be referred to."""
+        try:
+            header = radiograph.read_header(self._objects.local_path(job.object))
+            refusal = Refusal(
+                header=header,
+                model=model.of(job),
+                analysis_key=job.key,
+                created_at=job.created_at,
+                labels=self._settings.labels,
+            )
+            note = self._keep(job, addressing.NOTE, not_analysed.refused(refusal, reason))
+        except InputError:
+            return []
+        return [] if note.faults else [note.result]
+
+    def _make(self, job: Job) -> list[_Made]:
         film = self._reader.read(self._objects.local_path(job.object))
         known = guards.states_chest(film.header.dataset)
         request = Request(
@@ -146,22 +213,53 @@ class Worker:
         )
         attribution = self._engine.explain([request])[0]
         faults.reach(Point.ANALYSED)
-        return [self._encode(job, film, attribution, kind) for kind in job.results]
+        context = self._context(job, film, attribution)
+        kinds = registry.kinds_for(context, self._addressing(job).asked)
+        return [self._keep(job, kind, registry.build(kind, context)) for kind in kinds]
 
-    def _encode(self, job: Job, film: Film, attribution: Attribution, kind: str) -> Result:
-        context = ResultContext(
+    def _context(self, job: Job, film: Film, attribution: Attribution) -> ResultContext:
+        return ResultContext(
             header=film.header,
             radiograph=film.radiograph,
             attribution=attribution,
             analysis_key=job.key,
             created_at=job.created_at,
+            labels=self._settings.labels,
+            predecessors=self._predecessors(job, film),
         )
-        dataset = registry.build(kind, context)
+
+    def _predecessors(self, job: Job, film: Film) -> tuple[DocumentReference, ...]:
+        """Reports of the same film of the same patient by other models, the oldest first."""
+        known = self._store.jobs(_MOST_RERUNS, JobState.PRODUCED, job.sop_instance_uid)
+        older = [
+            other
+            for other in reversed(known)
+            if other.identity_digest == job.identity_digest
+            and other.model_digest != job.model_digest
+            and other.created_at < job.created_at
+        ]
+        return tuple(
+            DocumentReference(
+                study_instance_uid=carried.text(film.header.dataset, "StudyInstanceUID"),
+                series_instance_uid=result.series_instance_uid,
+                sop_class_uid=result.sop_class_uid,
+                sop_instance_uid=result.sop_instance_uid,
+            )
+            for other in older
+            for result in self._store.results(other.key)
+            if result.kind == "structured_report"
+        )
+
+    def _addressing(self, job: Job) -> Addressing:
+        return addressing.of(job, self._settings.overrides)
+
+    def _keep(self, job: Job, kind: str, dataset: Dataset) -> _Made:
         data = registry.encode(dataset)
         faults.reach(Point.ENCODED)
+        source = self._objects.local_path(job.object)
         kept = self._objects.keep(f"results/{job.key[:2]}/{job.key}/{kind}.dcm", data)
         faults.reach(Point.RESULT_KEPT)
-        return Result(
+        result = Result(
             job_key=job.key,
             kind=kind,
             sop_class_uid=str(dataset.SOPClassUID),
@@ -169,6 +267,7 @@ class Worker:
             series_instance_uid=str(dataset.SeriesInstanceUID),
             object=kept,
         )
+        return _Made(result=result, faults=self._inspector.faults(dataset, data, source))
 
     @contextmanager
     def _kept_alive(self, key: str, token: int) -> Iterator[None]:

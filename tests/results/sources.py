@@ -48,6 +48,21 @@ def source(*, monochrome: int = 2, orientation: tuple[str, ...] = ("L", "F")) ->
     return ds
 
 
+def located() -> Dataset:
+    """The same with real frame-of-reference geometry, as a coronal plane has it."""
+    ds = source()
+    ds.FrameOfReferenceUID = "1.2.3.4.9"
+    ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 0, -1], [-40, 0, 30]
+    ds.PixelSpacing, ds.SliceThickness = [0.2, 0.2], 1
+    return ds
+
+
+def context_for(kind: str, folder: Path) -> ResultContext:
+    """An analysis that gives an object of this kind."""
+    given = context_of(located(), folder)
+    return with_status(given, Status.WITHHELD, "odd") if kind == "not_analysed" else given
+
+
 def write(ds: Dataset, path: Path) -> Path:
     """A Part 10 file, explicit VR little endian; values are not judged."""
     ds.file_meta = FileMetaDataset()

@@ -1,14 +1,17 @@
+from pathlib import Path
+
 import pytest
 from pydicom import DataElement, Dataset, config
 
 from dicom_node.errors import EncodingError
 from dicom_node.results import conformity, registry
 from dicom_node.results.provenance import ResultContext
+from tests.results import sources
 
 
 @pytest.fixture(params=registry.KINDS)
-def good(request: pytest.FixtureRequest, context: ResultContext) -> Dataset:
-    return registry.build(request.param, context)
+def good(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
+    return registry.build(request.param, sources.context_for(request.param, tmp_path))
 
 
 def test_what_is_built_has_no_fault(good: Dataset) -> None:
@@ -20,7 +23,7 @@ def test_a_type_1_attribute_without_value_is_a_fault(good: Dataset, keyword: str
     good[keyword].value = ""
     assert f"{keyword} (Type 1) has no value" in conformity.check(good)
     with pytest.raises(EncodingError, match=keyword):
-        registry.encode(good)
+        registry.encode_checked(good)
 
 
 def test_an_absent_type_2_attribute_is_a_fault(good: Dataset) -> None:
@@ -53,6 +56,13 @@ def test_an_open_outline_is_a_fault(context: ResultContext) -> None:
     assert conformity.check(ds) == ("SCOORD POLYLINE is not closed",)
 
 
-def test_there_is_no_third_kind(context: ResultContext) -> None:
+def test_a_frame_that_lacks_pixels_is_a_fault(tmp_path: Path) -> None:
+    kind = "parametric_map"
+    ds = registry.build(kind, sources.context_for(kind, tmp_path))
+    ds.FloatPixelData = ds.FloatPixelData[:-4]
+    assert conformity.check(ds) == ("FloatPixelData has 479996 bytes, not 480000",)
+
+
+def test_an_unknown_kind_is_not_built(context: ResultContext) -> None:
     with pytest.raises(KeyError):
-        registry.build("presentation_state", context)
+        registry.build("holiday_picture", context)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicom_node.results import picture, structured_report
+from dicom_node.results import geometry, picture
 from tests.results import sources
 
 # PatientOrientation -> the upright box (rows, cols) of stored rows 50..100, columns 250..325 of a
@@ -34,7 +34,7 @@ def test_the_region_is_at_the_same_anatomy(
     context = sources.context_of(source, tmp_path)
     (region,) = context.attribution.regions
 
-    points = structured_report.scoord(context, region)
+    points = geometry.outline(context.header, region)
     assert points.min(0).tolist() == [250, 50]
     assert points.max(0).tolist() == [325, 100]
     assert len({tuple(point) for point in points.tolist()}) == 4

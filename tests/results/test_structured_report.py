@@ -9,7 +9,7 @@ from highdicom import sr
 from pydicom import Dataset, uid
 from pydicom.sr.coding import Code
 
-from dicom_node.results import codes, registry, structured_report
+from dicom_node.results import codes, geometry, registry
 from dicom_node.results.provenance import ResultContext
 from pipeline.types import Region, Status
 from tests.results import sources
@@ -199,7 +199,7 @@ def test_regions_are_tracked_by_derived_uids(context: ResultContext) -> None:
 def test_an_outline_beyond_the_image_ends_at_its_edge(context: ResultContext) -> None:
     outline = ((-2.0, 5.0), (5.0, 410.0), (310.0, 5.0), (-2.0, 5.0))
     region = Region(outline=outline, area_px=1, peak=1, mean=1)
-    points = structured_report.scoord(context, region)
+    points = geometry.outline(context.header, region)
     assert points.tolist() == [[5, 0], [400, 5], [5, 300], [5, 0]]
 
 
@@ -211,8 +211,8 @@ def test_an_endless_outline_is_thinned_to_what_the_field_holds(
     loop = [(30 + 20 * float(np.sin(a)), 40 + 20 * float(np.cos(a))) for a in angle]
     outline = (*loop[:-1], loop[0])
     region = Region(outline=outline, area_px=1, peak=1, mean=1)
-    points = structured_report.scoord(context, region)
-    assert len(points) <= structured_report.MOST_POINTS
+    points = geometry.outline(context.header, region)
+    assert len(points) <= geometry.MOST_POINTS
     assert points[0].tolist() == points[-1].tolist()
     assert points[:, 0].max() == pytest.approx(60, abs=0.01)
 

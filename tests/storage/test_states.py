@@ -28,7 +28,7 @@ def test_a_delivery_takes_the_steps_of_its_table_and_no_others(
     old: DeliveryState, new: DeliveryState
 ) -> None:
     legal = {
-        "DUE": {"SENDING", "HELD", "EXPIRED"},
+        "DUE": {"SENDING", "HELD", "EXPIRED", "REFUSED"},
         "SENDING": {"DELIVERED", "DUE", "REFUSED", "QUARANTINED"},
         "DELIVERED": {"COMMITTED", "DUE"},
         "HELD": {"DUE"},

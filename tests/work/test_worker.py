@@ -13,8 +13,10 @@ import pytest
 import structlog
 
 from dicom_node import logs, radiograph
+from dicom_node.config import SeriesLabels
 from dicom_node.errors import EncodingError, InputError
 from dicom_node.radiograph import Film
+from dicom_node.results.inspection import Inspector
 from dicom_node.work.worker import FilmReader, Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
@@ -102,6 +104,9 @@ class Bench:
     capacity_bytes: int = 1 << 30
     lease_s: float = 60.0
     now: datetime = NOON
+    labels: SeriesLabels = field(default_factory=SeriesLabels)
+    overrides: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    validator: Path | None = None
 
     def __post_init__(self) -> None:
         source = sources.write(sources.source(), self.folder / "source.dcm").read_bytes()
@@ -119,9 +124,28 @@ class Bench:
             objects=self.objects,
             engine=self.engine,
             reader=self.reader,
-            settings=WorkerSettings(owner="worker", lease_s=self.lease_s),
+            settings=WorkerSettings(
+                owner="worker",
+                lease_s=self.lease_s,
+                labels=self.labels,
+                overrides=self.overrides,
+            ),
             clock=lambda: self.now,
+            inspector=Inspector(self.validator),
         )
+
+    def kinds_at(self, destination: str) -> list[str]:
+        kinds = {made.sop_instance_uid: made.kind for made in self.store.results("k1")}
+        found = [d for d in self.store.deliveries("k1") if d.destination == destination]
+        return [kinds[delivery.sop_instance_uid] for delivery in found]
+
+    def kept(self, kind: str, key: str = "k1") -> pydicom.Dataset:
+        (made,) = [made for made in self.store.results(key) if made.kind == kind]
+        return pydicom.dcmread(io.BytesIO(self.objects.read(made.object)))
+
+    def job_to_be(self, key: str, created_s: float) -> NewJob:
+        """Another analysis of the same film."""
+        return replace(new_job(key, created_s), object=self.job.object)
 
     def turn(self) -> Turn:
         return self.worker().work_once()
@@ -176,6 +200,84 @@ def test_the_same_job_made_twice_has_the_same_uids(tmp_path: Path) -> None:
         bench.turn()
         made.append([result.sop_instance_uid for result in bench.store.results("k1")])
     assert made[0] == made[1]
+
+
+def test_a_destination_gets_what_it_asks_for_instead_of_the_rule_s(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, overrides={"archive": ("structured_report", "segmentation_map")})
+    bench.turn()
+    assert bench.kinds_at("pacs") == ["secondary_capture", "structured_report"]
+    assert bench.kinds_at("archive") == ["structured_report", "segmentation_map"]
+
+
+def test_results_have_the_site_s_series(tmp_path: Path) -> None:
+    labels = SeriesLabels(numbers={"secondary_capture": 77}, description="AI {object} {version}")
+    bench = Bench(tmp_path, labels=labels)
+    bench.turn()
+    picture = bench.kept("secondary_capture")
+    version = bench.kept("structured_report").SoftwareVersions[1].split()[-1]
+    assert picture.SeriesNumber == 77
+    assert picture.SeriesDescription == f"AI attribution {version}"
+
+
+def test_a_result_that_a_validator_blames_is_quarantined_and_the_others_are_not(
+    tmp_path: Path,
+) -> None:
+    validator = tmp_path / "dciodvfy"
+    validator.write_text(
+        "#!/bin/sh\ngrep -q 126000 $1 && echo 'Error - bad <Ada> Element=<X>' >&2\n"
+    )
+    validator.chmod(0o755)
+    bench = Bench(tmp_path, validator=validator)
+    assert bench.turn() is Turn.DONE
+    held = {d.state: d.reason for d in bench.store.deliveries("k1")}
+    assert held == {"DUE": "", "QUARANTINED": "Error - bad <> Element=<X>"}
+    due = bench.store.claim_deliveries("pacs", "me", after(999), 60, limit=9)
+    assert [parcel.result.kind for parcel in due] == ["secondary_capture"]
+
+
+def test_an_error_that_the_source_has_too_holds_no_result_back(tmp_path: Path) -> None:
+    validator = tmp_path / "dciodvfy"
+    validator.write_text("#!/bin/sh\necho 'Error - all is bad'\n")
+    validator.chmod(0o755)
+    bench = Bench(tmp_path, validator=validator)
+    bench.turn()
+    assert {d.state for d in bench.store.deliveries("k1")} == {DeliveryState.DUE}
+
+
+def test_a_film_analysed_by_another_model_has_a_report_that_supersedes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    first = bench.kept("structured_report")
+    another = replace(bench.job_to_be("k2", created_s=5), model_digest="e" * 64)
+    other_patient = replace(bench.job_to_be("k3", created_s=6), identity_digest="another")
+    bench.add(another)
+    bench.add(other_patient)
+    bench.turn()
+    (study,) = bench.kept("structured_report", "k2").PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    assert study.StudyInstanceUID == first.StudyInstanceUID
+    assert series.SeriesInstanceUID == first.SeriesInstanceUID
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
+    bench.turn()
+    assert "PredecessorDocumentsSequence" not in bench.kept("structured_report", "k3")
+
+
+def test_who_asks_for_it_is_told_why_a_film_was_not_analysed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, overrides={"archive": ("basic", "not_analysed")})
+    bench.engine = FaultyEngine(FilmError("It shows no chest"))
+    assert bench.turn() is Turn.DONE
+    assert bench.job.state is JobState.REJECTED
+    assert (bench.kinds_at("archive"), bench.kinds_at("pacs")) == (["not_analysed"], [])
+    note = bench.kept("not_analysed")
+    assert "Not analysed, because It shows no chest." in note.to_json()
+    assert note.PatientID == "PID-7"
+
+
+def test_a_note_that_cannot_be_kept_lets_the_job_wait_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, overrides={"pacs": ("not_analysed",)}, capacity_bytes=10)
+    bench.engine = FaultyEngine(FilmError("It shows no chest"))
+    assert bench.turn() is Turn.RELEASED
+    assert bench.job.state is JobState.RECEIVED
 
 
 def test_jobs_are_taken_oldest_first(tmp_path: Path) -> None:

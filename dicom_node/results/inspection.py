@@ -1,0 +1,62 @@
+"""Whether a result object may be sent: our own check, and dciodvfy's where it is installed.
+
+A fault that the source has too is not ours and holds nothing back; of ours, none is sent.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pydicom import Dataset
+
+from dicom_node.results import conformity
+
+_PATIENCE_S = 60
+# dciodvfy quotes values, which may be a patient's; names of elements and modules are not.
+_QUOTED = re.compile(r"(?<!Element=)(?<!Module=)(?<!attribute )<[^>]*>")
+
+
+class Inspector:
+    """Judges result objects before they are kept for sending."""
+
+    def __init__(self, program: Path | None) -> None:
+        """`program` is dciodvfy (dicom3tools), or None where there is none."""
+        self._program = program
+
+    def faults(self, dataset: Dataset, data: bytes, source: Path) -> tuple[str, ...]:
+        """What is wrong with an object, encoded as `data`, that is not wrong with its source.
+
+        No patient data is named. Empty where the object may be sent.
+        """
+        own = conformity.check(dataset)
+        if own or self._program is None:
+            return own
+        with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
+            file.write(data)
+            file.flush()
+            found = self._errors(Path(file.name))
+        return tuple(sorted(found - self._errors(source))) if found else ()
+
+    def _errors(self, path: Path) -> frozenset[str]:
+        """dciodvfy's error lines; none where it does not end by itself."""
+        try:
+            done = subprocess.run(  # noqa: S603 - our own program on our own file
+                [str(self._program), str(path)],
+                capture_output=True,
+                check=False,
+                timeout=_PATIENCE_S,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return frozenset()
+        lines = (done.stdout + done.stderr).decode(errors="replace").splitlines()
+        return frozenset(_QUOTED.sub("<>", line) for line in lines if line.startswith("Error"))
+
+
+def installed() -> Path | None:
+    """dciodvfy beside this Python, where its wheel puts it, or on the path."""
+    beside = Path(sys.executable).with_name("dciodvfy")
+    found = str(beside) if beside.is_file() else shutil.which("dciodvfy")
+    return Path(found) if found else None

@@ -1,0 +1,31 @@
+"""Which results of a job are made, and which destination gets which."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dicom_node.results.names import KINDS
+from storage.jobs import Job
+
+NOTE = "not_analysed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addressing:
+    """`kinds` by destination: its own `results:` where it has any, else the rule's."""
+
+    kinds: Mapping[str, tuple[str, ...]]
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What anyone gets, in the order of the kinds."""
+        return tuple(kind for kind in KINDS if any(kind in own for own in self.kinds.values()))
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The destinations that are told why a film was not analysed."""
+        return tuple(name for name, own in self.kinds.items() if NOTE in own)
+
+
+def of(job: Job, overrides: Mapping[str, tuple[str, ...]]) -> Addressing:
+    """Who gets what of this job; `overrides` are the destinations' own `results:`."""
+    return Addressing(kinds={name: overrides.get(name, job.results) for name in job.destinations})

@@ -1,0 +1,78 @@
+"""`vald-node render`: every result can be looked at without a viewer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dicom_node.results import registry
+from tests.admin import commands
+from tests.results import sources
+
+R0, R1, C0, C1 = sources.BOX
+LYING = ("segmentation_regions", "segmentation_map", "parametric_map")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Every result of a film, and the film."""
+    context = sources.context_of(sources.located(), tmp_path)
+    for kind in registry.kinds_for(context):
+        (tmp_path / f"{kind}.dcm").write_bytes(registry.encode(registry.build(kind, context)))
+    return tmp_path
+
+
+def shown(folder: Path, kind: str, *options: object) -> np.ndarray:
+    done = commands.vald("render", folder / f"{kind}.dcm", "--out", folder / "out", *options)
+    assert done.exit_code == 0, done.output
+    with Image.open(folder / "out" / f"{kind}.png") as image:
+        return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("kind", LYING)
+def test_a_map_is_coloured_over_the_film_where_it_is(folder: Path, kind: str) -> None:
+    pixels = shown(folder, kind, "--film", folder / "source.dcm")
+    coloured = np.ptp(pixels, axis=-1) > 0
+    rows, columns = np.nonzero(coloured.any(1))[0], np.nonzero(coloured.any(0))[0]
+    assert (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) == sources.BOX
+    assert pixels[10, 10].tolist() == [50, 50, 50]  # 800 of 4096, the film's own grey
+
+
+@pytest.mark.parametrize("kind", LYING)
+def test_a_map_without_its_film_is_on_black(folder: Path, kind: str) -> None:
+    pixels = shown(folder, kind)
+    assert pixels[10, 10].tolist() == [0, 0, 0]
+    assert np.ptp(pixels[75, 300]) > 0
+
+
+def test_outlines_are_drawn_over_the_film(folder: Path) -> None:
+    pixels = shown(folder, "presentation_state", "--film", folder / "source.dcm")
+    assert np.ptp(pixels[R0 - 1 : R0 + 1, 270]) > 50  # the upper edge
+    assert np.ptp(pixels[75, 300]) == 0  # within
+
+
+def test_a_capture_is_itself_and_a_film_too(folder: Path) -> None:
+    assert shown(folder, "overlay_capture").shape[2] == 3
+    film = shown(folder, "source")
+    assert (film[10, 10, 0], film[75, 300, 0]) == (50, 224)
+
+
+@pytest.mark.parametrize("kind", ["structured_report", "key_object_selection"])
+def test_a_document_is_text_or_html(folder: Path, kind: str) -> None:
+    out = folder / "out"
+    assert commands.vald("render", folder / f"{kind}.dcm", "--out", out).exit_code == 0
+    text = (out / f"{kind}.txt").read_text()
+    assert "research use only" in text
+    assert commands.vald("render", folder / f"{kind}.dcm", "--out", out, "--html").exit_code == 0
+    page = (out / f"{kind}.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert page.count("<ul>") == page.count("</ul>") > 0
+
+
+def test_what_is_no_dicom_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "notes.dcm"
+    path.write_text("no image")
+    done = commands.vald("render", path)
+    assert done.exit_code == 1
+    assert "notes.dcm" in str(done.exception)

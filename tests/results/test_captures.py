@@ -1,0 +1,40 @@
+"""Counterpart and overlay as pictures of their own."""
+
+import numpy as np
+import pytest
+
+from dicom_node.results import picture, registry
+from dicom_node.results.provenance import ResultContext
+from pipeline.types import Status
+from tests.results import sources
+from tests.results.tools import read_back
+
+KINDS = ("counterpart_capture", "overlay_capture")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_picture_lies_over_a_banner_that_says_what_it_is(
+    context: ResultContext, kind: str
+) -> None:
+    ds = read_back(registry.build(kind, context))
+    draw = {"counterpart_capture": picture.counterpart, "overlay_capture": picture.overlay}[kind]
+    shown = draw(context.radiograph, context.attribution)
+    pixels = ds.pixel_array
+    assert np.array_equal(pixels[: len(shown)], shown)
+    banner = pixels[len(shown) :].astype(int)
+    assert len(banner) > 60
+    assert (banner[..., 0] - banner[..., 2] > 100).any()  # amber words
+    assert (ds.BurnedInAnnotation, ds.SyntheticData) == ("YES", "YES")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_withheld_result_has_no_picture(context: ResultContext, kind: str) -> None:
+    withheld = sources.with_status(context, Status.WITHHELD, "odd")
+    assert kind not in registry.kinds_for(withheld)
+
+
+def test_each_kind_has_a_series_of_its_own_as_the_site_labels_it(context: ResultContext) -> None:
+    made = [registry.build(kind, context) for kind in registry.kinds_for(context)]
+    assert len({ds.SeriesInstanceUID for ds in made}) == len(made)
+    assert len({ds.SeriesNumber for ds in made}) == len(made)
+    assert {ds.StudyInstanceUID for ds in made} == {"1.2.3.4.1"}
