@@ -107,3 +107,4 @@ def save(reference: HealthyReference, folder: Path) -> None:
         "intercept": np.array([reference.intercept], np.float32),
     }
     save_file(parts, folder / FILE)
+    (folder / FILE).chmod(0o644)  # safetensors are written for their owner only

@@ -23,10 +23,10 @@ class Limits:
     `stability` and `effect` are lower limits, `off_target` and `off_target_withheld` upper ones.
     """
 
-    stability: float = 0.3
-    effect: float = 0.3
-    off_target: float = 0.6
-    off_target_withheld: float = 0.9
+    stability: float = 0.05
+    effect: float = 0.0
+    off_target: float = 0.4
+    off_target_withheld: float = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

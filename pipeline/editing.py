@@ -11,10 +11,12 @@ from pipeline.models import Denoiser
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """`latent` is the edited latent before the gate [n, c, h, w]; `gate` [n, 1, h, w] in 0 .. 1."""
+    """`latent` is the edited latent before the gate [n, c, h, w]; `gate` [n, 1, h, w] in 0 .. 1 the
+    mean over the steps, and `first_gate` that of the first, from pure noise."""
 
     latent: torch.Tensor
     gate: torch.Tensor
+    first_gate: torch.Tensor
 
 
 def paired_edit(
@@ -30,7 +32,8 @@ def paired_edit(
         claim = denoiser.claim(z_t, source, t, text)
         gates.append(torch.ones_like(source[:, :1]) if claim.gate is None else claim.gate)
         if following < 0:
-            return Edit(latent=claim.z_0, gate=torch.stack(gates).mean(0))
+            gate = torch.stack(gates).mean(0)
+            return Edit(latent=claim.z_0, gate=gate, first_gate=gates[0])
         alpha, sigma = denoiser.signal(following)
         z_t = alpha * claim.z_0 + sigma * claim.eps
     raise ValueError("an edit needs at least one step")

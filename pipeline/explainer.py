@@ -45,7 +45,8 @@ class Evidence:
     `changes` [draws, side, side] are film minus counterpart, signed; `maps` [draws, side, side] are
     the attribution of each draw, >= 0; `gate` [draws, side, side] in 0 .. 1 (ones without a gate).
     `free` is |film minus counterpart| had the gate been open everywhere, where it was asked for.
-    `still` is what the gate would change of the counterpart, None without a gate.
+    `first` and `still` are what the gate of the first step would change of the film and of its
+    counterpart, None without a gate.
     """
 
     plane: Image
@@ -54,6 +55,7 @@ class Evidence:
     maps: Image
     gate: Image
     free: Image | None
+    first: Image | None
     still: Image | None
 
 
@@ -139,6 +141,7 @@ class Explainer:
             maps=np.stack(maps),
             gate=gates,
             free=np.abs(self._changes(z, edit.latent)).mean(0) if free else None,
+            first=None if still is None else self._on_grid(edit.first_gate),
             still=None if still is None else self._on_grid(still),
         )
 
@@ -180,6 +183,7 @@ class Explainer:
             maps=maps,
             gate=np.ones_like(maps),
             free=np.abs(changes).mean(0),
+            first=None,
             still=None,
         )
 
@@ -280,6 +284,12 @@ def findings(made: Evidence, threshold: float) -> Findings:
     return Findings(
         lungs_found=anatomy.usable(made.lungs),
         stability=checks.overlap(made.maps, threshold) if found else None,
-        effect=checks.closed(made.gate, made.still) if found and made.still is not None else None,
+        effect=_effect(made) if found else None,
         off_target=checks.share_outside(made.changes.mean(0), made.lungs) if found else None,
     )
+
+
+def _effect(made: Evidence) -> float | None:
+    if made.first is None or made.still is None:
+        return None
+    return checks.closed(made.first, made.still)

@@ -29,7 +29,7 @@ def test_the_gate_keeps_what_is_the_patients_own() -> None:
     source, latent = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([5.0, 5.0, 5.0])
     gate = torch.tensor([0.0, 0.25, 1.0])
     shape = (1, 1, 1, 3)
-    edit = Edit(latent=latent.view(shape), gate=gate.view(shape))
+    edit = Edit(latent=latent.view(shape), gate=gate.view(shape), first_gate=gate.view(shape))
     got = editing.gated(source.view(shape), edit)
     assert torch.allclose(got.flatten(), torch.tensor([1.0, 2.0, 5.0]))
 
