@@ -16,7 +16,7 @@ from pipeline.evaluation.measure import Measurement
 from pipeline.evaluation.selection import Selection
 from pipeline.types import Mode
 
-_PAGE, _NUMBERS = "evaluation.html", "evaluation.json"
+_PAGE, _NUMBERS, _SUMMARY = "evaluation.html", "evaluation.json", "evaluation.md"
 
 
 def run(
@@ -42,6 +42,7 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         reading = loaded.settings.reading(mode)
         report.write_numbers(made, out / _NUMBERS)
+        report.write_summary(made, out / _SUMMARY)
         report.write(made, out / _PAGE, reading.threshold, reading.scale_max)
     typer.echo(json.dumps(made.numbers, indent=None if as_json else 1))
 

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from pipeline.evaluation import localisation
+from pipeline.evaluation import localisation, summary
 from pipeline.evaluation.cases import OURS, SIDE, Case
 from pipeline.evaluation.measure import Evaluation, Json
 from pipeline.types import Image
@@ -78,8 +78,8 @@ def _methods_table(found: Json) -> str:
     head = "".join(f"<th>{column.replace('_', ' ')}</th>" for column in columns)
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td>"
-        + "".join(f"<td>{_said(scores[column])}</td>" for column in columns)
-        + f"<td>{_said(found['gain_over'].get(name, ''))}</td></tr>"
+        + "".join(f"<td>{_cell(scores[column])}</td>" for column in columns)
+        + f"<td>{_cell(found['gain_over'].get(name, ''))}</td></tr>"
         for name, scores in found["methods"].items()
     )
     return f"<table><tr><th>map</th>{head}<th>ours minus this</th></tr>{rows}</table>"
@@ -102,27 +102,14 @@ def _methods_plot(found: Json) -> Figure:
 
 def _table(values: Mapping[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{_said(value)}</td></tr>"
-        for name, value in _flat(values)
+        f"<tr><td>{html.escape(name)}</td><td>{_cell(value)}</td></tr>"
+        for name, value in summary.flat(values)
     )
     return f"<table>{rows}</table>"
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and "mean" not in value:
-            yield from _flat(value, f"{before}{name} · ")
-        else:
-            yield f"{before}{name.replace('_', ' ')}", value
-
-
-def _said(value: object) -> str:
-    if isinstance(value, Mapping):
-        films = f" of {value['films']}" if "films" in value else ""
-        return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]{films}"
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
+def _cell(value: object) -> str:
+    return html.escape(summary.said(value))
 
 
 def _gallery(cases: Sequence[Case], threshold: float, scale_max: float) -> Iterator[str]:
@@ -177,3 +164,8 @@ def _figure(png: bytes, caption: str) -> str:
 def write_numbers(made: Evaluation, path: Path) -> None:
     """`path` is the JSON of every number."""
     path.write_text(json.dumps(made.numbers, indent=1) + "\n", encoding="utf-8")
+
+
+def write_summary(made: Evaluation, path: Path) -> None:
+    """`path` is every number as Markdown, without a picture."""
+    path.write_text(summary.markdown(made.numbers), encoding="utf-8")

@@ -151,6 +151,15 @@ def test_the_page_holds_all_it_shows_and_warns(evaluated: tuple[dict[str, Any], 
     assert "worst: l" in page
 
 
+def test_the_summary_has_the_numbers_and_no_picture(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    text = (evaluated[1] / "evaluation.md").read_text(encoding="utf-8")
+    assert "### RSNA opacity: 2 films" in text
+    assert "| uniform | 0.051 [0.051, 0.051] |" in text
+    assert "data:image" not in text
+
+
 def test_an_unknown_part_is_refused(data: Path, model: Path) -> None:
     done = commands.vald("evaluate", "--data", data, "--model", model, "--part", "train")
     assert done.exit_code == 2

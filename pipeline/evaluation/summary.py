@@ -1,0 +1,81 @@
+"""The numbers of an evaluation as Markdown: no picture in it, so that it may be published."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Json = Mapping[str, Any]
+
+_COLUMNS = ("auprc", "in_lung", "pointing", "iou", "energy")
+_CONTROLS = {
+    "shuffled": "another film's map",
+    "gain_over_shuffled": "own map minus another film's, paired",
+    "gain_over_shuffled_in_lungs": "the same, other maps moved onto the film's lungs",
+    "right_side": "side of the lesion, one-sided films",
+    "sensitivity": "a region touches a box",
+}
+
+
+def markdown(numbers: Json) -> str:
+    """Every number with its 95 % interval, in tables."""
+    return "\n".join(_lines(numbers)) + "\n"
+
+
+def _lines(numbers: Json) -> Iterator[str]:
+    yield (
+        f"Model `{numbers['model'][:12]}`, mode {numbers['mode']}, part {numbers['part']}; "
+        f"features of FID and KID: {numbers['extractor']}."
+    )
+    for name, found in numbers["localisation"].items():
+        yield from _localisation(name, found)
+    yield from _section("Reconstruction", numbers["reconstruction"])
+    yield from _section("Normal films with any region", numbers["normals"])
+    yield from _section("Image score within one source (AUROC)", numbers["image_score"])
+    yield from _section("Validity, by the independent classifier", numbers["validity"])
+    yield from _section("Fidelity of normal counterparts", numbers["fidelity"])
+    yield from _section("Reliability", numbers["reliability"])
+    yield from _section("Oracle: lesions of a family unseen in training", numbers["oracle"])
+    yield from _section("Induction", numbers["induction"])
+
+
+def _localisation(name: str, found: Json) -> Iterator[str]:
+    prevalence = next(iter(found["methods"].values()))["prevalence"]
+    yield f"\n### {name}: {found['films']} films, prevalence {prevalence:.3f}\n"
+    yield "| map | pixel AUPRC | in lungs | pointing | IoU | energy | ours minus this |"
+    yield "|---|---|---|---|---|---|---|"
+    for method, scores in found["methods"].items():
+        cells = [said(scores[column]) for column in _COLUMNS]
+        yield f"| {method} | {' | '.join(cells)} | {said(found['gain_over'].get(method))} |"
+    yield "\n| control | |"
+    yield "|---|---|"
+    for key, words in _CONTROLS.items():
+        yield f"| {words} | {said(found[key])} |"
+
+
+def _section(title: str, values: Json) -> Iterator[str]:
+    yield f"\n### {title}\n"
+    yield "| | |"
+    yield "|---|---|"
+    for name, value in flat(values):
+        yield f"| {name} | {said(value)} |"
+
+
+def flat(values: Json, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values as lines, their names joined; an interval is one value."""
+    for name, value in values.items():
+        words = f"{before}{name.replace('_', ' ')}"
+        if isinstance(value, Mapping) and value and "mean" not in value:
+            yield from flat(value, f"{words}: ")
+        else:
+            yield words, value
+
+
+def said(value: object) -> str:
+    """A value in words: an interval as mean [low, high] and of how many films."""
+    if isinstance(value, Mapping):
+        if "mean" not in value:
+            return "-"
+        films = f" of {value['films']}" if "films" in value else ""
+        return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]{films}"
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
