@@ -146,6 +146,7 @@ def work(path: str) -> None:
             lease_s=settings.work.lease_s,
             labels=settings.series,
             overrides={n: d.results for n, d in settings.destinations.items() if d.results},
+            compressions={n: d.compression for n, d in settings.destinations.items()},
         ),
         clock=now,
         inspector=Inspector(inspection.installed()),

@@ -235,12 +235,16 @@ class DeliverySettings(_Section):
 
 
 class Destination(_Section):
-    """A PACS or other Storage SCP. `results` are what it gets instead of its rule's."""
+    """A PACS or other Storage SCP.
+
+    `results` are what it gets instead of its rule's; `compression` is of pictures, lossless.
+    """
 
     ae_title: AETitle
     host: Host
     port: Port
     results: ResultNames | None = None
+    compression: Literal["none", "rle", "jpeg2000"] = "none"
 
 
 class SeriesLabels(_Section):

@@ -43,6 +43,12 @@ class Orthanc:
         modalities = [tag["Modality"] for tag in tags]
         return {modality: modalities.count(modality) for modality in sorted(set(modalities))}
 
+    def post(self, dicom: bytes) -> None:
+        """Orthanc holds the object."""
+        url = f"http://127.0.0.1:{self.http_port}/instances"
+        with urllib.request.urlopen(urllib.request.Request(url, dicom), timeout=30):
+            pass
+
     def _bytes(self, path: str) -> bytes:
         url = f"http://127.0.0.1:{self.http_port}{path}"
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -51,7 +57,7 @@ class Orthanc:
 
 
 @contextmanager
-def running(folder: Path, dicom_port: int = 0) -> Iterator[Orthanc]:
+def running(folder: Path, dicom_port: int = 0, plugins: tuple[Path, ...] = ()) -> Iterator[Orthanc]:
     """An empty Orthanc that keeps its state in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     orthanc = Orthanc(dicom_port=dicom_port or tools.free_port(), http_port=tools.free_port())
@@ -66,7 +72,7 @@ def running(folder: Path, dicom_port: int = 0) -> Iterator[Orthanc]:
                 "DicomAet": AE_TITLE,
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
-                "Plugins": [],
+                "Plugins": [str(plugin) for plugin in plugins],
             }
         )
     )
