@@ -273,12 +273,17 @@ def test_a_film_analysed_by_another_model_has_a_report_that_supersedes(tmp_path:
     other_patient = replace(bench.job_to_be("k3", created_s=6), identity_digest="another")
     bench.add(another)
     bench.add(other_patient)
+    bench.add(replace(bench.job_to_be("k4", created_s=2), seed=9))
+    bench.turn()
+    assert "PredecessorDocumentsSequence" not in bench.kept("structured_report", "k4")
     bench.turn()
     (study,) = bench.kept("structured_report", "k2").PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
     assert study.StudyInstanceUID == first.StudyInstanceUID
     assert series.SeriesInstanceUID == first.SeriesInstanceUID
-    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
+    superseded = {item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence}
+    same_model = bench.kept("structured_report", "k4")
+    assert superseded == {first.SOPInstanceUID, same_model.SOPInstanceUID}
     bench.turn()
     assert "PredecessorDocumentsSequence" not in bench.kept("structured_report", "k3")
 
