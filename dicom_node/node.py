@@ -194,6 +194,7 @@ def work(path: str) -> None:
             lease_s=settings.work.lease_s,
             labels=settings.series,
             overrides={n: d.results for n, d in settings.everywhere.items() if d.results},
+            compressions={n: d.compression for n, d in settings.everywhere.items()},
         ),
         clock=now,
         inspector=Inspector(inspection.installed()),

@@ -98,6 +98,13 @@ def of(ds: Dataset, rows: int, columns: int) -> Orientation:
     )
 
 
+def stated(ds: Dataset) -> tuple[str, ...]:
+    """PatientOrientation where it is two directions along different axes; empty otherwise."""
+    values = attributes.codes(ds, "PatientOrientation")
+    along_row, along_column = _principal_directions(values)
+    return values if along_row and along_column not in (along_row, _OPPOSITE[along_row]) else ()
+
+
 def _principal_directions(values: tuple[str, ...]) -> tuple[str, str]:
     """First letters of the two values ("" for both where either is invalid).
 

@@ -296,12 +296,16 @@ class DeliverySettings(_Section):
 
 
 class Destination(_Section):
-    """A PACS or other Storage SCP. `results` are what it gets instead of its rule's."""
+    """A PACS or other Storage SCP.
+
+    `results` are what it gets instead of its rule's; `compression` is of pictures, lossless.
+    """
 
     ae_title: AETitle
     host: Host
     port: Port
     results: ResultNames | None = None
+    compression: Literal["none", "rle", "jpeg2000"] = "none"
     commitment: Literal["none", "storage_commitment", "query"] = "none"
     confirm_study: bool = False
     tls: Tls | None = None
@@ -318,6 +322,7 @@ class DicomWeb(_Section):
     confirm_study: bool = False
     tls: Tls | None = None
     results: ResultNames | None = None
+    compression: Literal["none", "rle", "jpeg2000"] = "none"
 
     @model_validator(mode="after")
     def _knows_one_way_in(self) -> "DicomWeb":

@@ -60,6 +60,7 @@ SYNTHESIS = private("VALD030")
 NOT_ANALYSED = private("VALD040")
 
 PLAIN_CHEST_XRAY = Code("399208008", "SCT", "Plain chest X-ray")
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 PIXELS = Code("{pixels}", "UCUM", "pixels")
 ENGLISH = Code("en", "RFC5646", "English")
 

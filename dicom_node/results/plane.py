@@ -10,7 +10,7 @@ from typing import TypedDict
 import numpy as np
 from pydicom import Dataset, uid
 
-from dicom_node import attributes, uids
+from dicom_node import attributes, orientation, uids
 from dicom_node.results import carried, derivation, provenance
 from dicom_node.results.provenance import ResultContext
 
@@ -108,7 +108,7 @@ def put_image(ds: Dataset, made: Dataset, context: ResultContext) -> None:
     provenance.put_general_series(ds)
     carried.put(ds, "ContentCreatorName", "")  # Type 2 (PS3.3 table 10-12): nobody
     if "FrameOfReferenceUID" not in ds:
-        carried.put(ds, "PatientOrientation", _orientation(context.header.dataset))
+        carried.put(ds, "PatientOrientation", "\\".join(orientation.stated(context.header.dataset)))
     ds.BurnedInAnnotation = "NO"
     said = "Difference of the film from its normal counterpart synthesised by latent diffusion."
     derivation.put(ds, context, said)
@@ -125,10 +125,3 @@ def _derive_uids(made: Dataset, context: ResultContext, sop_instance_uid: str) -
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
         if "DimensionOrganizationUID" in item:
             item.DimensionOrganizationUID = derived
-
-
-def _orientation(source: Dataset) -> str:
-    """The source's Patient Orientation where both values are directions, else empty (Type 2C)."""
-    stated = attributes.codes(source, "PatientOrientation")
-    letters = len(stated) == 2 and all(v and set(v) <= set("APRLHF") for v in stated)
-    return "\\".join(stated) if letters else ""

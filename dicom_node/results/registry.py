@@ -10,6 +10,7 @@ from pydicom.dataset import FileMetaDataset
 from dicom_node import identity
 from dicom_node.errors import EncodingError
 from dicom_node.results import (
+    compression,
     conformity,
     counterpart_capture,
     key_object_selection,
@@ -27,6 +28,16 @@ from dicom_node.results.names import KINDS
 from dicom_node.results.provenance import ResultContext
 
 __all__ = ["KINDS", "ResultContext", "build", "encode", "encode_checked", "kinds_for"]
+
+
+_UNWRITABLE = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    UnicodeError,
+    OverflowError,
+    RuntimeError,  # of a codec
+)
 
 
 def _always(_: ResultContext) -> bool:
@@ -87,8 +98,8 @@ def build(kind: str, context: ResultContext) -> Dataset:
     return _KINDS[kind].build(context)
 
 
-def encode(dataset: Dataset) -> bytes:
-    """A Part 10 file in Explicit VR Little Endian.
+def encode(dataset: Dataset, pictures: str = compression.NONE) -> bytes:
+    """A Part 10 file in Explicit VR Little Endian; `pictures` names how they are compressed.
 
     Raises:
         EncodingError: the object cannot be encoded.
@@ -97,8 +108,8 @@ def encode(dataset: Dataset) -> bytes:
     whole = Dataset(dataset)
     whole.file_meta = _file_meta(dataset)
     try:
-        whole.save_as(buffer, enforce_file_format=True)
-    except (ValueError, TypeError, AttributeError, UnicodeError, OverflowError) as error:
+        compression.compressed(whole, pictures).save_as(buffer, enforce_file_format=True)
+    except _UNWRITABLE as error:
         raise EncodingError("The result object cannot be encoded.") from error
     return buffer.getvalue()
 

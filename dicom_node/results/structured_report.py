@@ -15,8 +15,9 @@ SERIES = Series(
     sop_class_uid=uid.ComprehensiveSRStorage,
     modality="SR",
     title="measurements",
-    template="1",
+    template="2",
 )
+
 
 _Group = (
     sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations
@@ -60,12 +61,31 @@ def _content(context: ResultContext) -> Dataset:
         ),
     )
     root: Dataset = report[0]
-    root.ContentSequence.insert(_before_measurements(root), _image_library(context))
-    root.ContentSequence.append(_narrative(context))
+    place = _place_of_measurements(root)
+    measurements = root.ContentSequence[place]
+    film = measurements.ContentSequence.pop(0)
+    if not regions:
+        root.ContentSequence.pop(place)
+        root.ContentSequence.insert(place, _evaluations(context))
+    root.ContentSequence.insert(place, _image_library(context))
+    root.ContentSequence.extend([_film(film), _narrative(context)])
     return root
 
 
-def _before_measurements(root: Dataset) -> int:
+def _evaluations(context: ResultContext) -> sr.ContainerContentItem:
+    """The status alone (TID 1500 rows 12 and 13): a report has measurements or evaluations."""
+    contains = sr.RelationshipTypeValues.CONTAINS
+    evaluations = sr.ContainerContentItem(
+        name=codes.QUALITATIVE_EVALUATIONS, relationship_type=contains
+    )
+    status = codes.STATUS_VALUES[context.attribution.status.value]
+    evaluations.ContentSequence = sr.ContentSequence(
+        [sr.CodeContentItem(name=codes.STATUS, value=status, relationship_type=contains)]
+    )
+    return evaluations
+
+
+def _place_of_measurements(root: Dataset) -> int:
     names = [item.ConceptNameCodeSequence[0].CodeValue for item in root.ContentSequence]
     return names.index(standard.DCM.ImagingMeasurements.value)
 
@@ -94,6 +114,19 @@ def _narrative(context: ResultContext) -> sr.TextContentItem:
         value=wording.narrative(context.attribution, header.spacing_mm, header.spacing_plane),
         relationship_type=sr.RelationshipTypeValues.CONTAINS,
     )
+
+
+def _film(group: sr.ContentItem) -> sr.ContainerContentItem:
+    """What is said of the whole film, in a container of its own, which TID 1500 may be given.
+
+    In Imaging Measurements OHIF 3.13 demands coordinates of every group, and without them shows
+    nothing of the report; a polygon around the film would be no finding.
+    """
+    film = sr.ContainerContentItem(
+        name=codes.COMPARED_FILM, relationship_type=sr.RelationshipTypeValues.CONTAINS
+    )
+    film.ContentSequence = sr.ContentSequence([group])
+    return film
 
 
 def _film_group(context: ResultContext) -> sr.MeasurementsAndQualitativeEvaluations:

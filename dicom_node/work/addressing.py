@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dicom_node.results.compression import NONE
 from dicom_node.results.names import KINDS
 from storage.jobs import Job
 
@@ -11,9 +12,13 @@ NOTE = "not_analysed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addressing:
-    """`kinds` by destination: its own `results:` where it has any, else the rule's."""
+    """`kinds` by destination: its own `results:` where it has any, else the rule's.
+
+    `compressions` by destination; one that is not there takes uncompressed pictures.
+    """
 
     kinds: Mapping[str, tuple[str, ...]]
+    compressions: Mapping[str, str]
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -25,7 +30,16 @@ class Addressing:
         """The destinations that are told why a film was not analysed."""
         return tuple(name for name, own in self.kinds.items() if NOTE in own)
 
+    def compression(self, kind: str) -> str:
+        """The one that all who get this kind take: an object is made once, and kept as it is."""
+        takers = [name for name, own in self.kinds.items() if kind in own]
+        named = {self.compressions.get(name, NONE) for name in takers}
+        return named.pop() if len(named) == 1 else NONE
 
-def of(job: Job, overrides: Mapping[str, tuple[str, ...]]) -> Addressing:
+
+def of(
+    job: Job, overrides: Mapping[str, tuple[str, ...]], compressions: Mapping[str, str]
+) -> Addressing:
     """Who gets what of this job; `overrides` are the destinations' own `results:`."""
-    return Addressing(kinds={name: overrides.get(name, job.results) for name in job.destinations})
+    kinds = {name: overrides.get(name, job.results) for name in job.destinations}
+    return Addressing(kinds=kinds, compressions=compressions)

@@ -67,13 +67,15 @@ class FilmReader(Protocol):
 class WorkerSettings:
     """`owner` names this worker in its leases; heartbeats go out three times a lease.
 
-    `labels` are of the results' series; `overrides` the destinations' own `results:`.
+    `labels` are of the results' series; `overrides` the destinations' own `results:`,
+    and `compressions` how they take pictures.
     """
 
     owner: str
     lease_s: float
     labels: SeriesLabels = field(default_factory=SeriesLabels)
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    compressions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,10 +253,10 @@ class Worker:
         )
 
     def _addressing(self, job: Job) -> Addressing:
-        return addressing.of(job, self._settings.overrides)
+        return addressing.of(job, self._settings.overrides, self._settings.compressions)
 
     def _keep(self, job: Job, kind: str, dataset: Dataset) -> _Made:
-        data = registry.encode(dataset)
+        data = registry.encode(dataset, self._addressing(job).compression(kind))
         faults.reach(Point.ENCODED)
         source = self._objects.local_path(job.object)
         kept = self._objects.keep(f"results/{job.key[:2]}/{job.key}/{kind}.dcm", data)

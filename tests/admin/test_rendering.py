@@ -10,7 +10,7 @@ from dicom_node.results import registry
 from tests.admin import commands
 from tests.results import sources
 
-R0, R1, C0, C1 = sources.BOX
+R0, _, C0, _ = sources.BOX
 LYING = ("segmentation_regions", "segmentation_map", "parametric_map")
 
 
@@ -48,8 +48,10 @@ def test_a_map_without_its_film_is_on_black(folder: Path, kind: str) -> None:
 
 def test_outlines_are_drawn_over_the_film(folder: Path) -> None:
     pixels = shown(folder, "presentation_state", "--film", folder / "source.dcm")
-    assert np.ptp(pixels[R0 - 1 : R0 + 1, 270]) > 50  # the upper edge
-    assert np.ptp(pixels[75, 300]) == 0  # within
+    colour = np.ptp(pixels, axis=-1)
+    assert colour[R0 - 1 : R0 + 1, 270].max() > 50  # the upper edge
+    assert colour[75, C0 - 1 : C0 + 1].max() > 50  # the left one
+    assert colour[75, 300] == 0  # within
 
 
 def test_a_capture_is_itself_and_a_film_too(folder: Path) -> None:
@@ -68,6 +70,8 @@ def test_a_document_is_text_or_html(folder: Path, kind: str) -> None:
     page = (out / f"{kind}.html").read_text()
     assert page.startswith("<!doctype html>")
     assert page.count("<ul>") == page.count("</ul>") > 0
+    nested = page.count("<ul>") > 1
+    assert nested == ("POLYLINE of 5 points" in page) == (kind == "structured_report")
 
 
 def test_what_is_no_dicom_file_is_named(tmp_path: Path) -> None:

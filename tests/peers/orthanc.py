@@ -48,6 +48,12 @@ class Orthanc:
         modalities = [tag["Modality"] for tag in tags]
         return {modality: modalities.count(modality) for modality in sorted(set(modalities))}
 
+    def post(self, dicom: bytes) -> None:
+        """Orthanc holds the object."""
+        url = f"http://127.0.0.1:{self.http_port}/instances"
+        with urllib.request.urlopen(urllib.request.Request(url, dicom), timeout=30):
+            pass
+
     def _bytes(self, path: str) -> bytes:
         url = f"http://127.0.0.1:{self.http_port}{path}"
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -57,7 +63,7 @@ class Orthanc:
 
 @contextmanager
 def running(
-    folder: Path, dicom_port: int = 0, reports_to: int = 0, plugins: Sequence[str] = ()
+    folder: Path, dicom_port: int = 0, reports_to: int = 0, plugins: Sequence[str | Path] = ()
 ) -> Iterator[Orthanc]:
     """An empty Orthanc that keeps its state in `folder`.
 
@@ -76,7 +82,7 @@ def running(
                 "DicomAet": AE_TITLE,
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
-                "Plugins": list(plugins),
+                "Plugins": [str(plugin) for plugin in plugins],
                 "DicomModalities": {"vald": ["VALD", "127.0.0.1", reports_to or dicom_port + 1]},
             }
         )

@@ -1,12 +1,15 @@
 """Counterpart and overlay as pictures of their own."""
 
+from pathlib import Path
+
 import numpy as np
+import pydicom
 import pytest
 
-from dicom_node.results import picture, registry
+from dicom_node.results import compression, picture, registry
 from dicom_node.results.provenance import ResultContext
 from pipeline.types import Status
-from tests.results import sources
+from tests.results import sources, tools
 from tests.results.tools import read_back
 
 KINDS = ("counterpart_capture", "overlay_capture")
@@ -38,3 +41,31 @@ def test_each_kind_has_a_series_of_its_own_as_the_site_labels_it(context: Result
     assert len({ds.SeriesInstanceUID for ds in made}) == len(made)
     assert len({ds.SeriesNumber for ds in made}) == len(made)
     assert {ds.StudyInstanceUID for ds in made} == {"1.2.3.4.1"}
+
+
+@pytest.mark.parametrize("name", ["rle", "jpeg2000"])
+def test_a_compressed_picture_has_the_same_pixels_in_fewer_bytes(
+    context: ResultContext, tmp_path: Path, name: str
+) -> None:
+    ds = registry.build("secondary_capture", context)
+    plain, small = registry.encode(ds), registry.encode(ds, name)
+    assert len(small) < len(plain) / 5
+    path = tmp_path / "small.dcm"
+    path.write_bytes(small)
+    made = pydicom.dcmread(path)
+    assert made.file_meta.TransferSyntaxUID == compression.SYNTAXES[name]
+    assert made.SOPInstanceUID == ds.SOPInstanceUID
+    shown = picture.panels(context.radiograph, context.attribution)
+    assert np.array_equal(made.pixel_array, shown)
+    assert ds.PixelData == shown.tobytes()  # what was encoded is not changed
+    assert tools.dciodvfy_errors(path) == set()
+
+
+@pytest.mark.peer
+def test_dcmtk_reads_the_compressed_picture(context: ResultContext, tmp_path: Path) -> None:
+    ds = registry.build("secondary_capture", context)
+    small, plain = tmp_path / "small.dcm", tmp_path / "plain.dcm"
+    small.write_bytes(registry.encode(ds, "rle"))
+    tools.dcmtk("dcmdrle", small, plain)
+    shown = picture.panels(context.radiograph, context.attribution)
+    assert np.array_equal(pydicom.dcmread(plain).pixel_array, shown)

@@ -50,7 +50,7 @@ def test_pixels_of_another_size_are_a_fault(context: ResultContext) -> None:
 
 def test_an_open_outline_is_a_fault(context: ResultContext) -> None:
     ds = registry.build("structured_report", context)
-    group = ds.ContentSequence[-2].ContentSequence[1]
+    group = ds.ContentSequence[-3].ContentSequence[0]
     (outline,) = [item for item in group.ContentSequence if item.ValueType == "SCOORD"]
     outline.GraphicData = [*list(outline.GraphicData)[:-1], 0.0]
     assert conformity.check(ds) == ("SCOORD POLYLINE is not closed",)

@@ -134,6 +134,53 @@ def test_no_private_or_image_attribute_of_the_source_comes_along(tmp_path: Path)
 
 
 @pytest.mark.peer
+def test_uids_of_64_characters_are_carried_whole(tmp_path: Path) -> None:
+    source = sources.source()
+    uids = {
+        keyword: f"1.2.{digit * 60}"
+        for keyword, digit in (
+            ("StudyInstanceUID", "3"),
+            ("SeriesInstanceUID", "4"),
+            ("SOPInstanceUID", "5"),
+        )
+    }
+    for keyword, value in uids.items():
+        setattr(source, keyword, value)
+    for ds in made(source, tmp_path):
+        assert ds.StudyInstanceUID == uids["StudyInstanceUID"]
+        assert max(len(ds.SeriesInstanceUID), len(ds.SOPInstanceUID)) <= 64
+        path = tmp_path / "result.dcm"
+        ds.save_as(path)
+        assert tools.dciodvfy_errors(path) == set()
+
+
+def test_private_bulk_makes_no_result_larger(tmp_path: Path) -> None:
+    source = sources.source()
+    plain = [len(ds.to_json()) for ds in made(source, tmp_path)]
+    source.private_block(0x0029, "SOMEONE", create=True).add_new(1, "OB", bytes(10 << 20))
+    assert [len(ds.to_json()) for ds in made(source, tmp_path)] == plain
+
+
+@pytest.mark.parametrize("keyword", ["PixelSpacing", "ImagerPixelSpacing"])
+def test_a_spacing_of_nothing_is_passed_on_to_no_result(tmp_path: Path, keyword: str) -> None:
+    source = sources.source()
+    setattr(source, keyword, [0, 0])
+    for ds in made(source, tmp_path):
+        assert not [e for e in ds.iterall() if "Spacing" in e.keyword]
+
+
+@pytest.mark.parametrize("orientation", [["LATERAL", "X"], ["L"], ["L", "L"]])
+def test_an_orientation_that_is_none_is_left_empty(tmp_path: Path, orientation: list[str]) -> None:
+    source = sources.source()
+    put(source, "PatientOrientation", "CS", orientation)
+    for ds in made(source, tmp_path):
+        if "PatientOrientation" in ds:
+            assert not ds.PatientOrientation
+            path = tmp_path / "result.dcm"
+            ds.save_as(path)
+            assert tools.dciodvfy_errors(path) == set()
+
+
 def test_results_of_a_hostile_source_have_no_error_that_it_has_not(tmp_path: Path) -> None:
     source = sources.source()
     for keyword in ("PatientName", "PatientBirthDate", "StudyTime", "ReferringPhysicianName"):

@@ -13,6 +13,7 @@ from dicom_node.results import codes, registry
 from dicom_node.results.provenance import ResultContext
 from pipeline.types import Region, Status
 from tests.results import sources
+from tests.results.test_structured_report import film_group
 from tests.results.tools import read_back
 
 # Multiples of 1/8 are exact in FL; a map's numbers have six digits in the report.
@@ -59,7 +60,7 @@ def test_regions_numbers_and_codes_come_out_as_they_went_in(
     assert [numbers_of(group) for group in groups] == [
         (region.area_px, region.peak, region.mean) for region in found
     ]
-    (film,) = content.get_image_measurement_groups()
+    film = film_group(ds)
     (value,) = film.get_measurements(name=codes.SCORE)
     (said,) = film.get_qualitative_evaluations(name=codes.STATUS)
     assert float(value.value) == score

@@ -15,6 +15,16 @@ from pipeline.types import Region, Status
 from tests.results import sources
 
 
+def film_group(ds: Dataset) -> sr.MeasurementsAndQualitativeEvaluations:
+    """What is said of the whole film: TID 1501 in a root container of its own."""
+    (film,) = [
+        item
+        for item in ds.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeValue == codes.COMPARED_FILM.value
+    ]
+    return sr.MeasurementsAndQualitativeEvaluations.from_sequence(film.ContentSequence)
+
+
 def made(context: ResultContext) -> Dataset:
     return pydicom.dcmread(BytesIO(registry.encode(registry.build("structured_report", context))))
 
@@ -34,8 +44,7 @@ def regions(context: ResultContext) -> list[Region2D]:
 
 
 def film(context: ResultContext) -> sr.MeasurementsAndQualitativeEvaluations:
-    (group,) = report(context).get_image_measurement_groups()
-    return group
+    return film_group(made(context))
 
 
 def values(
@@ -101,6 +110,21 @@ def test_a_region_is_a_closed_polyline_in_stored_pixels(context: ResultContext) 
     assert [tuple(point) for point in group.roi.value] == expected
     assert group.finding_type == codes.REGION
     assert group.tracking_identifier == "Region 1"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_every_imaging_measurement_group_has_coordinates(
+    context: ResultContext, count: int
+) -> None:
+    """Else OHIF 3.13 shows nothing of the report."""
+    found = replace(context.attribution, regions=context.attribution.regions * count)
+    ds = made(replace(context, attribution=found))
+    names = [item.ConceptNameCodeSequence[0].CodeValue for item in ds.ContentSequence]
+    assert ("126010" in names, "C0034375" in names) == (count > 0, count == 0)  # rows 6 and 12
+    groups = ds.ContentSequence[names.index("126010")].ContentSequence if count else []
+    assert len(groups) == count
+    for group in groups:
+        assert "SCOORD" in [item.ValueType for item in group.ContentSequence]
 
 
 def test_a_region_has_its_numbers(context: ResultContext) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pydicom
 import pytest
 import structlog
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from dicom_node import logs, radiograph
 from dicom_node.config import SeriesLabels
@@ -106,6 +107,7 @@ class Bench:
     now: datetime = NOON
     labels: SeriesLabels = field(default_factory=SeriesLabels)
     overrides: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    compressions: dict[str, str] = field(default_factory=dict)
     validator: Path | None = None
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ class Bench:
                 lease_s=self.lease_s,
                 labels=self.labels,
                 overrides=self.overrides,
+                compressions=self.compressions,
             ),
             clock=lambda: self.now,
             inspector=Inspector(self.validator),
@@ -209,6 +212,24 @@ def test_a_destination_gets_what_it_asks_for_instead_of_the_rule_s(tmp_path: Pat
     assert bench.kinds_at("archive") == ["structured_report", "segmentation_map"]
 
 
+@pytest.mark.parametrize(
+    ("compressions", "syntax"),
+    [
+        ({"pacs": "jpeg2000", "archive": "jpeg2000"}, JPEG2000Lossless),
+        ({"pacs": "rle", "archive": "rle"}, RLELossless),
+        ({"pacs": "rle", "archive": "jpeg2000"}, ExplicitVRLittleEndian),
+        ({"pacs": "rle"}, ExplicitVRLittleEndian),
+    ],
+)
+def test_a_picture_is_compressed_where_all_who_get_it_take_that(
+    tmp_path: Path, compressions: dict[str, str], syntax: str
+) -> None:
+    bench = Bench(tmp_path, compressions=compressions)
+    bench.turn()
+    assert bench.kept("secondary_capture").file_meta.TransferSyntaxUID == syntax
+    assert bench.kept("structured_report").file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+
+
 def test_results_have_the_site_s_series(tmp_path: Path) -> None:
     labels = SeriesLabels(numbers={"secondary_capture": 77}, description="AI {object} {version}")
     bench = Bench(tmp_path, labels=labels)
@@ -252,12 +273,17 @@ def test_a_film_analysed_by_another_model_has_a_report_that_supersedes(tmp_path:
     other_patient = replace(bench.job_to_be("k3", created_s=6), identity_digest="another")
     bench.add(another)
     bench.add(other_patient)
+    bench.add(replace(bench.job_to_be("k4", created_s=2), seed=9))
+    bench.turn()
+    assert "PredecessorDocumentsSequence" not in bench.kept("structured_report", "k4")
     bench.turn()
     (study,) = bench.kept("structured_report", "k2").PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
     assert study.StudyInstanceUID == first.StudyInstanceUID
     assert series.SeriesInstanceUID == first.SeriesInstanceUID
-    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
+    superseded = {item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence}
+    same_model = bench.kept("structured_report", "k4")
+    assert superseded == {first.SOPInstanceUID, same_model.SOPInstanceUID}
     bench.turn()
     assert "PredecessorDocumentsSequence" not in bench.kept("structured_report", "k3")
 
