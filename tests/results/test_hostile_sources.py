@@ -181,6 +181,7 @@ def test_an_orientation_that_is_none_is_left_empty(tmp_path: Path, orientation: 
             assert tools.dciodvfy_errors(path) == set()
 
 
+@pytest.mark.peer
 def test_results_of_a_hostile_source_have_no_error_that_it_has_not(tmp_path: Path) -> None:
     source = sources.source()
     for keyword in ("PatientName", "PatientBirthDate", "StudyTime", "ReferringPhysicianName"):
