@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from pipeline import anatomy
 from pipeline.anatomy import Mask
 from pipeline.types import Image, Status
 
-_AROUND_PX = 8  # grid pixels beyond the lungs' outline that still belong to them: pleura, hila
+_AROUND_PX = 8  # grid pixels beyond the box around the lungs that still belong to it: the pleura
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,7 @@ class Findings:
 
     `stability` is the mean overlap (IoU) of the regions of every two draws; `effect` how much of
     the gate closes once the film is replaced by its counterpart, 1 all of it; `off_target` the
-    share of the change that lies outside the lungs.
+    share of the change that lies outside the box around the lungs.
     """
 
     lungs_found: bool
@@ -71,12 +70,17 @@ def overlap(maps: Image, threshold: float) -> float | None:
 
 
 def share_outside(change: Image, lungs: Mask) -> float | None:
-    """The share of |change| that lies outside the lungs; None without lungs or change."""
+    """The share of |change| outside the box around both lungs; None without lungs or change.
+
+    The box, not the outline: a lung that is white with disease is not seen as lung.
+    """
     whole = float(np.abs(change).sum())
     if whole == 0 or not anatomy.usable(lungs):
         return None
-    near = ndimage.binary_dilation(lungs, iterations=_AROUND_PX)
-    return float(np.abs(change)[~near].sum()) / whole
+    (row0, row1), (col0, col1) = anatomy.extent(lungs)
+    rows = slice(max(0, row0 - _AROUND_PX), row1 + _AROUND_PX)
+    cols = slice(max(0, col0 - _AROUND_PX), col1 + _AROUND_PX)
+    return 1 - float(np.abs(change)[rows, cols].sum()) / whole
 
 
 def closed(before: Image, after: Image) -> float:
