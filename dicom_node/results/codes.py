@@ -20,9 +20,11 @@ PRIVATE: dict[str, str] = {
     "VALD006": "Result status",
     "VALD007": "Reason for the result status",
     "VALD008": "Film compared with its normal counterpart",
+    "VALD009": "Conformal p: healthy films that score as high",
     "VALD010": "Valid",
     "VALD011": "Low confidence",
     "VALD012": "Withheld",
+    "VALD013": "Probability of a finding at even prevalence",
     "VALD020": "Pixel count, spacing on the detector plane",
     "VALD021": "Pixel count, calibrated spacing",
     "VALD022": "Pixel count, spacing not known",
@@ -46,6 +48,8 @@ THRESHOLD = private("VALD005")
 STATUS = private("VALD006")
 REASON = private("VALD007")
 COMPARED_FILM = private("VALD008")
+CONFORMAL_P = private("VALD009")
+PROBABILITY = private("VALD013")
 STATUS_VALUES = {
     "VALID": private("VALD010"),
     "LOW_CONFIDENCE": private("VALD011"),

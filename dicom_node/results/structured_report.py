@@ -8,7 +8,7 @@ from pydicom.sr.coding import Code
 from dicom_node import identity
 from dicom_node.results import codes, document, geometry, provenance, wording
 from dicom_node.results.provenance import ResultContext, Series
-from pipeline.types import Region, Status
+from pipeline.types import Attribution, Region, Status
 
 SERIES = Series(
     kind="structured_report",
@@ -143,17 +143,25 @@ def _film_group(context: ResultContext) -> sr.MeasurementsAndQualitativeEvaluati
                 reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID
             )
         ],
-        measurements=[
-            _measurement(codes.SCORE, made.score),
-            _measurement(codes.UNCERTAINTY, made.uncertainty),
-            _measurement(codes.THRESHOLD, made.threshold),
-        ],
+        measurements=[_measurement(name, value) for name, value in _film_numbers(made)],
         qualitative_evaluations=[
             sr.QualitativeEvaluation(codes.STATUS, codes.STATUS_VALUES[made.status.value])
         ],
     )
     group[0].ContentSequence.extend(_reason(text) for text in made.reasons)
     return group
+
+
+def _film_numbers(made: Attribution) -> list[tuple[Code, float]]:
+    """The film's measurements; probability and conformal p where the model can give them."""
+    numbers = (
+        (codes.SCORE, made.score),
+        (codes.PROBABILITY, made.probability),
+        (codes.CONFORMAL_P, made.conformal_p),
+        (codes.UNCERTAINTY, made.uncertainty),
+        (codes.THRESHOLD, made.threshold),
+    )
+    return [(name, value) for name, value in numbers if value is not None]
 
 
 def _reason(text: str) -> sr.TextContentItem:

@@ -61,7 +61,19 @@ def narrative(
             f"Score {attribution.score:.2f} (0 to 1), "
             f"uncertainty {attribution.uncertainty:.3f} {MAP_UNIT}."
         )
+        sentences += _calibrated_sentences(attribution)
     return "\n".join(sentences)
+
+
+def _calibrated_sentences(attribution: Attribution) -> list[str]:
+    """What the score means beside healthy films, where the model has some to compare with."""
+    if attribution.probability is None or attribution.conformal_p is None:
+        return []
+    said = (
+        f"Of healthy films {attribution.conformal_p:.1%} score as high (conformal p); if every "
+        f"second film had a finding, this one would with probability {attribution.probability:.2f}."
+    )
+    return [said]
 
 
 def wrapped(text: str, columns: int) -> list[str]:

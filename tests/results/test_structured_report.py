@@ -257,3 +257,24 @@ def test_the_same_context_gives_the_same_bytes(tmp_path: Path) -> None:
         for _ in range(2)
     )
     assert first == second
+
+
+def test_probability_and_conformal_p_stand_in_the_film_group_where_they_are_known(
+    context: ResultContext,
+) -> None:
+    made = replace(context.attribution, probability=0.25, conformal_p=0.5)
+    said = registry.build("structured_report", replace(context, attribution=made))
+    values = numbers_of(said)
+    assert (values["VALD013"], values["VALD009"]) == (0.25, 0.5)
+    assert "VALD013" not in numbers_of(registry.build("structured_report", context))
+
+
+def numbers_of(node: Dataset) -> dict[str, float]:
+    """Every number of a report by its concept's code value."""
+    found: dict[str, float] = {}
+    for item in node.get("ContentSequence", ()):
+        if "MeasuredValueSequence" in item:
+            name = item.ConceptNameCodeSequence[0].CodeValue
+            found[name] = float(item.MeasuredValueSequence[0].NumericValue)
+        found |= numbers_of(item)
+    return found
