@@ -1,5 +1,6 @@
 """A CR, DX or secondary-capture instance as a header to keep and a radiograph to analyse."""
 
+import hashlib
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,6 +72,18 @@ def read_header(path: Path) -> SourceHeader:
         OSError: the file cannot be opened.
     """
     return _header(_load(path, with_pixels=False))
+
+
+def stored_pixels(path: Path) -> tuple[str, str]:
+    """The transfer syntax, and SHA-256 of the pixel data as stored; "" where there are none.
+
+    Raises:
+        InputError: the file is no DICOM object, or is cut short.
+        OSError: the file cannot be opened.
+    """
+    ds = _load(path, with_pixels=True)
+    data = attributes.binary(ds, "PixelData") or b""
+    return _transfer_syntax_uid(ds), hashlib.sha256(data).hexdigest() if data else ""
 
 
 def read(path: Path) -> Film:

@@ -10,13 +10,13 @@ from pydicom import Dataset
 from dicom_node import uids
 from dicom_node.config import Rule
 from dicom_node.errors import InputError
-from dicom_node.radiograph import read_header
+from dicom_node.radiograph import read_header, stored_pixels
 from dicom_node.routing import guards, rules
 from dicom_node.uids import AnalysisInputs
 from storage import faults
 from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
-from storage.jobs import Decision, NewJob, Received
+from storage.jobs import Decision, NewJob, ObjectRef, Received
 from storage.objects import ObjectStore
 from storage.store import JobStore
 
@@ -104,16 +104,34 @@ class Router:
     ) -> tuple[Decision, NewJob | None]:
         job = self._job(received, header, rule)
         known = self._store.jobs(limit=100, sop_instance_uid=received.sop_instance_uid)
-        if any(other.key == job.key for other in known):
-            return Decision(
-                text=f"received again: the same analysis ({rule.name})", job_key=job.key
-            ), None
+        same = next((other for other in known if other.key == job.key), None)
+        if same is not None:
+            if self._other_pixels(received.object, same.object):
+                _log.warning("same UID, other pixels", sop_instance_uid=received.sop_instance_uid)
+                text = f"received again with other pixels: the first film is kept ({rule.name})"
+                return Decision(text=text, job_key=job.key), None
+            text = f"received again: the same analysis ({rule.name})"
+            return Decision(text=text, job_key=job.key), None
         if job.supersedes:
             text = (
                 f"analysed by rule {rule.name}: patient or study corrected, earlier job superseded"
             )
             return Decision(text=text, job_key=job.key), job
         return Decision(text=f"analysed by rule {rule.name}", job_key=job.key), job
+
+    def _other_pixels(self, one: ObjectRef, other: ObjectRef) -> bool:
+        """Whether two objects of one UID differ in their stored pixels, which the standard forbids.
+
+        Only objects of one transfer syntax can be told apart without decoding them.
+        """
+        if one.digest == other.digest:
+            return False
+        try:
+            stored = [stored_pixels(self._objects.local_path(ref)) for ref in (one, other)]
+        except (InputError, ObjectMissingError):
+            return False
+        (syntax, pixels), (other_syntax, other_pixels) = stored
+        return syntax == other_syntax and pixels != other_pixels
 
     def _job(self, received: Received, header: Dataset, rule: Rule) -> NewJob:
         identity = uids.identity_digest(header)

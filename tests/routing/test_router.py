@@ -332,3 +332,15 @@ def test_a_film_that_breaks_the_router_ends_as_a_decision(
     assert bench.route() == 1
     (film,) = bench.store.received(10)
     assert film.decision == "not analysed: its header cannot be read (LookupError)"
+
+
+def test_other_pixels_under_the_same_uid_are_flagged_and_the_first_kept(bench: Bench) -> None:
+    bench.decided(sources.source())
+    (job,) = bench.jobs
+    other = sources.source()
+    other.PixelData = bytes(len(other.PixelData) - 2) + b"\1\0"
+    assert bench.decided(other) == (
+        "received again with other pixels: the first film is kept (frontal-chest)"
+    )
+    assert bench.newest.job_key == job.key
+    assert len(bench.jobs) == 1
