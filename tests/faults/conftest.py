@@ -11,6 +11,7 @@ from tests.faults import hospital
 from tests.faults.hospital import Hospital
 
 LONG = os.environ.get("VALD_FAULTS") == "long"
+collect_ignore = [] if os.environ.get("VALD_SOAK_MINUTES") else ["test_soak.py"]
 _POSTGRES = pytest.mark.postgres
 # Database and worker processes.
 _KINDS = [

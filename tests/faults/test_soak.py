@@ -50,7 +50,6 @@ def _number(name: str, status: str) -> int:
     return int(found[1]) if found else 0
 
 
-@pytest.mark.skipif(not MINUTES, reason="by `make soak` only")
 def test_what_the_node_holds_stays_flat(place: Hospital) -> None:
     place.node.start()
     samples: list[Sample] = []
