@@ -127,10 +127,11 @@ def _print_readings(said: Settings) -> None:
 def shares(pairs: int) -> Counts:
     """A pool of so many, in the shares that the embedded model was trained with."""
     return Counts(
-        pasted=round(pairs * 0.66),
-        boxed=round(pairs * 0.13),
-        healthy=round(pairs * 0.11),
-        abnormal=round(pairs * 0.10),
+        pasted=round(pairs * 0.53),
+        boxed=round(pairs * 0.10),
+        healthy=round(pairs * 0.12),
+        abnormal=round(pairs * 0.07),
+        labelled=round(pairs * 0.18),
     )
 
 

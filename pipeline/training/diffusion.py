@@ -25,15 +25,18 @@ _DROP_TEXT = 0.10
 _DROP_IMAGE = 0.10
 _START_AT_NOISE = 0.35  # share of samples at t = T, where the edit begins and the gate is read
 _GATE_WEIGHT = 0.25
+_LABEL_WEIGHT = 0.03
+_LABEL_SHARE = 0.05  # of the lungs' cells: so much of a sick film's lungs must be told
 _RECORD_EVERY = 50
 
 # What is asked of the network, as shares of a batch: (kind in the pool, share, task).
 _TASKS = (
-    ("pasted", 0.40, "heal"),
-    ("pasted", 0.18, "induce"),
-    ("boxed", 0.21, "find"),
+    ("pasted", 0.38, "heal"),
+    ("pasted", 0.16, "induce"),
+    ("boxed", 0.19, "find"),
     ("healthy", 0.13, "keep"),
-    ("abnormal", 0.08, "keep"),
+    ("abnormal", 0.06, "keep"),
+    ("labelled", 0.08, "tell"),
 )
 
 
@@ -48,7 +51,11 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """A batch: what is seen, aimed at and said; where the velocity and the gate are judged."""
+    """A batch: what is seen, aimed at and said; where the velocity and the gate are judged.
+
+    `gate` is NaN where nobody knows it. `sick` is 1 or 0 for a film of which no more is known
+    than its label, with its lungs, and NaN for the others.
+    """
 
     source: torch.Tensor
     aim: torch.Tensor
@@ -56,6 +63,23 @@ class Lesson:
     gate: torch.Tensor
     judged: torch.Tensor
     only_noise: torch.Tensor
+    lungs: torch.Tensor
+    sick: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Of one batch: the prediction's error weighted by min-SNR; cross-entropy and Dice of the gate;
+    cross-entropy of labels told by the gate. The last two are 0 for a U-Net without a gate.
+    """
+
+    edit: torch.Tensor
+    gate: torch.Tensor
+    label: torch.Tensor
+
+    def numbers(self) -> dict[str, float]:
+        """For the metrics file."""
+        return {name: float(getattr(self, name).detach()) for name in ("edit", "gate", "label")}
 
 
 def build() -> UNet2DConditionModel:
@@ -86,10 +110,10 @@ def train(
     lessons = Lessons(pool, rng)
     for step in session.steps():
         lesson = lessons.take(recipe.batch)
-        edit, gate = losses(model, lesson, embeddings[lesson.words], recipe.device)
-        session.learn(edit + _GATE_WEIGHT * gate)
+        loss = losses(model, lesson, embeddings[lesson.words], recipe.device)
+        session.learn(loss.edit + _GATE_WEIGHT * loss.gate + _LABEL_WEIGHT * loss.label)
         if step % _RECORD_EVERY == 0:
-            session.record({"edit": float(edit.detach()), "gate": float(gate.detach())})
+            session.record(loss.numbers())
     session.ema_into(model)
     return model.eval()
 
@@ -117,7 +141,7 @@ class Lessons:
         # Every paraphrase of "normal" is taught: the draws of an explanation take them in turn.
         normal = int(self._rng.choice(self._normal[int(pool.normal[i])]))
         words = int(pool.words[i]) if task in ("induce", "keep") else normal
-        judged = torch.ones_like(mask)
+        judged, lungs, sick = torch.ones_like(mask), torch.zeros_like(mask), torch.nan
         if task == "induce":
             source, aim = aim, source
         if task == "find":
@@ -126,8 +150,13 @@ class Lessons:
             judged = 1 - mask
         if task == "keep":
             mask = torch.zeros_like(mask)
-        if self._rng.random() < _DROP_IMAGE and task != "find":
-            source, judged = torch.zeros_like(source), judged
+        if task == "tell":
+            # What lies under a sick film's lesions is not known, nor where they are.
+            sick = float(pool.words[i] != pool.normal[i])
+            lungs, judged = mask, judged * (1 - sick)
+            mask = torch.full_like(mask, torch.nan if sick else 0)
+        elif self._rng.random() < _DROP_IMAGE and task != "find":
+            source = torch.zeros_like(source)
             words = normal if task == "heal" else int(pool.words[i])
             mask = torch.full_like(mask, torch.nan)
         elif self._rng.random() < _DROP_TEXT and task == "heal":
@@ -138,7 +167,9 @@ class Lessons:
             words=torch.tensor(words),
             gate=mask,
             judged=judged,
-            only_noise=torch.tensor(task == "find"),
+            only_noise=torch.tensor(task in ("find", "tell")),
+            lungs=lungs,
+            sick=torch.tensor(sick),
         )
 
 
@@ -155,10 +186,10 @@ def losses(
     text: torch.Tensor,
     device: str,
     objective: Objective | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(prediction's error weighted by min-SNR, gate cross-entropy and Dice) of one batch.
+) -> Losses:
+    """What is wrong with the model's answers to one batch.
 
-    The gate's is 0 for a U-Net without a gate. The default objective is the embedded model's.
+    The default objective is the embedded model's.
     """
     objective = objective or Objective(steps=schedule.zero_terminal())
     aim, source = lesson.aim.to(device), lesson.source.to(device)
@@ -179,8 +210,12 @@ def losses(
     error = (said - schedule.aim_of(objective.prediction, aim, eps, alpha, sigma)).square()
     edit = (weight * lesson.judged.to(device) * error).mean()
     if not gate.shape[1]:
-        return edit, torch.zeros((), device=device)
-    return edit, gate_loss(gate, lesson.gate.to(device))
+        return Losses(edit=edit, gate=edit.new_zeros(()), label=edit.new_zeros(()))
+    return Losses(
+        edit=edit,
+        gate=gate_loss(gate, lesson.gate.to(device)),
+        label=label_loss(gate, lesson.lungs.to(device), lesson.sick.to(device)),
+    )
 
 
 def gate_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -194,8 +229,25 @@ def gate_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(logits, truth) + 0.5 * (1 - dice)
 
 
+def label_loss(logits: torch.Tensor, lungs: torch.Tensor, sick: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of a film's label, told by the gate where it is largest in the lungs.
+
+    Multiple-instance learning: a sick film has its lesion somewhere in the lungs, a normal one
+    nowhere. The film's logit is the mean over the largest cells, a share of the lungs' area; the
+    lungs' alone, so that letters and borders cannot tell the label.
+    """
+    known = ~sick.isnan() & (lungs > 0.5).flatten(1).any(1)
+    if not known.any():
+        return logits.sum() * 0
+    told = []
+    for cells, inside in zip(logits[known], lungs[known] > 0.5, strict=True):
+        within = cells[inside]
+        told.append(within.topk(max(1, round(_LABEL_SHARE * len(within)))).values.mean())
+    return functional.binary_cross_entropy_with_logits(torch.stack(told), sick[known])
+
+
 def _stack(lessons: Sequence[Lesson]) -> Lesson:
-    names = ("source", "aim", "words", "gate", "judged", "only_noise")
+    names = ("source", "aim", "words", "gate", "judged", "only_noise", "lungs", "sick")
     return Lesson(
         **{name: torch.stack([getattr(lesson, name) for lesson in lessons]) for name in names}
     )

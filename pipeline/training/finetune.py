@@ -8,7 +8,7 @@ that the U-Net was not trained with, such as RadBERT, must be trained or its U-N
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -123,22 +123,20 @@ def train(
         if plan.form is Form.PLAIN:
             lesson = as_caption_lesson(lesson)
         states = texts.states(lesson.words)
-        edit, gate = diffusion.losses(tuned.unet, lesson, states, recipe.device, objective)
-        session.learn(edit + gate)
+        loss = diffusion.losses(tuned.unet, lesson, states, recipe.device, objective)
+        session.learn(loss.edit + loss.gate + loss.label)
         if step % _RECORD_EVERY == 0:
-            session.record({"edit": float(edit.detach())})
+            session.record(loss.numbers())
     session.ema_into(tuned)
     return tuned.eval()
 
 
 def as_caption_lesson(lesson: Lesson) -> Lesson:
-    """What the paper's U-Net learns: a film under a sentence, every pixel of it judged."""
-    return Lesson(
-        source=lesson.source,
-        aim=lesson.aim,
-        words=lesson.words,
+    """What the paper's U-Net learns: a film under a sentence, wherever the sentence is true."""
+    return replace(
+        lesson,
         gate=torch.full_like(lesson.gate, torch.nan),
-        judged=torch.ones_like(lesson.judged),
+        sick=torch.full_like(lesson.sick, torch.nan),
         only_noise=torch.zeros_like(lesson.only_noise),
     )
 

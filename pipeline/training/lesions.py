@@ -42,8 +42,8 @@ class Donor:
 def opacity(rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_]) -> Paste:
     """A hazy or dense opacity of irregular outline, drawn from Gaussians and smooth noise."""
     centre = _point_in(rng, lungs)
-    mask = _blob(rng, centre, size_px=rng.uniform(7, 32)) * _soft(lungs, 3.0)
-    strength = rng.uniform(0.15, 0.75)
+    mask = _blob(rng, centre, size_px=rng.uniform(7, 40)) * _soft(lungs, 3.0)
+    strength = rng.uniform(0.15, 0.95)
     lifted = film + mask * strength * (_bright(film, lungs) - film)
     grain = ndimage.gaussian_filter(rng.normal(0, 1, film.shape), rng.uniform(0.7, 4))
     lifted += mask * grain / grain.std() * rng.uniform(0, 0.04)
@@ -71,7 +71,7 @@ def borrowed(
     texture = texture - ndimage.gaussian_filter(texture, 10)
     centre = _point_in(rng, lungs)
     mask = _blob(rng, centre, size_px=rng.uniform(10, 36)) * _soft(lungs, 3.0)
-    strength = rng.uniform(0.15, 0.7)
+    strength = rng.uniform(0.15, 0.85)
     own = film - ndimage.gaussian_filter(film, 10)
     lifted = film + mask * (
         strength * (_bright(film, lungs) - film) + rng.uniform(0.3, 1.2) * texture

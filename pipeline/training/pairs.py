@@ -22,7 +22,7 @@ Encode = Callable[[torch.Tensor], torch.Tensor]
 
 _CHUNK = 32
 _LARGEST_BLUR_PX = 0.8
-_KINDS = ("pasted", "boxed", "healthy", "abnormal")
+_KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled")
 _MADE_OF = {
     "COVID": "pneumonia",
     "Viral_Pneumonia": "pneumonia",
@@ -31,6 +31,8 @@ _MADE_OF = {
     "Lung_Opacity": "opacity",
     "Tuberculosis": "tuberculosis",
 }
+# Whose sick and whose normal films come from other hospitals: a label there teaches the hospital.
+_CONFOUNDED = frozenset({"covid19-radiography-db", "actualmed-covid", "figure1-covid"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +53,15 @@ class Counts:
     boxed: int = 2400
     healthy: int = 2000
     abnormal: int = 2000
+    labelled: int = 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One member of the pool, as films: what is seen, what is aimed at, and where they differ."""
+    """One member of the pool, as films: what is seen, what is aimed at, and where they differ.
+
+    Of a labelled film nobody knows where: its mask is its lungs.
+    """
 
     kind: str
     source: Plane
@@ -70,6 +76,7 @@ class Pool:
     """Latents [n, c, h, w] float16 of source and aim, the mask at their size, words and kind.
 
     `words` and `normal` index `captions`: what is seen in the source, and its view's normal prompt.
+    They are the same for a film on which nothing was found.
     """
 
     source: torch.Tensor
@@ -108,6 +115,7 @@ class PairMaker:
         self._donors = self._lot(
             [i for i in index if fit[i] and rows[i].label in _MADE_OF and not material.boxes[i]]
         )
+        self._labelled_lots = self._lots_by_label([i for i in index if fit[i]])
 
     def samples(self, counts: Counts) -> Iterator[Sample]:
         """All samples of all kinds."""
@@ -116,7 +124,10 @@ class PairMaker:
             "boxed": self._boxed_film,
             "healthy": self._healthy,
             "abnormal": self._abnormal,
+            "labelled": self._labelled,
         }
+        if not self._labelled_lots:  # no source has films of both labels
+            del makers["labelled"]
         for kind, make in makers.items():
             for _ in range(getattr(counts, kind)):
                 yield make()
@@ -161,10 +172,16 @@ class PairMaker:
     def _abnormal(self) -> Sample:
         index = self._pick(self._donors)
         film, _, blank = self._seen(index, np.zeros_like(self._plane(index)))
-        finding = _MADE_OF[self._material.rows[index].label]
-        view = self._view(index)
-        words = prompts.load().labelled_prompt(finding, view)
+        words, view = self._said_of(index), self._view(index)
         return Sample(kind="abnormal", source=film, aim=film, mask=blank, words=words, view=view)
+
+    def _labelled(self) -> Sample:
+        lot = self._labelled_lots[int(self._rng.integers(len(self._labelled_lots)))]
+        index = self._pick(lot)
+        film, lungs, _ = self._seen(index, np.zeros_like(self._plane(index)), augment.BOLD)
+        mask = lungs.astype(np.float32)
+        words, view = self._said_of(index), self._view(index)
+        return Sample(kind="labelled", source=film, aim=film, mask=mask, words=words, view=view)
 
     def _normal(self) -> tuple[Plane, npt.NDArray[np.bool_], str]:
         while True:
@@ -202,6 +219,13 @@ class PairMaker:
     def _plane(self, index: int) -> Plane:
         return np.asarray(self._material.films[index] / 255, np.float32)
 
+    def _said_of(self, index: int) -> str:
+        """A film's label as a sentence."""
+        label, view = self._material.rows[index].label, self._view(index)
+        if label == "Normal":
+            return prompts.load().normal_prompts(view)[0]
+        return prompts.load().labelled_prompt(_MADE_OF[label], view)
+
     def _view(self, index: int) -> str:
         view, words = self._material.rows[index].view, prompts.load()
         return view if view in words.views else words.default_view
@@ -212,6 +236,18 @@ class PairMaker:
         counts = Counter(sources)
         weights = np.array([counts[source] ** -0.5 for source in sources])
         return _Lot(films=films, chances=weights / max(weights.sum(), 1e-9))
+
+    def _lots_by_label(self, films: Sequence[int]) -> list[_Lot]:
+        """Sick and normal films, as often as each other, of sources that have both."""
+        rows = self._material.rows
+        sick = [i for i in films if rows[i].label in _MADE_OF]
+        well = [i for i in films if rows[i].label == "Normal"]
+        both = {rows[i].source for i in sick} & {rows[i].source for i in well} - _CONFOUNDED
+        return [
+            self._lot([i for i in group if rows[i].source in both])
+            for group in (sick, well)
+            if both
+        ]
 
     def _pick(self, lot: _Lot) -> int:
         return int(self._rng.choice(lot.films, p=lot.chances))

@@ -1,5 +1,6 @@
 """Trains the honest rival: a plain segmenter taught by the same pastes and boxes as the edit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,9 @@ Lessons = tuple[torch.Tensor, torch.Tensor]
 def lessons(maker: PairMaker, counts: Counts) -> Lessons:
     """What the edit's gate is taught by too: pasted, boxed and healthy films with their masks.
 
-    Abnormal films without a box say nothing of where, so that none is taken.
+    Films of which only the label is known say nothing of where, so that none is taken.
     """
-    samples = (sample for sample in maker.samples(counts) if sample.kind != "abnormal")
+    samples = maker.samples(replace(counts, abnormal=0, labelled=0))
     films, masks = zip(*((_small(s.source), _small(s.mask)) for s in samples), strict=True)
     return torch.stack(films) * 2 - 1, torch.stack(masks)
 

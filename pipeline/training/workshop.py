@@ -170,7 +170,7 @@ class Workshop:
         """The plain segmenter is trained on pairs as the edit's gate is, but on others."""
         folder = self._work / "rival"
         maker = pairs.PairMaker(self.material, self._seed + 1)
-        taught = rival.lessons(maker, replace(counts, abnormal=0))
+        taught = rival.lessons(maker, counts)
         recipe = self._recipe(minutes, batch=24, learning_rate=2e-3, warmup_steps=100)
         model = rival.train(taught, recipe, folder, self._progress)
         save_judge(model, self._work / "judges" / RIVAL)

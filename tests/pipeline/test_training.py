@@ -229,7 +229,7 @@ def material() -> Material:
     )
 
 
-_COUNTS = Counts(pasted=4, boxed=2, healthy=3, abnormal=1)
+_COUNTS = Counts(pasted=4, boxed=2, healthy=3, abnormal=1, labelled=4)
 
 
 def made_pool(path: Path, seed: int = 0) -> Pool:
@@ -264,20 +264,21 @@ def test_a_pool_that_is_there_is_not_made_again(pool: Pool, tmp_path: Path) -> N
 
 
 def test_a_pool_holds_what_was_counted_of_each_kind(pool: Pool) -> None:
-    kinds = ("pasted", "boxed", "healthy", "abnormal")
+    kinds = ("pasted", "boxed", "healthy", "abnormal", "labelled")
     assert {kind: len(pool.of(kind)) for kind in kinds} == {
         "pasted": 4,
         "boxed": 2,
         "healthy": 3,
         "abnormal": 1,
+        "labelled": 4,
     }
-    assert pool.source.shape == pool.aim.shape == (10, 64, 28, 28)
-    assert pool.mask.shape == (10, 1, 28, 28)
+    assert pool.source.shape == pool.aim.shape == (14, 64, 28, 28)
+    assert pool.mask.shape == (14, 1, 28, 28)
 
 
 def test_source_and_aim_differ_for_pasted_lesions_only(pool: Pool) -> None:
     differ = [not torch.equal(a, b) for a, b in zip(pool.source, pool.aim, strict=True)]
-    assert differ == [True] * 4 + [False] * 6
+    assert differ == [True] * 4 + [False] * 10
 
 
 def test_a_pairs_words_say_what_is_seen_and_its_normal_is_of_the_view(pool: Pool) -> None:
@@ -292,7 +293,63 @@ def test_a_pairs_words_say_what_is_seen_and_its_normal_is_of_the_view(pool: Pool
 def test_only_pasted_and_boxed_films_have_a_mask(pool: Pool) -> None:
     peaks = pool.mask.flatten(1).amax(1)
     assert (peaks[:6] > 0.25).all()  # a small lesion fills a part of a latent's 8 x 8 pixels
-    assert (peaks[6:] == 0).all()
+    assert (peaks[6:10] == 0).all()
+
+
+def test_of_a_labelled_film_the_lungs_are_known_and_what_is_said_of_it(pool: Pool) -> None:
+    places = pool.of("labelled")
+    said = {pool.captions[i] for i in pool.words[places].tolist()}
+    assert said <= {"PA chest radiograph. Normal.", "PA chest radiograph. pneumonia."} | {
+        "PA chest radiograph. tuberculosis."
+    }
+    covered = pool.mask[places].float().flatten(1).mean(1)
+    lungs = chests.lungs().mean()
+    assert ((covered > 0.5 * lungs) & (covered < 1.5 * lungs)).all()
+
+
+def test_labels_are_learnt_of_sources_with_both_in_one_hospital_only() -> None:
+    rows = [
+        film_row(label="Normal", source="one hospital"),
+        film_row(label="Lung_Opacity", source="one hospital"),
+        film_row(label="COVID", source="covid19-radiography-db"),
+        film_row(label="Normal", source="covid19-radiography-db"),
+        film_row(label="Tuberculosis", source="only the sick"),
+        film_row(label="Normal", source="only the well"),
+    ]
+    films = np.repeat((chests.flat() * 255).astype(np.uint8)[None], 6, 0)
+    lungs = np.repeat((chests.lungs() * 255).astype(np.uint8)[None], 6, 0)
+    maker = PairMaker(Material(films=films, lungs=lungs, rows=rows, boxes=[()] * 6), seed=0)
+    assert [list(lot.films) for lot in maker._labelled_lots] == [[1], [0]]
+    alone = Material(films=films[:3], lungs=lungs[:3], rows=rows[1:4], boxes=[()] * 3)
+    assert not PairMaker(alone, seed=0)._labelled_lots
+
+
+def test_a_labels_loss_is_told_by_the_gates_largest_cells_in_the_lungs() -> None:
+    # 40 cells of lung, so the two largest speak; the cell outside is not heard.
+    logits, lungs = torch.full((3, 1, 8, 8), -2.0), torch.zeros(3, 1, 8, 8)
+    lungs[:, :, :5] = 1
+    logits[:, 0, 0, 0], logits[:, 0, 0, 1], logits[:, 0, 7, 7] = 3.0, 1.0, 50.0
+    sick = torch.tensor([1.0, 0.0, torch.nan])
+    told = 2.0  # the mean of 3 and 1
+    by_hand = (math.log(1 + math.exp(-told)) + math.log(1 + math.exp(told))) / 2
+    assert float(diffusion.label_loss(logits, lungs, sick)) == pytest.approx(by_hand)
+    assert float(diffusion.label_loss(logits, lungs * 0, sick)) == 0
+
+
+def test_a_sick_film_of_unknown_place_teaches_its_label_alone(pool: Pool) -> None:
+    lessons = diffusion.Lessons(pool, np.random.default_rng(0))
+    place = int(pool.of("labelled")[0])
+    for words, sick in ((pool.captions.index("PA chest radiograph. pneumonia."), 1.0), (-1, 0.0)):
+        told = replace(pool, words=pool.words.clone())
+        told.words[pool.of("labelled")] = words if sick else pool.normal[place]
+        lesson = diffusion.Lessons(told, np.random.default_rng(0))._one("labelled", 1.0, "tell")
+        assert float(lesson.sick) == sick
+        assert bool(lesson.gate.isnan().all()) == bool(sick)
+        assert float(lesson.judged.max()) == 1 - sick
+        assert float(lesson.lungs.max()) > 0.5
+    heal = lessons._one("pasted", 1.0, "heal")
+    assert bool(heal.sick.isnan())
+    assert not heal.lungs.any()
 
 
 RECIPE = Recipe(minutes=1, batch=1, learning_rate=0.1, warmup_steps=1, weight_decay=0)
@@ -590,7 +647,9 @@ def test_a_judges_pair_differs_by_the_lesion_alone(monkeypatch: pytest.MonkeyPat
 
 def test_the_rival_is_taught_what_has_a_place_and_nothing_else() -> None:
     maker = PairMaker(material(), seed=0)
-    films, masks = rival.lessons(maker, Counts(pasted=2, boxed=1, healthy=2, abnormal=3))
+    films, masks = rival.lessons(
+        maker, Counts(pasted=2, boxed=1, healthy=2, abnormal=3, labelled=2)
+    )
     assert films.shape == masks.shape == (5, 1, 112, 112)
     assert masks[:3].flatten(1).amax(1).min() > 0.2
     assert masks[3:].max() == 0
