@@ -228,6 +228,15 @@ def retract(
 
     done = retraction.retract(config, os.environ, model, datetime.now(UTC))
     typer.echo(f"{done.model_digest[:12]}: {done.results} results of {done.films} films rejected")
+    if done.in_use:
+        typer.echo("The node is configured to go on with this model; set model.path to another.")
+    if done.open:
+        typer.echo(f"{done.open} films are still being analysed with it; run this again later.")
+    if done.unnamed:
+        typer.echo("Purged here, so no note can be made; reject these SOP Instance UIDs there:")
+        typer.echo("\n".join(done.unnamed))
+    if not done.complete:
+        raise typer.Exit(1)
 
 
 DataPath = Annotated[Path, typer.Option(help="Folder with cxr256/, localised/ and reports/.")]

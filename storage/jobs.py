@@ -88,6 +88,13 @@ class Job(NewJob):
     lease: Lease | None
 
 
+REJECTION_NOTE = "rejection_note"
+"""The kind of a result that rejects all others of its job."""
+
+RECALLED = "its model was recalled"
+"""Why what such a note rejects is never sent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One result object of a job, made once and kept."""

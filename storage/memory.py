@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from storage.errors import LeaseLostError, TransitionError, UnknownKeyError
 from storage.jobs import (
+    RECALLED,
+    REJECTION_NOTE,
     Decision,
     Delivery,
     DeliveryCount,
@@ -27,6 +29,7 @@ from storage.store import NO_CHOICE, takers_of
 from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_WAITING = {DeliveryState.DUE, DeliveryState.HELD}
 _RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
 _OPEN = {JobState.RECEIVED, JobState.RUNNING}
 _Name = tuple[str, str]
@@ -251,7 +254,9 @@ class MemoryJobStore:
         failed = [
             name
             for name, delivery in self._deliveries.items()
-            if delivery.job_key == job.key and delivery.state in _RETRIED
+            if delivery.job_key == job.key
+            and delivery.state in _RETRIED
+            and not self._is_rejected(delivery)
         ]
         if not failed:
             raise TransitionError(f"job {key[:12]} is {job.state}: nothing of it has failed")
@@ -267,7 +272,7 @@ class MemoryJobStore:
         if note.sop_instance_uid in self._results:
             return False
         for name, delivery in [*self._deliveries.items()]:
-            if delivery.job_key == note.job_key and delivery.state is DeliveryState.DUE:
+            if delivery.job_key == note.job_key and delivery.state in _WAITING:
                 self._finish(name, DeliveryState.REFUSED, now, reason)
         self._add_result(note, destinations, now)
         return True
@@ -300,7 +305,13 @@ class MemoryJobStore:
             and delivery.next_attempt_at <= now
         ]
         due.sort(key=lambda item: (item[1].next_attempt_at, item[1].job_key))
-        return [self._start_sending(name, owner, now, lease_s) for name, _ in due[:limit]]
+        parcels = []
+        for name, delivery in due[:limit]:
+            if self._is_rejected(delivery):
+                self._finish(name, DeliveryState.REFUSED, now, RECALLED)
+            else:
+                parcels.append(self._start_sending(name, owner, now, lease_s))
+        return parcels
 
     def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
         """See JobStore."""
@@ -524,6 +535,12 @@ class MemoryJobStore:
             job, state=state, error=legible(error), lease=lease, attempts=tries, updated_at=now
         )
         return self._jobs[job.key]
+
+    def _is_rejected(self, delivery: Delivery) -> bool:
+        """Whether a note of its job rejects this result."""
+        if self._results[delivery.sop_instance_uid].kind == REJECTION_NOTE:
+            return False
+        return any(made.kind == REJECTION_NOTE for made in self.results(delivery.job_key))
 
     def _start_sending(self, name: _Name, owner: str, now: datetime, lease_s: float) -> Parcel:
         delivery = self._deliveries[name]

@@ -24,6 +24,8 @@ from sqlalchemy.exc import IntegrityError
 from storage import engine, migrate, rows, schema
 from storage.errors import LeaseLostError, StorageError, TransitionError, UnknownKeyError
 from storage.jobs import (
+    RECALLED,
+    REJECTION_NOTE,
     Decision,
     Delivery,
     DeliveryCount,
@@ -42,6 +44,7 @@ from storage.store import NO_CHOICE, takers_of
 _OPEN = (JobState.RECEIVED, JobState.RUNNING)
 _MOST_DESTINATIONS = 1000
 """Deliveries are listed by result, then destination; beyond it their order is not kept."""
+_WAITING = (DeliveryState.DUE, DeliveryState.HELD)
 _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
 
 
@@ -296,7 +299,12 @@ class SqlJobStore:
         )
         with engine.writing(self._engine) as db:
             uids = [row.sop_instance_uid for row in db.execute(due)]
-            return [_start_sending(db, uid, destination, owner, now, lease_s) for uid in uids]
+            rejected = _refuse_rejected(db, uids, now)
+            return [
+                _start_sending(db, uid, destination, owner, now, lease_s)
+                for uid in uids
+                if uid not in rejected
+            ]
 
     def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
         """See JobStore."""
@@ -601,11 +609,36 @@ def _add_result(
 
 def _refuse_due(db: Connection, key: str, now: datetime, reason: str) -> None:
     """What of a job was not sent yet never will be."""
-    check_delivery(DeliveryState.DUE, DeliveryState.REFUSED)
-    due = update(deliveries).where(
-        deliveries.c.job_key == key, deliveries.c.state == DeliveryState.DUE
-    )
+    for state in _WAITING:
+        check_delivery(state, DeliveryState.REFUSED)
+    due = update(deliveries).where(deliveries.c.job_key == key, deliveries.c.state.in_(_WAITING))
     db.execute(due.values(state=DeliveryState.REFUSED, next_attempt_at=now, reason=reason))
+
+
+def _refuse_rejected(db: Connection, uids: Sequence[str], now: datetime) -> set[str]:
+    """Those of the results that a note of their job rejects; what is due of them is refused.
+
+    Asked whenever results are to be sent: however they came to be due again (an answer that was
+    late, a commitment that failed, an operator), none is sent after its model was recalled.
+    """
+    note = results.alias()
+    rejected = (
+        select(results.c.sop_instance_uid)
+        .join(note, note.c.job_key == results.c.job_key)
+        .where(
+            results.c.sop_instance_uid.in_(uids),
+            results.c.kind != REJECTION_NOTE,
+            note.c.kind == REJECTION_NOTE,
+        )
+    )
+    found = {row.sop_instance_uid for row in db.execute(rejected)}
+    if found:
+        due = update(deliveries).where(
+            deliveries.c.sop_instance_uid.in_(found), deliveries.c.state == DeliveryState.DUE
+        )
+        refused = {"state": DeliveryState.REFUSED, "next_attempt_at": now, "reason": RECALLED}
+        db.execute(due.values(**refused))
+    return found
 
 
 def _free_deliveries(db: Connection, which: ColumnElement[bool], now: datetime) -> None:
@@ -684,10 +717,15 @@ def _restart(db: Connection, key: str, now: datetime) -> int:
 
 
 def _resend(db: Connection, key: str, now: datetime) -> int:
-    """The failed deliveries of a job are due; how many are."""
+    """The failed deliveries of a job are due, of a recalled one its note's alone; how many are."""
     for state in _RETRIED:
         check_delivery(state, DeliveryState.DUE)
     failed = update(deliveries).where(deliveries.c.job_key == key, deliveries.c.state.in_(_RETRIED))
+    notes = select(results.c.sop_instance_uid).where(
+        results.c.job_key == key, results.c.kind == REJECTION_NOTE
+    )
+    if db.execute(notes).first() is not None:
+        failed = failed.where(deliveries.c.sop_instance_uid.in_(notes))
     values = {"state": DeliveryState.DUE, "next_attempt_at": now, "reason": ""}
     return db.execute(failed.values(**values)).rowcount
 

@@ -51,6 +51,7 @@ DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset
         (DeliveryState.DUE, DeliveryState.EXPIRED),  # too late to be of use
         (DeliveryState.EXPIRED, DeliveryState.DUE),  # by the operator
         (DeliveryState.DUE, DeliveryState.REFUSED),  # its model was recalled
+        (DeliveryState.HELD, DeliveryState.REFUSED),  # the same
         (DeliveryState.DUE, DeliveryState.HELD),
         (DeliveryState.HELD, DeliveryState.DUE),
         (DeliveryState.REFUSED, DeliveryState.DUE),  # by the operator

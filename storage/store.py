@@ -180,7 +180,8 @@ class JobStore(Protocol):
     ) -> bool:
         """The note on its job's results is DUE at the destinations; what was not sent is REFUSED.
 
-        No effect, and False, if the note is there already.
+        It stays so, whoever makes it due again (see `claim_deliveries` and `retry`). No effect, and
+        False, if the note is there already.
         """
         ...
 
@@ -195,7 +196,10 @@ class JobStore(Protocol):
     def claim_deliveries(
         self, destination: str, owner: str, now: datetime, lease_s: float, limit: int
     ) -> list[Parcel]:
-        """Up to `limit` DUE deliveries whose time has come are SENDING under a lease of `owner`."""
+        """Up to `limit` DUE deliveries whose time has come are SENDING under a lease of `owner`.
+
+        Those that a rejection note of their job rejects are REFUSED instead.
+        """
         ...
 
     def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:

@@ -1,38 +1,57 @@
 """`vald-node retract`: an IOCM rejection note for every result of a recalled model."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from dicom_node import node
-from dicom_node.errors import ConfigError
+from dicom_node.errors import ConfigError, InputError
 from dicom_node.radiograph import SourceHeader, read_header
 from dicom_node.results import carried, registry, rejection_note
 from dicom_node.results.not_analysed import Refusal
 from dicom_node.results.provenance import DocumentReference
 from dicom_node.work import model
-from storage.jobs import Job, Result
+from pipeline.digest import folder_of, model_digest
+from storage.errors import ObjectMissingError
+from storage.jobs import RECALLED, REJECTION_NOTE, Job, ObjectRef, Result
 from storage.objects import ObjectStore
+from storage.states import JobState
 from storage.store import JobStore
 
 _ALL = 1 << 31
+_OPEN = (JobState.RECEIVED, JobState.RUNNING)
 _LEAST_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retracted:
-    """How many films of the model have a note now that had none, and how many results it names."""
+    """How many films of the model have a note now that had none, and how many results it names.
+
+    `unnamed` are the SOP Instance UIDs of results that no note could be made for, since neither
+    they nor their film are kept any more; `open` counts films whose analysis has not ended, and
+    `in_use` says whether the node is configured to go on with this model.
+    """
 
     model_digest: str
     films: int
     results: int
+    unnamed: tuple[str, ...]
+    open: int
+    in_use: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the model is left to do."""
+        return not (self.unnamed or self.open or self.in_use)
 
 
 def retract(path: Path, environ: Mapping[str, str], digest: str, now: datetime) -> Retracted:
     """Every result of the model whose digest begins so is named in a note that is due.
 
-    What of them was not sent yet never will be. A second call changes nothing.
+    What of them was not sent yet never will be. A second call changes nothing. A film whose note
+    cannot be made holds up no other.
 
     Raises:
         ConfigError: no model, or more than one, has such a digest.
@@ -40,12 +59,19 @@ def retract(path: Path, environ: Mapping[str, str], digest: str, now: datetime) 
     settings = node.read_config(path, environ)
     store, objects = node.open_store(settings), node.open_objects(settings)
     try:
-        jobs = _jobs_of(store, digest.removeprefix("sha256:").lower())
-        counts = [_retract(store, objects, job, now) for job in jobs]
+        jobs = _jobs_of(store, digest.lower().removeprefix("sha256:"))
+        done = [_retract(store, objects, job, now) for job in jobs]
     finally:
         store.close()
-    films = sum(count > 0 for count in counts)
-    return Retracted(model_digest=jobs[0].model_digest, films=films, results=sum(counts))
+    recalled = jobs[0].model_digest
+    return Retracted(
+        model_digest=recalled,
+        films=sum(one.named > 0 for one in done),
+        results=sum(one.named for one in done),
+        unnamed=tuple(uid for one in done for uid in one.unnamed),
+        open=sum(job.state in _OPEN for job in jobs),
+        in_use=model_digest(folder_of(settings.model.path)) == recalled,
+    )
 
 
 def _jobs_of(store: JobStore, digest: str) -> list[Job]:
@@ -58,32 +84,49 @@ def _jobs_of(store: JobStore, digest: str) -> list[Job]:
     return jobs
 
 
-def _retract(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> int:
-    """How many results the job's new note names; 0 if there are none, or a note already."""
-    results = [made for made in store.results(job.key) if made.kind != rejection_note.SERIES.kind]
-    if not results:
-        return 0
-    note = _note(objects, job, results, now)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """Of one film: how many results its new note names, or which ones could not be named."""
+
+    named: int = 0
+    unnamed: tuple[str, ...] = ()
+
+
+def _retract(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> _Done:
+    results = store.results(job.key)
+    if not results or any(made.kind == REJECTION_NOTE for made in results):
+        return _Done()
+    header = _header(objects, [*(made.object for made in results), job.object])
+    if header is None:
+        return _Done(unnamed=tuple(made.sop_instance_uid for made in results))
+    note = _note(objects, header, job, results, now)
     # In the order in which the job's results went there.
     places = list(dict.fromkeys(delivery.destination for delivery in store.deliveries(job.key)))
-    added = store.retract(note, places, now, "its model was recalled")
-    return len(results) if added else 0
+    added = store.retract(note, places, now, RECALLED)
+    return _Done(named=len(results) if added else 0)
 
 
-def _note(objects: ObjectStore, job: Job, results: list[Result], now: datetime) -> Result:
-    # A result has the patient and study that it was filed under, and stays when films are purged.
-    header = read_header(objects.local_path(results[0].object))
+def _header(objects: ObjectStore, kept: list[ObjectRef]) -> SourceHeader | None:
+    """Patient and study, of the first that is whole: a result as it was filed, or the film."""
+    for ref in kept:
+        with suppress(ObjectMissingError, InputError, OSError):
+            return read_header(objects.local_path(ref))
+    return None
+
+
+def _note(
+    objects: ObjectStore, header: SourceHeader, job: Job, results: list[Result], now: datetime
+) -> Result:
     refusal = Refusal(header=header, model=model.of(job), analysis_key=job.key, created_at=now)
     ds = rejection_note.build(refusal, [_reference(header, made) for made in results])
-    kind = rejection_note.SERIES.kind
     data = registry.encode_checked(ds)
     return Result(
         job_key=job.key,
-        kind=kind,
+        kind=REJECTION_NOTE,
         sop_class_uid=str(ds.SOPClassUID),
         sop_instance_uid=str(ds.SOPInstanceUID),
         series_instance_uid=str(ds.SeriesInstanceUID),
-        object=objects.keep(f"results/{job.key[:2]}/{job.key}/{kind}.dcm", data),
+        object=objects.keep(f"results/{job.key[:2]}/{job.key}/{REJECTION_NOTE}.dcm", data),
     )
 
 

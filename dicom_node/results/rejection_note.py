@@ -11,9 +11,10 @@ from pydicom.sr.codedict import codes as standard
 
 from dicom_node.results import key_object_selection
 from dicom_node.results.provenance import Context, DocumentReference, Series
+from storage.jobs import REJECTION_NOTE
 
 SERIES = Series(
-    kind="rejection_note",
+    kind=REJECTION_NOTE,
     sop_class_uid=uid.KeyObjectSelectionDocumentStorage,
     modality="KO",
     title="rejected results",

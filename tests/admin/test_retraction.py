@@ -85,9 +85,49 @@ def test_every_film_of_the_model_has_a_note_that_names_its_results(config: Path)
 
 
 def test_a_second_retraction_changes_nothing(config: Path) -> None:
+    kept = []
     for said in ("4 results of 2 films", "0 results of 0 films"):
-        done = commands.vald("retract", "--model", f"sha256:{RECALLED}", "--config", config)
-        assert said in done.stdout
+        done = commands.vald("retract", "--model", f"SHA256:{RECALLED}", "--config", config)
+        assert (done.exit_code, said in done.stdout) == (0, True)
+        kept.append([path.read_bytes() for path in notes_below(config)])
+    assert len(kept[0]) == 2
+    assert kept[0] == kept[1]
+
+
+def notes_below(config: Path) -> list[Path]:
+    return sorted(config.parent.rglob("rejection_note.dcm"))
+
+
+def test_a_film_whose_results_are_gone_holds_up_no_other(config: Path) -> None:
+    settings = node.read_config(config, {})
+    objects = node.open_objects(settings)
+    store = node.open_store(settings)
+    (first, second), others = store.results("k1"), store.results("k2")
+    for made in (first, second, others[0]):
+        objects.remove(made.object)
+    done = commands.vald("retract", "--model", RECALLED, "--config", config)
+    assert done.exit_code == 1
+    assert "2 results of 1 films" in done.stdout  # k2's other result tells whose it is
+    assert all(made.sop_instance_uid in done.stdout for made in (first, second))
+    assert not any(made.sop_instance_uid in done.stdout for made in others)
+    assert len(store.results("k2")) == 3
+    store.close()
+
+
+def test_films_in_work_and_a_model_in_use_are_told(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = node.read_config(config, {})
+    store = node.open_store(settings)
+    received = store.receive(film(uid="1.2.3.4.9", digest="k9"))
+    job = replace(new_job("k9", uid="1.2.3.4.9"), model_digest=RECALLED)
+    store.route(received.number, Decision(text="analysed", job_key="k9"), job)
+    store.close()
+    monkeypatch.setattr("dicom_node.admin.retraction.model_digest", lambda _: RECALLED)
+    done = commands.vald("retract", "--model", RECALLED, "--config", config)
+    assert done.exit_code == 1
+    assert "1 films are still being analysed" in done.stdout
+    assert "go on with this model" in done.stdout
 
 
 @pytest.mark.parametrize("digest", ["ab", "0" * 64])

@@ -1,5 +1,8 @@
 """Who gets which result, what is held back, and how results are taken back."""
 
+import pytest
+
+from storage.errors import TransitionError
 from storage.jobs import Delivery
 from storage.states import DeliveryState, JobState
 from storage.store import JobStore
@@ -51,6 +54,32 @@ def test_a_retracted_job_has_a_note_due_and_nothing_else(store: JobStore) -> Non
     assert {(d.state, d.reason) for d in waiting} == {(DeliveryState.REFUSED, "recalled")}
     assert [d.state for (kind, _), d in found.items() if kind == NOTE] == ["DUE", "DUE"]
     assert store.results("k1")[-1].kind == NOTE
+
+
+def test_what_is_held_or_on_its_way_is_not_sent_after_a_recall(store: JobStore) -> None:
+    produced(store)
+    (sending,) = store.claim_deliveries("pacs", "me", after(1), 60, limit=1)
+    store.hold("archive", after(1))
+    assert store.retract(result("k1", NOTE), ["pacs"], after(2), "recalled")
+    store.postpone(sending, after(3), "busy")
+    store.release_destination("archive", after(3))
+    for place in ("pacs", "archive"):
+        parcels = store.claim_deliveries(place, "me", after(9), 60, limit=9)
+        assert {parcel.result.kind for parcel in parcels} == ({NOTE} if place == "pacs" else set())
+    others = {d.state for (kind, _), d in by_place(store).items() if kind != NOTE}
+    assert others == {DeliveryState.REFUSED}
+
+
+def test_an_operator_s_retry_after_a_recall_sends_the_note_alone(store: JobStore) -> None:
+    produced(store)
+    store.retract(result("k1", NOTE), ["pacs"], after(2), "recalled")
+    with pytest.raises(TransitionError):
+        store.retry("k1", after(3))
+    (note,) = store.claim_deliveries("pacs", "me", after(3), 60, limit=9)
+    store.refuse(note, after(4), "no")
+    store.retry("k1", after(5))
+    (again,) = store.claim_deliveries("pacs", "me", after(6), 60, limit=9)
+    assert again.result.kind == NOTE
 
 
 def test_a_job_is_retracted_once(store: JobStore) -> None:
