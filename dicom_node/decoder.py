@@ -132,12 +132,14 @@ class Decoder:
         child.process.join()
 
     def _death(self, process: SpawnProcess, expired: bool) -> InputError | ChildProcessError:
-        """Why the process ended: by the image's fault, unless it was asked to from outside."""
+        """Why the process ended: by the image's fault, unless it was stopped from outside."""
         if expired:
             return InputError(f"Decoding took longer than {self._timeout_s:g} s.")
         code = process.exitcode
-        if code == -signal.SIGTERM:  # a service manager stops the whole group, children too
-            return ChildProcessError("The decoder process was asked to stop.")
+        # A service manager stops the whole group, children too; the system kills what has grown
+        # while its memory is short. A codec's own excess meets the limit of its address space.
+        if code in (-signal.SIGTERM, -signal.SIGKILL):
+            return ChildProcessError("The decoder process was stopped from outside.")
         if code is not None and code < 0:
             return InputError(f"The decoder process was killed by {signal.Signals(-code).name}.")
         return InputError(f"The decoder process failed with exit code {code}.")

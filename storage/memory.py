@@ -149,7 +149,9 @@ class MemoryJobStore:
         lease = Lease(
             owner=owner, token=self._tokens[job.key], until=now + timedelta(seconds=lease_s)
         )
-        return self._change(job, JobState.RUNNING, now, lease=lease, attempts=job.attempts + 1)
+        return self._change(
+            job, JobState.RUNNING, now, error=job.error, lease=lease, attempts=job.attempts + 1
+        )
 
     @_locked
     def heartbeat(self, key: str, token: int, until: datetime) -> None:

@@ -88,8 +88,8 @@ class JobStore(Protocol):
         """The RECEIVED job that has waited longest is RUNNING under a lease of `owner`.
 
         It has a new fencing token and one attempt more. A job that was released waits from then on,
-        so that one that cannot be done holds up no other. No two callers get the same job. None if
-        nothing waits.
+        so that one that cannot be done holds up no other; its `error` still says why. No two
+        callers get the same job. None if nothing waits.
         """
         ...
 

@@ -1,5 +1,6 @@
 """One job from claim to results: decode, explain, encode, keep, produce."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ _log = structlog.get_logger()
 
 _STORE_AWAY_S = 5.0
 _GIVE_UP = timedelta(days=1)
+_AGAIN = "to be tried again"
 _MOST_RERUNS = 100
 
 
@@ -104,9 +106,11 @@ class Worker:
         self._inspector = inspector or Inspector(None)
         self._engine, self._reader = engine, reader
         self._settings, self._clock = settings, clock
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; the job in hand is finished first."""
+        self._stop = stop
         while not stop.is_set():
             try:
                 stop.wait(self.work_once().value)
@@ -133,6 +137,7 @@ class Worker:
         """The job has left RUNNING, by whichever way it must."""
         store, now = self._store, self._clock
         try:
+            self._demand_its_model(job)
             self._produce_or_reject(job, token, log)
         except (ModelError, EncodingError, ObjectMissingError) as fault:
             store.fail(job.key, token, now(), str(fault))
@@ -142,18 +147,45 @@ class Worker:
         except (OutOfMemoryError, MemoryError, StorageError, OSError) as fault:
             # The device or the disk is full or broken, or the decoder was stopped with the node:
             # not this film's doing, and no use in trying at once. But not for ever.
-            if now() - job.created_at > _GIVE_UP:
+            if job.error.startswith(_AGAIN) and now() - job.created_at > _GIVE_UP:
                 reason = f"given up after a day of {type(fault).__name__}; retry once it is mended"
                 store.fail(job.key, token, now(), reason)
                 log.warning("job failed", reason=reason)
                 return Turn.DONE
-            store.release(job.key, token, now(), f"to be tried again: {type(fault).__name__}")
+            store.release(job.key, token, now(), f"{_AGAIN}: {type(fault).__name__}")
             log.warning("job released", error=str(fault))
             return Turn.RELEASED
         except Exception as fault:
             store.fail(job.key, token, now(), f"{type(fault).__name__}: see the log")
             log.exception("job failed")
         return Turn.DONE
+
+    def _demand_its_model(self, job: Job) -> None:
+        """UIDs and key are those of the model that the film was to be analysed by.
+
+        Raises:
+            ModelError: this worker has another, since the configuration has changed.
+        """
+        if job.model_digest != self._engine.model_digest:
+            raise ModelError(
+                f"queued for model {job.model_digest[:12]}, and the node has "
+                f"{self._engine.model_digest[:12]} now; send the film again to have it analysed"
+            )
+
+    def _lasting(self, write: Callable[[], None]) -> None:
+        """The job's last write, again and again while the store is away: the work is done.
+
+        Raises:
+            LeaseLostError: another worker has the job by now.
+            StoreUnavailableError: the node stops meanwhile.
+        """
+        while True:
+            try:
+                return write()
+            except StoreUnavailableError as fault:
+                _log.warning("job store unavailable, what is made waits", error=str(fault))
+                if self._stop.wait(_STORE_AWAY_S):
+                    raise
 
     def _produce_or_reject(self, job: Job, token: int, log: FilteringBoundLogger) -> None:
         """The film's results are kept and due, or its fault is."""
@@ -171,14 +203,16 @@ class Worker:
         quarantined = {one.result.kind: "; ".join(one.faults) for one in made if one.faults}
         for kind, wrong in quarantined.items():
             _log.error("result quarantined", job=job.key[:12], kind=kind, faults=wrong)
-        self._store.produce(
-            job.key,
-            token,
-            self._clock(),
-            [one.result for one in made],
-            job.destinations,
-            self._addressing(job).kinds,
-            quarantined,
+        self._lasting(
+            lambda: self._store.produce(
+                job.key,
+                token,
+                self._clock(),
+                [one.result for one in made],
+                job.destinations,
+                self._addressing(job).kinds,
+                quarantined,
+            )
         )
         faults.reach(Point.PRODUCED)
 
@@ -186,7 +220,9 @@ class Worker:
         """The job is rejected, and who asked for it is told why."""
         told = self._addressing(job).told
         notes = self._notes(job, reason) if told else []
-        self._store.reject(job.key, token, self._clock(), reason, notes, told)
+        self._lasting(
+            lambda: self._store.reject(job.key, token, self._clock(), reason, notes, told)
+        )
 
     def _notes(self, job: Job, reason: str) -> list[Result]:
         """ "Not analysed, because…"; none where not even the film's header can be referred to."""
@@ -205,6 +241,7 @@ class Worker:
         return [] if note.faults else [note.result]
 
     def _make(self, job: Job) -> list[_Made]:
+        self._objects.read(job.object)  # bytes that are no longer those received are not analysed
         film = self._reader.read(self._objects.local_path(job.object))
         known = guards.states_chest(film.header.dataset)
         request = Request(
@@ -259,7 +296,9 @@ class Worker:
         data = registry.encode(dataset, self._addressing(job).compression(kind))
         faults.reach(Point.ENCODED)
         source = self._objects.local_path(job.object)
-        kept = self._objects.keep(f"results/{job.key[:2]}/{job.key}/{kind}.dcm", data)
+        # A worker that lost its lease may come this far: it must not touch what another has kept.
+        name = f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.dcm"
+        kept = self._objects.keep(f"results/{job.key[:2]}/{job.key}/{name}", data)
         faults.reach(Point.RESULT_KEPT)
         result = Result(
             job_key=job.key,

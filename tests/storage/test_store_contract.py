@@ -272,7 +272,10 @@ def test_what_was_released_is_no_attempt_and_waits_behind_the_others(store: JobS
     store.release("k1", token, after(10), "the disk is full")
     assert store.job("k1").attempts == 0
     claims = [store.claim("w", after(11), 60) for _ in range(2)]
-    assert [job.key for job in claims if job] == ["k2", "k1"]
+    assert [(job.key, job.error) for job in claims if job] == [
+        ("k2", ""),
+        ("k1", "the disk is full"),
+    ]
 
 
 def test_a_film_that_is_sent_again_after_a_no_is_decided_anew(store: JobStore) -> None:

@@ -78,6 +78,13 @@ class Meanwhile(BrightnessEngine):
         return super().explain(requests)
 
 
+def of_model(digest: str) -> BrightnessEngine:
+    """An engine with another model."""
+    engine = BrightnessEngine()
+    engine.model_digest = digest
+    return engine
+
+
 class HeardStore(MemoryJobStore):
     """A store that tells of each heartbeat that it has kept, after being away for some."""
 
@@ -187,7 +194,7 @@ def test_what_is_kept_is_what_the_result_says(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.turn()
     for result in bench.store.results("k1"):
-        assert result.object.name == f"results/k1/k1/{result.kind}.dcm"
+        assert result.object.name.startswith(f"results/k1/k1/{result.kind}-")
         ds = pydicom.dcmread(io.BytesIO(bench.objects.read(result.object)))
         assert ds.SOPInstanceUID == result.sop_instance_uid
         assert ds.SOPClassUID == result.sop_class_uid
@@ -276,7 +283,9 @@ def test_a_film_analysed_by_another_model_has_a_report_that_supersedes(tmp_path:
     bench.add(replace(bench.job_to_be("k4", created_s=2), seed=9))
     bench.turn()
     assert "PredecessorDocumentsSequence" not in bench.kept("structured_report", "k4")
+    bench.engine = of_model("e" * 64)
     bench.turn()
+    bench.engine = BrightnessEngine()
     (study,) = bench.kept("structured_report", "k2").PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
     assert study.StudyInstanceUID == first.StudyInstanceUID
@@ -373,6 +382,71 @@ def test_our_own_named_faults_fail_the_job_in_their_words(tmp_path: Path, fault:
     assert (bench.job.state, bench.job.error) == (JobState.FAILED, str(fault))
 
 
+def test_a_film_queued_for_another_model_is_not_analysed_by_this_one(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, engine=of_model("f" * 64))
+    assert bench.turn() is Turn.DONE
+    assert bench.job.state is JobState.FAILED
+    assert "queued for model 000000000000" in bench.job.error
+    assert bench.store.results("k1") == []
+
+
+def test_a_kept_film_whose_bytes_have_changed_is_not_analysed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bytes_kept = bench.objects.read(bench.job.object)
+    bench.objects.keep(bench.job.object.name, bytes_kept[:-1] + b"\x55")
+    assert bench.turn() is Turn.DONE
+    assert bench.job.state is JobState.FAILED
+    assert "damaged" in bench.job.error
+
+
+def test_a_worker_that_comes_too_late_touches_nothing_of_the_other_s(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    def another_makes_it() -> None:
+        bench.store.reclaim(after(bench.lease_s + 1), max_attempts=3)
+        other = replace(bench, engine=BrightnessEngine(), labels=SeriesLabels(description="other"))
+        other.objects, other.store = bench.objects, bench.store
+        other.worker().work_once()
+
+    late = bench.worker()
+    late._engine = Meanwhile(another_makes_it)
+    late.work_once()
+    assert bench.job.state is JobState.PRODUCED
+    for made in bench.store.results("k1"):
+        ds = pydicom.dcmread(io.BytesIO(bench.objects.read(made.object)))
+        assert ds.SeriesDescription == "other"
+
+
+class AwayAtTheEnd(MemoryJobStore):
+    """A store that cannot be reached when results are to be written, for some tries."""
+
+    away = 3
+
+    def produce(self, *arguments: object, **more: object) -> None:
+        if self.away:
+            self.away -= 1
+            raise StoreUnavailableError("the database is locked")
+        super().produce(*arguments, **more)  # type: ignore[arg-type]
+
+
+def test_what_is_made_waits_for_a_store_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.work.worker._STORE_AWAY_S", 0.01)
+    bench = Bench(tmp_path, store=AwayAtTheEnd())
+    assert bench.turn() is Turn.DONE
+    assert (bench.job.state, bench.job.attempts) == (JobState.PRODUCED, 1)
+
+
+def test_an_old_job_does_not_fail_at_its_first_hiccup(tmp_path: Path) -> None:
+    full = FaultyEngine(OutOfMemoryError("cuda has no memory left"))
+    bench = Bench(tmp_path, engine=full, now=after(2 * 86400))
+    assert bench.turn() is Turn.RELEASED
+    assert bench.turn() is Turn.DONE
+    assert bench.job.state is JobState.FAILED
+    assert "given up after a day" in bench.job.error
+
+
 def test_a_kept_file_that_is_gone_fails_the_job(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     gone = ObjectRef(name="received/gone.dcm", digest="0" * 64, size_bytes=1)
@@ -457,7 +531,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(
     else:
         bench.reader = Faulty(ending, first=bench.lose_the_lease)
     assert bench.turn() is Turn.DONE
-    assert (bench.job.state, bench.job.error) == (JobState.RUNNING, "")
+    assert (bench.job.state, bench.job.error) == (JobState.RUNNING, "its worker was lost")
     assert bench.job.lease is not None
     assert (bench.job.lease.owner, bench.job.lease.token) == ("other", 2)
     assert bench.store.results("k1") == []
