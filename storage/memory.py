@@ -482,10 +482,8 @@ class MemoryJobStore:
         self._purged_results.update(result.sop_instance_uid for result in results)
 
     def _is_final(self, key: str, proofs: AbstractSet[DeliveryState]) -> bool:
-        if self._jobs[key].state is JobState.REJECTED:
-            return True
-        produced = self._jobs[key].state is JobState.PRODUCED
-        return produced and all(d.state in proofs for d in self.deliveries(key))
+        ended = self._jobs[key].state in (JobState.PRODUCED, JobState.REJECTED)
+        return ended and all(d.state in proofs for d in self.deliveries(key))
 
     def close(self) -> None:
         """See JobStore."""

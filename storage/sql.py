@@ -12,7 +12,6 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
-    and_,
     func,
     insert,
     or_,
@@ -40,6 +39,8 @@ from storage.states import DeliveryState, JobState, check_delivery, check_job
 from storage.store import NO_CHOICE, takers_of
 
 _OPEN = (JobState.RECEIVED, JobState.RUNNING)
+_ENDED = (JobState.PRODUCED, JobState.REJECTED)
+"""A rejected job too has results: the notes that say why."""
 _MOST_DESTINATIONS = 1000
 """Deliveries are listed by result, then destination; beyond it their order is not kept."""
 _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
@@ -507,8 +508,7 @@ class SqlJobStore:
 def _final_jobs(proofs: AbstractSet[DeliveryState]) -> Select[Any]:
     """Keys of jobs that will never need their film or results again."""
     unproven = select(deliveries.c.job_key).where(deliveries.c.state.not_in(proofs))
-    done = and_(jobs.c.state == JobState.PRODUCED, jobs.c.key.not_in(unproven))
-    return select(jobs.c.key).where(or_(jobs.c.state == JobState.REJECTED, done))
+    return select(jobs.c.key).where(jobs.c.state.in_(_ENDED), jobs.c.key.not_in(unproven))
 
 
 def _put_destination(

@@ -284,8 +284,8 @@ class JobStore(Protocol):
     ) -> list[Received]:
         """Films received before then whose object nobody needs any more, oldest first.
 
-        That is so where it was decided not to analyse them, their job is REJECTED, or it is
-        PRODUCED and each of its deliveries is in one of the states `proofs`.
+        That is so where it was decided not to analyse them, or their job is PRODUCED or REJECTED
+        and each of its deliveries, a note's too, is in one of the states `proofs`.
         """
         ...
 

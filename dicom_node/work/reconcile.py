@@ -88,12 +88,14 @@ class Reconciler:
             return Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         match job.state:
-            case JobState.REJECTED:
-                return Standing.NOT_ANALYSED, job.error
             case JobState.FAILED:
                 return Standing.MISSING, job.error
             case JobState.PRODUCED:
                 return self._delivered(job, waits)
+            case JobState.REJECTED:  # the note that says so has to arrive, where one was made
+                standing, why = self._delivered(job, waits)
+                complete = standing is Standing.COMPLETE
+                return (Standing.NOT_ANALYSED, job.error) if complete else (standing, why)
         gone = self._gone(film)
         return (Standing.MISSING, gone) if gone else (waits, _words(job))
 

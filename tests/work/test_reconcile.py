@@ -11,7 +11,7 @@ from dicom_node.work.reconcile import FilmStanding, Reconciler, Standing
 from storage.jobs import Decision
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
-from tests.storage.samples import NOON, after, film, kept, produced, running, submitted
+from tests.storage.samples import NOON, after, film, kept, produced, result, running, submitted
 
 SOON, LATE = after(60), after(3601)
 
@@ -95,6 +95,19 @@ def test_what_is_not_analysed_says_why_and_is_not_missing(bench: Bench) -> None:
         (Standing.NOT_ANALYSED, "no chest"),
         (Standing.NOT_ANALYSED, "not analysed: lateral"),
     ]
+
+
+def test_the_note_that_a_film_is_not_analysed_has_to_arrive(bench: Bench) -> None:
+    _, token = running(bench.store)
+    bench.store.reject("k1", token, NOON, "no chest", [result("k1", "not_analysed")], ["pacs"])
+    assert bench.standings() == [Standing.UNDER_WAY]
+    (late,) = bench.films(LATE)
+    assert (late.standing, late.why) == (Standing.MISSING, "pacs: DUE")
+    (uid,) = bench.deliver("pacs")
+    assert [(f.standing, f.why) for f in bench.films(LATE)] == [(Standing.NOT_ANALYSED, "no chest")]
+    assert bench.standings(LATE, {"pacs"}) == [Standing.MISSING]
+    bench.store.commit("pacs", [uid], NOON)
+    assert bench.standings(LATE, {"pacs"}) == [Standing.NOT_ANALYSED]
 
 
 def test_a_failed_job_is_missing_at_once(bench: Bench) -> None:
