@@ -123,6 +123,17 @@ class Delivery:
     asked: int = 0
 
 
+NOT_ITS_OWN = ("RJ", "HTTP 408", "HTTP 425", "HTTP 429", "HTTP 5")
+"""How an attempt's status begins where it says nothing of the result: the destination is in trouble."""
+FOR_PEOPLE = ("HTTP 501", "HTTP 505")
+"""Of those, what no waiting mends: the server does not know the request."""
+
+
+def says_nothing(status: str) -> bool:
+    """Whether an attempt came to nothing for the destination's reasons, not the result's."""
+    return status == "" or (status.startswith(NOT_ITS_OWN) and status not in FOR_PEOPLE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationHealth:
     """How a destination is doing, as every process sees it.

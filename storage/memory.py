@@ -21,6 +21,7 @@ from storage.jobs import (
     Parcel,
     Received,
     Result,
+    says_nothing,
 )
 from storage.states import DeliveryState, JobState, check_delivery, check_job
 from storage.store import NO_CHOICE, takers_of
@@ -416,7 +417,7 @@ class MemoryJobStore:
         waiting = [
             (at, delivery)
             for at, delivery in self._at(name, DeliveryState.DUE)
-            if delivery.next_attempt_at > now and delivery.status[:2] in ("", "RJ")
+            if delivery.next_attempt_at > now and says_nothing(delivery.status)
         ]
         for at, delivery in waiting:
             self._deliveries[at] = replace(delivery, next_attempt_at=now)

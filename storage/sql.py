@@ -23,6 +23,8 @@ from sqlalchemy.exc import IntegrityError
 from storage import engine, migrate, rows, schema
 from storage.errors import LeaseLostError, StorageError, TransitionError, UnknownKeyError
 from storage.jobs import (
+    FOR_PEOPLE,
+    NOT_ITS_OWN,
     Decision,
     Delivery,
     DeliveryCount,
@@ -541,7 +543,8 @@ def _hastened(destination: str, now: datetime) -> Update:
             deliveries.c.destination == destination,
             deliveries.c.state == DeliveryState.DUE,
             deliveries.c.next_attempt_at > now,
-            or_(deliveries.c.status == "", deliveries.c.status.startswith("RJ")),
+            or_(deliveries.c.status == "", *map(deliveries.c.status.startswith, NOT_ITS_OWN)),
+            deliveries.c.status.not_in(FOR_PEOPLE),
         )
         .values(next_attempt_at=now)
     )

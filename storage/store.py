@@ -268,7 +268,10 @@ class JobStore(Protocol):
         ...
 
     def hasten(self, name: str, now: datetime) -> int:
-        """What is DUE later for want of an association there is DUE now; returns how many."""
+        """What is DUE later for the destination's own trouble is DUE now; returns how many.
+
+        That is what had no answer, or one of `storage.jobs.says_nothing`.
+        """
         ...
 
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:

@@ -33,11 +33,14 @@ from dicom_node.delivery import outcome
 from dicom_node.delivery.outcome import Fate, Outcome
 from dicom_node.delivery.query import Series
 from dicom_node.errors import TransientError
+from storage.jobs import says_nothing
 
 _OK, _REDIRECTIONS, _BLAMES, _CONFLICT = 200, 300, 400, 409
 _REFUSED = {400, 406, 411, 413, 415, 422}
 _FOR_PEOPLE = {401, 403, 404, 405, 407, 410, 501, 505}
-_UNSENT = Outcome(fate=Fate.UNSENT, reason="the batch's time was up before its turn")
+_UNSENT = Outcome(
+    fate=Fate.UNSENT, reason="the server's trouble, or the batch's time, came before its turn"
+)
 _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask for
 
 
@@ -52,7 +55,7 @@ class WebSender:
         until = time.monotonic() + within_s
         outcomes: list[Outcome] = []
         for file in files:
-            away = bool(outcomes) and not outcomes[-1].status
+            away = bool(outcomes) and says_nothing(outcomes[-1].status)
             late = away or time.monotonic() > until
             outcomes.append(_UNSENT if late else self._store(destination, file))
         return outcomes

@@ -2,17 +2,20 @@
 
 import base64
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from dicom_node.config import DeliveryTimeouts, DicomWeb
+from dicom_node.config import DeliverySettings, DeliveryTimeouts, DicomWeb
+from dicom_node.delivery.breaker import Breaker
 from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.outcome import Fate, Outcome
 from dicom_node.delivery.query import Series
 from dicom_node.errors import TransientError
+from storage.memory import MemoryJobStore
 from tests.delivery import web
-from tests.delivery.parcels import part10
+from tests.delivery.parcels import NOW, part10
 from tests.delivery.web import Web, failed, instance, stored
 
 SENDER = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=2))
@@ -155,9 +158,9 @@ def test_a_warning_is_delivered_with_a_note(peer: Web, files: list[Path]) -> Non
 def test_of_a_batch_each_has_its_own_answer_and_the_rest_waits_where_none_comes(
     peer: Web, files: list[Path]
 ) -> None:
-    peer.answers = [(503, {}), (200, None), (409, failed(0xC000))]
+    peer.answers = [(401, {}), (200, None), (409, failed(0xC000))]
     assert [one.fate for one in SENDER.send(at(peer), files, 60)] == [
-        Fate.POSTPONED,
+        Fate.POSTPONED_SLOWLY,
         Fate.DELIVERED,
         Fate.REFUSED,
     ]
@@ -167,6 +170,35 @@ def test_of_a_batch_each_has_its_own_answer_and_the_rest_waits_where_none_comes(
         Fate.POSTPONED,
         Fate.UNSENT,
     ]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_nothing_more_is_sent_to_a_server_in_trouble(
+    peer: Web, files: list[Path], status: int
+) -> None:
+    peer.answers = [(status, {})]
+    assert [one.fate for one in SENDER.send(at(peer), files, 60)] == [
+        Fate.POSTPONED,
+        Fate.UNSENT,
+        Fate.UNSENT,
+    ]
+    assert len(peer.bodies) == 1
+
+
+def test_a_server_that_stays_in_trouble_rests_until_it_answers_a_query(
+    peer: Web, files: list[Path]
+) -> None:
+    store = MemoryJobStore()
+    settings = DeliverySettings(rest_after=2)
+    breaker = Breaker(store=store, probe=SENDER.echo, settings=settings, chance=lambda: 0.5)
+    peer.answers, peer.search_status = [(503, {}), (502, {})], 503
+    for _ in range(2):
+        assert breaker.lets("cloud", at(peer), NOW)
+        breaker.note("cloud", SENDER.send(at(peer), files, 60), NOW)
+    assert not breaker.lets("cloud", at(peer), NOW)
+    assert not breaker.lets("cloud", at(peer), NOW + timedelta(seconds=20))
+    peer.search_status = 200
+    assert breaker.lets("cloud", at(peer), NOW + timedelta(seconds=60))
 
 
 def test_a_server_that_is_not_there_is_tried_again(files: list[Path]) -> None:
