@@ -58,7 +58,7 @@ def demand_head(database: Engine) -> None:
 
 
 def _run(url: str, step: Callable[[Config], None]) -> None:
-    database = engine.connect(url)
+    database = engine.connect(url, patient=True)
     try:
         with engine.writing(database) as connection, _alone(connection):
             _refuse_newer(connection)

@@ -1,10 +1,13 @@
 """What only databases do: migrations, durability, refusals."""
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -249,3 +252,63 @@ def test_a_server_that_is_away_is_the_moments_fault_and_its_password_is_not_told
     with pytest.raises(StoreUnavailableError) as fault:
         SqlJobStore(url)
     assert "s3cret" not in str(fault.value)
+
+
+@contextmanager
+def stopped(folder: Path) -> Iterator[None]:
+    """The server in that folder, with every process of it, does nothing, and its sockets stay."""
+    main = int((folder / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    processes = [main, *map(int, children)]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.postgres
+def test_a_server_that_stands_still_is_given_up_and_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pgserver = pytest.importorskip("pgserver")
+    monkeypatch.setattr(engine, "_ANSWER_S", 1.0)
+    monkeypatch.setattr(engine, "_CONNECT_TIMEOUT_S", 2)
+    folder = tmp_path_factory.mktemp("stopped")
+    server = pgserver.get_server(folder, cleanup_mode="stop")
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    try:
+        migrate.up(url)
+        store = SqlJobStore(url)
+        store.receive(film("1.2.1"))
+        with stopped(folder):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match="database"):
+                store.waiting()
+            with pytest.raises(StoreUnavailableError):
+                store.receive(film("1.2.2"))
+            assert time.monotonic() - began < 15
+        assert [f.sop_instance_uid for f in store.received(9)] == ["1.2.1"]
+        store.close()
+    finally:
+        server.cleanup()
+
+
+@pytest.mark.postgres
+def test_a_commit_is_durable_and_no_statement_endless_whatever_the_server_is_set_to(
+    postgres_ready: str,
+) -> None:
+    database = engine.connect(postgres_ready)
+    with engine.reading(database) as connection:
+        found = {
+            name: connection.exec_driver_sql(f"SHOW {name}").scalar()
+            for name in ("synchronous_commit", "statement_timeout", "lock_timeout")
+        }
+    database.dispose()
+    assert found == {
+        "synchronous_commit": "on",
+        "statement_timeout": "20s",
+        "lock_timeout": "10s",
+    }
