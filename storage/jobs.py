@@ -105,10 +105,11 @@ class Delivery:
     """One result on its way to one destination; (sop_instance_uid, destination) names it.
 
     `status` is what the last attempt was answered: a DIMSE status as 4 hexadecimal digits, "RJ" and
-    result, source and diagnostic of a rejected association, or an HTTP status; empty where there
-    was no answer. `next_attempt_at` is when a DUE one is sent, and a DELIVERED one asked about; of
-    the others, when they came into their state. `asked` counts the requests for commitment since
-    it was delivered, `transaction_uid` is that of the last.
+    result, source and diagnostic of a rejected association, or an HTTP status; FILE or STUDY where
+    the file, or its study there, was in the way; empty where there was no answer.
+    `next_attempt_at` is when a DUE one is sent, a DELIVERED one asked about; of the others, when
+    they came into their state. `asked` counts the requests for commitment since it was delivered,
+    `transaction_uid` is that of the last.
     """
 
     job_key: str
@@ -124,7 +125,7 @@ class Delivery:
 
 
 NOT_ITS_OWN = ("RJ", "HTTP 408", "HTTP 425", "HTTP 429", "HTTP 5")
-"""How an attempt's status begins where it says nothing of the result: the destination is in trouble."""
+"""How an attempt's status begins where the destination's trouble, not the result, is its reason."""
 FOR_PEOPLE = ("HTTP 501", "HTTP 505")
 """Of those, what no waiting mends: the server does not know the request."""
 

@@ -150,7 +150,8 @@ class Delivery:
             return _GONE
         except (StorageError, OSError) as fault:
             _log.warning("kept file unreadable", job=parcel.result.job_key[:12], error=str(fault))
-            return Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now")
+            reason = "the kept file cannot be read now"
+            return Outcome(fate=Fate.POSTPONED, reason=reason, status="FILE")
 
     def _record(self, sent: _Sent, now: datetime) -> None:
         parcel, outcome = sent.parcel, sent.outcome

@@ -41,6 +41,7 @@ _FOR_PEOPLE = {401, 403, 404, 405, 407, 410, 501, 505}
 _UNSENT = Outcome(
     fate=Fate.UNSENT, reason="the server's trouble, or the batch's time, came before its turn"
 )
+_NOT_READ = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now", status="FILE")
 _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask for
 
 
@@ -100,7 +101,7 @@ class WebSender:
         except (InvalidDicomError, AttributeError):
             return Outcome(fate=Fate.REFUSED, reason="the kept file is no DICOM file any more")
         except OSError:
-            return Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now")
+            return _NOT_READ
         client, answers = self._client(destination)
         said = Dataset()
         try:

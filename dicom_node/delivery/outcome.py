@@ -37,7 +37,8 @@ class Fate(Enum):
 class Outcome:
     """What became of one result, and why; no patient data, though peers choose their comments.
 
-    `status` is the answer as `storage.jobs.Delivery` keeps it; empty where there was none.
+    `status` is the answer as `storage.jobs.Delivery` keeps it; empty where there was none. Where
+    the destination was not asked for reasons of ours it is FILE or STUDY.
     """
 
     fate: Fate
