@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from alembic import command
@@ -37,6 +38,36 @@ def down(url: str, revision: str) -> None:
         StoreUnavailableError: the database does not answer.
     """
     _run(url, lambda settings: command.downgrade(settings, revision))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """The database's revision, empty where it has none, and this program's, the last of `known`."""
+
+    found: str
+    known: tuple[str, ...]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this program can work with the database."""
+        return self.found == self.known[-1]
+
+
+def status(url: str) -> Schema:
+    """Which schema the database has; nothing is changed.
+
+    Raises:
+        StoreMismatchError: the URL names no database this program works with.
+        StoreUnavailableError: the database does not answer.
+    """
+    database = engine.connect(url)
+    try:
+        with engine.reading(database) as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        database.dispose()
+    newest_first = [script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()]
+    return Schema(found=found or "", known=tuple(reversed(newest_first)))
 
 
 def demand_head(database: Engine) -> None:
