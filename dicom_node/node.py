@@ -144,7 +144,10 @@ def dispatch(path: str) -> None:
                 )
                 for name in settings.everywhere
             ),
-            Tick(name="commit", every_s=_COMMIT_S, run=lambda: commitment.tick(now())),
+            *(
+                Tick(name=f"commit {name}", every_s=_COMMIT_S, run=partial(_ask, commitment, name))
+                for name in commitment.names
+            ),
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
             Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
             Tick(name="purge", every_s=_SWEEP_S, run=lambda: purger.purge(now())),
@@ -163,6 +166,10 @@ def dispatch(path: str) -> None:
 
 def _serve(delivery: "Delivery", name: str) -> int:
     return delivery.serve(name, now())
+
+
+def _ask(commitment: "Commitment", name: str) -> int:
+    return commitment.serve(name, now())
 
 
 def work(path: str) -> None:

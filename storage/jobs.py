@@ -160,6 +160,32 @@ class DeliveryCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """A question whether results are stored for good: whom it asked, and about which instances."""
+
+    uid: str
+    destination: str
+    sop_instance_uids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What the node said of itself under a name, the last time; text is that of its writer."""
+
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCount:
+    """How many jobs are in one state, and when the oldest of them was made."""
+
+    state: JobState
+    number: int
+    oldest: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
     """A delivery that was claimed, with the result that is to be sent."""
 

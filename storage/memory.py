@@ -15,12 +15,15 @@ from storage.jobs import (
     DeliveryCount,
     DestinationHealth,
     Job,
+    JobCount,
     Lease,
     NewJob,
     NewReceived,
+    Notice,
     Parcel,
     Received,
     Result,
+    Transaction,
     says_nothing,
 )
 from storage.states import DeliveryState, JobState, check_delivery, check_job
@@ -53,7 +56,8 @@ class MemoryJobStore:
         self._results: dict[str, Result] = {}
         self._deliveries: dict[_Name, Delivery] = {}
         self._sending: dict[_Name, tuple[str, datetime]] = {}
-        self._transactions: dict[str, str] = {}
+        self._transactions: dict[str, tuple[Transaction, datetime]] = {}
+        self._notices: dict[str, Notice] = {}
         self._destinations: dict[str, DestinationHealth] = {}
         self._purged_films: set[int] = set()
         self._purged_results: set[str] = set()
@@ -336,15 +340,29 @@ class MemoryJobStore:
         ]
         due.sort(key=lambda name: (self._deliveries[name].next_attempt_at, name))
         if due:
-            self._transactions[transaction_uid] = destination
+            transaction = Transaction(
+                uid=transaction_uid,
+                destination=destination,
+                sop_instance_uids=frozenset(uid for uid, _ in due[:limit]),
+            )
+            self._transactions[transaction_uid] = (transaction, now)
         return [self._asked(name, transaction_uid, again_at) for name in due[:limit]]
 
     @_locked
-    def destination_of(self, transaction_uid: str) -> str:
+    def transaction(self, transaction_uid: str) -> Transaction:
         """See JobStore."""
         if transaction_uid not in self._transactions:
             raise UnknownKeyError(f"no transaction {transaction_uid!r}")
-        return self._transactions[transaction_uid]
+        return self._transactions[transaction_uid][0]
+
+    @_locked
+    def forget_transactions(self, before: datetime) -> int:
+        """See JobStore."""
+        old = [uid for uid, (_, at) in self._transactions.items() if at < before]
+        unneeded = [uid for uid in old if not self.asked_in(uid)]
+        for uid in unneeded:
+            del self._transactions[uid]
+        return len(unneeded)
 
     @_locked
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
@@ -443,6 +461,27 @@ class MemoryJobStore:
             DeliveryCount(destination=destination, state=state, number=number)
             for (destination, state), number in sorted(found.items())
         ]
+
+    @_locked
+    def job_counts(self) -> list[JobCount]:
+        """See JobStore."""
+        made: dict[JobState, list[datetime]] = {}
+        for job in self._jobs.values():
+            made.setdefault(job.state, []).append(job.created_at)
+        return [
+            JobCount(state=state, number=len(times), oldest=min(times))
+            for state, times in sorted(made.items())
+        ]
+
+    @_locked
+    def post(self, name: str, text: str, now: datetime) -> None:
+        """See JobStore."""
+        self._notices[name] = Notice(at=now, text=legible(text))
+
+    @_locked
+    def notice(self, name: str) -> Notice | None:
+        """See JobStore."""
+        return self._notices.get(name)
 
     @_locked
     def purgeable_received(

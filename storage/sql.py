@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    delete,
     func,
     insert,
     or_,
@@ -30,13 +31,24 @@ from storage.jobs import (
     DeliveryCount,
     DestinationHealth,
     Job,
+    JobCount,
     NewJob,
     NewReceived,
+    Notice,
     Parcel,
     Received,
     Result,
+    Transaction,
 )
-from storage.schema import deliveries, destinations, jobs, received, results, transactions
+from storage.schema import (
+    deliveries,
+    destinations,
+    jobs,
+    notices,
+    received,
+    results,
+    transactions,
+)
 from storage.states import DeliveryState, JobState, check_delivery, check_job
 from storage.store import NO_CHOICE, takers_of
 
@@ -338,16 +350,35 @@ class SqlJobStore:
         with engine.writing(self._engine) as db:
             uids = [row.sop_instance_uid for row in db.execute(due)]
             if uids:
-                values = {"uid": transaction_uid, "destination": destination, "asked_at": now}
-                db.execute(insert(transactions).values(**values))
+                asked = {"destination": destination, "asked_at": now, "sop_instance_uids": uids}
+                db.execute(insert(transactions).values(uid=transaction_uid, **asked))
             return [_asked(db, uid, destination, transaction_uid, again_at) for uid in uids]
 
-    def destination_of(self, transaction_uid: str) -> str:
+    def transaction(self, transaction_uid: str) -> Transaction:
         """See JobStore."""
         found = self._rows(select(transactions).where(transactions.c.uid == transaction_uid))
         if not found:
             raise UnknownKeyError(f"no transaction {transaction_uid!r}")
-        return str(found[0]["destination"])
+        uids = found[0]["sop_instance_uids"]
+        if uids is None:  # asked before schema 0003: what was last asked in it
+            last = deliveries.c.transaction_uid == transaction_uid
+            uids = [row["sop_instance_uid"] for row in self._rows(select(deliveries).where(last))]
+        return Transaction(
+            uid=transaction_uid,
+            destination=found[0]["destination"],
+            sop_instance_uids=frozenset(uids),
+        )
+
+    def forget_transactions(self, before: datetime) -> int:
+        """See JobStore."""
+        needed = select(deliveries.c.transaction_uid).where(
+            deliveries.c.state == DeliveryState.DELIVERED
+        )
+        old = delete(transactions).where(
+            transactions.c.asked_at < before, transactions.c.uid.not_in(needed)
+        )
+        with engine.writing(self._engine) as db:
+            return db.execute(old).rowcount
 
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
         """See JobStore."""
@@ -443,6 +474,28 @@ class SqlJobStore:
             )
             for row in self._rows(query)
         ]
+
+    def job_counts(self) -> list[JobCount]:
+        """See JobStore."""
+        columns = (func.count().label("number"), func.min(jobs.c.created_at).label("oldest"))
+        query = select(jobs.c.state, *columns).group_by(jobs.c.state).order_by(jobs.c.state)
+        return [
+            JobCount(state=JobState(row["state"]), number=row["number"], oldest=row["oldest"])
+            for row in self._rows(query)
+        ]
+
+    def post(self, name: str, text: str, now: datetime) -> None:
+        """See JobStore."""
+        same = select(notices).where(notices.c.name == name)
+        with engine.writing(self._engine) as db:
+            if db.execute(same).first() is None:
+                _insert_once(db, notices, {"name": name, "text": text, "at": now}, same)
+            db.execute(update(notices).where(notices.c.name == name).values(text=text, at=now))
+
+    def notice(self, name: str) -> Notice | None:
+        """See JobStore."""
+        found = self._rows(select(notices).where(notices.c.name == name))
+        return Notice(at=found[0]["at"], text=found[0]["text"]) if found else None
 
     def purgeable_received(
         self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int

@@ -18,11 +18,14 @@ from storage.jobs import (
     DeliveryCount,
     DestinationHealth,
     Job,
+    JobCount,
     NewJob,
     NewReceived,
+    Notice,
     Parcel,
     Received,
     Result,
+    Transaction,
 )
 from storage.states import DeliveryState, JobState
 
@@ -227,8 +230,8 @@ class JobStore(Protocol):
         """
         ...
 
-    def destination_of(self, transaction_uid: str) -> str:
-        """Whom this transaction asked.
+    def transaction(self, transaction_uid: str) -> Transaction:
+        """Whom this transaction asked, and about which instances.
 
         Raises:
             UnknownKeyError: none of ours.
@@ -237,6 +240,13 @@ class JobStore(Protocol):
 
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
         """The DELIVERED deliveries that were last asked about in this transaction."""
+        ...
+
+    def forget_transactions(self, before: datetime) -> int:
+        """Transactions from before then are gone; returns how many.
+
+        One that a DELIVERED delivery was last asked about in stays: its report may come yet.
+        """
         ...
 
     def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
@@ -280,6 +290,18 @@ class JobStore(Protocol):
 
     def delivery_counts(self) -> list[DeliveryCount]:
         """How many deliveries are in each state, by destination and state; none that is empty."""
+        ...
+
+    def job_counts(self) -> list[JobCount]:
+        """How many jobs are in each state, by state; none that is empty."""
+        ...
+
+    def post(self, name: str, text: str, now: datetime) -> None:
+        """The notice of that name, of at most 64 characters, is this one."""
+        ...
+
+    def notice(self, name: str) -> Notice | None:
+        """The last one of that name; None where there was none."""
         ...
 
     def purgeable_received(

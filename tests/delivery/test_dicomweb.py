@@ -190,7 +190,9 @@ def test_a_server_that_stays_in_trouble_rests_until_it_answers_a_query(
 ) -> None:
     store = MemoryJobStore()
     settings = DeliverySettings(rest_after=2)
-    breaker = Breaker(store=store, probe=SENDER.echo, settings=settings, chance=lambda: 0.5)
+    breaker = Breaker(
+        store=store, probe=lambda _: SENDER.echo(at(peer)), settings=settings, chance=lambda: 0.5
+    )
     peer.answers, peer.search_status = [(503, {}), (502, {})], 503
     for _ in range(2):
         assert breaker.lets("cloud", at(peer), NOW)

@@ -21,7 +21,7 @@ from storage import engine, migrate
 from storage.errors import StoreMismatchError, StoreUnavailableError
 from storage.schema import metadata
 from storage.sql import SqlJobStore
-from tests.storage.samples import NOON, after, film, produced, running, submitted
+from tests.storage.samples import NOON, after, film, produced, result, running, submitted
 
 
 def together(script: str, copies: int) -> list[str]:
@@ -57,6 +57,7 @@ def test_the_schema_goes_up_down_and_up_again(url: str) -> None:
         "deliveries",
         "destinations",
         "jobs",
+        "notices",
         "received",
         "results",
         "transactions",
@@ -69,6 +70,21 @@ def test_the_schema_goes_up_down_and_up_again(url: str) -> None:
     SqlJobStore(url).close()
 
 
+def produced_in_every_state(store: SqlJobStore) -> None:
+    """A job k4 with results that are HELD, COMMITTED and EXPIRED."""
+    submitted(store, "k4", created_s=-1)
+    job = store.claim("worker", NOON, 60)
+    assert job is not None
+    assert job.lease is not None
+    made = [result("k4", "secondary_capture")]
+    store.produce("k4", job.lease.token, NOON, made, ["held", "gone", "late"])
+    store.hold("held", NOON)
+    (parcel,) = store.claim_deliveries("gone", "s", NOON, 60, 10)
+    store.delivered(parcel, NOON, "", "0000")
+    store.commit("gone", [made[0].sop_instance_uid], NOON)
+    store.expire("late", after(1), NOON, "too late")
+
+
 def test_work_in_flight_outlives_an_upgrade_and_a_downgrade(url: str) -> None:
     migrate.up(url)
     store = SqlJobStore(url)
@@ -76,6 +92,7 @@ def test_work_in_flight_outlives_an_upgrade_and_a_downgrade(url: str) -> None:
     (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
     running(store, "k2")
     submitted(store, "k3", created_s=1)
+    produced_in_every_state(store)
     store.close()
     migrate.down(url, "0001")
     with pytest.raises(StoreMismatchError, match="schema 0001"):
@@ -83,9 +100,21 @@ def test_work_in_flight_outlives_an_upgrade_and_a_downgrade(url: str) -> None:
     migrate.up(url)
     again = SqlJobStore(url)
     again.delivered(parcel, after(1), "", "0000")
+    assert {d.destination: str(d.state) for d in again.deliveries("k4")} == {
+        "held": "DUE",  # nobody could release it there
+        "gone": "COMMITTED",
+        "late": "REFUSED",  # for the operator to send again
+    }
+    assert len(again.claim_deliveries("held", "s", after(2), 60, 10)) == 1
+    assert str(again.retry("k4", after(2)).state) == "PRODUCED"
     assert [str(d.state) for d in again.deliveries("k1")] == ["DELIVERED", "DUE", "SENDING", "DUE"]
     assert again.job("k2").lease is not None
     assert len(again.ask("pacs", "2.25.1", after(2), after(9), 10)) == 1
+    again.close()
+    migrate.down(url, "0002")
+    migrate.up(url)
+    again = SqlJobStore(url)
+    assert len(again.transaction("2.25.1").sop_instance_uids) == 1  # asked by the older program
     claimed = again.claim("w", after(3), 60)
     assert claimed is not None
     assert claimed.key == "k3"
@@ -107,7 +136,7 @@ def test_a_schema_of_a_newer_program_is_left_alone(ready_url: str) -> None:
                 step(ready_url)
     finally:
         with engine.writing(database) as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
         database.dispose()
 
 
