@@ -27,7 +27,7 @@ def opened(place: Path) -> JobStore:
 def listed(place: Path) -> dict[str, object]:
     done = commands.vald("destinations", "--json", "--config", place)
     assert done.exit_code == 0, done.output
-    (line,) = json.loads(done.output)
+    line = json.loads(done.output)[0]
     return dict(line)
 
 

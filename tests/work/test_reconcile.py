@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.work import reconcile
-from dicom_node.work.reconcile import FilmStanding, Reconciler, Standing
+from dicom_node.work.reconcile import Account, FilmStanding, Reconciler, Standing
 from storage.jobs import Decision
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
@@ -167,3 +167,28 @@ def test_the_standings_are_counted_by_name(bench: Bench) -> None:
         "under_way": 2,
         "missing": 0,
     }
+
+
+def test_the_daily_one_is_kept_and_made_up_for_where_it_was_missed(bench: Bench) -> None:
+    submitted(bench.store)
+    day_s = 86400.0
+    reconciler = Reconciler(store=bench.store, objects=bench.objects, promising=frozenset())
+    assert reconcile.is_late(bench.store, NOON)
+    reconcile.log_daily(reconciler, bench.store, lambda: after(60))
+    assert reconcile.account(bench.store) == Account(
+        at=after(60),
+        counts={"complete": 0, "not_analysed": 0, "under_way": 0, "missing": 1},
+        missing=("k1",),  # its file is gone
+    )
+    assert not reconcile.is_late(bench.store, after(60 + day_s))
+    assert reconcile.is_late(bench.store, after(60 + day_s + 3601))
+
+
+def test_after_days_away_all_the_time_since_the_last_one_is_looked_at(bench: Bench) -> None:
+    reconciler = Reconciler(store=bench.store, objects=bench.objects, promising=frozenset())
+    reconcile.log_daily(reconciler, bench.store, lambda: after(-60))
+    submitted(bench.store)
+    reconcile.log_daily(reconciler, bench.store, lambda: after(5 * 86400))
+    account = reconcile.account(bench.store)
+    assert account is not None
+    assert account.counts["missing"] == 1
