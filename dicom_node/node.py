@@ -163,10 +163,23 @@ def dispatch(path: str) -> None:
             ),
         )
     )
+    _warn_of_stranded(settings, store)
     ticker.start()
     stop.wait()
     ticker.stop()
     store.close()
+
+
+def _warn_of_stranded(settings: NodeConfig, store: JobStore) -> None:
+    """A destination that was renamed or removed with results under way has them for ever."""
+    from dicom_node.work import overview
+
+    try:
+        waiting = overview.unknown(store, settings.everywhere)
+    except StorageError:  # the ticks will say so
+        return
+    for name, number in waiting.items():
+        _log.error("destination is not configured", destination=name, results_waiting=number)
 
 
 def _reconcile(settings: NodeConfig, store: JobStore) -> None:

@@ -88,7 +88,7 @@ def probe(url: str) -> str:
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         folder = next(p for p in Path(parsed.database).resolve().parents if p.exists())
         _refuse_network(folder)
-        if not Path(parsed.database).exists():
+        if is_new(url):
             if not os.access(folder, os.W_OK):
                 raise StoreMismatchError(f"storage.database: {folder} cannot be written to")
             return "sqlite file will be made at the first start"
@@ -98,6 +98,13 @@ def probe(url: str) -> str:
             return f"{connection.dialect.name} answers"
     finally:
         database.dispose()
+
+
+def is_new(url: str) -> bool:
+    """Whether the database is a SQLite file that is not there yet; to open it would make it."""
+    parsed = _parse(url)
+    named = parsed.get_backend_name() == "sqlite" and parsed.database
+    return bool(named) and not Path(str(named)).exists()
 
 
 @contextmanager

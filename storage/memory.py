@@ -430,6 +430,36 @@ class MemoryJobStore:
         self.hasten(name, now)
 
     @_locked
+    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+        """See JobStore."""
+        waiting = self._waiting(old)
+        for (uid, _), delivery in waiting:
+            del self._deliveries[uid, old]
+            afresh = replace(
+                delivery,
+                destination=new,
+                state=DeliveryState.DUE,
+                attempts=0,
+                next_attempt_at=now,
+                reason=f"moved from {old}",
+                status="",
+            )
+            self._deliveries.setdefault((uid, new), afresh)
+        return len(waiting)
+
+    @_locked
+    def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        waiting = self._waiting(name)
+        for at, _ in waiting:
+            self._finish(at, DeliveryState.REFUSED, now, reason)
+        return len(waiting)
+
+    def _waiting(self, destination: str) -> list[tuple[_Name, Delivery]]:
+        states = (DeliveryState.DUE, DeliveryState.HELD)
+        return [found for state in states for found in self._at(destination, state)]
+
+    @_locked
     def hasten(self, name: str, now: datetime) -> int:
         """See JobStore."""
         waiting = [

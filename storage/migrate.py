@@ -54,20 +54,24 @@ class Schema:
 
 
 def status(url: str) -> Schema:
-    """Which schema the database has; nothing is changed.
+    """Which schema the database has; nothing is changed, and nothing made.
 
     Raises:
         StoreMismatchError: the URL names no database this program works with.
         StoreUnavailableError: the database does not answer.
     """
+    newest_first = [script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()]
+    found = "" if engine.is_new(url) else _revision(url)
+    return Schema(found=found, known=tuple(reversed(newest_first)))
+
+
+def _revision(url: str) -> str:
     database = engine.connect(url)
     try:
         with engine.reading(database) as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+            return MigrationContext.configure(connection).get_current_revision() or ""
     finally:
         database.dispose()
-    newest_first = [script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()]
-    return Schema(found=found or "", known=tuple(reversed(newest_first)))
 
 
 def demand_head(database: Engine) -> None:

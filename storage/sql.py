@@ -57,6 +57,7 @@ _ENDED = (JobState.PRODUCED, JobState.REJECTED)
 """A rejected job too has results: the notes that say why."""
 _MOST_DESTINATIONS = 1000
 """Deliveries are listed by result, then destination; beyond it their order is not kept."""
+_WAITING = (DeliveryState.DUE, DeliveryState.HELD)
 _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
 
 
@@ -444,6 +445,27 @@ class SqlJobStore:
             _move_all(db, name, DeliveryState.HELD, DeliveryState.DUE, now)
             db.execute(_hastened(name, now))
 
+    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+        """See JobStore."""
+        there = select(deliveries.c.sop_instance_uid).where(deliveries.c.destination == new)
+        twice = delete(deliveries).where(
+            *_waits_at(old), deliveries.c.sop_instance_uid.in_(there.scalar_subquery())
+        )
+        moved = update(deliveries).where(*_waits_at(old))
+        afresh = {"state": DeliveryState.DUE, "next_attempt_at": now, "attempts": 0, "status": ""}
+        with engine.writing(self._engine) as db:
+            gone = db.execute(twice).rowcount
+            values = {"destination": new, "reason": f"moved from {old}", **afresh}
+            return gone + db.execute(moved.values(**values)).rowcount
+
+    def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        for state in _WAITING:
+            check_delivery(state, DeliveryState.REFUSED)
+        values = {"state": DeliveryState.REFUSED, "next_attempt_at": now, "reason": reason}
+        with engine.writing(self._engine) as db:
+            return db.execute(update(deliveries).where(*_waits_at(name)).values(**values)).rowcount
+
     def hasten(self, name: str, now: datetime) -> int:
         """See JobStore."""
         with engine.writing(self._engine) as db:
@@ -586,6 +608,10 @@ def _move_all(
         deliveries.c.destination == destination, deliveries.c.state == old
     )
     db.execute(there.values(state=new, next_attempt_at=now))
+
+
+def _waits_at(destination: str) -> tuple[ColumnElement[bool], ...]:
+    return (deliveries.c.destination == destination, deliveries.c.state.in_(_WAITING))
 
 
 def _hastened(destination: str, now: datetime) -> Update:

@@ -53,6 +53,7 @@ DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset
         (DeliveryState.DUE, DeliveryState.REFUSED),  # its model was recalled
         (DeliveryState.DUE, DeliveryState.HELD),
         (DeliveryState.HELD, DeliveryState.DUE),
+        (DeliveryState.HELD, DeliveryState.REFUSED),  # its destination is no more
         (DeliveryState.REFUSED, DeliveryState.DUE),  # by the operator
         (DeliveryState.QUARANTINED, DeliveryState.DUE),  # by the operator
     }

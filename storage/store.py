@@ -277,6 +277,17 @@ class JobStore(Protocol):
         """It is neither held nor resting; what was HELD or had waited for it is DUE now."""
         ...
 
+    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+        """What is DUE or HELD at `old` is DUE at `new`, once; returns how many there were.
+
+        Attempts there begin afresh. A result that `new` gets already waits at `old` no more.
+        """
+        ...
+
+    def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
+        """What is DUE or HELD there is REFUSED; returns how many."""
+        ...
+
     def hasten(self, name: str, now: datetime) -> int:
         """What is DUE later for the destination's own trouble is DUE now; returns how many.
 

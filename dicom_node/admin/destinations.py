@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dicom_node import node
+from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError
 from dicom_node.work import overview
 from dicom_node.work.overview import DestinationLine
@@ -29,9 +30,7 @@ def hold(path: Path, environ: Mapping[str, str], name: str, *, held: bool) -> No
         NodeError: there is no destination of that name.
     """
     settings = node.read_config(path, environ)
-    if name not in settings.everywhere:
-        known = ", ".join(settings.everywhere)
-        raise NodeError(f"there is no destination {name}; there are: {known}")
+    _demand(settings, name)
     store = node.open_store(settings)
     try:
         if held:
@@ -40,6 +39,45 @@ def hold(path: Path, environ: Mapping[str, str], name: str, *, held: bool) -> No
             store.release_destination(name, node.now())
     finally:
         store.close()
+
+
+def move(path: Path, environ: Mapping[str, str], old: str, new: str) -> int:
+    """What waits at `old`, whether it is still configured or not, goes to `new`; how many results.
+
+    Raises:
+        NodeError: there is no destination `new`, or it is `old`.
+    """
+    settings = node.read_config(path, environ)
+    _demand(settings, new)
+    if old == new:
+        raise NodeError(f"{old} and {new} are the same destination")
+    store = node.open_store(settings)
+    try:
+        return store.move_deliveries(old, new, node.now())
+    finally:
+        store.close()
+
+
+def drop(path: Path, environ: Mapping[str, str], name: str) -> int:
+    """What waits at a destination that is configured no more is REFUSED; how many results.
+
+    Raises:
+        NodeError: it is configured: results wait there to be sent.
+    """
+    settings = node.read_config(path, environ)
+    if name in settings.everywhere:
+        raise NodeError(f"{name} is configured: hold it, or remove it from the configuration first")
+    store = node.open_store(settings)
+    try:
+        return store.drop_deliveries(name, node.now(), "its destination is no more")
+    finally:
+        store.close()
+
+
+def _demand(settings: NodeConfig, name: str) -> None:
+    if name not in settings.everywhere:
+        known = ", ".join(settings.everywhere)
+        raise NodeError(f"there is no destination {name}; there are: {known}")
 
 
 def print_table(found: Sequence[DestinationLine]) -> None:

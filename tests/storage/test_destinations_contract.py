@@ -80,3 +80,33 @@ def test_deliveries_are_counted_by_destination_and_state(store: JobStore) -> Non
         DeliveryCount(destination="pacs", state=DeliveryState.DELIVERED, number=1),
         DeliveryCount(destination="pacs", state=DeliveryState.SENDING, number=1),
     ]
+
+
+def test_what_waits_at_a_destination_that_is_no_more_moves_to_another(store: JobStore) -> None:
+    produced(store, "k1")
+    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.delivered(parcel, NOON, "", "0000")
+    store.hold("archive", NOON)
+    assert store.move_deliveries("archive", "vault", after(1)) == 2
+    assert at(store, "archive") == []
+    moved = store.claim_deliveries("vault", "s", after(1), 60, 10)
+    assert [(p.delivery.attempts, p.delivery.reason) for p in moved] == [
+        (1, "moved from archive")
+    ] * 2
+    store.reclaim(after(99), 3)
+    assert store.move_deliveries("vault", "pacs", after(99)) == 2
+    assert at(store, "vault") == []
+    assert at(store, "pacs") == ["DELIVERED", "DUE"]  # nothing goes there twice
+    assert store.move_deliveries("nowhere", "pacs", after(99)) == 0
+
+
+def test_what_waits_at_a_destination_can_be_dropped(store: JobStore) -> None:
+    produced(store, "k1")
+    (first, _) = store.claim_deliveries("pacs", "s", NOON, 60, 1) * 2
+    store.delivered(first, NOON, "", "0000")
+    store.hold("pacs", NOON)
+    assert store.drop_deliveries("pacs", after(1), "dropped") == 1
+    assert at(store, "pacs") == ["DELIVERED", "REFUSED"]
+    assert at(store, "archive") == ["DUE", "DUE"]
+    assert store.drop_deliveries("archive", after(1), "dropped") == 2
+    assert {d.reason for d in store.deliveries("k1") if d.destination == "archive"} == {"dropped"}
