@@ -232,7 +232,41 @@ def _sqlite(url: URL) -> Engine:
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    _watch_file(engine, Path(url.database))
     return engine
+
+
+def _watch_file(engine: Engine, path: Path) -> None:
+    """Connections are refused once their file is not the one at `path` any more.
+
+    Whoever deletes or replaces the file leaves us one without a name: rows would be committed to
+    it, films acknowledged, and all be gone with the process. Nor is a new, empty file made.
+    """
+    known: list[tuple[int, int]] = []
+
+    def remember(*_: object) -> None:
+        found = _identity(path)
+        if not known and found is not None:
+            known.append(found)
+
+    def compare(*_: object) -> None:
+        if known and _identity(path) != known[0]:
+            raise StoreUnavailableError(
+                "database: its file was deleted or replaced; put it back, or stop the node first"
+            )
+
+    event.listen(engine, "connect", remember)
+    event.listen(engine, "do_connect", compare)
+    event.listen(engine, "checkout", compare)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The file itself, whatever its name: device and inode; an open one's are not given again."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _make_local_folder(folder: Path) -> None:

@@ -341,3 +341,22 @@ def test_a_commit_is_durable_and_no_statement_endless_whatever_the_server_is_set
         "statement_timeout": "20s",
         "lock_timeout": "10s",
     }
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_file_that_was_deleted_or_replaced_takes_no_row(
+    sqlite_ready: str, tmp_path: Path, replaced: bool
+) -> None:
+    store = SqlJobStore(sqlite_ready)
+    store.receive(film("1.2.1"))
+    (tmp_path / "jobs.db").rename(tmp_path / "away.db")
+    if replaced:
+        (tmp_path / "jobs.db").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="deleted or replaced"):
+            store.receive(film("1.2.2"))
+    assert (tmp_path / "jobs.db").exists() == replaced
+    (tmp_path / "away.db").rename(tmp_path / "jobs.db")
+    store.receive(film("1.2.3"))
+    assert [f.sop_instance_uid for f in store.received(9)] == ["1.2.3", "1.2.1"]
+    store.close()
