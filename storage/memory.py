@@ -307,19 +307,27 @@ class MemoryJobStore:
         due.sort(key=lambda item: (item[1].next_attempt_at, item[1].job_key))
         return [self._start_sending(name, owner, now, lease_s) for name, _ in due[:limit]]
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
+    @_locked
+    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+        mine = [n for n, (by, _) in self._sending.items() if (n[1], by) == (destination, owner)]
+        for name in mine:
+            self._sending[name] = (owner, until)
+        return len(mine)
+
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
-    ) -> None:
+    ) -> bool:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
+        return self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+        return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
 
     @_locked
     def ask(
@@ -604,11 +612,13 @@ class MemoryJobStore:
     @_locked
     def _leave_sending(
         self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
-    ) -> None:
+    ) -> bool:
         name = _name(parcel.delivery)
-        if self._deliveries.get(name) == parcel.delivery:
-            self._deliveries[name] = replace(parcel.delivery, asked=0)
-            self._finish(name, state, at, reason, status)
+        if self._deliveries.get(name) != parcel.delivery:
+            return False
+        self._deliveries[name] = replace(parcel.delivery, asked=0)
+        self._finish(name, state, at, reason, status)
+        return True
 
     def _finish(
         self,

@@ -314,19 +314,29 @@ class SqlJobStore:
             uids = [row.sop_instance_uid for row in db.execute(due)]
             return [_start_sending(db, uid, destination, owner, now, lease_s) for uid in uids]
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
+    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+        mine = update(deliveries).where(
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.SENDING,
+            deliveries.c.lease_owner == owner,
+        )
+        with engine.writing(self._engine) as db:
+            return db.execute(mine.values(lease_until=until)).rowcount
+
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
-    ) -> None:
+    ) -> bool:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
+        return self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+        return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
 
     def ask(
         self,
@@ -569,7 +579,7 @@ class SqlJobStore:
 
     def _leave_sending(
         self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
-    ) -> None:
+    ) -> bool:
         check_delivery(DeliveryState.SENDING, state)
         mine = update(deliveries).where(
             deliveries.c.sop_instance_uid == parcel.delivery.sop_instance_uid,
@@ -579,7 +589,8 @@ class SqlJobStore:
         )
         values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
-            db.execute(mine.values(**values, asked=0, lease_owner=None, lease_until=None))
+            change = mine.values(**values, asked=0, lease_owner=None, lease_until=None)
+            return db.execute(change).rowcount > 0
 
 
 def _final_jobs(proofs: AbstractSet[DeliveryState]) -> Select[Any]:

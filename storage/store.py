@@ -201,18 +201,22 @@ class JobStore(Protocol):
         """Up to `limit` DUE deliveries whose time has come are SENDING under a lease of `owner`."""
         ...
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
-        """The delivery is DELIVERED. No effect if it is no longer SENDING by this attempt."""
+    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
+        """The leases of what `owner` is SENDING there hold until then; returns how many."""
+        ...
+
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+        """The delivery is DELIVERED. False, and no effect, if it is not SENDING by this attempt."""
         ...
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
-    ) -> None:
-        """The delivery is DUE at that time. No effect if no longer SENDING by this attempt."""
+    ) -> bool:
+        """The delivery is DUE at that time. False, without effect, as for `delivered`."""
         ...
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
-        """The delivery is REFUSED for good. No effect if no longer SENDING by this attempt."""
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
+        """The delivery is REFUSED for good. False, without effect, as for `delivered`."""
         ...
 
     def ask(

@@ -30,7 +30,7 @@ from pydicom.filereader import read_file_meta_info
 
 from dicom_node.config import DeliveryTimeouts, DicomWeb
 from dicom_node.delivery import outcome
-from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Series
 from dicom_node.errors import TransientError
 from storage.jobs import says_nothing
@@ -51,14 +51,23 @@ class WebSender:
     def __init__(self, timeouts: DeliveryTimeouts) -> None:
         self._timeouts = timeouts
 
-    def send(self, destination: DicomWeb, files: Sequence[Path], within_s: float) -> list[Outcome]:
+    def send(
+        self,
+        destination: DicomWeb,
+        files: Sequence[Path],
+        within_s: float,
+        beginning: Beginning = nobody,
+    ) -> list[Outcome]:
         """What became of each kept Part 10 file, in their order; none is begun after `within_s`."""
         until = time.monotonic() + within_s
         outcomes: list[Outcome] = []
         for file in files:
             away = bool(outcomes) and says_nothing(outcomes[-1].status)
-            late = away or time.monotonic() > until
-            outcomes.append(_UNSENT if late else self._store(destination, file))
+            if away or time.monotonic() > until:
+                outcomes.append(_UNSENT)
+                continue
+            beginning()
+            outcomes.append(self._store(destination, file))
         return outcomes
 
     def echo(self, destination: DicomWeb) -> str:

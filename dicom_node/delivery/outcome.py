@@ -16,8 +16,16 @@ Codes: PS3.4 table B.2-1 and PS3.7 annex C. What is postponed is tried for as lo
 none of those answers says anything about the result.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+
+Beginning = Callable[[], object]
+"""Called before each object of a batch: whoever waits for the batch sees that it goes on."""
+
+
+def nobody() -> None:
+    """Nobody waits."""
 
 
 class Fate(Enum):

@@ -13,7 +13,7 @@ from pynetdicom.presentation import PresentationContext
 
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import associate, outcome
-from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Finder
 from dicom_node.status import ECHO_SUCCESS
 
@@ -47,7 +47,11 @@ class Scu:
         self._timeouts = timeouts
 
     def send(
-        self, destination: Destination, files: Sequence[Path], within_s: float
+        self,
+        destination: Destination,
+        files: Sequence[Path],
+        within_s: float,
+        beginning: Beginning = nobody,
     ) -> list[Outcome]:
         """What became of each kept Part 10 file, in their order; none is begun after `within_s`."""
         kinds = [_kind(file) for file in files]
@@ -64,7 +68,7 @@ class Scu:
         if not assoc.is_established:
             return [_not_established(assoc, kind, bool(connected)) for kind in kinds]
         try:
-            return self._send_all(assoc, files, kinds, until)
+            return self._send_all(assoc, files, kinds, until, beginning)
         finally:
             assoc.release()
 
@@ -108,6 +112,7 @@ class Scu:
         files: Sequence[Path],
         kinds: Sequence[_Kind | Outcome],
         until: float,
+        beginning: Beginning,
     ) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for file, kind in zip(files, kinds, strict=True):
@@ -117,6 +122,7 @@ class Scu:
                 # pynetdicom notes an abort a moment late, and would then wait for an answer
                 outcomes.append(_UNSENT)
             else:
+                beginning()
                 message_id = len(outcomes) % _MOST_MESSAGE_IDS + 1
                 outcomes.append(_send(assoc, file, kind, message_id))
         return outcomes
