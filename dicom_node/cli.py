@@ -129,7 +129,9 @@ def reconcile(
     sys.exit(0 if reconciliation.is_well(found) else 1)
 
 
-destinations_app = typer.Typer(help="List destinations; hold one in maintenance, release it.")
+destinations_app = typer.Typer(
+    help="List destinations; hold or release one, move or drop what waits."
+)
 app.add_typer(destinations_app, name="destinations")
 DestinationName = Annotated[str, typer.Argument(help="As config.yaml names it.")]
 
@@ -168,6 +170,64 @@ def release(name: DestinationName, config: ConfigPath = DEFAULT_CONFIG) -> None:
 
     listed.hold(config, os.environ, name, held=False)
     typer.echo(f"{name} is released")
+
+
+@destinations_app.command()
+def move(
+    old: Annotated[str, typer.Argument(help="Where results wait, by its name then.")],
+    new: Annotated[str, typer.Argument(help="Where they are to go, by its name in config.yaml.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Send to another destination what waits for one that was renamed or removed."""
+    from dicom_node.admin import destinations as listed
+
+    typer.echo(f"{listed.move(config, os.environ, old, new)} results go to {new}")
+
+
+@destinations_app.command()
+def drop(name: DestinationName, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Refuse what waits for a destination that was removed from the configuration."""
+    from dicom_node.admin import destinations as listed
+
+    typer.echo(f"{listed.drop(config, os.environ, name)} results are refused")
+
+
+database_app = typer.Typer(
+    no_args_is_help=True,
+    help="Say which schema the database has; change it, with the node stopped.",
+)
+app.add_typer(database_app, name="database")
+
+
+@database_app.command()
+def status(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Say which schema the database has; exit status 1: not the one this program needs."""
+    from dicom_node.admin import database
+
+    found = database.status(config, os.environ)
+    typer.echo(database.words(found))
+    sys.exit(0 if found.is_ours else 1)
+
+
+@database_app.command()
+def upgrade(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Bring the schema to this program's, as `serve` does at its start."""
+    from dicom_node.admin import database
+
+    database.upgrade(config, os.environ)
+    typer.echo(database.words(database.status(config, os.environ)))
+
+
+@database_app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="The older program's, such as 0001.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Take the schema back to an older program's, before that program is started again."""
+    from dicom_node.admin import database
+
+    database.downgrade(config, os.environ, revision)
+    typer.echo(database.words(database.status(config, os.environ)))
 
 
 @app.command()

@@ -97,24 +97,36 @@ class Ledger:
 
     def knows(self, ae_title: str) -> bool:
         """Whether an AE of this title may report: a destination that is asked for commitment."""
-        return any(
-            d.ae_title == ae_title and d.commitment == "storage_commitment"
-            for d in self._destinations.values()
+        return any(self._is_asked(name, ae_title) for name in self._destinations)
+
+    def _is_asked(self, name: str, ae_title: str) -> bool:
+        """Whether the destination of that name has this AE title, and is asked for commitment."""
+        place = self._destinations.get(name)
+        return (
+            place is not None
+            and place.ae_title == ae_title
+            and place.commitment == "storage_commitment"
         )
 
-    def take(self, report: Report) -> None:
+    def take(self, report: Report, ae_title: str) -> None:
         """What was committed is COMMITTED, what failed is DUE again, durably.
 
-        Said twice, or late, a report has the effect of once: what was sent again or committed
-        meanwhile stays so. A failure counts only where it answers the last request.
+        Only what the transaction asked about counts, and only from the AE that was asked. Said
+        twice, or late, a report has the effect of once: what was sent again or committed meanwhile
+        stays so. A failure counts only where it answers the last request.
 
         Raises:
+            InputError: an AE of that title was not asked in this transaction.
             UnknownKeyError: the transaction is none of ours.
             StoreUnavailableError: say it again later.
         """
-        name = self._store.destination_of(report.transaction_uid)
+        transaction = self._store.transaction(report.transaction_uid)
+        name = transaction.destination
+        if not self._is_asked(name, ae_title):
+            raise InputError(f"{ae_title} reports what {name} was asked")
         faults.reach(Point.REPORTED)
-        committed = self._store.commit(name, report.committed, self._clock())
+        stored = [uid for uid in report.committed if uid in transaction.sop_instance_uids]
+        committed = self._store.commit(name, stored, self._clock())
         faults.reach(Point.COMMITTED)
         asked = self._store.asked_in(report.transaction_uid)
         for delivery in asked:

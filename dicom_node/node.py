@@ -5,6 +5,7 @@
     receiver    Storage and Verification SCP -> files and rows; no torch
     dispatcher  routes films to jobs, sends results, keeps the clock
     worker      decodes (in a child of its own), explains, encodes
+    status      the status page, where the configuration asks for it
 """
 
 import os
@@ -46,7 +47,7 @@ _log = structlog.get_logger()
 
 _WATCH_S = 0.5
 _ROUTE_S, _DELIVER_S, _COMMIT_S, _RECLAIM_S, _SWEEP_S = 0.25, 0.5, 1.0, 5.0, 3600.0
-_STALE_PART_S = 3600.0
+_STALE_PART_S, _CATCH_UP_S = 3600.0, 60.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
 
@@ -121,7 +122,6 @@ def _listen(scp: Scp, settings: NodeConfig) -> None:
 
 def dispatch(path: str) -> None:
     """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
-    from dicom_node.work.reconcile import log_daily
     from dicom_node.work.retention import Purger
     from dicom_node.work.scheduler import Tick, Ticker
 
@@ -144,25 +144,89 @@ def dispatch(path: str) -> None:
                 )
                 for name in settings.everywhere
             ),
-            Tick(name="commit", every_s=_COMMIT_S, run=lambda: commitment.tick(now())),
+            *(
+                Tick(name=f"commit {name}", every_s=_COMMIT_S, run=partial(_ask, commitment, name))
+                for name in commitment.names
+            ),
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
             Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
             Tick(name="purge", every_s=_SWEEP_S, run=lambda: purger.purge(now())),
             Tick(
                 name="reconcile",
                 at=settings.work.reconcile_at,
-                run=lambda: log_daily(reconciler(settings, store), now),
+                run=partial(_reconcile, settings, store),
+            ),
+            Tick(
+                name="reconcile if missed",
+                every_s=_CATCH_UP_S,
+                run=partial(_catch_up, settings, store),
             ),
         )
     )
+    _warn_of_stranded(settings, store)
     ticker.start()
     stop.wait()
     ticker.stop()
     store.close()
 
 
+def _warn_of_stranded(settings: NodeConfig, store: JobStore) -> None:
+    """A destination that was renamed or removed with results under way has them for ever."""
+    from dicom_node.work import overview
+
+    try:
+        waiting = overview.unknown(store, settings.everywhere)
+    except StorageError:  # the ticks will say so
+        return
+    for name, number in waiting.items():
+        _log.error("destination is not configured", destination=name, results_waiting=number)
+
+
+def _reconcile(settings: NodeConfig, store: JobStore) -> None:
+    from dicom_node.work.reconcile import log_daily
+
+    log_daily(reconciler(settings, store), store, now)
+
+
+def _catch_up(settings: NodeConfig, store: JobStore) -> None:
+    """The daily reconciliation, where the node was not there at its time."""
+    from dicom_node.work.reconcile import is_late
+
+    if is_late(store, now()):
+        _reconcile(settings, store)
+
+
+def show(path: str) -> None:
+    """The status page's main: answer until told to stop."""
+    from dicom_node import __version__
+    from dicom_node.work import overview
+    from dicom_node.work.status_page import About, StatusPage
+
+    settings = _begin(Path(path), os.environ)
+    stop = processes.stop_event()
+    store = _store_when_there(settings, stop)
+    if store is None or settings.node.status is None:
+        return
+    kept, where = open_objects(settings), settings.node.status
+    model = digest.model_digest(digest.folder_of(settings.model.path))
+    page = StatusPage(
+        (where.host, where.port),
+        About(version=__version__, model=model, ae_title=settings.node.ae_title),
+        lambda: overview.look(store, kept, settings.everywhere, now()),
+    )
+    page.start()
+    _log.info("status page", host=where.host, port=page.port)
+    stop.wait()
+    page.stop()
+    store.close()
+
+
 def _serve(delivery: "Delivery", name: str) -> int:
     return delivery.serve(name, now())
+
+
+def _ask(commitment: "Commitment", name: str) -> int:
+    return commitment.serve(name, now())
 
 
 def work(path: str) -> None:
@@ -218,6 +282,7 @@ def _roles(path: Path, settings: NodeConfig) -> tuple[Role, ...]:
     return (
         Role(name="dispatcher", main=dispatch, arguments=(file,)),
         *(Role(name=name, main=work, arguments=(file,)) for name in workers),
+        *([Role(name="status", main=show, arguments=(file,))] if settings.node.status else []),
     )
 
 

@@ -2,11 +2,14 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
+from psycopg.abc import PQGen
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
@@ -22,6 +25,26 @@ from storage.errors import StorageError, StoreMismatchError, StoreUnavailableErr
 
 _BUSY_TIMEOUT_S = 30
 _CONNECT_TIMEOUT_S = 10
+_ANSWER_S = 25.0
+"""PostgreSQL is given up after it: a server that is stopped, not dead, keeps connections open."""
+# On the server, so that it gives up before we do; the last frees the locks of a stopped node.
+_SESSION = {
+    "timezone": "UTC",
+    "synchronous_commit": "on",  # whatever the server's default: a committed row is a promise
+    "lock_timeout": "10s",
+    "statement_timeout": "20s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+# Of the network: a peer that is gone is known within about half a minute (tcp(7)).
+_NETWORK = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25000,  # milliseconds
+}
+_PATIENT = {"lock_timeout": "0", "statement_timeout": "0"}
+_R = TypeVar("_R")
 # Types in /proc/mounts whose locks or shared memory other machines do not see.
 _NETWORK_FILE_SYSTEMS = {
     *("9p", "afs", "beegfs", "ceph", "glusterfs", "lustre", "nfs", "nfs4"),
@@ -38,8 +61,11 @@ _DRIVERS = {
 _WRITE = "vald_write"
 
 
-def connect(url: str) -> Engine:
+def connect(url: str, *, patient: bool = False) -> Engine:
     """An engine for `url`; no connection is made yet.
+
+    Its calls end within a minute, whatever the server does; those of a `patient` one, which changes
+    the schema, when they are done.
 
     Raises:
         StoreMismatchError: the URL names no database this program works with, or SQLite on a
@@ -48,12 +74,7 @@ def connect(url: str) -> Engine:
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed)
-    return create_engine(
-        parsed,
-        pool_pre_ping=True,
-        hide_parameters=True,  # a row's values would reach the log by way of the traceback
-        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "options": "-c timezone=UTC"},
-    )
+    return _postgresql(parsed, patient=patient)
 
 
 def probe(url: str) -> str:
@@ -67,7 +88,7 @@ def probe(url: str) -> str:
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         folder = next(p for p in Path(parsed.database).resolve().parents if p.exists())
         _refuse_network(folder)
-        if not Path(parsed.database).exists():
+        if is_new(url):
             if not os.access(folder, os.W_OK):
                 raise StoreMismatchError(f"storage.database: {folder} cannot be written to")
             return "sqlite file will be made at the first start"
@@ -77,6 +98,13 @@ def probe(url: str) -> str:
             return f"{connection.dialect.name} answers"
     finally:
         database.dispose()
+
+
+def is_new(url: str) -> bool:
+    """Whether the database is a SQLite file that is not there yet; to open it would make it."""
+    parsed = _parse(url)
+    named = parsed.get_backend_name() == "sqlite" and parsed.database
+    return bool(named) and not Path(str(named)).exists()
 
 
 @contextmanager
@@ -134,6 +162,67 @@ def _parse(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
+def _postgresql(url: URL, *, patient: bool) -> Engine:
+    session = {**_SESSION, **(_PATIENT if patient else {})}
+    engine = create_engine(
+        url,
+        pool_pre_ping=True,
+        hide_parameters=True,  # a row's values would reach the log by way of the traceback
+        connect_args={
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
+            **_NETWORK,
+        },
+    )
+    if not patient:
+        event.listen(engine, "do_connect", _connect_bounded)
+    return engine
+
+
+def _connect_bounded(
+    _dialect: object, _record: object, words: list[Any], values: dict[str, Any]
+) -> psycopg.Connection[Any]:
+    return _Bounded.connect(*words, **values)
+
+
+class _Bounded(psycopg.Connection[Any]):
+    """A connection that gives up a server which does not answer.
+
+    None of the time-outs above helps where the server's processes are stopped: its kernel goes on
+    acknowledging what is sent.
+    """
+
+    def wait(self, gen: PQGen[_R], *args: Any, **kwargs: Any) -> _R:
+        """What the generator returns, within the limit.
+
+        Raises:
+            psycopg.OperationalError: no answer by then; the connection is closed.
+        """
+        try:
+            return super().wait(_within(gen, _ANSWER_S), *args, **kwargs)
+        except _SilenceError:
+            self.pgconn.finish()
+            raise
+
+
+class _SilenceError(psycopg.OperationalError):
+    """The server did not answer in time."""
+
+
+def _within(gen: PQGen[_R], seconds: float) -> PQGen[_R]:
+    """The generator, which is told now and then that nothing is ready, and ended in time."""
+    until = time.monotonic() + seconds
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > until:
+                raise _SilenceError(f"no answer within {seconds:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # as typed above
+
+
 def _sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise StoreMismatchError(
@@ -143,7 +232,41 @@ def _sqlite(url: URL) -> Engine:
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    _watch_file(engine, Path(url.database))
     return engine
+
+
+def _watch_file(engine: Engine, path: Path) -> None:
+    """Connections are refused once their file is not the one at `path` any more.
+
+    Whoever deletes or replaces the file leaves us one without a name: rows would be committed to
+    it, films acknowledged, and all be gone with the process. Nor is a new, empty file made.
+    """
+    known: list[tuple[int, int]] = []
+
+    def remember(*_: object) -> None:
+        found = _identity(path)
+        if not known and found is not None:
+            known.append(found)
+
+    def compare(*_: object) -> None:
+        if known and _identity(path) != known[0]:
+            raise StoreUnavailableError(
+                "database: its file was deleted or replaced; put it back, or stop the node first"
+            )
+
+    event.listen(engine, "connect", remember)
+    event.listen(engine, "do_connect", compare)
+    event.listen(engine, "checkout", compare)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The file itself, whatever its name: device and inode; an open one's are not given again."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _make_local_folder(folder: Path) -> None:

@@ -112,10 +112,11 @@ class Delivery:
     """One result on its way to one destination; (sop_instance_uid, destination) names it.
 
     `status` is what the last attempt was answered: a DIMSE status as 4 hexadecimal digits, "RJ" and
-    result, source and diagnostic of a rejected association, or an HTTP status; empty where there
-    was no answer. `next_attempt_at` is when a DUE one is sent, and a DELIVERED one asked about; of
-    the others, when they came into their state. `asked` counts the requests for commitment since
-    it was delivered, `transaction_uid` is that of the last.
+    result, source and diagnostic of a rejected association, or an HTTP status; FILE or STUDY where
+    the file, or its study there, was in the way; empty where there was no answer.
+    `next_attempt_at` is when a DUE one is sent, a DELIVERED one asked about; of the others, when
+    they came into their state. `asked` counts the requests for commitment since it was delivered,
+    `transaction_uid` is that of the last.
     """
 
     job_key: str
@@ -128,6 +129,17 @@ class Delivery:
     status: str = ""
     transaction_uid: str = ""
     asked: int = 0
+
+
+NOT_ITS_OWN = ("RJ", "HTTP 408", "HTTP 425", "HTTP 429", "HTTP 5")
+"""How an attempt's status begins where the destination's trouble, not the result, is its reason."""
+FOR_PEOPLE = ("HTTP 501", "HTTP 505")
+"""Of those, what no waiting mends: the server does not know the request."""
+
+
+def says_nothing(status: str) -> bool:
+    """Whether an attempt came to nothing for the destination's reasons, not the result's."""
+    return status == "" or (status.startswith(NOT_ITS_OWN) and status not in FOR_PEOPLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +164,32 @@ class DeliveryCount:
     destination: str
     state: DeliveryState
     number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """A question whether results are stored for good: whom it asked, and about which instances."""
+
+    uid: str
+    destination: str
+    sop_instance_uids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What the node said of itself under a name, the last time; text is that of its writer."""
+
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCount:
+    """How many jobs are in one state, and when the oldest of them was made."""
+
+    state: JobState
+    number: int
+    oldest: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

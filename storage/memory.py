@@ -17,12 +17,16 @@ from storage.jobs import (
     DeliveryCount,
     DestinationHealth,
     Job,
+    JobCount,
     Lease,
     NewJob,
     NewReceived,
+    Notice,
     Parcel,
     Received,
     Result,
+    Transaction,
+    says_nothing,
 )
 from storage.states import DeliveryState, JobState, check_delivery, check_job
 from storage.store import NO_CHOICE, takers_of
@@ -55,7 +59,8 @@ class MemoryJobStore:
         self._results: dict[str, Result] = {}
         self._deliveries: dict[_Name, Delivery] = {}
         self._sending: dict[_Name, tuple[str, datetime]] = {}
-        self._transactions: dict[str, str] = {}
+        self._transactions: dict[str, tuple[Transaction, datetime]] = {}
+        self._notices: dict[str, Notice] = {}
         self._destinations: dict[str, DestinationHealth] = {}
         self._purged_films: set[int] = set()
         self._purged_results: set[str] = set()
@@ -315,19 +320,27 @@ class MemoryJobStore:
                 parcels.append(self._start_sending(name, owner, now, lease_s))
         return parcels
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
+    @_locked
+    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+        mine = [n for n, (by, _) in self._sending.items() if (n[1], by) == (destination, owner)]
+        for name in mine:
+            self._sending[name] = (owner, until)
+        return len(mine)
+
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
-    ) -> None:
+    ) -> bool:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
+        return self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+        return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
 
     @_locked
     def ask(
@@ -348,15 +361,29 @@ class MemoryJobStore:
         ]
         due.sort(key=lambda name: (self._deliveries[name].next_attempt_at, name))
         if due:
-            self._transactions[transaction_uid] = destination
+            transaction = Transaction(
+                uid=transaction_uid,
+                destination=destination,
+                sop_instance_uids=frozenset(uid for uid, _ in due[:limit]),
+            )
+            self._transactions[transaction_uid] = (transaction, now)
         return [self._asked(name, transaction_uid, again_at) for name in due[:limit]]
 
     @_locked
-    def destination_of(self, transaction_uid: str) -> str:
+    def transaction(self, transaction_uid: str) -> Transaction:
         """See JobStore."""
         if transaction_uid not in self._transactions:
             raise UnknownKeyError(f"no transaction {transaction_uid!r}")
-        return self._transactions[transaction_uid]
+        return self._transactions[transaction_uid][0]
+
+    @_locked
+    def forget_transactions(self, before: datetime) -> int:
+        """See JobStore."""
+        old = [uid for uid, (_, at) in self._transactions.items() if at < before]
+        unneeded = [uid for uid in old if not self.asked_in(uid)]
+        for uid in unneeded:
+            del self._transactions[uid]
+        return len(unneeded)
 
     @_locked
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
@@ -424,12 +451,42 @@ class MemoryJobStore:
         self.hasten(name, now)
 
     @_locked
+    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+        """See JobStore."""
+        waiting = self._waiting(old)
+        for (uid, _), delivery in waiting:
+            del self._deliveries[uid, old]
+            afresh = replace(
+                delivery,
+                destination=new,
+                state=DeliveryState.DUE,
+                attempts=0,
+                next_attempt_at=now,
+                reason=f"moved from {old}",
+                status="",
+            )
+            self._deliveries.setdefault((uid, new), afresh)
+        return len(waiting)
+
+    @_locked
+    def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        waiting = self._waiting(name)
+        for at, _ in waiting:
+            self._finish(at, DeliveryState.REFUSED, now, reason)
+        return len(waiting)
+
+    def _waiting(self, destination: str) -> list[tuple[_Name, Delivery]]:
+        states = (DeliveryState.DUE, DeliveryState.HELD)
+        return [found for state in states for found in self._at(destination, state)]
+
+    @_locked
     def hasten(self, name: str, now: datetime) -> int:
         """See JobStore."""
         waiting = [
             (at, delivery)
             for at, delivery in self._at(name, DeliveryState.DUE)
-            if delivery.next_attempt_at > now and delivery.status[:2] in ("", "RJ")
+            if delivery.next_attempt_at > now and says_nothing(delivery.status)
         ]
         for at, delivery in waiting:
             self._deliveries[at] = replace(delivery, next_attempt_at=now)
@@ -455,6 +512,27 @@ class MemoryJobStore:
             DeliveryCount(destination=destination, state=state, number=number)
             for (destination, state), number in sorted(found.items())
         ]
+
+    @_locked
+    def job_counts(self) -> list[JobCount]:
+        """See JobStore."""
+        made: dict[JobState, list[datetime]] = {}
+        for job in self._jobs.values():
+            made.setdefault(job.state, []).append(job.created_at)
+        return [
+            JobCount(state=state, number=len(times), oldest=min(times))
+            for state, times in sorted(made.items())
+        ]
+
+    @_locked
+    def post(self, name: str, text: str, now: datetime) -> None:
+        """See JobStore."""
+        self._notices[name] = Notice(at=now, text=legible(text))
+
+    @_locked
+    def notice(self, name: str) -> Notice | None:
+        """See JobStore."""
+        return self._notices.get(name)
 
     @_locked
     def purgeable_received(
@@ -495,10 +573,8 @@ class MemoryJobStore:
         self._purged_results.update(result.sop_instance_uid for result in results)
 
     def _is_final(self, key: str, proofs: AbstractSet[DeliveryState]) -> bool:
-        if self._jobs[key].state is JobState.REJECTED:
-            return True
-        produced = self._jobs[key].state is JobState.PRODUCED
-        return produced and all(d.state in proofs for d in self.deliveries(key))
+        ended = self._jobs[key].state in (JobState.PRODUCED, JobState.REJECTED)
+        return ended and all(d.state in proofs for d in self.deliveries(key))
 
     def close(self) -> None:
         """See JobStore."""
@@ -555,11 +631,13 @@ class MemoryJobStore:
     @_locked
     def _leave_sending(
         self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
-    ) -> None:
+    ) -> bool:
         name = _name(parcel.delivery)
-        if self._deliveries.get(name) == parcel.delivery:
-            self._deliveries[name] = replace(parcel.delivery, asked=0)
-            self._finish(name, state, at, reason, status)
+        if self._deliveries.get(name) != parcel.delivery:
+            return False
+        self._deliveries[name] = replace(parcel.delivery, asked=0)
+        self._finish(name, state, at, reason, status)
+        return True
 
     def _finish(
         self,

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from alembic import command
@@ -39,6 +40,40 @@ def down(url: str, revision: str) -> None:
     _run(url, lambda settings: command.downgrade(settings, revision))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """The database's revision, empty where it has none, and this program's, the last of `known`."""
+
+    found: str
+    known: tuple[str, ...]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this program can work with the database."""
+        return self.found == self.known[-1]
+
+
+def status(url: str) -> Schema:
+    """Which schema the database has; nothing is changed, and nothing made.
+
+    Raises:
+        StoreMismatchError: the URL names no database this program works with.
+        StoreUnavailableError: the database does not answer.
+    """
+    newest_first = [script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()]
+    found = "" if engine.is_new(url) else _revision(url)
+    return Schema(found=found, known=tuple(reversed(newest_first)))
+
+
+def _revision(url: str) -> str:
+    database = engine.connect(url)
+    try:
+        with engine.reading(database) as connection:
+            return MigrationContext.configure(connection).get_current_revision() or ""
+    finally:
+        database.dispose()
+
+
 def demand_head(database: Engine) -> None:
     """Return if the schema is this version's.
 
@@ -58,7 +93,7 @@ def demand_head(database: Engine) -> None:
 
 
 def _run(url: str, step: Callable[[Config], None]) -> None:
-    database = engine.connect(url)
+    database = engine.connect(url, patient=True)
     try:
         with engine.writing(database) as connection, _alone(connection):
             _refuse_newer(connection)

@@ -29,7 +29,8 @@ from storage.jobs import ObjectRef
 
 _PART = ".part"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: the process's limit, setrlimit(2)
-_COPIES = 64  # films in work at once, on one machine, with room to spare
+_COPIES = 64  # of remote objects that nobody is known to read any more
+_COPY_AGE_S = 3600.0  # a batch is sent, and a film decoded, long before that
 
 Piece = bytes | bytearray | memoryview
 Data = Piece | Iterable[Piece]
@@ -191,29 +192,37 @@ class FsspecObjectStore:
 
 
 class _Copies:
-    """The latest copies of remote objects, in a private folder that goes with the process."""
+    """The latest copies of remote objects, in a private folder that goes with the process.
+
+    A copy stays for an hour at least: batches to many destinations are read at once, and one whose
+    file went away while it waited for its turn would seem damaged.
+    """
 
     def __init__(self) -> None:
         # Private, since the copies are films: nobody else may read them or put others there.
         self._folder = Path(tempfile.mkdtemp(prefix="vald-objects-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._paths: dict[Path, None] = {}
+        self._paths: dict[Path, float] = {}
         self._lock = threading.Lock()
 
     def of(self, ref: ObjectRef, data: bytes) -> Path:
-        """The path of a copy; the oldest beyond the limit is gone."""
+        """The path of a copy; the oldest, beyond the limit and an hour, are gone."""
         path = self._folder / f"{ref.digest}.dcm"
         with self._lock, _translated(f"copy of object {ref.name}"):
             scratch = path.with_suffix(_PART)
             scratch.write_bytes(data)
             scratch.replace(path)
             self._paths.pop(path, None)
-            self._paths[path] = None
-            if len(self._paths) > _COPIES:
-                oldest = next(iter(self._paths))
-                del self._paths[oldest]
-                oldest.unlink(missing_ok=True)
+            self._paths[path] = time.monotonic()
+            self._forget()
         return path
+
+    def _forget(self) -> None:
+        before = time.monotonic() - _COPY_AGE_S
+        spare = max(0, len(self._paths) - _COPIES)
+        for path in [path for path, at in self._paths.items() if at < before][:spare]:
+            del self._paths[path]
+            path.unlink(missing_ok=True)
 
 
 class MemoryObjectStore:

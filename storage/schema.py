@@ -166,6 +166,15 @@ transactions = Table(
     Column("uid", UID, primary_key=True),
     Column("destination", String(255), nullable=False),
     Column("asked_at", Moment, nullable=False),
+    Column("sop_instance_uids", JSON),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("text", Words, nullable=False),
 )
 
 destinations = Table(

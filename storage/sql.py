@@ -12,7 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
-    and_,
+    delete,
     func,
     insert,
     or_,
@@ -24,6 +24,8 @@ from sqlalchemy.exc import IntegrityError
 from storage import engine, migrate, rows, schema
 from storage.errors import LeaseLostError, StorageError, TransitionError, UnknownKeyError
 from storage.jobs import (
+    FOR_PEOPLE,
+    NOT_ITS_OWN,
     RECALLED,
     REJECTION_NOTE,
     Decision,
@@ -31,17 +33,30 @@ from storage.jobs import (
     DeliveryCount,
     DestinationHealth,
     Job,
+    JobCount,
     NewJob,
     NewReceived,
+    Notice,
     Parcel,
     Received,
     Result,
+    Transaction,
 )
-from storage.schema import deliveries, destinations, jobs, received, results, transactions
+from storage.schema import (
+    deliveries,
+    destinations,
+    jobs,
+    notices,
+    received,
+    results,
+    transactions,
+)
 from storage.states import DeliveryState, JobState, check_delivery, check_job
 from storage.store import NO_CHOICE, takers_of
 
 _OPEN = (JobState.RECEIVED, JobState.RUNNING)
+_ENDED = (JobState.PRODUCED, JobState.REJECTED)
+"""A rejected job too has results: the notes that say why."""
 _MOST_DESTINATIONS = 1000
 """Deliveries are listed by result, then destination; beyond it their order is not kept."""
 _WAITING = (DeliveryState.DUE, DeliveryState.HELD)
@@ -306,19 +321,29 @@ class SqlJobStore:
                 if uid not in rejected
             ]
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
+    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+        mine = update(deliveries).where(
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.SENDING,
+            deliveries.c.lease_owner == owner,
+        )
+        with engine.writing(self._engine) as db:
+            return db.execute(mine.values(lease_until=until)).rowcount
+
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
-    ) -> None:
+    ) -> bool:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
+        return self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """See JobStore."""
-        self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+        return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
 
     def ask(
         self,
@@ -343,16 +368,35 @@ class SqlJobStore:
         with engine.writing(self._engine) as db:
             uids = [row.sop_instance_uid for row in db.execute(due)]
             if uids:
-                values = {"uid": transaction_uid, "destination": destination, "asked_at": now}
-                db.execute(insert(transactions).values(**values))
+                asked = {"destination": destination, "asked_at": now, "sop_instance_uids": uids}
+                db.execute(insert(transactions).values(uid=transaction_uid, **asked))
             return [_asked(db, uid, destination, transaction_uid, again_at) for uid in uids]
 
-    def destination_of(self, transaction_uid: str) -> str:
+    def transaction(self, transaction_uid: str) -> Transaction:
         """See JobStore."""
         found = self._rows(select(transactions).where(transactions.c.uid == transaction_uid))
         if not found:
             raise UnknownKeyError(f"no transaction {transaction_uid!r}")
-        return str(found[0]["destination"])
+        uids = found[0]["sop_instance_uids"]
+        if uids is None:  # asked before schema 0003: what was last asked in it
+            last = deliveries.c.transaction_uid == transaction_uid
+            uids = [row["sop_instance_uid"] for row in self._rows(select(deliveries).where(last))]
+        return Transaction(
+            uid=transaction_uid,
+            destination=found[0]["destination"],
+            sop_instance_uids=frozenset(uids),
+        )
+
+    def forget_transactions(self, before: datetime) -> int:
+        """See JobStore."""
+        needed = select(deliveries.c.transaction_uid).where(
+            deliveries.c.state == DeliveryState.DELIVERED
+        )
+        old = delete(transactions).where(
+            transactions.c.asked_at < before, transactions.c.uid.not_in(needed)
+        )
+        with engine.writing(self._engine) as db:
+            return db.execute(old).rowcount
 
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
         """See JobStore."""
@@ -418,6 +462,27 @@ class SqlJobStore:
             _move_all(db, name, DeliveryState.HELD, DeliveryState.DUE, now)
             db.execute(_hastened(name, now))
 
+    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+        """See JobStore."""
+        there = select(deliveries.c.sop_instance_uid).where(deliveries.c.destination == new)
+        twice = delete(deliveries).where(
+            *_waits_at(old), deliveries.c.sop_instance_uid.in_(there.scalar_subquery())
+        )
+        moved = update(deliveries).where(*_waits_at(old))
+        afresh = {"state": DeliveryState.DUE, "next_attempt_at": now, "attempts": 0, "status": ""}
+        with engine.writing(self._engine) as db:
+            gone = db.execute(twice).rowcount
+            values = {"destination": new, "reason": f"moved from {old}", **afresh}
+            return gone + db.execute(moved.values(**values)).rowcount
+
+    def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        for state in _WAITING:
+            check_delivery(state, DeliveryState.REFUSED)
+        values = {"state": DeliveryState.REFUSED, "next_attempt_at": now, "reason": reason}
+        with engine.writing(self._engine) as db:
+            return db.execute(update(deliveries).where(*_waits_at(name)).values(**values)).rowcount
+
     def hasten(self, name: str, now: datetime) -> int:
         """See JobStore."""
         with engine.writing(self._engine) as db:
@@ -448,6 +513,28 @@ class SqlJobStore:
             )
             for row in self._rows(query)
         ]
+
+    def job_counts(self) -> list[JobCount]:
+        """See JobStore."""
+        columns = (func.count().label("number"), func.min(jobs.c.created_at).label("oldest"))
+        query = select(jobs.c.state, *columns).group_by(jobs.c.state).order_by(jobs.c.state)
+        return [
+            JobCount(state=JobState(row["state"]), number=row["number"], oldest=row["oldest"])
+            for row in self._rows(query)
+        ]
+
+    def post(self, name: str, text: str, now: datetime) -> None:
+        """See JobStore."""
+        same = select(notices).where(notices.c.name == name)
+        with engine.writing(self._engine) as db:
+            if db.execute(same).first() is None:
+                _insert_once(db, notices, {"name": name, "text": text, "at": now}, same)
+            db.execute(update(notices).where(notices.c.name == name).values(text=text, at=now))
+
+    def notice(self, name: str) -> Notice | None:
+        """See JobStore."""
+        found = self._rows(select(notices).where(notices.c.name == name))
+        return Notice(at=found[0]["at"], text=found[0]["text"]) if found else None
 
     def purgeable_received(
         self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
@@ -499,7 +586,7 @@ class SqlJobStore:
 
     def _leave_sending(
         self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
-    ) -> None:
+    ) -> bool:
         check_delivery(DeliveryState.SENDING, state)
         mine = update(deliveries).where(
             deliveries.c.sop_instance_uid == parcel.delivery.sop_instance_uid,
@@ -509,14 +596,14 @@ class SqlJobStore:
         )
         values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
-            db.execute(mine.values(**values, asked=0, lease_owner=None, lease_until=None))
+            change = mine.values(**values, asked=0, lease_owner=None, lease_until=None)
+            return db.execute(change).rowcount > 0
 
 
 def _final_jobs(proofs: AbstractSet[DeliveryState]) -> Select[Any]:
     """Keys of jobs that will never need their film or results again."""
     unproven = select(deliveries.c.job_key).where(deliveries.c.state.not_in(proofs))
-    done = and_(jobs.c.state == JobState.PRODUCED, jobs.c.key.not_in(unproven))
-    return select(jobs.c.key).where(or_(jobs.c.state == JobState.REJECTED, done))
+    return select(jobs.c.key).where(jobs.c.state.in_(_ENDED), jobs.c.key.not_in(unproven))
 
 
 def _put_destination(
@@ -541,6 +628,10 @@ def _move_all(
     db.execute(there.values(state=new, next_attempt_at=now))
 
 
+def _waits_at(destination: str) -> tuple[ColumnElement[bool], ...]:
+    return (deliveries.c.destination == destination, deliveries.c.state.in_(_WAITING))
+
+
 def _hastened(destination: str, now: datetime) -> Update:
     """What waits for an association, not for the answer to itself, is due."""
     return (
@@ -549,7 +640,8 @@ def _hastened(destination: str, now: datetime) -> Update:
             deliveries.c.destination == destination,
             deliveries.c.state == DeliveryState.DUE,
             deliveries.c.next_attempt_at > now,
-            or_(deliveries.c.status == "", deliveries.c.status.startswith("RJ")),
+            or_(deliveries.c.status == "", *map(deliveries.c.status.startswith, NOT_ITS_OWN)),
+            deliveries.c.status.not_in(FOR_PEOPLE),
         )
         .values(next_attempt_at=now)
     )

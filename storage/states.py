@@ -54,6 +54,7 @@ DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset
         (DeliveryState.HELD, DeliveryState.REFUSED),  # the same
         (DeliveryState.DUE, DeliveryState.HELD),
         (DeliveryState.HELD, DeliveryState.DUE),
+        (DeliveryState.HELD, DeliveryState.REFUSED),  # its destination is no more
         (DeliveryState.REFUSED, DeliveryState.DUE),  # by the operator
         (DeliveryState.QUARANTINED, DeliveryState.DUE),  # by the operator
     }

@@ -18,11 +18,14 @@ from storage.jobs import (
     DeliveryCount,
     DestinationHealth,
     Job,
+    JobCount,
     NewJob,
     NewReceived,
+    Notice,
     Parcel,
     Received,
     Result,
+    Transaction,
 )
 from storage.states import DeliveryState, JobState
 
@@ -202,18 +205,22 @@ class JobStore(Protocol):
         """
         ...
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> None:
-        """The delivery is DELIVERED. No effect if it is no longer SENDING by this attempt."""
+    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
+        """The leases of what `owner` is SENDING there hold until then; returns how many."""
+        ...
+
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+        """The delivery is DELIVERED. False, and no effect, if it is not SENDING by this attempt."""
         ...
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
-    ) -> None:
-        """The delivery is DUE at that time. No effect if no longer SENDING by this attempt."""
+    ) -> bool:
+        """The delivery is DUE at that time. False, without effect, as for `delivered`."""
         ...
 
-    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> None:
-        """The delivery is REFUSED for good. No effect if no longer SENDING by this attempt."""
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
+        """The delivery is REFUSED for good. False, without effect, as for `delivered`."""
         ...
 
     def ask(
@@ -231,8 +238,8 @@ class JobStore(Protocol):
         """
         ...
 
-    def destination_of(self, transaction_uid: str) -> str:
-        """Whom this transaction asked.
+    def transaction(self, transaction_uid: str) -> Transaction:
+        """Whom this transaction asked, and about which instances.
 
         Raises:
             UnknownKeyError: none of ours.
@@ -241,6 +248,13 @@ class JobStore(Protocol):
 
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
         """The DELIVERED deliveries that were last asked about in this transaction."""
+        ...
+
+    def forget_transactions(self, before: datetime) -> int:
+        """Transactions from before then are gone; returns how many.
+
+        One that a DELIVERED delivery was last asked about in stays: its report may come yet.
+        """
         ...
 
     def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
@@ -271,8 +285,22 @@ class JobStore(Protocol):
         """It is neither held nor resting; what was HELD or had waited for it is DUE now."""
         ...
 
+    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+        """What is DUE or HELD at `old` is DUE at `new`, once; returns how many there were.
+
+        Attempts there begin afresh. A result that `new` gets already waits at `old` no more.
+        """
+        ...
+
+    def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
+        """What is DUE or HELD there is REFUSED; returns how many."""
+        ...
+
     def hasten(self, name: str, now: datetime) -> int:
-        """What is DUE later for want of an association there is DUE now; returns how many."""
+        """What is DUE later for the destination's own trouble is DUE now; returns how many.
+
+        That is what had no answer, or one of `storage.jobs.says_nothing`.
+        """
         ...
 
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
@@ -283,13 +311,25 @@ class JobStore(Protocol):
         """How many deliveries are in each state, by destination and state; none that is empty."""
         ...
 
+    def job_counts(self) -> list[JobCount]:
+        """How many jobs are in each state, by state; none that is empty."""
+        ...
+
+    def post(self, name: str, text: str, now: datetime) -> None:
+        """The notice of that name, of at most 64 characters, is this one."""
+        ...
+
+    def notice(self, name: str) -> Notice | None:
+        """The last one of that name; None where there was none."""
+        ...
+
     def purgeable_received(
         self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
     ) -> list[Received]:
         """Films received before then whose object nobody needs any more, oldest first.
 
-        That is so where it was decided not to analyse them, their job is REJECTED, or it is
-        PRODUCED and each of its deliveries is in one of the states `proofs`.
+        That is so where it was decided not to analyse them, or their job is PRODUCED or REJECTED
+        and each of its deliveries, a note's too, is in one of the states `proofs`.
         """
         ...
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from dicom_node import config, identity
+from dicom_node import config, identity, node
 from dicom_node.config import DeliveryTimeouts, Destination, DicomWeb, NodeConfig
 from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.scu import Scu
 from dicom_node.errors import NodeError
+from dicom_node.work import overview
 from pipeline import digest, settings
 from pipeline.errors import PipelineError
 from storage import engine
@@ -57,6 +58,23 @@ def examine(read: NodeConfig) -> Iterator[Finding]:
         yield _echo(name, destination, read.node.ae_title)
     for name, server in read.dicomweb.items():
         yield _ask(name, server)
+    yield from _stranded(read)
+
+
+def _stranded(read: NodeConfig) -> Iterator[Finding]:
+    """Results that wait for a destination which the configuration does not name."""
+    try:
+        if engine.is_new(read.storage.database):
+            return
+        store = node.open_store(read)
+    except StorageError:  # said above
+        return
+    try:
+        for name, number in overview.unknown(store, read.everywhere).items():
+            said = f"{number} results wait for {name}, which is not configured: move or drop them"
+            yield Finding(what="destination", good=False, said=said, fatal=False)
+    finally:
+        store.close()
 
 
 def _tried(what: str, attempt: Callable[[], str]) -> Finding:

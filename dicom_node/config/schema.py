@@ -187,6 +187,13 @@ class Tls(_Section):
         return self
 
 
+class StatusPage(_Section):
+    """Where a page is listened at that says how the node is doing."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 11180
+
+
 class Limits(_Section):
     """How full disk and queue may become. Soft: no new senders. Hard: no film at all."""
 
@@ -217,6 +224,7 @@ class Node(_Section):
     timeouts: NodeTimeouts = NodeTimeouts()
     limits: Limits = Limits()
     tls: ServerTls | None = None
+    status: StatusPage | None = None
 
 
 class Storage(_Section):

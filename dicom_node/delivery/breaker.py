@@ -3,8 +3,9 @@
 | state     | when                                         | then                                  |
 |-----------|----------------------------------------------|---------------------------------------|
 | well      | fewer failures in a row than `rest_after`    | results are sent as they are due      |
-| resting   | that many associations in a row came to none | nothing is sent until its next probe  |
-| half open | its time has come                            | C-ECHO: where it answers, all that    |
+| resting   | that many associations in a row came to none,| nothing is sent until its next probe  |
+|           | or HTTP requests to 408, 425, 429 or 5xx     |                                       |
+| half open | its time has come                            | C-ECHO, QIDO-RS: if it answers, what  |
 |           |                                              | waits is due; else it rests longer    |
 | held      | by the operator                              | nothing is sent until it is released  |
 """
@@ -19,7 +20,7 @@ from dicom_node import backoff
 from dicom_node.config import DeliverySettings
 from dicom_node.delivery.gateway import Anywhere
 from dicom_node.delivery.outcome import Fate, Outcome
-from storage.jobs import DestinationHealth
+from storage.jobs import DestinationHealth, says_nothing
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -90,9 +91,9 @@ class Breaker:
 
 
 def _came_to_nothing(outcomes: Sequence[Outcome]) -> bool:
-    """No result of the batch was answered, whatever the answer."""
+    """No answer said anything of a result: there was none, or the destination was in trouble."""
     postponed = {Fate.POSTPONED, Fate.POSTPONED_SLOWLY}
     tried = [outcome for outcome in outcomes if outcome.fate is not Fate.UNSENT]
     return bool(tried) and all(
-        outcome.fate in postponed and outcome.status[:2] in ("", "RJ") for outcome in tried
+        outcome.fate in postponed and says_nothing(outcome.status) for outcome in tried
     )

@@ -6,16 +6,16 @@ here before the request has returned.
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pydicom
 import structlog
 from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
 from pynetdicom import AE, build_context, evt
 from pynetdicom.pdu import P_DATA_TF
 
@@ -29,7 +29,7 @@ from dicom_node.delivery.query import Series
 from dicom_node.errors import InputError, TransientError
 from dicom_node.status import CommitmentStatus
 from storage import faults
-from storage.errors import ObjectMissingError, StoreUnavailableError, UnknownKeyError
+from storage.errors import StorageError, StoreUnavailableError, UnknownKeyError
 from storage.faults import Point
 from storage.jobs import Parcel
 from storage.objects import ObjectStore
@@ -40,6 +40,7 @@ _log = structlog.get_logger()
 _REQUEST = 1
 """Action Type ID of a request for storage commitment (PS3.4 table J.3-1)."""
 _POLL_S = 0.1
+_READ = ("StudyInstanceUID",)
 _LOOKS = 3
 """So often a result is looked for before it is sent again."""
 
@@ -67,31 +68,39 @@ class Commitment:
         settings: DeliverySettings,
         new_uid: Callable[[], str],
         chance: Callable[[], float],
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._objects = store, objects
         self._ledger, self._asker, self._gateway = ledger, asker, gateway
         self._asked = {name: d for name, d in destinations.items() if d.commitment != "none"}
         self._settings, self._new_uid, self._chance = settings, new_uid, chance
+        self._clock_s = clock_s
 
-    def tick(self, now: datetime) -> int:
-        """What is due to be asked about was asked once; returns how many results that were.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The destinations that are asked."""
+        return tuple(self._asked)
+
+    def serve(self, name: str, now: datetime) -> int:
+        """One destination: batch after batch, until nothing is due or it is in trouble.
+
+        Each has a tick of its own: one that does not answer delays no other. Returns how many
+        results were asked about.
 
         Raises:
             StoreUnavailableError: the store is away; what was asked is asked again in time.
         """
-        if not self._asked:
-            return 0
-        with ThreadPoolExecutor(len(self._asked), "commitment") as pool:
-            return sum(pool.map(partial(self._ask_all, now=now), self._asked))
+        began = self._clock_s()
 
-    def _ask_all(self, name: str, now: datetime) -> int:
-        """Batch after batch, until nothing is due or the destination is in trouble."""
+        def moment() -> datetime:  # asking takes time: each batch has its own
+            return now + timedelta(seconds=self._clock_s() - began)
+
         asked, health = 0, self._store.destination(name)
         if health.held or health.retry_at is not None:
             return asked
-        while parcels := self._claim(name, uid := self._new_uid(), now):
+        while parcels := self._claim(name, uid := self._new_uid(), moment()):
             asked += len(parcels)
-            if not self._ask_one(name, uid, parcels, now):
+            if not self._ask_one(name, uid, parcels, moment()):
                 break
         return asked
 
@@ -151,9 +160,9 @@ class Commitment:
         for parcel in parcels:
             try:
                 path = self._objects.local_path(parcel.result.object)
-            except ObjectMissingError:
+                ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ))
+            except (StorageError, InvalidDicomError, EOFError, OSError):
                 continue  # it is found nowhere, and when it is to be sent again that is said
-            ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
             series = Series(
                 study_instance_uid=str(ds.get("StudyInstanceUID") or ""),
                 series_instance_uid=parcel.result.series_instance_uid,
@@ -163,7 +172,7 @@ class Commitment:
 
     def _request(self, destination: Destination, uid: str, parcels: Sequence[Parcel]) -> str:
         """The N-ACTION, and a wait for a report on the same association; what was in the way."""
-        listener = _Listener(self._ledger)
+        listener = _Listener(self._ledger, destination.ae_title)
         with associate.opened(
             self._application_entity(),
             destination,
@@ -195,8 +204,8 @@ class Commitment:
 class _Listener:
     """Takes a report on the association that asked."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, ae_title: str) -> None:
+        self._ledger, self._ae_title = ledger, ae_title
         self.heard = False
         self.answered = threading.Event()
         """Our answer to the report is on its way: a release can no longer cut it off."""
@@ -208,7 +217,7 @@ class _Listener:
 
     def _on_report(self, event: Any) -> tuple[int, None]:
         try:
-            self._ledger.take(reports.read(event.event_information))
+            self._ledger.take(reports.read(event.event_information), self._ae_title)
         except (InputError, UnknownKeyError):
             return CommitmentStatus.INVALID_ARGUMENT, None
         except StoreUnavailableError:

@@ -16,7 +16,7 @@ from dicom_node.config import DeliverySettings
 from dicom_node.delivery import study
 from dicom_node.delivery.breaker import Breaker
 from dicom_node.delivery.gateway import Anywhere, Gateway
-from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.outcome import Beginning, Fate, Outcome
 from storage import faults
 from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
@@ -27,7 +27,7 @@ from storage.store import JobStore
 _log = structlog.get_logger()
 
 _BATCH_S = 60.0
-"""No result of a batch is begun later than this, so that a batch ends within its lease."""
+"""No result of a batch is begun later than this: a destination is looked at anew now and then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +75,10 @@ class Delivery:
 
     @property
     def lease_s(self) -> float:
-        """Longer than any batch can take."""
+        """Longer than one result can take, and its study; renewed before each."""
         wait = self._settings.timeouts
         one = wait.connect_s + 2 * wait.association_s + 2 * wait.response_s
-        return 2 * one + _BATCH_S  # the study is asked for first, where it is confirmed
+        return 2 * one + _BATCH_S
 
     def serve(self, name: str, now: datetime) -> int:
         """One destination: batch after batch, until nothing is due or it is in trouble.
@@ -98,7 +98,7 @@ class Delivery:
             name, self._owner, moment(), self.lease_s, self._settings.batch
         ):
             faults.reach(Point.SENDING)
-            sent = self._send(name, parcels)
+            sent = self._send(name, parcels, partial(self._renew, name, moment))
             faults.reach(Point.SENT)
             for one in sent:
                 self._record(one, moment())
@@ -120,22 +120,33 @@ class Delivery:
         if expired:
             _log.warning("results expired", destination=name, results=expired)
 
-    def _send(self, name: str, parcels: Sequence[Parcel]) -> list[_Sent]:
+    def _renew(self, name: str, moment: Callable[[], datetime]) -> None:
+        """The batch is in hand for as long again: before each object, however many there are."""
+        try:
+            until = moment() + timedelta(seconds=self.lease_s)
+            self._store.renew_deliveries(name, self._owner, until)
+        except StorageError as fault:  # the lease holds for a while yet
+            _log.warning("leases not renewed", destination=name, error=str(fault))
+
+    def _send(self, name: str, parcels: Sequence[Parcel], beginning: Beginning) -> list[_Sent]:
         paths = [self._path(parcel) for parcel in parcels]
         there = [path for path in paths if isinstance(path, Path)]
-        outcomes = iter(self._send_files(self._destinations[name], there))
+        outcomes = iter(self._send_files(self._destinations[name], there, beginning))
         return [
             _Sent(parcel=parcel, outcome=path if isinstance(path, Outcome) else next(outcomes))
             for parcel, path in zip(parcels, paths, strict=True)
         ]
 
-    def _send_files(self, destination: Anywhere, files: Sequence[Path]) -> list[Outcome]:
+    def _send_files(
+        self, destination: Anywhere, files: Sequence[Path], beginning: Beginning
+    ) -> list[Outcome]:
         """What became of each, in their order."""
         if not destination.confirm_study:
-            return self._gateway.send(destination, files, _BATCH_S)
-        kept_back = study.objections(self._gateway, destination, files)
+            return self._gateway.send(destination, files, _BATCH_S, beginning)
+        kept_back = study.objections(self._gateway, destination, files, _BATCH_S, beginning)
         going = [file for file in files if file not in kept_back]
-        sent = dict(zip(going, self._gateway.send(destination, going, _BATCH_S), strict=True))
+        outcomes = self._gateway.send(destination, going, _BATCH_S, beginning)
+        sent = dict(zip(going, outcomes, strict=True))
         return [sent[file] if file in sent else kept_back[file] for file in files]
 
     def _path(self, parcel: Parcel) -> Path | Outcome:
@@ -150,18 +161,21 @@ class Delivery:
             return _GONE
         except (StorageError, OSError) as fault:
             _log.warning("kept file unreadable", job=parcel.result.job_key[:12], error=str(fault))
-            return Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now")
+            reason = "the kept file cannot be read now"
+            return Outcome(fate=Fate.POSTPONED, reason=reason, status="FILE")
 
     def _record(self, sent: _Sent, now: datetime) -> None:
         parcel, outcome = sent.parcel, sent.outcome
         if outcome.fate is Fate.DELIVERED:
-            self._store.delivered(parcel, now, outcome.reason, outcome.status)
+            kept = self._store.delivered(parcel, now, outcome.reason, outcome.status)
         elif outcome.fate is Fate.REFUSED:
-            self._store.refuse(parcel, now, outcome.reason, outcome.status)
+            kept = self._store.refuse(parcel, now, outcome.reason, outcome.status)
         else:
             later = now + timedelta(seconds=self._delay_s(sent))
-            self._store.postpone(parcel, later, outcome.reason, outcome.status)
+            kept = self._store.postpone(parcel, later, outcome.reason, outcome.status)
         self._log(sent)
+        if not kept:  # its lease had run out: it is sent again, by whoever has it now
+            _log.warning("outcome came too late", **_names(parcel))
 
     def _delay_s(self, sent: _Sent) -> float:
         retry, fate = self._settings.retry, sent.outcome.fate
@@ -172,16 +186,23 @@ class Delivery:
         return backoff.delay_s(sent.parcel.delivery.attempts, retry, self._chance())
 
     def _log(self, sent: _Sent) -> None:
-        delivery, outcome = sent.parcel.delivery, sent.outcome
+        outcome = sent.outcome
         emit = _log.info if outcome.fate is Fate.DELIVERED else _log.warning
         emit(
             outcome.fate.name.lower().replace("_", " "),
-            destination=delivery.destination,
-            sop_instance_uid=delivery.sop_instance_uid,
-            job=delivery.job_key[:12],
-            attempts=delivery.attempts,
+            **_names(sent.parcel),
+            attempts=sent.parcel.delivery.attempts,
             reason=outcome.reason,
         )
+
+
+def _names(parcel: Parcel) -> dict[str, str]:
+    delivery = parcel.delivery
+    return {
+        "destination": delivery.destination,
+        "sop_instance_uid": delivery.sop_instance_uid,
+        "job": delivery.job_key[:12],
+    }
 
 
 _GONE = Outcome(fate=Fate.REFUSED, reason="the kept file is gone or damaged")

@@ -2,15 +2,18 @@
 
 | what the origin server does                    | is                                          |
 |------------------------------------------------|---------------------------------------------|
-| 200; 202 with no failure of this instance      | delivered; a Warning Reason is a note       |
-| 202 or 409 with a Failure Reason               | what that status means of a C-STORE         |
+| 200 or 202 that names this instance as stored  | delivered; a Warning Reason is a note       |
+| 200, 202 or 409 with a Failure Reason          | what that status means of a C-STORE         |
+| any other 2xx                                  | postponed: it does not say that it has it   |
+| 3xx                                            | postponed, slowly: a log-in page, or moved  |
 | 409 without one, 400, 406, 411, 413, 415, 422  | refused: this result is not taken           |
 | 401, 403, 404, 405, 407, 410, 501, 505         | postponed, slowly: administrators repair it |
 | 408, 425, 429, any other 5xx, anything else    | postponed: its moment's                     |
 | no connection, no answer, TLS refused          | postponed: its moment's                     |
 
 Each result is a request of its own, so that each has its own answer, and is sent as it is kept. The
-library's own retries are off: an attempt is an attempt.
+library's own retries are off: an attempt is an attempt. Redirections are not followed: a request
+that was turned away to a log-in page would end there with a 200.
 """
 
 import time
@@ -22,17 +25,24 @@ from typing import Any
 import requests
 from dicomweb_client.web import DICOMwebClient
 from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 
 from dicom_node.config import DeliveryTimeouts, DicomWeb
 from dicom_node.delivery import outcome
-from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Series
 from dicom_node.errors import TransientError
+from storage.jobs import says_nothing
 
-_OK, _CONFLICT = 200, 409
+_OK, _REDIRECTIONS, _BLAMES, _CONFLICT = 200, 300, 400, 409
 _REFUSED = {400, 406, 411, 413, 415, 422}
 _FOR_PEOPLE = {401, 403, 404, 405, 407, 410, 501, 505}
-_UNSENT = Outcome(fate=Fate.UNSENT, reason="the batch's time was up before its turn")
+_UNSENT = Outcome(
+    fate=Fate.UNSENT, reason="the server's trouble, or the batch's time, came before its turn"
+)
+_NOT_READ = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now", status="FILE")
+_JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask for
 
 
 class WebSender:
@@ -41,14 +51,23 @@ class WebSender:
     def __init__(self, timeouts: DeliveryTimeouts) -> None:
         self._timeouts = timeouts
 
-    def send(self, destination: DicomWeb, files: Sequence[Path], within_s: float) -> list[Outcome]:
+    def send(
+        self,
+        destination: DicomWeb,
+        files: Sequence[Path],
+        within_s: float,
+        beginning: Beginning = nobody,
+    ) -> list[Outcome]:
         """What became of each kept Part 10 file, in their order; none is begun after `within_s`."""
         until = time.monotonic() + within_s
         outcomes: list[Outcome] = []
         for file in files:
-            away = bool(outcomes) and not outcomes[-1].status
-            late = away or time.monotonic() > until
-            outcomes.append(_UNSENT if late else self._store(destination, file))
+            away = bool(outcomes) and says_nothing(outcomes[-1].status)
+            if away or time.monotonic() > until:
+                outcomes.append(_UNSENT)
+                continue
+            beginning()
+            outcomes.append(self._store(destination, file))
         return outcomes
 
     def echo(self, destination: DicomWeb) -> str:
@@ -85,36 +104,45 @@ class WebSender:
         return found[0] if found else None
 
     def _store(self, destination: DicomWeb, file: Path) -> Outcome:
+        try:
+            uid = str(read_file_meta_info(file).MediaStorageSOPInstanceUID)
+            data = file.read_bytes()
+        except (InvalidDicomError, AttributeError):
+            return Outcome(fate=Fate.REFUSED, reason="the kept file is no DICOM file any more")
+        except OSError:
+            return _NOT_READ
         client, answers = self._client(destination)
+        said = Dataset()
         try:
             # Not store_instances(), which would encode the object anew.
             said = client._http_post_multipart_application_dicom(
-                f"{destination.url.rstrip('/')}/studies", [file.read_bytes()]
+                f"{destination.url.rstrip('/')}/studies", [data]
             )
-        except requests.HTTPError as fault:
-            return _of_response(fault.response)
         except (requests.RequestException, OSError) as fault:
-            return Outcome(fate=Fate.POSTPONED, reason=f"no answer: {type(fault).__name__}")
-        except (ValueError, KeyError):  # an answer that is none; the status tells
-            said = Dataset()
-        return _of(answers[-1] if answers else _OK, said)
+            if not answers:
+                return Outcome(fate=Fate.POSTPONED, reason=f"no answer: {type(fault).__name__}")
+        except _UNREADABLE:
+            pass  # an answer that is none: it names no instance
+        return _of(answers[-1].status_code, _json_of(answers[-1]) or said, uid)
 
     def _ask(self, destination: DicomWeb, query: Any) -> list[Dataset]:
-        client, _ = self._client(destination)
+        client, answers = self._client(destination)
         try:
-            return [Dataset.from_json(found) for found in query(client)]
-        except requests.HTTPError as fault:
-            status = "" if fault.response is None else fault.response.status_code
-            raise TransientError(f"QIDO-RS: HTTP {status}") from fault
-        except (requests.RequestException, OSError, ValueError, KeyError) as fault:
-            raise TransientError(f"QIDO-RS: {type(fault).__name__}") from fault
+            found = [Dataset.from_json(one) for one in query(client)]
+        except (requests.RequestException, OSError, *_UNREADABLE) as fault:
+            status = answers[-1].status_code if answers else _OK
+            why = type(fault).__name__ if status == _OK else f"HTTP {status}"
+            raise TransientError(f"QIDO-RS: {why}") from fault
+        if answers and answers[-1].status_code >= _REDIRECTIONS:
+            raise TransientError(f"QIDO-RS: HTTP {answers[-1].status_code}")
+        return found
 
-    def _client(self, destination: DicomWeb) -> tuple[DICOMwebClient, list[int]]:
-        """A client, and the statuses that it will be answered."""
-        answers: list[int] = []
+    def _client(self, destination: DicomWeb) -> tuple[DICOMwebClient, list[Any]]:
+        """A client, and the answers that it will get."""
+        answers: list[Any] = []
 
         def heard(response: Any, *_: object, **__: object) -> Any:
-            answers.append(response.status_code)
+            answers.append(response)
             return response
 
         client = DICOMwebClient(
@@ -131,9 +159,21 @@ def _instances_of(uids: tuple[str, str], client: DICOMwebClient) -> Any:
     return client.search_for_instances(*uids)
 
 
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, SyntaxError)
+"""What parsers of JSON and XML raise: ElementTree's ParseError is a SyntaxError."""
+
+
+class _Session(requests.Session):
+    """Follows no redirection: what the first server says is the answer."""
+
+    def get_redirect_target(self, resp: Any) -> None:
+        """Nowhere."""
+
+
 def _session(destination: DicomWeb) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False  # no password from a .netrc, no proxy from the environment
+    session.headers["Accept"] = _JSON
     if destination.bearer_token is not None:
         session.headers["Authorization"] = f"Bearer {destination.bearer_token}"
     if destination.username is not None:
@@ -145,33 +185,41 @@ def _session(destination: DicomWeb) -> requests.Session:
     return session
 
 
-def _of_response(response: Any) -> Outcome:
-    """What an answer of 4xx or 5xx means."""
+def _json_of(response: Any) -> Dataset:
+    """The payload where it is JSON, of whatever media type; the library wants it to the letter."""
     try:
-        said = Dataset.from_json(response.json())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        said = Dataset()
-    return _of(int(response.status_code), said)
+        return Dataset.from_json(response.json())
+    except (requests.RequestException, *_UNREADABLE):
+        return Dataset()
 
 
-def _of(status: int, said: Dataset) -> Outcome:
-    """What an HTTP status with a Store Instances Response (PS3.18 table 10.5.3-1) means."""
+def _of(status: int, said: Dataset, uid: str) -> Outcome:
+    """What an HTTP status with a Store Instances Response (PS3.18 table 10.5.3-1) means of one."""
     code = f"HTTP {status}"
     failure = _reason(said.get("FailedSOPSequence") or (), "FailureReason")
-    if failure is not None and (status < 300 or status == _CONFLICT):
+    if failure is not None and (status < _REDIRECTIONS or status == _CONFLICT):
         meant = outcome.of_status(failure)
         return Outcome(fate=meant.fate, reason=f"{meant.reason} ({code})", status=code)
-    if status < 300:
-        note = _reason(said.get("ReferencedSOPSequence") or (), "WarningReason")
-        words = "" if note is None else outcome.of_status(note).reason
-        return Outcome(fate=Fate.DELIVERED, reason=words, status=code)
-    return Outcome(fate=_fate(status), reason=f"the server answers {code}", status=code)
+    if status >= _REDIRECTIONS:
+        return Outcome(fate=_fate(status), reason=f"the server answers {code}", status=code)
+    stored = [item for item in said.get("ReferencedSOPSequence") or () if _is_of(item, uid)]
+    if not stored:
+        reason = f"the server answers {code}, but does not say that it has stored this instance"
+        return Outcome(fate=Fate.POSTPONED, reason=reason, status=code)
+    note = _reason(stored, "WarningReason")
+    words = "" if note is None else outcome.of_status(note).reason
+    return Outcome(fate=Fate.DELIVERED, reason=words, status=code)
+
+
+def _is_of(item: Dataset, uid: str) -> bool:
+    return str(item.get("ReferencedSOPInstanceUID") or "") == uid
 
 
 def _fate(status: int) -> Fate:
     if status in _REFUSED or status == _CONFLICT:
         return Fate.REFUSED
-    return Fate.POSTPONED_SLOWLY if status in _FOR_PEOPLE else Fate.POSTPONED
+    slow = status in _FOR_PEOPLE or status < _BLAMES
+    return Fate.POSTPONED_SLOWLY if slow else Fate.POSTPONED
 
 
 def _reason(items: Iterable[Dataset], keyword: str) -> int | None:

@@ -8,7 +8,7 @@ from pydicom import Dataset
 
 from dicom_node.config import Destination, DicomWeb
 from dicom_node.delivery.dicomweb import WebSender
-from dicom_node.delivery.outcome import Outcome
+from dicom_node.delivery.outcome import Beginning, Outcome, nobody
 from dicom_node.delivery.query import Finder, Series
 from dicom_node.delivery.scu import Scu
 
@@ -23,11 +23,17 @@ class Gateway:
     finder: Finder
     web: WebSender
 
-    def send(self, destination: Anywhere, files: Sequence[Path], within_s: float) -> list[Outcome]:
-        """What became of each file, in their order."""
+    def send(
+        self,
+        destination: Anywhere,
+        files: Sequence[Path],
+        within_s: float,
+        beginning: Beginning = nobody,
+    ) -> list[Outcome]:
+        """What became of each file, in their order; `beginning` is called before each."""
         if isinstance(destination, DicomWeb):
-            return self.web.send(destination, files, within_s)
-        return self.scu.send(destination, files, within_s)
+            return self.web.send(destination, files, within_s, beginning)
+        return self.scu.send(destination, files, within_s, beginning)
 
     def echo(self, destination: Anywhere) -> str:
         """Why it does not answer; empty where it does."""

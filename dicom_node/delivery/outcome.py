@@ -16,8 +16,16 @@ Codes: PS3.4 table B.2-1 and PS3.7 annex C. What is postponed is tried for as lo
 none of those answers says anything about the result.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+
+Beginning = Callable[[], object]
+"""Called before each object of a batch: whoever waits for the batch sees that it goes on."""
+
+
+def nobody() -> None:
+    """Nobody waits."""
 
 
 class Fate(Enum):
@@ -37,7 +45,8 @@ class Fate(Enum):
 class Outcome:
     """What became of one result, and why; no patient data, though peers choose their comments.
 
-    `status` is the answer as `storage.jobs.Delivery` keeps it; empty where there was none.
+    `status` is the answer as `storage.jobs.Delivery` keeps it; empty where there was none. Where
+    the destination was not asked for reasons of ours it is FILE or STUDY.
     """
 
     fate: Fate

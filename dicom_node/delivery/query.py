@@ -47,7 +47,8 @@ class Finder:
             for i in range(0, len(uids), _MOST_UIDS)
         ]
         found = self._find(destination, queries)
-        return {str(ds.get("SOPInstanceUID") or "") for ds in found}
+        there = {str(ds.get("SOPInstanceUID") or "") for ds in found}
+        return there & {uid for uids in wanted.values() for uid in uids}
 
     def study(self, destination: Destination, study_instance_uid: str) -> Dataset | None:
         """Its Patient ID and Accession Number of a study; None where it has no such study.

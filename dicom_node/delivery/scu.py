@@ -13,7 +13,7 @@ from pynetdicom.presentation import PresentationContext
 
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import associate, outcome
-from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Finder
 from dicom_node.status import ECHO_SUCCESS
 
@@ -47,13 +47,17 @@ class Scu:
         self._timeouts = timeouts
 
     def send(
-        self, destination: Destination, files: Sequence[Path], within_s: float
+        self,
+        destination: Destination,
+        files: Sequence[Path],
+        within_s: float,
+        beginning: Beginning = nobody,
     ) -> list[Outcome]:
         """What became of each kept Part 10 file, in their order; none is begun after `within_s`."""
         kinds = [_kind(file) for file in files]
-        contexts = _contexts(kinds)
+        contexts = _contexts([kind for kind in kinds if isinstance(kind, _Kind)])
         if not contexts:
-            return [_UNREADABLE for _ in files]
+            return [kind for kind in kinds if isinstance(kind, Outcome)]
         until = time.monotonic() + within_s
         connected: list[Any] = []
         try:
@@ -64,7 +68,7 @@ class Scu:
         if not assoc.is_established:
             return [_not_established(assoc, kind, bool(connected)) for kind in kinds]
         try:
-            return self._send_all(assoc, files, kinds, until)
+            return self._send_all(assoc, files, kinds, until, beginning)
         finally:
             assoc.release()
 
@@ -106,23 +110,27 @@ class Scu:
         self,
         assoc: Any,
         files: Sequence[Path],
-        kinds: Sequence[_Kind | None],
+        kinds: Sequence[_Kind | Outcome],
         until: float,
+        beginning: Beginning,
     ) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for file, kind in zip(files, kinds, strict=True):
-            if kind is None:
-                outcomes.append(_UNREADABLE)
+            if isinstance(kind, Outcome):
+                outcomes.append(kind)
             elif _NO_ANSWER in outcomes or not assoc.is_established or time.monotonic() > until:
                 # pynetdicom notes an abort a moment late, and would then wait for an answer
                 outcomes.append(_UNSENT)
             else:
+                beginning()
                 message_id = len(outcomes) % _MOST_MESSAGE_IDS + 1
                 outcomes.append(_send(assoc, file, kind, message_id))
         return outcomes
 
 
 _UNREADABLE = Outcome(fate=Fate.REFUSED, reason="the kept file is no DICOM file any more")
+# Too many open files, a disk in trouble: the moment's, which says nothing of the file.
+_NOT_READ = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now", status="FILE")
 # Whether it was stored nobody knows; sent again it is the same object.
 _NO_ANSWER = Outcome(fate=Fate.POSTPONED, reason="no answer: the association ended or timed out")
 _UNSENT = Outcome(fate=Fate.UNSENT, reason="the association ended before its turn")
@@ -135,28 +143,32 @@ def _send(assoc: Any, file: Path, kind: _Kind, message_id: int) -> Outcome:
         answer = assoc.send_c_store(file, message_id)
     except RuntimeError:  # the association ended between our look and the call
         return _UNSENT
-    except (ValueError, AttributeError, OSError):
+    except OSError:
+        return _NOT_READ
+    except (ValueError, AttributeError):
         return _UNREADABLE
     if "Status" not in answer:
         return _NO_ANSWER
     return outcome.of_status(answer.Status, str(answer.get("ErrorComment", "") or ""))
 
 
-def _kind(path: Path) -> _Kind | None:
-    """The file's class and transfer syntax, or None where it is no Part 10 file."""
+def _kind(path: Path) -> _Kind | Outcome:
+    """The file's class and transfer syntax, or what becomes of one that has none or is not read."""
     try:
         meta = read_file_meta_info(path)
         return _Kind(
             sop_class_uid=str(meta.MediaStorageSOPClassUID),
             transfer_syntax_uid=str(meta.TransferSyntaxUID),
         )
-    except (InvalidDicomError, AttributeError, OSError):
-        return None
+    except (InvalidDicomError, AttributeError, EOFError):
+        return _UNREADABLE
+    except OSError:
+        return _NOT_READ
 
 
-def _contexts(kinds: Sequence[_Kind | None]) -> list[PresentationContext]:
+def _contexts(kinds: Sequence[_Kind]) -> list[PresentationContext]:
     """One context a kind, so that the destination cannot choose a syntax we do not have."""
-    different = list(dict.fromkeys(kind for kind in kinds if kind is not None))
+    different = list(dict.fromkeys(kinds))
     return [
         build_context(kind.sop_class_uid, kind.transfer_syntax_uid)
         for kind in different[:_MOST_CONTEXTS]
@@ -176,10 +188,10 @@ def _not_taken(kind: _Kind) -> Outcome:
     return Outcome(fate=Fate.REFUSED, reason=reason)
 
 
-def _not_established(assoc: Any, kind: _Kind | None, connected: bool) -> Outcome:
+def _not_established(assoc: Any, kind: _Kind | Outcome, connected: bool) -> Outcome:
     """Why there is no association, for a file of this kind."""
-    if kind is None:
-        return _UNREADABLE
+    if isinstance(kind, Outcome):
+        return kind
     answer = assoc.acceptor.primitive
     if assoc.is_rejected:
         return outcome.of_rejection(answer.result, answer.result_source, answer.diagnostic)

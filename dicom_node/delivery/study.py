@@ -4,14 +4,16 @@ A patient merged or an accession number corrected while a film was analysed woul
 result under names that nobody uses any more.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pydicom
 from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
 
 from dicom_node.delivery.gateway import Anywhere, Gateway
-from dicom_node.delivery.outcome import Fate, Outcome
+from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.errors import TransientError
 
 _COMPARED = ("PatientID", "AccessionNumber")
@@ -20,23 +22,39 @@ _NAMES = {"PatientID": "patient", "AccessionNumber": "accession number"}
 
 
 def objections(
-    gateway: Gateway, destination: Anywhere, files: Sequence[Path]
+    gateway: Gateway,
+    destination: Anywhere,
+    files: Sequence[Path],
+    within_s: float,
+    beginning: Beginning = nobody,
 ) -> dict[Path, Outcome]:
     """The files that are not to be sent now, and why; a study that is not there has no objection.
 
-    The reasons name what differs, never the values.
+    No study is asked for after `within_s`; `beginning` is called before each. The reasons name what
+    differs, never the values.
     """
     known: dict[str, Dataset | Outcome | None] = {}
     found: dict[Path, Outcome] = {}
+    until = time.monotonic() + within_s
     for file in files:
-        ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
+        try:
+            ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
+        except (InvalidDicomError, EOFError, OSError):
+            continue  # whoever sends it will say so
         study_uid = str(ds.get("StudyInstanceUID") or "")
         if study_uid not in known:
-            known[study_uid] = _asked(gateway, destination, study_uid)
+            beginning()
+            late = time.monotonic() > until
+            known[study_uid] = _UNASKED if late else _asked(gateway, destination, study_uid)
         objection = _objection(ds, known[study_uid])
         if objection is not None:
             found[file] = objection
     return found
+
+
+_UNASKED = Outcome(
+    fate=Fate.UNSENT, reason="the batch's time was up before its study was asked for"
+)
 
 
 def _asked(gateway: Gateway, destination: Anywhere, study_uid: str) -> Dataset | Outcome | None:

@@ -53,14 +53,26 @@ class Pressure:
         self._lock = threading.Lock()
         self._look = Look(level=Level.FREE)
         self._until_s = float("-inf")
+        self._looking = False
 
     def look(self) -> Look:
         """What holds now. A store that is away has no say: the film itself will tell."""
         with self._lock:
-            if self._clock_s() >= self._until_s:
-                self._change(self._taken())
-                self._until_s = self._clock_s() + _LOOK_S
-            return self._look
+            due = self._clock_s() >= self._until_s and not self._looking
+            self._looking = self._looking or due
+        if due:
+            self._look_again()
+        return self._look
+
+    def _look_again(self) -> None:
+        """Outside the lock: a database that hangs holds up one sender, and the others go by the
+        last look.
+        """
+        try:
+            self._change(self._taken())
+        finally:
+            self._until_s = self._clock_s() + _LOOK_S
+            self._looking = False
 
     def _change(self, look: Look) -> None:
         if look.level is not self._look.level:

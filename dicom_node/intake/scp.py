@@ -294,7 +294,8 @@ class Scp:
         if self._ledger is None:
             return CommitmentStatus.PROCESSING_FAILURE, None
         try:
-            self._ledger.take(commitment.read(event.event_information))
+            reporter = event.assoc.requestor.ae_title.strip()
+            self._ledger.take(commitment.read(event.event_information), reporter)
         except (InputError, UnknownKeyError) as fault:
             _log.warning("report refused", reason=str(fault))
             return CommitmentStatus.INVALID_ARGUMENT, None

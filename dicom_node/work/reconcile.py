@@ -1,5 +1,6 @@
 """Every film received, and where it stands up to committed: what is missing, and why."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +19,9 @@ _log = structlog.get_logger()
 LATE_S = 3600.0
 """A film that is not where it should be after so long is missing, not under way."""
 _ALL = 1 << 31
+_DAY = timedelta(days=1)
+_MOST_MISSING = 100
+_NOTICE = "reconciled"
 _ARRIVED = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
 _LOST = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
 
@@ -88,12 +92,14 @@ class Reconciler:
             return Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         match job.state:
-            case JobState.REJECTED:
-                return Standing.NOT_ANALYSED, job.error
             case JobState.FAILED:
                 return Standing.MISSING, job.error
             case JobState.PRODUCED:
                 return self._delivered(job, waits)
+            case JobState.REJECTED:  # the note that says so has to arrive, where one was made
+                standing, why = self._delivered(job, waits)
+                complete = standing is Standing.COMPLETE
+                return (Standing.NOT_ANALYSED, job.error) if complete else (standing, why)
         gone = self._gone(film)
         return (Standing.MISSING, gone) if gone else (waits, _words(job))
 
@@ -120,20 +126,55 @@ class Reconciler:
         return promised and delivery.state is not DeliveryState.COMMITTED
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What the last reconciliation found: how many films stand in each way, and what is missing.
+
+    `missing` are the beginnings of job keys, of at most a hundred films; empty for a film without a
+    job. It holds no reason, which a peer may have worded, and no UID: it is shown to whoever asks.
+    """
+
+    at: datetime
+    counts: dict[str, int]
+    missing: tuple[str, ...]
+
+
 def log_daily(
-    reconciler: Reconciler, clock: Callable[[], datetime], span: timedelta = timedelta(days=1)
+    reconciler: Reconciler, store: JobStore, clock: Callable[[], datetime], span: timedelta = _DAY
 ) -> None:
-    """One line in the log that counts the last day's films, and one for each that is missing."""
-    films = reconciler.since(clock() - span, clock())
-    for film in films:
-        if film.standing is Standing.MISSING:
-            _log.error(
-                "film is missing",
-                sop_instance_uid=film.sop_instance_uid,
-                job=film.job_key[:12],
-                reason=film.why,
-            )
+    """One line in the log that counts films, and one for each that is missing; kept as an account.
+
+    The films are those of the last day, or since the last time where that is longer ago.
+    """
+    now, last = clock(), account(store)
+    since = now - span if last is None else min(now - span, last.at)
+    films = reconciler.since(since, now)
+    missing = [film for film in films if film.standing is Standing.MISSING]
+    for film in missing:
+        _log.error(
+            "film is missing",
+            sop_instance_uid=film.sop_instance_uid,
+            job=film.job_key[:12],
+            reason=film.why,
+        )
+    keys = [film.job_key[:12] for film in missing[:_MOST_MISSING]]
+    store.post(_NOTICE, json.dumps({"counts": counts(films), "missing": keys}), now)
     _log.info("reconciled", **counts(films))
+
+
+def account(store: JobStore) -> Account | None:
+    """The last reconciliation that the node made of itself; None where there was none."""
+    notice = store.notice(_NOTICE)
+    if notice is None:
+        return None
+    said = json.loads(notice.text)
+    return Account(at=notice.at, counts=said["counts"], missing=tuple(said["missing"]))
+
+
+def is_late(store: JobStore, now: datetime) -> bool:
+    """Whether the daily one was missed: the node was down, or its database away, at that time."""
+    last = store.notice(_NOTICE)
+    return last is None or now - last.at > _DAY + timedelta(seconds=LATE_S)
 
 
 def counts(films: Sequence[FilmStanding]) -> dict[str, int]:

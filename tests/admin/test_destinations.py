@@ -27,7 +27,7 @@ def opened(place: Path) -> JobStore:
 def listed(place: Path) -> dict[str, object]:
     done = commands.vald("destinations", "--json", "--config", place)
     assert done.exit_code == 0, done.output
-    (line,) = json.loads(done.output)
+    line = json.loads(done.output)[0]
     return dict(line)
 
 
@@ -78,3 +78,28 @@ def test_a_destination_that_there_is_not_is_named_with_those_there_are(place: Pa
     done = commands.vald("destinations", "hold", "pax", "--config", place)
     assert done.exit_code != 0
     assert "there is no destination pax; there are: pacs" in str(done.exception)
+
+
+def test_results_for_a_destination_that_was_removed_are_listed_moved_or_dropped(
+    place: Path,
+) -> None:
+    store = opened(place)
+    produced(store, "k1")
+    produced(store, "k2")
+    done = commands.vald("destinations", "--json", "--config", place)
+    _, archive = json.loads(done.output)
+    assert (archive["name"], archive["state"], archive["waiting"]) == ("archive", "unknown", 4)
+    assert archive["reason"] == "the configuration does not name it"
+    (first, *_) = store.claim_deliveries("archive", "s", NOON, 60, 1)
+    refused = commands.vald("destinations", "drop", "pacs", "--config", place)
+    assert "pacs is configured" in str(refused.exception)
+    wrong = commands.vald("destinations", "move", "archive", "pax", "--config", place)
+    assert "there is no destination pax; there are: pacs" in str(wrong.exception)
+    moved = commands.vald("destinations", "move", "archive", "pacs", "--config", place)
+    assert moved.output == "3 results go to pacs\n"
+    store.postpone(first, NOON, "")
+    dropped = commands.vald("destinations", "drop", "archive", "--config", place)
+    assert dropped.output == "1 results are refused\n"
+    store.close()
+    done = commands.vald("destinations", "--json", "--config", place)
+    assert len(json.loads(done.output)) == 1

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dicom_node import config
+from dicom_node import config, node
 from dicom_node.admin import doctor
 from dicom_node.admin.doctor import Finding
 from pipeline import digest, testing
 from storage import migrate
 from tests.admin import commands
+from tests.storage.samples import produced
 
 
 def checked(path: Path) -> tuple[int, str]:
@@ -178,3 +179,15 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path, tiny_model: Pa
     assert said.returncode == 1
     assert f"vald-node: node.port: cannot listen at 127.0.0.1:{port}" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_results_that_wait_for_a_destination_that_is_not_there_any_more_are_told(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    path = good(tmp_path, tiny_model)
+    store = node.open_store(config.load(path, {}))
+    produced(store)  # for pacs and archive
+    store.close()
+    status, said = checked(path)
+    assert status == 0
+    assert "2 results wait for archive, which is not configured: move or drop them" in said

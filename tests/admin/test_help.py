@@ -36,6 +36,8 @@ def test_every_commands_help_works_and_imports_no_torch() -> None:
         *("", "serve", "check", "jobs", "retry", "reconcile", "attribute", "demo"),
         *("train", "assemble", "calibrate", "evaluate", "induce", "render", "retract"),
         *("destinations", "destinations hold", "destinations release"),
+        *("destinations move", "destinations drop"),
+        *("database", "database status", "database upgrade", "database downgrade"),
     }
 
 

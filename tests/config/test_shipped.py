@@ -32,6 +32,7 @@ def test_every_key_is_in_the_shipped_file() -> None:
     fields = {name for name in _fields(NodeConfig) if not name.startswith("dicomweb.")}
     assert fields - written == {
         *("node.accept.ae_title", "node.accept.host", "destinations.tls.host"),
+        *("node.status.host", "node.status.port"),
         *(f"{place}.tls.{name}" for place in ("node", "destinations") for name in certificates),
     }
 

@@ -1,7 +1,8 @@
 """From what was delivered to what the destination says it has stored for good."""
 
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from dicom_node.delivery.gateway import open_gateway
 from dicom_node.delivery.scu import Scu
 from dicom_node.intake.intake import Intake
 from dicom_node.intake.scp import Scp
-from storage.jobs import DestinationHealth
+from storage.jobs import DestinationHealth, Transaction
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
 from tests.delivery import pacs
@@ -54,13 +55,23 @@ class Bench:
                 commitment="storage_commitment",
             )
         }
-        ledger = self.ledger()
+        self.scp = self.listening()
+        peer.reports_to = self.scp.port
+
+    def restart_scp(self) -> None:
+        """The node knows all destinations there are now."""
+        self.scp.stop()
+        self.scp = self.listening()
+        self.peer.reports_to = self.scp.port
+
+    def listening(self) -> Scp:
         node = Node.model_validate(
             {"host": "127.0.0.1", "port": 0, "accept": [{"ae_title": "CR1"}]}
         )
-        self.scp = Scp(node, Intake(self.store, self.objects, lambda: self.now), ledger=ledger)
-        self.scp.start()
-        peer.reports_to = self.scp.port
+        intake = Intake(self.store, self.objects, lambda: self.now)
+        scp = Scp(node, intake, ledger=self.ledger())
+        scp.start()
+        return scp
 
     def promise(self, commitment: str) -> None:
         """The PACS proves storage in this way from now on."""
@@ -90,9 +101,14 @@ class Bench:
             clock_s=lambda: 0.0,
         ).tick(self.now)
 
-    def ask(self, after_s: float = 0) -> int:
+    def ask(
+        self,
+        after_s: float = 0,
+        settings: DeliverySettings = _SETTINGS,
+        clock_s: Callable[[], float] = lambda: 0.0,
+    ) -> int:
         self.now = NOW + timedelta(seconds=after_s)
-        return Commitment(
+        commitment = Commitment(
             store=self.store,
             objects=self.objects,
             ledger=self.ledger(),
@@ -102,10 +118,12 @@ class Bench:
                 WebSender(_TIMEOUTS),
             ),
             destinations=self.destinations,
-            settings=_SETTINGS,
+            settings=settings,
             new_uid=lambda: f"2.25.{len(self.peer.asked) + 1}",
             chance=lambda: 0.5,
-        ).tick(self.now)
+            clock_s=clock_s,
+        )
+        return sum(commitment.serve(name, self.now) for name in commitment.names)
 
     def states(self) -> dict[str, str]:
         found = self.store.deliveries(self.key)
@@ -250,14 +268,14 @@ def test_a_destination_may_report_but_not_send(bench: Bench, peer: Pacs) -> None
 def test_a_store_that_is_away_has_the_report_said_again(bench: Bench, peer: Pacs) -> None:
     from storage.errors import StoreUnavailableError
 
-    def away(transaction_uid: str) -> str:
+    def away(transaction_uid: str) -> Transaction:
         raise StoreUnavailableError("locked")
 
     peer.reports = [(pacs.NEVER, {})]
     bench.ask()
-    bench.store.destination_of = away  # type: ignore[method-assign]  # the database went away
+    bench.store.transaction = away  # type: ignore[method-assign]  # the database went away
     assert peer.report(*peer.asked[0], {}) == 0x0213
-    del bench.store.destination_of
+    del bench.store.transaction
     assert peer.report(*peer.asked[0], {}) == 0x0000
     assert bench.states() == ALL
 
@@ -364,3 +382,52 @@ def test_a_kept_file_that_is_gone_holds_up_no_other(bench: Bench, peer: Pacs) ->
     bench.objects.remove(second.object)
     bench.ask()
     assert bench.states() == {"1.1": "COMMITTED", "1.2": "DELIVERED", "1.3": "COMMITTED"}
+
+
+def test_a_kept_file_that_is_damaged_holds_up_no_other(bench: Bench, peer: Pacs) -> None:
+    bench.promise("query")
+    peer.holds = ["1.1", "1.3"]
+    for name, damaged in (("1.2", b"not DICOM"), ("1.3", b"")):
+        (found,) = [r for r in bench.store.results(bench.key) if r.sop_instance_uid == name]
+        bench.objects.local_path(found.object).write_bytes(damaged)
+    bench.ask()
+    assert bench.states() == {"1.1": "COMMITTED", "1.2": "DELIVERED", "1.3": "DELIVERED"}
+
+
+def test_only_the_destination_that_was_asked_may_report(bench: Bench, peer: Pacs) -> None:
+    peer.reports = [(pacs.NEVER, {})]
+    bench.destinations["other"] = Destination(
+        ae_title="OTHER", host="127.0.0.1", port=peer.port, commitment="storage_commitment"
+    )
+    bench.restart_scp()
+    bench.ask()
+    peer.calling = "OTHER"
+    assert peer.report(*peer.asked[0], {}) == 0x0115
+    assert bench.states() == DELIVERED
+    peer.calling = "PACS"
+    assert peer.report(*peer.asked[0], {}) == 0x0000
+    assert bench.states() == ALL
+
+
+def test_only_what_a_transaction_asked_about_is_taken_from_its_report(
+    bench: Bench, peer: Pacs
+) -> None:
+    peer.reports = [(pacs.NEVER, {}), (pacs.NEVER, {}), (pacs.NEVER, {})]
+    bench.ask(settings=_SETTINGS.model_copy(update={"batch": 2}))
+    (first, uids), (second, rest) = peer.asked
+    assert (uids, rest) == (["1.1", "1.2"], ["1.3"])
+    assert peer.report(second, ["1.1", "1.2"], {}) == 0x0000
+    assert bench.states() == DELIVERED
+    bench.ask(after_s=600)  # in another transaction; the first one's report comes late
+    assert peer.report(first, uids, {}) == 0x0000
+    assert bench.states() == {"1.1": "COMMITTED", "1.2": "COMMITTED", "1.3": "DELIVERED"}
+
+
+def test_each_batch_is_asked_at_its_own_time(bench: Bench, peer: Pacs) -> None:
+    peer.reports = [(pacs.NEVER, {}), (pacs.NEVER, {})]
+    seconds = itertools.count(0, 100)
+    bench.ask(
+        settings=_SETTINGS.model_copy(update={"batch": 2}), clock_s=lambda: float(next(seconds))
+    )
+    assert bench.due_at("1.1") == NOW + timedelta(seconds=700)  # 600 s after it was asked
+    assert bench.due_at("1.3") == NOW + timedelta(seconds=900)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from dicom_node.config import DeliverySettings, DeliveryTimeouts, Destination, Retry
+from dicom_node.delivery import study
 from dicom_node.delivery.delivery import Delivery
 from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.gateway import open_gateway
+from dicom_node.delivery.outcome import Fate
 from dicom_node.delivery.scu import Scu
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
@@ -212,3 +214,43 @@ def test_a_file_that_cannot_be_read_now_keeps_no_other_waiting(make: Make) -> No
         unreadable.mkdir()
         assert bench.tick() == 2
     assert bench.states() == [DUE, DELIVERED, DELIVERED]
+
+
+def test_a_batch_keeps_its_lease_however_long_it_takes(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        minutes = iter(range(0, 10**6, 600))  # each look at the clock is ten minutes later
+        scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=TIMEOUTS)
+        reclaimed: list[str] = []
+        renew = bench.store.renew_deliveries
+
+        def renewed(destination: str, owner: str, until: datetime) -> int:
+            number = renew(destination, owner, until)
+            bench.store.reclaim(until - timedelta(seconds=1), 3)  # as another process would
+            reclaimed.extend(str(state) for state in bench.states() if state is DUE)
+            return number
+
+        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to look between
+        Delivery(
+            store=bench.store,
+            objects=bench.objects,
+            gateway=open_gateway(scu, WebSender(TIMEOUTS)),
+            destinations=bench.destinations,
+            settings=SETTINGS,
+            owner="test",
+            clock_s=lambda: float(next(minutes)),
+        ).tick(NOW)
+    assert reclaimed == []
+    assert bench.states() == [DELIVERED] * 3
+
+
+def test_no_study_is_asked_for_after_the_time_is_up(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=TIMEOUTS)
+        gateway = open_gateway(scu, WebSender(TIMEOUTS))
+        files = [bench.folder / f"objects/results/{uid}.dcm" for uid in UIDS]
+        kept_back = study.objections(gateway, bench.destinations["pacs"], files, 0.0)
+    assert {outcome.fate for outcome in kept_back.values()} == {Fate.UNSENT}
+    assert list(kept_back) == files
+    assert peer.queries == []

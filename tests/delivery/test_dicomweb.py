@@ -2,18 +2,21 @@
 
 import base64
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from dicom_node.config import DeliveryTimeouts, DicomWeb
+from dicom_node.config import DeliverySettings, DeliveryTimeouts, DicomWeb
+from dicom_node.delivery.breaker import Breaker
 from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.outcome import Fate, Outcome
 from dicom_node.delivery.query import Series
 from dicom_node.errors import TransientError
+from storage.memory import MemoryJobStore
 from tests.delivery import web
-from tests.delivery.parcels import part10
-from tests.delivery.web import Web, failed, instance, warned
+from tests.delivery.parcels import NOW, part10
+from tests.delivery.web import Web, failed, instance, stored
 
 SENDER = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=2))
 
@@ -61,8 +64,10 @@ def test_a_large_file_is_sent_as_it_is_kept_too(peer: Web, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("status", "fate"),
     [
-        (200, Fate.DELIVERED),
-        (202, Fate.DELIVERED),
+        (200, Fate.POSTPONED),  # and names no instance as stored
+        (202, Fate.POSTPONED),
+        (204, Fate.POSTPONED),
+        (301, Fate.POSTPONED_SLOWLY),
         (400, Fate.REFUSED),
         (401, Fate.POSTPONED_SLOWLY),
         (403, Fate.POSTPONED_SLOWLY),
@@ -107,8 +112,44 @@ def test_a_failure_reason_means_what_it_means_of_a_c_store(
     assert f"({reason:04X}) (HTTP {status})" in said.reason
 
 
+@pytest.mark.parametrize("status", [200, 202])
+def test_stored_is_only_what_the_server_names_as_stored(
+    peer: Web, files: list[Path], status: int
+) -> None:
+    peer.answers = [(status, None), (status, stored("9.9")), (status, "<html>Log in</html>")]
+    assert sent(peer, files[0]).fate is Fate.DELIVERED
+    for _ in range(2):
+        assert sent(peer, files[0]) == Outcome(
+            fate=Fate.POSTPONED,
+            reason=f"the server answers HTTP {status}, but does not say that it has stored "
+            "this instance",
+            status=f"HTTP {status}",
+        )
+
+
+def test_an_answer_in_json_is_read_whatever_it_is_called(peer: Web, files: list[Path]) -> None:
+    peer.media_type = "application/dicom+json; charset=utf-8"
+    assert sent(peer, files[0]).fate is Fate.DELIVERED
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirection_to_a_log_in_page_is_not_followed(
+    peer: Web, files: list[Path], status: int
+) -> None:
+    peer.location = "/login"
+    peer.answers = [(status, {})]
+    said = sent(peer, files[0])
+    assert (said.fate, said.reason) == (
+        Fate.POSTPONED_SLOWLY,
+        f"the server answers HTTP {status}",
+    )
+    peer.search_status = status
+    assert SENDER.echo(at(peer)) == f"QIDO-RS: HTTP {status}"
+    assert peer.searches == ["/dicom-web/studies?limit=1"]
+
+
 def test_a_warning_is_delivered_with_a_note(peer: Web, files: list[Path]) -> None:
-    peer.answers = [(202, warned(0xB000))]
+    peer.answers = [(202, stored("1.1", 0xB000))]
     assert sent(peer, files[0]) == Outcome(
         fate=Fate.DELIVERED, reason="coercion of data elements (B000)", status="HTTP 202"
     )
@@ -117,18 +158,49 @@ def test_a_warning_is_delivered_with_a_note(peer: Web, files: list[Path]) -> Non
 def test_of_a_batch_each_has_its_own_answer_and_the_rest_waits_where_none_comes(
     peer: Web, files: list[Path]
 ) -> None:
-    peer.answers = [(503, {}), (200, {}), (409, failed(0xC000))]
+    peer.answers = [(401, {}), (200, None), (409, failed(0xC000))]
     assert [one.fate for one in SENDER.send(at(peer), files, 60)] == [
-        Fate.POSTPONED,
+        Fate.POSTPONED_SLOWLY,
         Fate.DELIVERED,
         Fate.REFUSED,
     ]
-    peer.answers = [(200, {}), (web.HANG_UP, {})]
+    peer.answers = [(200, None), (web.HANG_UP, {})]
     assert [one.fate for one in SENDER.send(at(peer), files, 60)] == [
         Fate.DELIVERED,
         Fate.POSTPONED,
         Fate.UNSENT,
     ]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_nothing_more_is_sent_to_a_server_in_trouble(
+    peer: Web, files: list[Path], status: int
+) -> None:
+    peer.answers = [(status, {})]
+    assert [one.fate for one in SENDER.send(at(peer), files, 60)] == [
+        Fate.POSTPONED,
+        Fate.UNSENT,
+        Fate.UNSENT,
+    ]
+    assert len(peer.bodies) == 1
+
+
+def test_a_server_that_stays_in_trouble_rests_until_it_answers_a_query(
+    peer: Web, files: list[Path]
+) -> None:
+    store = MemoryJobStore()
+    settings = DeliverySettings(rest_after=2)
+    breaker = Breaker(
+        store=store, probe=lambda _: SENDER.echo(at(peer)), settings=settings, chance=lambda: 0.5
+    )
+    peer.answers, peer.search_status = [(503, {}), (502, {})], 503
+    for _ in range(2):
+        assert breaker.lets("cloud", at(peer), NOW)
+        breaker.note("cloud", SENDER.send(at(peer), files, 60), NOW)
+    assert not breaker.lets("cloud", at(peer), NOW)
+    assert not breaker.lets("cloud", at(peer), NOW + timedelta(seconds=20))
+    peer.search_status = 200
+    assert breaker.lets("cloud", at(peer), NOW + timedelta(seconds=60))
 
 
 def test_a_server_that_is_not_there_is_tried_again(files: list[Path]) -> None:

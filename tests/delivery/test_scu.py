@@ -1,5 +1,8 @@
 """What is sent is the kept file's data set; what peers do is understood."""
 
+import builtins
+import errno
+import io
 import socket
 import subprocess
 import threading
@@ -230,3 +233,25 @@ def _wait_for(port: int) -> None:
             assert time.monotonic() < deadline
         else:
             return
+
+
+def test_a_file_that_cannot_be_opened_for_now_is_sent_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = files(tmp_path, "1.1", "1.2")
+    open_file = builtins.open
+
+    def open_few(name: object, *args: object, **kwargs: object) -> object:
+        if str(name).endswith("1.1.dcm"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_file(name, *args, **kwargs)  # type: ignore[call-overload]  # as it came
+
+    with pacs.running() as peer:
+        monkeypatch.setattr(builtins, "open", open_few)
+        monkeypatch.setattr(io, "open", open_few)
+        said = SCU.send(at(peer.port), paths, 60)
+        monkeypatch.undo()
+    assert [(one.fate, one.status) for one in said] == [
+        (Fate.POSTPONED, "FILE"),
+        (Fate.DELIVERED, "0000"),
+    ]

@@ -13,10 +13,15 @@ Json = dict[str, object]
 
 @dataclass(slots=True)
 class Web:
-    """What it was asked, and what it answers next: 200 and nothing found where nothing is left."""
+    """What it was asked, and what it answers next: the instance is stored where nothing is left.
+
+    An answer without words says what a server should: that it has stored what was sent.
+    """
 
     url: str = ""
-    answers: list[tuple[int, Json]] = field(default_factory=list)
+    answers: list[tuple[int, Json | str | None]] = field(default_factory=list)
+    media_type: str = "application/dicom+json"
+    location: str = ""
     found: list[Json] = field(default_factory=list)
     search_status: int = 200
     bodies: list[bytes] = field(default_factory=list)
@@ -30,15 +35,28 @@ def failed(reason: int) -> Json:
     return {"00081198": {"vr": "SQ", "Value": [item]}}
 
 
-def warned(reason: int) -> Json:
-    """One that names a warning."""
-    item = {"00081196": {"vr": "US", "Value": [reason]}}
+def stored(uid: str, warning: int | None = None) -> Json:
+    """One that names an instance as stored, perhaps with a warning."""
+    item: Json = {"00081155": {"vr": "UI", "Value": [uid]}}
+    if warning is not None:
+        item["00081196"] = {"vr": "US", "Value": [warning]}
     return {"00081199": {"vr": "SQ", "Value": [item]}}
+
+
+def _uid_in(body: bytes) -> str:
+    """The Media Storage SOP Instance UID (0002,0003) of the file that was sent."""
+    at = body.index(b"\x02\x00\x03\x00UI") + 6
+    length = int.from_bytes(body[at : at + 2], "little")
+    return body[at + 2 : at + 2 + length].rstrip(b"\0").decode()
 
 
 def instance(uid: str) -> Json:
     """What QIDO-RS says of one."""
     return {"00080018": {"vr": "UI", "Value": [uid]}}
+
+
+def _encoded(said: object) -> bytes:
+    return said.encode() if isinstance(said, str) else json.dumps(said).encode()
 
 
 @contextmanager
@@ -52,11 +70,11 @@ def running() -> Iterator[Web]:
         def do_POST(self) -> None:
             web.authorisation.append(self.headers.get("Authorization") or "")
             web.bodies.append(self._body())
-            status, said = web.answers.pop(0) if web.answers else (200, {})
+            status, said = web.answers.pop(0) if web.answers else (200, None)
             if status == HANG_UP:
                 self.close_connection = True
                 return
-            self._answer(status, said)
+            self._answer(status, stored(_uid_in(web.bodies[-1])) if said is None else said)
 
         def do_GET(self) -> None:
             web.searches.append(self.path)
@@ -74,9 +92,11 @@ def running() -> Iterator[Web]:
             return whole
 
         def _answer(self, status: int, said: object) -> None:
-            body = json.dumps(said).encode()
+            body = _encoded(said)
             self.send_response(status)
-            self.send_header("Content-Type", "application/dicom+json")
+            if web.location:
+                self.send_header("Location", web.location)
+            self.send_header("Content-Type", web.media_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -1,5 +1,7 @@
 """Disk and queue limits: who is told to try again, and that it heals."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +97,29 @@ def test_a_look_holds_for_a_second_and_no_longer(bench: Bench) -> None:
 def test_a_store_that_is_away_is_for_the_film_itself_to_find(bench: Bench) -> None:
     bench.queue.away = True
     assert bench.pressure().look().level is Level.FREE
+
+
+def test_a_store_that_hangs_holds_up_one_sender_only(bench: Bench) -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    class Hanging(Queue):
+        def waiting(self) -> int:
+            asked.set()
+            assert answers.wait(60)
+            return 5
+
+    bench.queue = Hanging()
+    pressure = bench.pressure()
+    first = threading.Thread(target=pressure.look)
+    first.start()
+    assert asked.wait(60)
+    second = ThreadPoolExecutor(1).submit(pressure.look)
+    try:
+        assert second.result(30).level is Level.FREE  # the last that is known
+    finally:
+        answers.set()
+        first.join()
+    assert pressure.look().level is Level.HARD
 
 
 def full(start: Start, bench: Bench) -> Receiver:

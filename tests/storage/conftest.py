@@ -16,7 +16,7 @@ from storage.store import JobStore
 
 SQL = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 _EMPTY = text(
-    "TRUNCATE received, jobs, results, deliveries, transactions, destinations "
+    "TRUNCATE received, jobs, results, deliveries, transactions, destinations, notices "
     "RESTART IDENTITY CASCADE"
 )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from storage.errors import UnknownKeyError
-from storage.jobs import Delivery
+from storage.jobs import Delivery, Transaction
 from storage.store import JobStore
 from tests.storage.samples import NOON, after, produced
 
@@ -29,16 +29,19 @@ def test_what_was_delivered_is_asked_about_once_its_time_has_come(store: JobStor
     stored(store, at_s=5)
     assert store.ask("pacs", "2.25.1", after(4), after(99), 10) == []
     with pytest.raises(UnknownKeyError):
-        store.destination_of("2.25.1")
+        store.transaction("2.25.1")
     asked = store.ask("pacs", "2.25.2", after(5), after(99), 10)
     assert sorted(p.result.kind for p in asked) == ["secondary_capture", "structured_report"]
     assert {(p.delivery.transaction_uid, p.delivery.asked) for p in asked} == {("2.25.2", 1)}
-    assert store.destination_of("2.25.2") == "pacs"
+    uids = frozenset(p.result.sop_instance_uid for p in asked)
+    whole = Transaction(uid="2.25.2", destination="pacs", sop_instance_uids=uids)
+    assert store.transaction("2.25.2") == whole
     assert store.ask("pacs", "2.25.3", after(98), after(200), 10) == []
     assert store.ask("archive", "2.25.3", after(98), after(200), 10) == []
     (again,) = store.ask("pacs", "2.25.3", after(99), after(200), 1)
     assert (again.delivery.transaction_uid, again.delivery.asked) == ("2.25.3", 2)
-    assert store.destination_of("2.25.2") == "pacs"
+    assert store.transaction("2.25.2") == whole  # it was asked about both, whatever came later
+    assert store.transaction("2.25.3").sop_instance_uids == {again.result.sop_instance_uid}
 
 
 def test_what_the_destination_commits_is_committed_once_and_nothing_else(store: JobStore) -> None:
@@ -93,3 +96,16 @@ def test_each_attempt_says_what_it_was_answered(store: JobStore) -> None:
     store.postpone(first, after(9), "out of resources", "A700")
     store.refuse(second, after(1), "cannot understand", "C000")
     assert [(d.status, d.attempts) for d in at_pacs(store)] == [("A700", 1), ("C000", 1)]
+
+
+def test_a_transaction_is_forgotten_once_nothing_waits_for_its_report(store: JobStore) -> None:
+    stored(store)
+    store.ask("pacs", "2.25.1", after(2), after(3), 10)
+    asked = store.ask("pacs", "2.25.2", after(3), after(99), 10)
+    assert store.forget_transactions(after(2)) == 0
+    assert store.forget_transactions(after(99)) == 1
+    with pytest.raises(UnknownKeyError):
+        store.transaction("2.25.1")
+    store.commit("pacs", [p.result.sop_instance_uid for p in asked], after(4))
+    assert store.forget_transactions(after(3)) == 0
+    assert store.forget_transactions(after(4)) == 1

@@ -200,3 +200,21 @@ def test_retry_of_what_has_not_failed_is_refused(store: JobStore, end: str) -> N
 def test_retry_of_an_unknown_job_is_refused(store: JobStore) -> None:
     with pytest.raises(UnknownKeyError):
         store.retry("unknown", NOON)
+
+
+def test_a_lease_that_is_renewed_holds_and_what_comes_after_its_end_is_told(
+    store: JobStore,
+) -> None:
+    produced(store)
+    (first, second) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.claim_deliveries("archive", "s", NOON, 60, 10)
+    assert store.renew_deliveries("pacs", "other", after(999)) == 0
+    assert store.renew_deliveries("pacs", "s", after(120)) == 2
+    store.reclaim(after(100), 3)
+    states = [(d.destination, str(d.state)) for d in store.deliveries("k1")]
+    assert sorted(states) == [("archive", "DUE")] * 2 + [("pacs", "SENDING")] * 2
+    assert store.delivered(first, after(100), "", "0000") is True
+    store.reclaim(after(121), 3)
+    assert store.delivered(second, after(122), "", "0000") is False
+    assert store.postpone(second, after(122), "busy") is False
+    assert store.refuse(second, after(122), "no") is False

@@ -44,16 +44,16 @@ def test_what_is_due_at_a_held_destination_waits_for_its_release(store: JobStore
     assert sorted(p.delivery.attempts for p in claimed) == [1, 2]
 
 
-def test_only_what_waits_for_an_association_is_hastened(store: JobStore) -> None:
-    produced(store, "k1")
-    produced(store, "k2")
-    answers = ["", "RJ 2 3 2", "A700"]
+def test_only_what_waits_for_the_destination_itself_is_hastened(store: JobStore) -> None:
+    for key in ("k1", "k2", "k3"):
+        produced(store, key)
+    answers = ["", "RJ 2 3 2", "A700", "HTTP 503", "HTTP 501", "HTTP 429"]
     parcels = store.claim_deliveries("pacs", "s", NOON, 60, 10)
     for parcel, status in zip(parcels, answers, strict=False):
         store.postpone(parcel, after(500), "later", status)
     assert store.hasten("archive", after(1)) == 0
-    assert store.hasten("pacs", after(1)) == 2
-    assert len(store.claim_deliveries("pacs", "s", after(1), 60, 10)) == 2
+    assert store.hasten("pacs", after(1)) == 4
+    assert len(store.claim_deliveries("pacs", "s", after(1), 60, 10)) == 4
 
 
 def test_what_comes_too_late_expires_unless_it_has_arrived(store: JobStore) -> None:
@@ -80,3 +80,33 @@ def test_deliveries_are_counted_by_destination_and_state(store: JobStore) -> Non
         DeliveryCount(destination="pacs", state=DeliveryState.DELIVERED, number=1),
         DeliveryCount(destination="pacs", state=DeliveryState.SENDING, number=1),
     ]
+
+
+def test_what_waits_at_a_destination_that_is_no_more_moves_to_another(store: JobStore) -> None:
+    produced(store, "k1")
+    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.delivered(parcel, NOON, "", "0000")
+    store.hold("archive", NOON)
+    assert store.move_deliveries("archive", "vault", after(1)) == 2
+    assert at(store, "archive") == []
+    moved = store.claim_deliveries("vault", "s", after(1), 60, 10)
+    assert [(p.delivery.attempts, p.delivery.reason) for p in moved] == [
+        (1, "moved from archive")
+    ] * 2
+    store.reclaim(after(99), 3)
+    assert store.move_deliveries("vault", "pacs", after(99)) == 2
+    assert at(store, "vault") == []
+    assert at(store, "pacs") == ["DELIVERED", "DUE"]  # nothing goes there twice
+    assert store.move_deliveries("nowhere", "pacs", after(99)) == 0
+
+
+def test_what_waits_at_a_destination_can_be_dropped(store: JobStore) -> None:
+    produced(store, "k1")
+    (first, _) = store.claim_deliveries("pacs", "s", NOON, 60, 1) * 2
+    store.delivered(first, NOON, "", "0000")
+    store.hold("pacs", NOON)
+    assert store.drop_deliveries("pacs", after(1), "dropped") == 1
+    assert at(store, "pacs") == ["DELIVERED", "REFUSED"]
+    assert at(store, "archive") == ["DUE", "DUE"]
+    assert store.drop_deliveries("archive", after(1), "dropped") == 2
+    assert {d.reason for d in store.deliveries("k1") if d.destination == "archive"} == {"dropped"}

@@ -204,6 +204,7 @@ def test_local_copies_of_remote_films_are_private_and_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "_COPIES", 2)
+    monkeypatch.setattr(objects, "_COPY_AGE_S", 0.0)
     store = FsspecObjectStore(f"memory://{tmp_path.name}")
     paths = [store.local_path(store.keep(f"{n}", bytes([n]))) for n in range(3)]
     assert [path.exists() for path in paths] == [False, True, True]
@@ -212,3 +213,12 @@ def test_local_copies_of_remote_films_are_private_and_few(
 
 def test_free_space_is_told(store: ObjectStore) -> None:
     assert store.free_bytes() > 0
+
+
+def test_a_copy_that_waits_for_its_turn_outlives_any_number_of_others(tmp_path: Path) -> None:
+    store = objects.FsspecObjectStore(f"memory://{tmp_path.name}-copies")
+    first, *others = [store.keep(f"results/{n}.dcm", b"%d" % n) for n in range(100)]
+    path = store.local_path(first)
+    for other in others:
+        store.local_path(other)
+    assert path.read_bytes() == b"0"

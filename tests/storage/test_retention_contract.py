@@ -5,7 +5,7 @@ from dataclasses import replace
 from storage.jobs import Decision
 from storage.states import DeliveryState
 from storage.store import JobStore
-from tests.storage.samples import NOON, after, film, produced, running, submitted
+from tests.storage.samples import NOON, after, film, produced, result, running, submitted
 
 COMMITTED = {DeliveryState.COMMITTED}
 EITHER = {DeliveryState.COMMITTED, DeliveryState.DELIVERED}
@@ -102,3 +102,14 @@ def test_what_was_purged_is_not_purgeable_again_until_it_is_received_again(
     again = film("1.2.1", digest="k1")
     assert store.receive(again).number == films[0].number
     assert purgeable(store, COMMITTED) == ["1.2.1"]
+
+
+def test_a_note_that_is_on_its_way_keeps_itself_and_its_film(store: JobStore) -> None:
+    _, token = running(store, "k1")
+    store.reject("k1", token, NOON, "no chest", [result("k1", "not_analysed")], ["pacs"])
+    assert purgeable(store, EITHER) == []
+    assert store.purgeable_results(after(1), EITHER, 10) == []
+    settle(store, "k1", committed=False)
+    assert store.purgeable_results(after(1), COMMITTED, 10) == []
+    assert purgeable(store, EITHER) == ["1.2.1"]
+    assert [r.kind for r in store.purgeable_results(after(1), EITHER, 10)] == ["not_analysed"]

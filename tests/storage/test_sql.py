@@ -1,10 +1,13 @@
 """What only databases do: migrations, durability, refusals."""
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +21,7 @@ from storage import engine, migrate
 from storage.errors import StoreMismatchError, StoreUnavailableError
 from storage.schema import metadata
 from storage.sql import SqlJobStore
-from tests.storage.samples import NOON, after, film, produced, running, submitted
+from tests.storage.samples import NOON, after, film, produced, result, running, submitted
 
 
 def together(script: str, copies: int) -> list[str]:
@@ -54,6 +57,7 @@ def test_the_schema_goes_up_down_and_up_again(url: str) -> None:
         "deliveries",
         "destinations",
         "jobs",
+        "notices",
         "received",
         "results",
         "transactions",
@@ -66,6 +70,21 @@ def test_the_schema_goes_up_down_and_up_again(url: str) -> None:
     SqlJobStore(url).close()
 
 
+def produced_in_every_state(store: SqlJobStore) -> None:
+    """A job k4 with results that are HELD, COMMITTED and EXPIRED."""
+    submitted(store, "k4", created_s=-1)
+    job = store.claim("worker", NOON, 60)
+    assert job is not None
+    assert job.lease is not None
+    made = [result("k4", "secondary_capture")]
+    store.produce("k4", job.lease.token, NOON, made, ["held", "gone", "late"])
+    store.hold("held", NOON)
+    (parcel,) = store.claim_deliveries("gone", "s", NOON, 60, 10)
+    store.delivered(parcel, NOON, "", "0000")
+    store.commit("gone", [made[0].sop_instance_uid], NOON)
+    store.expire("late", after(1), NOON, "too late")
+
+
 def test_work_in_flight_outlives_an_upgrade_and_a_downgrade(url: str) -> None:
     migrate.up(url)
     store = SqlJobStore(url)
@@ -73,6 +92,7 @@ def test_work_in_flight_outlives_an_upgrade_and_a_downgrade(url: str) -> None:
     (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
     running(store, "k2")
     submitted(store, "k3", created_s=1)
+    produced_in_every_state(store)
     store.close()
     migrate.down(url, "0001")
     with pytest.raises(StoreMismatchError, match="schema 0001"):
@@ -80,9 +100,21 @@ def test_work_in_flight_outlives_an_upgrade_and_a_downgrade(url: str) -> None:
     migrate.up(url)
     again = SqlJobStore(url)
     again.delivered(parcel, after(1), "", "0000")
+    assert {d.destination: str(d.state) for d in again.deliveries("k4")} == {
+        "held": "DUE",  # nobody could release it there
+        "gone": "COMMITTED",
+        "late": "REFUSED",  # for the operator to send again
+    }
+    assert len(again.claim_deliveries("held", "s", after(2), 60, 10)) == 1
+    assert str(again.retry("k4", after(2)).state) == "PRODUCED"
     assert [str(d.state) for d in again.deliveries("k1")] == ["DELIVERED", "DUE", "SENDING", "DUE"]
     assert again.job("k2").lease is not None
     assert len(again.ask("pacs", "2.25.1", after(2), after(9), 10)) == 1
+    again.close()
+    migrate.down(url, "0002")
+    migrate.up(url)
+    again = SqlJobStore(url)
+    assert len(again.transaction("2.25.1").sop_instance_uids) == 1  # asked by the older program
     claimed = again.claim("w", after(3), 60)
     assert claimed is not None
     assert claimed.key == "k3"
@@ -104,7 +136,7 @@ def test_a_schema_of_a_newer_program_is_left_alone(ready_url: str) -> None:
                 step(ready_url)
     finally:
         with engine.writing(database) as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
         database.dispose()
 
 
@@ -249,3 +281,82 @@ def test_a_server_that_is_away_is_the_moments_fault_and_its_password_is_not_told
     with pytest.raises(StoreUnavailableError) as fault:
         SqlJobStore(url)
     assert "s3cret" not in str(fault.value)
+
+
+@contextmanager
+def stopped(folder: Path) -> Iterator[None]:
+    """The server in that folder, with every process of it, does nothing, and its sockets stay."""
+    main = int((folder / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    processes = [main, *map(int, children)]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.postgres
+def test_a_server_that_stands_still_is_given_up_and_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pgserver = pytest.importorskip("pgserver")
+    monkeypatch.setattr(engine, "_ANSWER_S", 1.0)
+    monkeypatch.setattr(engine, "_CONNECT_TIMEOUT_S", 2)
+    folder = tmp_path_factory.mktemp("stopped")
+    server = pgserver.get_server(folder, cleanup_mode="stop")
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    try:
+        migrate.up(url)
+        store = SqlJobStore(url)
+        store.receive(film("1.2.1"))
+        with stopped(folder):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match="database"):
+                store.waiting()
+            with pytest.raises(StoreUnavailableError):
+                store.receive(film("1.2.2"))
+            assert time.monotonic() - began < 15
+        assert [f.sop_instance_uid for f in store.received(9)] == ["1.2.1"]
+        store.close()
+    finally:
+        server.cleanup()
+
+
+@pytest.mark.postgres
+def test_a_commit_is_durable_and_no_statement_endless_whatever_the_server_is_set_to(
+    postgres_ready: str,
+) -> None:
+    database = engine.connect(postgres_ready)
+    with engine.reading(database) as connection:
+        found = {
+            name: connection.exec_driver_sql(f"SHOW {name}").scalar()
+            for name in ("synchronous_commit", "statement_timeout", "lock_timeout")
+        }
+    database.dispose()
+    assert found == {
+        "synchronous_commit": "on",
+        "statement_timeout": "20s",
+        "lock_timeout": "10s",
+    }
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_file_that_was_deleted_or_replaced_takes_no_row(
+    sqlite_ready: str, tmp_path: Path, replaced: bool
+) -> None:
+    store = SqlJobStore(sqlite_ready)
+    store.receive(film("1.2.1"))
+    (tmp_path / "jobs.db").rename(tmp_path / "away.db")
+    if replaced:
+        (tmp_path / "jobs.db").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="deleted or replaced"):
+            store.receive(film("1.2.2"))
+    assert (tmp_path / "jobs.db").exists() == replaced
+    (tmp_path / "away.db").rename(tmp_path / "jobs.db")
+    store.receive(film("1.2.3"))
+    assert [f.sop_instance_uid for f in store.received(9)] == ["1.2.3", "1.2.1"]
+    store.close()

@@ -31,7 +31,7 @@ def test_a_delivery_takes_the_steps_of_its_table_and_no_others(
         "DUE": {"SENDING", "HELD", "EXPIRED", "REFUSED"},
         "SENDING": {"DELIVERED", "DUE", "REFUSED", "QUARANTINED"},
         "DELIVERED": {"COMMITTED", "DUE"},
-        "HELD": {"DUE"},
+        "HELD": {"DUE", "REFUSED"},
         "REFUSED": {"DUE"},
         "QUARANTINED": {"DUE"},
         "EXPIRED": {"DUE"},

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from storage.errors import LeaseLostError, UnknownKeyError
-from storage.jobs import Decision, Job
+from storage.jobs import Decision, Job, JobCount, Notice
 from storage.states import JOB_TRANSITIONS, JobState
 from storage.store import JobStore
 from tests.storage.samples import (
@@ -293,3 +293,22 @@ def test_a_film_that_is_sent_again_after_its_job_was_made_is_not(store: JobStore
     again = store.receive(film(uid="1.2.1", digest="k1"))
     assert again.job_key == "k1"
     assert store.unrouted(10) == []
+
+
+def test_jobs_are_counted_by_state_with_the_oldest_of_each(store: JobStore) -> None:
+    assert store.job_counts() == []
+    running(store, "k1")
+    submitted(store, "k2", created_s=5)
+    submitted(store, "k3", created_s=3)
+    assert store.job_counts() == [
+        JobCount(state=JobState.RECEIVED, number=2, oldest=after(3)),
+        JobCount(state=JobState.RUNNING, number=1, oldest=NOON),
+    ]
+
+
+def test_the_last_notice_of_a_name_is_kept(store: JobStore) -> None:
+    assert store.notice("reconciled") is None
+    store.post("reconciled", "one", NOON)
+    store.post("other", "else", NOON)
+    store.post("reconciled", "two", after(1))
+    assert store.notice("reconciled") == Notice(at=after(1), text="two")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from dicom_node.work import reconcile
-from dicom_node.work.reconcile import FilmStanding, Reconciler, Standing
+from dicom_node.work.reconcile import Account, FilmStanding, Reconciler, Standing
 from storage.jobs import Decision
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
-from tests.storage.samples import NOON, after, film, kept, produced, running, submitted
+from tests.storage.samples import NOON, after, film, kept, produced, result, running, submitted
 
 SOON, LATE = after(60), after(3601)
 
@@ -97,6 +97,19 @@ def test_what_is_not_analysed_says_why_and_is_not_missing(bench: Bench) -> None:
     ]
 
 
+def test_the_note_that_a_film_is_not_analysed_has_to_arrive(bench: Bench) -> None:
+    _, token = running(bench.store)
+    bench.store.reject("k1", token, NOON, "no chest", [result("k1", "not_analysed")], ["pacs"])
+    assert bench.standings() == [Standing.UNDER_WAY]
+    (late,) = bench.films(LATE)
+    assert (late.standing, late.why) == (Standing.MISSING, "pacs: DUE")
+    (uid,) = bench.deliver("pacs")
+    assert [(f.standing, f.why) for f in bench.films(LATE)] == [(Standing.NOT_ANALYSED, "no chest")]
+    assert bench.standings(LATE, {"pacs"}) == [Standing.MISSING]
+    bench.store.commit("pacs", [uid], NOON)
+    assert bench.standings(LATE, {"pacs"}) == [Standing.NOT_ANALYSED]
+
+
 def test_a_failed_job_is_missing_at_once(bench: Bench) -> None:
     _, token = running(bench.store)
     bench.store.fail("k1", token, NOON, "model missing")
@@ -154,3 +167,28 @@ def test_the_standings_are_counted_by_name(bench: Bench) -> None:
         "under_way": 2,
         "missing": 0,
     }
+
+
+def test_the_daily_one_is_kept_and_made_up_for_where_it_was_missed(bench: Bench) -> None:
+    submitted(bench.store)
+    day_s = 86400.0
+    reconciler = Reconciler(store=bench.store, objects=bench.objects, promising=frozenset())
+    assert reconcile.is_late(bench.store, NOON)
+    reconcile.log_daily(reconciler, bench.store, lambda: after(60))
+    assert reconcile.account(bench.store) == Account(
+        at=after(60),
+        counts={"complete": 0, "not_analysed": 0, "under_way": 0, "missing": 1},
+        missing=("k1",),  # its file is gone
+    )
+    assert not reconcile.is_late(bench.store, after(60 + day_s))
+    assert reconcile.is_late(bench.store, after(60 + day_s + 3601))
+
+
+def test_after_days_away_all_the_time_since_the_last_one_is_looked_at(bench: Bench) -> None:
+    reconciler = Reconciler(store=bench.store, objects=bench.objects, promising=frozenset())
+    reconcile.log_daily(reconciler, bench.store, lambda: after(-60))
+    submitted(bench.store)
+    reconcile.log_daily(reconciler, bench.store, lambda: after(5 * 86400))
+    account = reconcile.account(bench.store)
+    assert account is not None
+    assert account.counts["missing"] == 1

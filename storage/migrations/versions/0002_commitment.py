@@ -42,7 +42,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away; what expired becomes REFUSED, the nearest that the older program knows."""
+    """Take them away; states become the nearest that the older program has a way out of.
+
+    What expired is REFUSED, for `retry` to send. What was held is DUE: nobody could release it.
+    """
+    op.execute("UPDATE deliveries SET state = 'DUE' WHERE state = 'HELD'")
     op.execute("UPDATE deliveries SET state = 'REFUSED' WHERE state = 'EXPIRED'")
     op.drop_table("destinations")
     op.drop_table("transactions")

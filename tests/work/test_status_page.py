@@ -1,0 +1,122 @@
+"""What the status page says, to people, to monitors and to probes."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicom_node.config import Destination, DicomWeb
+from dicom_node.work import overview, reconcile
+from dicom_node.work.overview import Overview, Places
+from dicom_node.work.reconcile import Reconciler
+from dicom_node.work.status_page import About, StatusPage
+from storage.errors import StoreUnavailableError
+from storage.jobs import DestinationHealth
+from storage.memory import MemoryJobStore
+from storage.objects import MemoryObjectStore
+from tests.storage.samples import NOON, after, produced, running, submitted
+
+PLACES: Places = {
+    "pacs": Destination(ae_title="PACS", host="10.0.0.5", port=104),
+    "cloud": DicomWeb(url="https://vald:s3cret@pacs.hospital/dicom-web"),
+}
+ABOUT = About(version="1.2", model="m" * 64, ae_title="VALD")
+
+
+class Bench:
+    """A page over a store in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.objects = MemoryJobStore(), MemoryObjectStore(folder, 5 << 20)
+        self.away = False
+        self.page = StatusPage(("127.0.0.1", 0), ABOUT, self.look)
+        self.page.start()
+
+    def look(self) -> Overview:
+        if self.away:
+            raise StoreUnavailableError("database: db.hospital does not answer")
+        return overview.look(self.store, self.objects, PLACES, after(60))
+
+    def get(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.page.port, timeout=30)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        return answer.status, text
+
+    def reconcile(self) -> None:
+        reconciler = Reconciler(store=self.store, objects=self.objects, promising=frozenset())
+        reconcile.log_daily(reconciler, self.store, lambda: after(7200))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.page.stop()
+
+
+def test_monitors_are_told_in_json_how_the_node_is_doing(bench: Bench) -> None:
+    produced(bench.store, "k1")
+    running(bench.store, "k2")
+    submitted(bench.store, "k3", created_s=5)
+    resting = DestinationHealth(
+        name="pacs", failures=5, retry_at=after(90), reason="cannot connect"
+    )
+    bench.store.note_destination(resting, NOON)
+    bench.reconcile()
+    status, text = bench.get("/status.json")
+    said = json.loads(text)
+    pacs, cloud, archive = said.pop("destinations")
+    assert status == 200
+    assert said == {
+        "at": "2026-03-01T12:01:00+00:00",
+        "version": "1.2",
+        "model": "m" * 64,
+        "ae_title": "VALD",
+        "waiting": 2,
+        "jobs": {"PRODUCED": 1, "RECEIVED": 1, "RUNNING": 1},
+        "oldest_open_job": "2026-03-01T12:00:00+00:00",
+        "free_mb": 5,
+        "reconciled": {
+            "at": "2026-03-01T14:00:00+00:00",
+            "counts": {"complete": 0, "not_analysed": 0, "under_way": 0, "missing": 3},
+            "missing": ["k3", "k2", "k1"],
+        },
+    }
+    assert (pacs["name"], pacs["state"], pacs["waiting"], pacs["retry_at"]) == (
+        "pacs",
+        "resting",
+        2,
+        "2026-03-01T12:01:30+00:00",
+    )
+    assert (cloud["place"], cloud["state"]) == ("https://pacs.hospital/dicom-web", "well")
+    assert (archive["name"], archive["state"], archive["waiting"]) == ("archive", "unknown", 2)
+
+
+def test_people_are_told_the_same_in_a_page_without_what_is_a_patients(bench: Bench) -> None:
+    produced(bench.store, "k1")
+    bench.reconcile()
+    status, text = bench.get("/")
+    assert status == 200
+    for word in ("<td>pacs", "<td>PACS", "<td>well", "oldest open job", "<td>k1"):
+        assert word in text
+    assert "1.2.1" not in text  # the film's UID
+    assert "CR1" not in text
+
+
+def test_words_from_elsewhere_are_no_html(bench: Bench) -> None:
+    health = DestinationHealth(name="pacs", failures=1, reason="<script>alert(1)</script>")
+    bench.store.note_destination(health, NOON)
+    assert "<script>" not in bench.get("/")[1]
+
+
+def test_a_probe_is_told_whether_the_database_answers_and_no_more(bench: Bench) -> None:
+    assert bench.get("/healthz") == (200, "ok\n")
+    bench.away = True
+    for path in ("/healthz", "/status.json", "/"):
+        assert bench.get(path) == (503, "StoreUnavailableError\n")
+    assert bench.get("/etc/passwd")[0] == 404
