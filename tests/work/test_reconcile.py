@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.routing import router
 from dicom_node.work import reconcile
 from dicom_node.work.reconcile import FilmStanding, Reconciler, Standing
 from storage.jobs import Decision
@@ -154,3 +155,10 @@ def test_the_standings_are_counted_by_name(bench: Bench) -> None:
         "under_way": 2,
         "missing": 0,
     }
+
+
+def test_a_film_whose_file_was_gone_before_it_was_decided_about_is_missing(bench: Bench) -> None:
+    number = bench.store.receive(film()).number
+    bench.store.route(number, Decision(text=router.GONE), None)
+    (found,) = bench.films()
+    assert (found.standing, found.why) == (Standing.MISSING, router.GONE)
