@@ -1,5 +1,6 @@
 """Attribute values read from data sets that may break every rule: a bad value counts as absent."""
 
+import errno
 import math
 import struct
 import zlib
@@ -27,6 +28,16 @@ UNREADABLE = (
 It has no error base of its own. An OSError among them is of the bytes in memory (a sequence that
 ends too soon): code that opens a file lets that one pass on.
 """
+
+
+def is_the_machines(fault: BaseException) -> bool:
+    """Whether memory, a file handle or the disk was wanting, whatever the object holds.
+
+    pydicom's own OSErrors have no number; a seek to where a damaged length points has EINVAL.
+    """
+    if isinstance(fault, OSError):
+        return fault.errno not in (None, errno.EINVAL, errno.EOVERFLOW)
+    return isinstance(fault, MemoryError)
 
 
 def numbers(ds: Dataset, keyword: str) -> tuple[float, ...]:

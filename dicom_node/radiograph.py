@@ -69,7 +69,7 @@ def read_header(path: Path) -> SourceHeader:
 
     Raises:
         InputError: the file is no DICOM object, or is cut short within its header.
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened or read.
     """
     return _header(_load(path, with_pixels=False))
 
@@ -79,7 +79,7 @@ def stored_pixels(path: Path) -> tuple[str, str]:
 
     Raises:
         InputError: the file is no DICOM object, or is cut short.
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened or read.
     """
     ds = _load(path, with_pixels=True)
     data = attributes.binary(ds, "PixelData") or b""
@@ -91,7 +91,7 @@ def read(path: Path) -> Film:
 
     Raises:
         InputError: it cannot be analysed, and why.
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened or read.
     """
     ds = _load(path, with_pixels=True)
     stored = pixels.stored_values(ds, _transfer_syntax_uid(ds))
@@ -126,6 +126,8 @@ def _load(path: Path, *, with_pixels: bool) -> Dataset:
         ds = _parsed(path, with_pixels=with_pixels)
         ds.get("PixelData")  # pydicom looks at a value's representation on first access only
     except attributes.UNREADABLE as error:
+        if attributes.is_the_machines(error):
+            raise
         raise InputError("The file is no DICOM object, or is cut short.") from error
     if "SOPClassUID" not in ds and "Rows" not in ds:
         raise InputError("The file is no DICOM object, or is cut short.")

@@ -7,7 +7,7 @@ from datetime import datetime
 import structlog
 from pydicom import Dataset
 
-from dicom_node import uids
+from dicom_node import attributes, uids
 from dicom_node.config import Rule
 from dicom_node.errors import InputError
 from dicom_node.radiograph import read_header, stored_pixels
@@ -24,6 +24,9 @@ _log = structlog.get_logger()
 
 NORMAL = "normal"
 """The target of every job: the film's normal counterpart."""
+
+GONE = "not analysed: the kept file is gone; send the film again"
+"""A decision that is no judgement of the film: it is missing until it is sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +55,38 @@ class Router:
         self._store, self._objects = store, objects
         self._rules, self._analysis = rules, analysis
         self._called_ae_title, self._clock = called_ae_title, clock
+        self._waiting: set[int] = set()
 
     def route_waiting(self, limit: int = 100) -> int:
-        """Up to `limit` films have a decision; returns how many."""
-        waiting = self._store.unrouted(limit)
-        for received in waiting:
+        """Up to `limit` films have a decision; returns how many.
+
+        Those that the machine could not read for now have none, and hold up no other: they are
+        looked at again with the next call.
+        """
+        # More by those that could not be read: however many they are, others come behind them.
+        films = self._store.unrouted(limit + len(self._waiting))
+        self._waiting = {film.number for film in films if not self._route(film)}
+        return len(films) - len(self._waiting)
+
+    def _route(self, received: Received) -> bool:
+        """Whether the film has a decision now."""
+        try:
             decision, job = self._decide_whatever_comes(received)
-            faults.reach(Point.DECIDED)
-            self._store.route(received.number, decision, job)
-            faults.reach(Point.ROUTED)
-            _log.info(
-                "routed",
-                sop_instance_uid=received.sop_instance_uid,
-                decision=decision.text,
-                job=decision.job_key[:12],
-            )
-        return len(waiting)
+        except (OSError, MemoryError) as fault:
+            if received.number not in self._waiting:  # said once, not with every call
+                name = type(fault).__name__
+                _log.error("not routed yet", sop_instance_uid=received.sop_instance_uid, fault=name)
+            return False
+        faults.reach(Point.DECIDED)
+        self._store.route(received.number, decision, job)
+        faults.reach(Point.ROUTED)
+        _log.info(
+            "routed",
+            sop_instance_uid=received.sop_instance_uid,
+            decision=decision.text,
+            job=decision.job_key[:12],
+        )
+        return True
 
     def _decide_whatever_comes(self, received: Received) -> tuple[Decision, NewJob | None]:
         """`decide`, where a film that breaks it ends as a decision and holds up no other."""
@@ -75,7 +94,9 @@ class Router:
             return self.decide(received)
         except StorageError:
             raise
-        except Exception as fault:  # noqa: BLE001 - whatever it is, the next film is not to wait
+        except Exception as fault:
+            if attributes.is_the_machines(fault):
+                raise
             _log.exception("not routed", sop_instance_uid=received.sop_instance_uid)
             name = type(fault).__name__
             return Decision(text=f"not analysed: its header cannot be read ({name})"), None
@@ -87,7 +108,7 @@ class Router:
         except InputError as fault:
             return Decision(text=f"not analysed: {fault}"), None
         except ObjectMissingError:
-            return Decision(text="not analysed: the kept file is gone; send the film again"), None
+            return Decision(text=GONE), None
         rule = rules.match(header, received.calling_ae_title, self._called_ae_title, self._rules)
         if rule is None:
             why = rules.explain(

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import structlog
 
+from dicom_node.routing import router
 from storage.errors import ObjectMissingError
 from storage.jobs import Delivery, Job, Received
 from storage.objects import ObjectStore
@@ -89,7 +90,8 @@ class Reconciler:
             gone = self._gone(film)
             return (Standing.MISSING, gone) if gone else (waits, "no decision yet")
         if not film.job_key:
-            return Standing.NOT_ANALYSED, film.decision
+            lost = film.decision == router.GONE
+            return Standing.MISSING if lost else Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         match job.state:
             case JobState.FAILED:

@@ -1,5 +1,6 @@
 """What becomes of a received film: a job, or a kept decision that says why there is none."""
 
+import errno
 import struct
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -72,6 +73,9 @@ class Bench:
         )
 
     def route(self) -> int:
+        return self.router().route_waiting()
+
+    def router(self) -> Router:
         return Router(
             store=self.store,
             objects=self.objects,
@@ -79,7 +83,7 @@ class Bench:
             analysis=self.analysis,
             called_ae_title="VALD",
             clock=lambda: self.now,
-        ).route_waiting()
+        )
 
     def decided(self, ds: Dataset) -> str:
         """What is decided about one film, received alone."""
@@ -296,6 +300,33 @@ def test_a_kept_file_that_is_gone_does_not_hold_up_the_films_after_it(bench: Ben
     bench.receive(sources.source())
     bench.route()
     assert bench.newest.decision == "analysed by rule frontal-chest"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O"), MemoryError()],
+)
+def test_a_moments_trouble_leaves_a_film_undecided_and_holds_up_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """However many: the store gives so many at a time, oldest first."""
+    read = bench.objects.local_path
+
+    def troubled(ref: ObjectRef) -> Path:
+        if ref.name != "received/1.dcm":
+            raise fault
+        return read(ref)
+
+    whole = sources.write(sources.source(), bench.folder / "whole.dcm").read_bytes()
+    first = bench.receive_bytes(whole, "1.2.9")
+    second = bench.receive_bytes(whole, "1.2.10")
+    router = bench.router()
+    monkeypatch.setattr(bench.objects, "local_path", troubled)
+    assert [router.route_waiting(limit=1), router.route_waiting(limit=1)] == [0, 1]
+    decided = {film.number: film.decision for film in bench.store.received(10)}
+    assert decided == {first.number: "", second.number: "analysed by rule frontal-chest"}
+    monkeypatch.undo()
+    assert router.route_waiting(limit=1) == 1
 
 
 _CUT_ITEM = b"\xfe\xff\xfe\x20"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.routing import router
 from dicom_node.work import reconcile
 from dicom_node.work.reconcile import Account, FilmStanding, Reconciler, Standing
 from storage.jobs import Decision
@@ -192,3 +193,10 @@ def test_after_days_away_all_the_time_since_the_last_one_is_looked_at(bench: Ben
     account = reconcile.account(bench.store)
     assert account is not None
     assert account.counts["missing"] == 1
+
+
+def test_a_film_whose_file_was_gone_before_it_was_decided_about_is_missing(bench: Bench) -> None:
+    number = bench.store.receive(film()).number
+    bench.store.route(number, Decision(text=router.GONE), None)
+    (found,) = bench.films()
+    assert (found.standing, found.why) == (Standing.MISSING, router.GONE)
