@@ -13,11 +13,11 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -51,6 +51,8 @@ _STALE_PART_S, _CATCH_UP_S = 3600.0, 60.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
 
+_T = TypeVar("_T")
+
 
 def read_config(path: Path, environ: Mapping[str, str]) -> NodeConfig:
     """The configuration. Raises ConfigError."""
@@ -82,14 +84,17 @@ def now() -> datetime:
 def serve(path: Path, environ: Mapping[str, str]) -> int:
     """Run the node until SIGTERM or SIGINT; the process's exit status.
 
+    A database that is away is waited for: a machine that starts may bring it up after us.
+
     Raises:
         ConfigError, ModelError, StorageError: it cannot start, and why.
     """
     settings = _begin(path, environ)
     stop = processes.stop_event()
     digest.folder_of(settings.model.path)  # a wrong path is told now, not by a dying worker
-    migrate.up(settings.storage.database)
-    store = open_store(settings)
+    store = _when_there(partial(_migrated, settings), stop)
+    if store is None:
+        return 0
     scp = Scp(
         settings.node,
         _intake(settings, store),
@@ -97,7 +102,7 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     )
     supervisor = Supervisor(_roles(path, settings), partial(_free, settings, store))
     _listen(scp, settings)
-    store.abandon(processes.owners(settings.node.port), now())
+    _when_there(partial(_abandon, settings, store), stop)
     supervisor.start()
     _log.info("node started", ae_title=settings.node.ae_title, port=scp.port)
     try:
@@ -295,11 +300,27 @@ def _free(settings: NodeConfig, store: JobStore, pid: int) -> None:
         _log.warning("leases not freed", error=str(fault))
 
 
+def _migrated(settings: NodeConfig) -> JobStore:
+    """The job store, whose schema is this version's."""
+    migrate.up(settings.storage.database)
+    return open_store(settings)
+
+
+def _abandon(settings: NodeConfig, store: JobStore) -> None:
+    """What an earlier node on our port had claimed is free."""
+    store.abandon(processes.owners(settings.node.port), now())
+
+
 def _store_when_there(settings: NodeConfig, stop: threading.Event) -> JobStore | None:
     """The store, waited for while its database is away; None if told to stop first."""
+    return _when_there(partial(open_store, settings), stop)
+
+
+def _when_there(step: Callable[[], _T], stop: threading.Event) -> _T | None:
+    """What the step returns, tried while its database is away; None if told to stop first."""
     while not stop.is_set():
         try:
-            return open_store(settings)
+            return step()
         except StoreUnavailableError as fault:
             _log.warning("job store unavailable", error=str(fault))
             stop.wait(_STORE_AWAY_S)

@@ -495,11 +495,10 @@ class MemoryJobStore:
     @_locked
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
         """See JobStore."""
-        late = [
-            at
-            for at, delivery in self._at(name, DeliveryState.DUE)
-            if self._jobs[delivery.job_key].created_at < received_before
-        ]
+        films = self._received.values()
+        old = {film.job_key for film in films if film.received_at < received_before}
+        due = self._at(name, DeliveryState.DUE)
+        late = [at for at, delivery in due if delivery.job_key in old]
         for at in late:
             self._finish(at, DeliveryState.EXPIRED, now, reason)
         return len(late)

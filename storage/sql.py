@@ -491,7 +491,7 @@ class SqlJobStore:
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
         """See JobStore."""
         check_delivery(DeliveryState.DUE, DeliveryState.EXPIRED)
-        old = select(jobs.c.key).where(jobs.c.created_at < received_before)
+        old = select(received.c.job_key).where(received.c.received_at < received_before)
         late = update(deliveries).where(
             deliveries.c.destination == name,
             deliveries.c.state == DeliveryState.DUE,

@@ -304,7 +304,7 @@ class JobStore(Protocol):
         ...
 
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
-        """What is DUE there, of jobs made before that time, is EXPIRED; returns how many."""
+        """What is DUE there, of films first received before that time, is EXPIRED; how many."""
         ...
 
     def delivery_counts(self) -> list[DeliveryCount]:

@@ -303,7 +303,22 @@ class DeliverySettings(_Section):
     retry: Retry = Retry()
 
 
-class Destination(_Section):
+class _Place(_Section):
+    """Where results can go, by whatever protocol."""
+
+    commitment: Literal["none", "storage_commitment", "query"] = "none"
+    confirm_study: bool | None = None
+
+    @property
+    def confirms_study(self) -> bool:
+        """Whether its study is asked for before results go there.
+
+        By default where it is queried anyway: another may not answer queries, and get nothing then.
+        """
+        return self.commitment == "query" if self.confirm_study is None else self.confirm_study
+
+
+class Destination(_Place):
     """A PACS or other Storage SCP.
 
     `results` are what it gets instead of its rule's; `compression` is of pictures, lossless.
@@ -314,12 +329,10 @@ class Destination(_Section):
     port: Port
     results: ResultNames | None = None
     compression: Literal["none", "rle", "jpeg2000"] = "none"
-    commitment: Literal["none", "storage_commitment", "query"] = "none"
-    confirm_study: bool = False
     tls: Tls | None = None
 
 
-class DicomWeb(_Section):
+class DicomWeb(_Place):
     """A DICOMweb server that results go to by STOW-RS."""
 
     url: Annotated[str, Field(pattern=r"^https?://\S+$")]
@@ -327,7 +340,6 @@ class DicomWeb(_Section):
     username: str | None = None
     password: str | None = None
     commitment: Literal["none", "query"] = "none"
-    confirm_study: bool = False
     tls: Tls | None = None
     results: ResultNames | None = None
     compression: Literal["none", "rle", "jpeg2000"] = "none"

@@ -141,7 +141,7 @@ class Delivery:
         self, destination: Anywhere, files: Sequence[Path], beginning: Beginning
     ) -> list[Outcome]:
         """What became of each, in their order."""
-        if not destination.confirm_study:
+        if not destination.confirms_study:
             return self._gateway.send(destination, files, _BATCH_S, beginning)
         kept_back = study.objections(self._gateway, destination, files, _BATCH_S, beginning)
         going = [file for file in files if file not in kept_back]

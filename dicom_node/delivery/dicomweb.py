@@ -17,12 +17,14 @@ that was turned away to a log-in page would end there with a 200.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
+import urllib3
 from dicomweb_client.web import DICOMwebClient
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
@@ -42,6 +44,9 @@ _UNSENT = Outcome(
     fate=Fate.UNSENT, reason="the server's trouble, or the batch's time, came before its turn"
 )
 _NOT_READ = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now", status="FILE")
+_PIECE_BYTES = 1 << 16
+_MOST_BYTES = 64 << 20
+"""Of one answer: thousands of instances in JSON."""
 _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask for
 
 
@@ -147,7 +152,7 @@ class WebSender:
 
         client = DICOMwebClient(
             destination.url,
-            session=_session(destination),
+            session=_session(destination, self._timeouts.response_s),
             callback=heard,
             timeout=(self._timeouts.connect_s, self._timeouts.response_s),
         )
@@ -163,15 +168,44 @@ _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, SyntaxError)
 """What parsers of JSON and XML raise: ElementTree's ParseError is a SyntaxError."""
 
 
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What requests itself would raise of an answer that breaks off."""
+    try:
+        yield
+    except urllib3.exceptions.HTTPError as fault:
+        raise requests.ConnectionError(fault) from fault
+
+
 class _Session(requests.Session):
-    """Follows no redirection: what the first server says is the answer."""
+    """Follows no redirection: what the first server says is the answer. It has to end in time."""
+
+    def __init__(self, within_s: float) -> None:
+        super().__init__()
+        self._within_s = within_s
+
+    def send(self, request: Any, **kwargs: Any) -> Any:
+        """The response, whole.
+
+        Raises:
+            requests.RequestException: it did not come, or did not end in time, or has no end.
+        """
+        until = time.monotonic() + self._within_s
+        response, body = super().send(request, **{**kwargs, "stream": True}), bytearray()
+        with response, _translated():
+            while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
+                body += piece
+                if time.monotonic() > until or len(body) > _MOST_BYTES:
+                    raise requests.Timeout("the answer does not end")
+        response._content = bytes(body)  # as Response.content itself keeps it
+        return response
 
     def get_redirect_target(self, resp: Any) -> None:
         """Nowhere."""
 
 
-def _session(destination: DicomWeb) -> requests.Session:
-    session = _Session()
+def _session(destination: DicomWeb, within_s: float) -> requests.Session:
+    session = _Session(within_s)
     session.trust_env = False  # no password from a .netrc, no proxy from the environment
     session.headers["Accept"] = _JSON
     if destination.bearer_token is not None:

@@ -1,5 +1,6 @@
 """What a destination holds, asked by C-FIND (PS3.4 Annex C, Study Root)."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,12 +71,18 @@ class Finder:
         with associate.opened(ae, destination, self._timeouts, contexts) as (assoc, trouble):
             if trouble or assoc is None:
                 raise TransientError(trouble)
-            return [found for query in queries for found in _answers(assoc, query)]
+            within_s = self._timeouts.response_s
+            return [found for query in queries for found in _answers(assoc, query, within_s)]
 
 
-def _answers(assoc: Any, query: Dataset) -> Iterator[Dataset]:
+def _answers(assoc: Any, query: Dataset, within_s: float) -> Iterator[Dataset]:
+    """What is found; all of it, since one that goes on answering would never be done."""
+    until = time.monotonic() + within_s
     try:
         for answer, identifier in assoc.send_c_find(query, STUDY_ROOT_FIND):
+            if time.monotonic() > until:
+                assoc.abort()
+                raise TransientError("C-FIND: its answers did not end in time")
             status = answer.get("Status")
             if status in _PENDING and identifier is not None:
                 yield identifier

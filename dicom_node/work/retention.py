@@ -14,6 +14,8 @@ from storage.store import JobStore
 _log = structlog.get_logger()
 
 _BATCH = 500
+_REPORTS_COME = timedelta(days=30)
+"""So late a report of storage commitment is still known by its transaction."""
 
 
 class Purger:
@@ -30,6 +32,7 @@ class Purger:
 
         The object goes first: a crash in between leaves a row that is purged again.
         """
+        self._store.forget_transactions(now - _REPORTS_COME)
         number = self._purge_films(now) + self._purge_results(now)
         if number:
             _log.info("objects purged", objects=number)

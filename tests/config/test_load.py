@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node import config
-from dicom_node.config import NodeConfig, Sender
+from dicom_node.config import Destination, NodeConfig, Sender
 from dicom_node.errors import ConfigError
 
 GOOD = """\
@@ -205,3 +205,20 @@ def test_the_configuration_is_frozen(tmp_path: Path) -> None:
     read = load(tmp_path, GOOD)
     with pytest.raises(ValueError, match="frozen"):
         read.node.port = 1  # type: ignore[misc]  # what is tested
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked"),
+    [
+        ({}, False),
+        ({"commitment": "storage_commitment"}, False),
+        ({"commitment": "query"}, True),
+        ({"commitment": "query", "confirm_study": False}, False),
+        ({"confirm_study": True}, True),
+    ],
+)
+def test_a_study_is_asked_for_first_where_its_destination_is_known_to_answer(
+    keys: dict[str, object], asked: bool
+) -> None:
+    place = {"ae_title": "PACS", "host": "127.0.0.1", "port": 104, **keys}
+    assert Destination.model_validate(place).confirms_study is asked

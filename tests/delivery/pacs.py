@@ -4,6 +4,7 @@ Asked for storage commitment, it reports on the same association, before it has 
 on one of its own, on one later, or never.
 """
 
+import itertools
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,7 @@ class Pacs:
     reports_to: int = 0
     # C-FIND: what it says it holds, what it was asked, and how it ends.
     holds: list[str] = field(default_factory=list)
+    endless: bool = False
     queries: list[tuple[str, str, str, list[str]]] = field(default_factory=list)
     find_status: int = 0x0000
     study: dict[str, str] = field(default_factory=dict)
@@ -78,7 +80,7 @@ class Pacs:
         if self.find_status:
             yield self.find_status, None
             return
-        for uid in self.holds:
+        for uid in itertools.cycle(self.holds) if self.endless else self.holds:
             found = Dataset()
             found.QueryRetrieveLevel, found.SOPInstanceUID = "IMAGE", uid
             yield 0xFF00, found

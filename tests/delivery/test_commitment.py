@@ -33,6 +33,7 @@ from tests.delivery.parcels import NOW, data_set, make_due
 
 _LONG_S = 30.0
 _TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
+_HASTY = DeliveryTimeouts(connect_s=5, association_s=5, response_s=1)
 _SETTINGS = DeliverySettings(
     timeouts=_TIMEOUTS,
     retry=Retry(first_delay_s=10, factor=2, max_delay_s=1000, jitter=0),
@@ -114,7 +115,7 @@ class Bench:
             ledger=self.ledger(),
             asker=Asker(ae_title="VALD", implementation_class_uid="1.2.3"),
             gateway=open_gateway(
-                Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=_TIMEOUTS),
+                Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=settings.timeouts),
                 WebSender(_TIMEOUTS),
             ),
             destinations=self.destinations,
@@ -431,3 +432,11 @@ def test_each_batch_is_asked_at_its_own_time(bench: Bench, peer: Pacs) -> None:
     )
     assert bench.due_at("1.1") == NOW + timedelta(seconds=700)  # 600 s after it was asked
     assert bench.due_at("1.3") == NOW + timedelta(seconds=900)
+
+
+def test_a_query_whose_answers_do_not_end_proves_nothing(bench: Bench, peer: Pacs) -> None:
+    bench.promise("query")
+    peer.holds, peer.endless = ["1.1"], True
+    bench.ask(settings=_SETTINGS.model_copy(update={"timeouts": _HASTY}))
+    assert bench.states() == DELIVERED
+    assert bench.reasons() == {"commitment not asked: C-FIND: its answers did not end in time"}

@@ -1,6 +1,7 @@
 """STOW-RS and QIDO-RS: what is sent is the kept file, and each answer has its fate."""
 
 import base64
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -252,3 +253,15 @@ def test_a_study_is_described_where_there_is_one(peer: Web) -> None:
     study = SENDER.study(at(peer), "1.2.3")
     assert study is not None
     assert (study.PatientID, study.AccessionNumber) == ("PID", "A1")
+
+
+def test_an_answer_that_does_not_end_in_time_is_none(peer: Web, files: list[Path]) -> None:
+    hasty = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
+    peer.pause_s = 0.1  # each byte comes in time, and a hundred of them do not
+    peer.found = [instance("1.1")]
+    began = time.monotonic()
+    (said,) = hasty.send(at(peer), files[:1], 60)
+    assert said.fate is Fate.POSTPONED
+    with pytest.raises(TransientError, match="QIDO-RS: "):
+        hasty.instances(at(peer), {SERIES: ["1.1"]})
+    assert time.monotonic() - began < 5

@@ -1,11 +1,13 @@
 """A DICOMweb server that does as it is told, and remembers every request."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 
 HANG_UP = -1
 Json = dict[str, object]
@@ -22,6 +24,7 @@ class Web:
     answers: list[tuple[int, Json | str | None]] = field(default_factory=list)
     media_type: str = "application/dicom+json"
     location: str = ""
+    pause_s: float = 0.0
     found: list[Json] = field(default_factory=list)
     search_status: int = 200
     bodies: list[bytes] = field(default_factory=list)
@@ -53,6 +56,14 @@ def _uid_in(body: bytes) -> str:
 def instance(uid: str) -> Json:
     """What QIDO-RS says of one."""
     return {"00080018": {"vr": "UI", "Value": [uid]}}
+
+
+def _write(file: BufferedIOBase, body: bytes, pause_s: float) -> None:
+    """All at once, or byte by byte with a pause after each."""
+    with contextlib.suppress(OSError):  # who waited has gone
+        for i in range(0, len(body), 1 if pause_s else len(body)):
+            file.write(body[i : i + 1] if pause_s else body)
+            threading.Event().wait(pause_s)
 
 
 def _encoded(said: object) -> bytes:
@@ -99,7 +110,7 @@ def running() -> Iterator[Web]:
             self.send_header("Content-Type", web.media_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            _write(self.wfile, body, web.pause_s)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from storage.jobs import DeliveryCount, DestinationHealth
 from storage.states import DeliveryState
 from storage.store import JobStore
-from tests.storage.samples import NOON, after, produced
+from tests.storage.samples import NOON, after, produced, result, submitted
 
 
 def at(store: JobStore, destination: str, key: str = "k1") -> list[str]:
@@ -110,3 +110,14 @@ def test_what_waits_at_a_destination_can_be_dropped(store: JobStore) -> None:
     assert at(store, "archive") == ["DUE", "DUE"]
     assert store.drop_deliveries("archive", after(1), "dropped") == 2
     assert {d.reason for d in store.deliveries("k1") if d.destination == "archive"} == {"dropped"}
+
+
+def test_what_comes_too_late_is_counted_from_its_film_not_from_its_job(store: JobStore) -> None:
+    submitted(store, "k1", created_s=500)  # received at noon, and routed when the node was back
+    job = store.claim("w", after(500), 60)
+    assert job is not None
+    assert job.lease is not None
+    made = [result("k1", "secondary_capture")]
+    store.produce("k1", job.lease.token, after(500), made, ["pacs"])
+    assert store.expire("pacs", NOON, after(500), "too late") == 0
+    assert store.expire("pacs", after(1), after(500), "too late") == 1

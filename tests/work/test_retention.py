@@ -7,7 +7,7 @@ import pytest
 
 from dicom_node.config import Retention
 from dicom_node.work.retention import Purger
-from storage.errors import ObjectMissingError
+from storage.errors import ObjectMissingError, UnknownKeyError
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
 from tests.delivery.parcels import NOW, make_due
@@ -96,3 +96,17 @@ def test_a_purge_that_was_cut_off_is_finished_by_the_next(bench: Bench) -> None:
     bench.objects.remove(bench.film.object)  # and the process died before the row said so
     assert bench.purge(99, received_days=1) == 1
     assert bench.purge(99, received_days=1) == 0
+
+
+def test_transactions_that_no_report_is_waited_for_are_forgotten_after_a_month(
+    bench: Bench,
+) -> None:
+    bench.deliver()
+    bench.store.ask("pacs", "2.25.1", NOW, NOW + DAY, 10)
+    bench.store.ask("pacs", "2.25.2", NOW + DAY, NOW + 99 * DAY, 10)
+    bench.purge(30)
+    assert bench.store.transaction("2.25.1").destination == "pacs"
+    bench.purge(99)
+    assert bench.store.transaction("2.25.2").destination == "pacs"  # its report may come yet
+    with pytest.raises(UnknownKeyError):
+        bench.store.transaction("2.25.1")

@@ -1,0 +1,64 @@
+"""A node that starts before its database: it waits, says so, and goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import testing
+from tests.peers import tools
+
+
+def configured(folder: Path, database: str) -> Path:
+    testing.write_tiny_model(folder / "model")
+    path = folder / "config.yaml"
+    keys = {
+        "node": {"accept": "any", "host": "127.0.0.1", "port": tools.free_port()},
+        "storage": {"database": database, "objects": "var/objects"},
+        "model": {"path": "model", "device": "cpu"},
+        "destinations": {"pacs": {"ae_title": "P", "host": "127.0.0.1", "port": 1}},
+        "rules": [{"name": "all", "results": ["secondary_capture"], "destinations": ["pacs"]}],
+    }
+    path.write_text(yaml.safe_dump(keys))
+    return path
+
+
+def said(node: "subprocess.Popen[str]", wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first line of its log that is wanted; the test's own time-out ends the wait."""
+    assert node.stderr is not None
+    for line in node.stderr:
+        if line.startswith("{") and wanted(found := json.loads(line)):
+            return dict(found)
+    raise AssertionError("the node has ended")
+
+
+@pytest.mark.postgres
+def test_a_node_waits_for_a_database_that_comes_up_after_it(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pgserver = pytest.importorskip("pgserver")
+    folder = tmp_path_factory.mktemp("late")
+    server = pgserver.get_server(folder, cleanup_mode="stop")
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+    path = configured(tmp_path, url)
+    command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(path)]
+    node = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        away = said(node, lambda line: line["event"] == "job store unavailable")
+        assert away["error"].startswith("database: ")
+        server = pgserver.get_server(folder, cleanup_mode="stop")
+        said(node, lambda line: line["event"] == "node started")
+        node.send_signal(signal.SIGTERM)
+        node.communicate()
+        assert node.returncode == 0
+    finally:
+        node.kill()
+        node.wait()
+        server.cleanup()
