@@ -16,7 +16,12 @@ from dicom_node.results import conformity
 
 _PATIENCE_S = 60
 # dciodvfy quotes values, which may be a patient's; names of elements and modules are not.
-_QUOTED = re.compile(r"(?<!Element=)(?<!Module=)(?<!attribute )<[^>]*>")
+# A value may have brackets and lines itself: it ends where only these words follow, or its line.
+_NAMED = r"(?:Element=|Module=|attribute )<[^<>^=]*>"
+_AFTER = r"(?= -| for| of| Element=| Module=|$)"
+_QUOTED = re.compile(
+    rf"(?<!Element=)(?<!Module=)(?<!attribute )<.*?(?:>(?={_AFTER}(?:[^<>]*{_NAMED})*[^<>]*$)|$)"
+)
 # dciodvfy counts bytes; a length of text is in characters (PS3.5 6.2), which conformity.py counts.
 _BYTES_COUNTED = re.compile(
     r"Error - Value invalid for this VR - \S+ (SH|LO|PN|ST|LT|UC|UT) .*"

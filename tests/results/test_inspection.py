@@ -33,6 +33,25 @@ def test_the_summary_stays_where_another_value_is_invalid() -> None:
     assert len(found) == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("Error - LO [1] = <S>ecret> - bad", "Error - LO [1] = <> - bad"),
+        ("Error - LO [1] = <S>ec<ret>> - bad", "Error - LO [1] = <> - bad"),
+        ("Error - LT [1] = <Secret", "Error - LT [1] = <>"),
+        ("Error - LT [1] = <S>ecret", "Error - LT [1] = <>"),
+        ("Error - bad <S>ecret> Element=<X> Module=<Y>", "Error - bad <> Element=<X> Module=<Y>"),
+        (
+            "Error - <Sec>ret> of attribute <Patient's Sex>",
+            "Error - <> of attribute <Patient's Sex>",
+        ),
+        ("Error - missing Element=<X> Module=<Y>", "Error - missing Element=<X> Module=<Y>"),
+    ],
+)
+def test_no_part_of_a_value_is_told_whatever_brackets_it_has(line: str, kept: str) -> None:
+    assert inspection.errors(line) == {kept}
+
+
 @pytest.mark.peer
 def test_names_and_descriptions_in_any_script_may_be_sent(tmp_path: Path) -> None:
     program = inspection.installed()
