@@ -73,6 +73,8 @@ VERBATIM = frozenset(
 _REFERENCES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # leading zeros are invalid but name a study
 _LO_LENGTH = 64  # characters (PS3.5 6.2)
+# Switches of character set that a decoder leaves (ISO 2022; PS3.5 6.1.2.5), as of ISO 2022 IR 58.
+_ESCAPES = re.compile(r"\x1b[\x20-\x2f]+[\x30-\x7e]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _LAYOUT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")  # LT, ST and UT may have lines (PS3.5 6.2)
 _TEXTS = frozenset({"LT", "ST", "UT"})
@@ -158,6 +160,7 @@ def _joined(values: MultiValue) -> str:  # type: ignore[type-arg]  # the items' 
 
 
 def _repaired(value: str, vr: str) -> str:
+    value = _ESCAPES.sub("", value)
     value = (_LAYOUT if vr in _TEXTS else _CONTROLS).sub("", value).strip()
     match vr:
         case "DA":  # the form before 1993, still in archives: yyyy.mm.dd (PS3.5 6.2, note on DA)

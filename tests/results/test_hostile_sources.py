@@ -56,6 +56,19 @@ def test_a_name_in_any_script_reads_the_same(
         assert str(ds.PatientName) == name
 
 
+def test_no_switch_of_character_set_stays_in_a_name_or_an_id(tmp_path: Path) -> None:
+    source = sources.source()
+    source.SpecificCharacterSet = ["", "ISO 2022 IR 58"]
+    switch = b"\x1b$)A"
+    wang, dong = "王".encode("gb2312"), "小东".encode("gb2312")
+    name = b"Wang^XiaoDong=" + switch + wang + b"^" + switch + dong
+    put_raw(source, "PatientName", "PN", name + b" " * (len(name) % 2))
+    put_raw(source, "PatientID", "LO", switch + wang)
+    for ds in made(source, tmp_path):
+        assert str(ds.PatientName) == "Wang^XiaoDong=王^小东"
+        assert ds.PatientID == "王"
+
+
 @pytest.mark.parametrize(
     "keyword",
     ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"],
