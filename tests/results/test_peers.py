@@ -48,8 +48,12 @@ def test_dcmtk_reads_a_report_without_regions(context: ResultContext, tmp_path: 
 @pytest.mark.data
 @pytest.mark.skipif(not FILMS.is_dir(), reason="no real films beside the checkout")
 @pytest.mark.parametrize("path", sorted(FILMS.glob("*.dcm")), ids=lambda path: path.stem)
-def test_results_of_a_real_film_have_no_error_that_it_has_not(path: Path, tmp_path: Path) -> None:
-    context = sources.context(path)  # every one of these is read: none is passed over
+@pytest.mark.parametrize("status", list(Status))
+def test_results_of_a_real_film_have_no_error_that_it_has_not(
+    path: Path, status: Status, tmp_path: Path
+) -> None:
+    # Every one of these films is read: none is passed over.
+    context = sources.with_status(sources.context(path), status, "seeds disagree")
     known = tools.dciodvfy_errors(path)
     for kind in registry.kinds_for(context):
         assert tools.dciodvfy_errors(write(kind, context, tmp_path)) - known == set()
