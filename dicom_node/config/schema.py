@@ -3,6 +3,7 @@
 import difflib
 import ipaddress
 import re
+import string
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, get_args
 
@@ -120,11 +121,18 @@ def _numbers(value: dict[str, int]) -> dict[str, int]:
     return {**SERIES_NUMBERS, **value}
 
 
+_FILLED_IN = frozenset({"object", "model", "version"})
+
+
 def _template(value: str) -> str:
+    """Only plain fields: an index, attribute, format or conversion would fail with the job."""
+    problem = "only {object}, {model} and {version} can be filled in"
     try:
-        value.format(object="", model="", version="")
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise ValueError("only {object}, {model} and {version} can be filled in") from error
+        fields = [parts for parts in string.Formatter().parse(value) if parts[1] is not None]
+    except ValueError as error:
+        raise ValueError(problem) from error
+    if any(name not in _FILLED_IN or layout or turned for _, name, layout, turned in fields):
+        raise ValueError(problem)
     return value
 
 

@@ -35,7 +35,6 @@ _TYPE_3 = (
     "PatientComments",
     "EthnicGroup",
     "PatientIdentityRemoved",
-    "DeidentificationMethod",
     "LongitudinalTemporalInformationModified",
     "PatientAge",
     "PatientSize",
@@ -73,6 +72,9 @@ VERBATIM = frozenset(
 
 _REFERENCES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # leading zeros are invalid but name a study
+_LO_LENGTH = 64  # characters (PS3.5 6.2)
+# Switches of character set that a decoder leaves (ISO 2022; PS3.5 6.1.2.5), as of ISO 2022 IR 58.
+_ESCAPES = re.compile(r"\x1b[\x20-\x2f]+[\x30-\x7e]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _LAYOUT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")  # LT, ST and UT may have lines (PS3.5 6.2)
 _TEXTS = frozenset({"LT", "ST", "UT"})
@@ -103,9 +105,22 @@ def put_patient_and_study(target: Dataset, source: Dataset) -> None:
     for keyword, inner in _SEQUENCES.items():
         if items := _items(source, keyword, inner):
             setattr(target, keyword, Sequence(items))
+    _put_deidentification(target, source)
 
 
-def put(target: Dataset, keyword: str, value: str) -> None:
+def _put_deidentification(target: Dataset, source: Dataset) -> None:
+    """How identity was removed: any number of LO, cut to what one holds (PS3.3 C.7.1.1).
+
+    Without method and code that it was removed cannot be said (both are Type 1C then).
+    """
+    stated = _repaired(text(source, "DeidentificationMethod"), "LO").split("\\")
+    if methods := [cut for value in stated if (cut := value.strip()[:_LO_LENGTH].strip())]:
+        put(target, "DeidentificationMethod", methods)
+    elif "DeidentificationMethodCodeSequence" not in target:
+        target.pop("PatientIdentityRemoved", None)
+
+
+def put(target: Dataset, keyword: str, value: str | list[str]) -> None:
     """Sets an attribute without pydicom's opinion on its length; conformity.py has its own."""
     target[keyword] = DataElement(
         keyword, dictionary_VR(keyword), value, validation_mode=config.IGNORE
@@ -145,6 +160,7 @@ def _joined(values: MultiValue) -> str:  # type: ignore[type-arg]  # the items' 
 
 
 def _repaired(value: str, vr: str) -> str:
+    value = _ESCAPES.sub("", value)
     value = (_LAYOUT if vr in _TEXTS else _CONTROLS).sub("", value).strip()
     match vr:
         case "DA":  # the form before 1993, still in archives: yyyy.mm.dd (PS3.5 6.2, note on DA)
@@ -159,7 +175,7 @@ def _repaired(value: str, vr: str) -> str:
 def is_valid(value: str, vr: str) -> bool:
     """Whether one value keeps to its representation (PS3.5 6.2)."""
     if "\\" in value and vr not in _TEXTS:
-        return False  # every attribute here has one value
+        return False  # every attribute judged here has one value
     try:
         validate_value(vr, value, config.RAISE)
     except ValueError:

@@ -16,7 +16,18 @@ from dicom_node.results import conformity
 
 _PATIENCE_S = 60
 # dciodvfy quotes values, which may be a patient's; names of elements and modules are not.
-_QUOTED = re.compile(r"(?<!Element=)(?<!Module=)(?<!attribute )<[^>]*>")
+# A value may have brackets and lines itself: it ends where only these words follow, or its line.
+_NAMED = r"(?:Element=|Module=|attribute )<[^<>^=]*>"
+_AFTER = r"(?= -| for| of| Element=| Module=|$)"
+_QUOTED = re.compile(
+    rf"(?<!Element=)(?<!Module=)(?<!attribute )<.*?(?:>(?={_AFTER}(?:[^<>]*{_NAMED})*[^<>]*$)|$)"
+)
+# dciodvfy counts bytes; a length of text is in characters (PS3.5 6.2), which conformity.py counts.
+_BYTES_COUNTED = re.compile(
+    r"Error - Value invalid for this VR - \S+ (SH|LO|PN|ST|LT|UC|UT) .*"
+    r" - Length invalid for this VR = \d+, expected <= \d+"
+)
+_SUMMARY = "Error - Dicom dataset contains invalid data values for Value Representations"
 
 
 class Inspector:
@@ -51,8 +62,17 @@ class Inspector:
             )
         except (OSError, subprocess.TimeoutExpired):
             return frozenset()
-        lines = (done.stdout + done.stderr).decode(errors="replace").splitlines()
-        return frozenset(_QUOTED.sub("<>", line) for line in lines if line.startswith("Error"))
+        return errors((done.stdout + done.stderr).decode(errors="replace"))
+
+
+def errors(printed: str) -> frozenset[str]:
+    """dciodvfy's error lines, without values; not what it says of text that is no longer than
+    it may be in characters."""
+    lines = [line for line in printed.splitlines() if line.startswith("Error")]
+    left = [line for line in lines if not _BYTES_COUNTED.fullmatch(line)]
+    if len(left) < len(lines) and not any("Value invalid" in line for line in left):
+        left = [line for line in left if line != _SUMMARY]
+    return frozenset(_QUOTED.sub("<>", line) for line in left)
 
 
 def installed() -> Path | None:

@@ -45,7 +45,11 @@ def build(context: ResultContext) -> Dataset:
         InputError: the source cannot be referred to.
     """
     reasons = "; ".join(context.attribution.reasons) or "the model's checks were not passed"
-    return refused(context, f"the result is withheld: {reasons}")
+    return _note(
+        context,
+        f"the result is withheld: {reasons}",
+        "No number of this film is given, and neither counterpart nor map.",
+    )
 
 
 def refused(context: Context, reason: str) -> Dataset:
@@ -54,14 +58,18 @@ def refused(context: Context, reason: str) -> Dataset:
     Raises:
         InputError: the source cannot be referred to.
     """
+    return _note(context, reason, "No result of this film exists.")
+
+
+def _note(context: Context, reason: str, consequence: str) -> Dataset:
     ds = provenance.new_object(context, SERIES)
     document.put_general(ds, context, complete=True, said="The film was not analysed")
-    ds.update(_content(context, f"Not analysed, because {reason}"))
+    ds.update(_content(context, f"Not analysed, because {reason}", consequence))
     return ds
 
 
-def _content(context: Context, said: str) -> Dataset:
-    """Root container with language, observer, the film, and the reason."""
+def _content(context: Context, said: str, consequence: str) -> Dataset:
+    """Root container with language, observer, the film, the reason, and what follows from it."""
     contains = sr.RelationshipTypeValues.CONTAINS
     film = document.source(context)
     root = sr.ContainerContentItem(name=codes.NOT_ANALYSED)
@@ -80,7 +88,7 @@ def _content(context: Context, said: str) -> Dataset:
             ),
             sr.TextContentItem(
                 name=standard.DCM.Summary,
-                value=f"{wording.RESEARCH_WORDS}. No result of this film exists.",
+                value=f"{wording.RESEARCH_WORDS}. {consequence}",
                 relationship_type=contains,
             ),
         ]

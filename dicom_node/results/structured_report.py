@@ -153,7 +153,12 @@ def _film_group(context: ResultContext) -> sr.MeasurementsAndQualitativeEvaluati
 
 
 def _film_numbers(made: Attribution) -> list[tuple[Code, float]]:
-    """The film's measurements; probability and conformal p where the model can give them."""
+    """The film's measurements; probability and conformal p where the model can give them.
+
+    A withheld result has only the threshold, which is the model's: no number of the film is valid.
+    """
+    if made.status is Status.WITHHELD:
+        return [(codes.THRESHOLD, made.threshold)]
     numbers = (
         (codes.SCORE, made.score),
         (codes.PROBABILITY, made.probability),

@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import structlog
 from pydicom import Dataset
 from structlog.typing import FilteringBoundLogger
@@ -251,6 +252,7 @@ class Worker:
             unlike=Unlike.DOUBT if known else Unlike.REFUSE,
         )
         attribution = self._engine.explain([request])[0]
+        _demand_numbers(attribution)
         faults.reach(Point.ANALYSED)
         context = self._context(job, film, attribution)
         kinds = registry.kinds_for(context, self._addressing(job).asked)
@@ -331,3 +333,16 @@ class Worker:
                 return  # the write at the end will say so
             except StoreUnavailableError as fault:
                 _log.warning("heartbeat failed", job=key[:12], error=str(fault))
+
+
+def _demand_numbers(made: Attribution) -> None:
+    """Maps and score are numbers: NaN is below every threshold and would look like no finding.
+
+    Raises:
+        ModelError: something is not finite, or the map is negative.
+    """
+    maps = (made.attribution_map, made.counterfactual, made.difference)
+    if not all(np.isfinite(values).all() for values in (*maps, made.score, made.threshold)):
+        raise ModelError("The model gave values that are not finite.")
+    if (made.attribution_map < 0).any():
+        raise ModelError("The model gave a negative attribution.")

@@ -66,7 +66,17 @@ def test_series_have_the_site_s_numbers_and_words_and_the_others_their_own(tmp_p
 
 @pytest.mark.parametrize(
     "series",
-    ["{numbers: {holiday: 1}}", "{numbers: {structured_report: 0}}", "{description: '{x}'}"],
+    [
+        "{numbers: {holiday: 1}}",
+        "{numbers: {structured_report: 0}}",
+        "{description: '{x}'}",
+        "{description: '{object'}",
+        "{description: '{}'}",
+        "{description: '{object[a]}'}",
+        "{description: '{object.real}'}",
+        "{description: '{object:{model}}'}",
+        "{description: '{object!r}'}",
+    ],
 )
 def test_series_that_cannot_be_are_refused(tmp_path: Path, series: str) -> None:
     with pytest.raises(ConfigError, match="series"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import BasicTextSRStorage, KeyObjectSelectionDocumentStorage
 
 from dicom_node.results import conformity, not_analysed, registry, rejection_note
@@ -57,6 +58,8 @@ def test_a_withheld_result_says_why_the_film_is_not_analysed(context: ResultCont
     assert ds.SOPClassUID == BasicTextSRStorage
     reason = "Not analysed, because the result is withheld: the film is over-exposed."
     assert said(ds, "VALD007") == reason
+    # A picture and a report lie beside it.
+    assert "No result of this film exists" not in said(ds, codes.DCM.Summary.value)
 
 
 def test_a_result_that_is_shown_has_no_such_note(context: ResultContext) -> None:

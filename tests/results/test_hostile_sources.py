@@ -10,7 +10,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from dicom_node.errors import InputError
-from dicom_node.results import carried, registry
+from dicom_node.results import carried, conformity, registry
 from tests.results import sources, tools
 
 
@@ -54,6 +54,19 @@ def test_a_name_in_any_script_reads_the_same(
     for ds in made(source, tmp_path):
         assert ds.SpecificCharacterSet == "ISO_IR 192"
         assert str(ds.PatientName) == name
+
+
+def test_no_switch_of_character_set_stays_in_a_name_or_an_id(tmp_path: Path) -> None:
+    source = sources.source()
+    source.SpecificCharacterSet = ["", "ISO 2022 IR 58"]
+    switch = b"\x1b$)A"
+    wang, dong = "王".encode("gb2312"), "小东".encode("gb2312")
+    name = b"Wang^XiaoDong=" + switch + wang + b"^" + switch + dong
+    put_raw(source, "PatientName", "PN", name + b" " * (len(name) % 2))
+    put_raw(source, "PatientID", "LO", switch + wang)
+    for ds in made(source, tmp_path):
+        assert str(ds.PatientName) == "Wang^XiaoDong=王^小东"
+        assert ds.PatientID == "王"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +125,37 @@ def test_an_identifier_is_carried_whole_even_where_too_long(tmp_path: Path) -> N
     put(source, "PatientID", "LO", "P" * 70)
     for ds in made(source, tmp_path):
         assert (ds.AccessionNumber, ds.PatientID) == ("A" * 24, "P" * 70)
+
+
+@pytest.mark.parametrize(
+    ("stated", "carried_over"),
+    [
+        (["Names removed", "Dates moved"], ["Names removed", "Dates moved"]),
+        (["M" * 70, "Dates moved"], ["M" * 64, "Dates moved"]),
+        ("M" * 70, "M" * 64),
+    ],
+)
+def test_how_identity_was_removed_is_carried(
+    tmp_path: Path, stated: str | list[str], carried_over: str | list[str]
+) -> None:
+    source = sources.source()
+    source.PatientIdentityRemoved = "YES"
+    put(source, "DeidentificationMethod", "LO", stated)
+    for ds in made(source, tmp_path):
+        assert ds.PatientIdentityRemoved == "YES"
+        assert ds.DeidentificationMethod == carried_over
+        assert conformity.check(ds) == ()
+
+
+@pytest.mark.parametrize("coded", [True, False])
+def test_removed_identity_is_told_with_a_method_or_a_code_only(tmp_path: Path, coded: bool) -> None:
+    source, code = sources.source(), Dataset()
+    source.PatientIdentityRemoved = "YES"
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "113100", "DCM", "Basic"
+    source.DeidentificationMethodCodeSequence = [code] if coded else []
+    for ds in made(source, tmp_path):
+        assert ("PatientIdentityRemoved" in ds) is coded
+        assert "DeidentificationMethod" not in ds
 
 
 def test_issuers_are_carried(tmp_path: Path) -> None:

@@ -178,6 +178,14 @@ def test_the_reasons_are_in_it(context: ResultContext) -> None:
     assert "low confidence" in texts(ds, "121111")[0]
 
 
+def test_a_withheld_result_reports_no_number_of_the_film(context: ResultContext) -> None:
+    numbers = replace(context.attribution, probability=0.8, conformal_p=0.01)
+    withheld = sources.with_status(
+        replace(context, attribution=numbers), Status.WITHHELD, "seeds disagree"
+    )
+    assert set(values(film(withheld))) == {codes.THRESHOLD.value}
+
+
 def test_a_withheld_result_reports_no_region(context: ResultContext) -> None:
     withheld = sources.with_status(context, Status.WITHHELD, "seeds disagree")
     assert regions(withheld) == []

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 import structlog
@@ -64,6 +65,19 @@ class FaultyEngine(BrightnessEngine):
 
     def explain(self, requests: Sequence[Request]) -> list[Attribution]:  # noqa: ARG002
         raise self._fault
+
+
+class Distorting(BrightnessEngine):
+    """An engine one of whose maps has one value that cannot be."""
+
+    def __init__(self, name: str, value: float) -> None:
+        super().__init__()
+        self._name, self._value = name, value
+
+    def explain(self, requests: Sequence[Request]) -> list[Attribution]:
+        (made,) = super().explain(requests)
+        getattr(made, self._name).flat[0] = self._value
+        return [made]
 
 
 class Meanwhile(BrightnessEngine):
@@ -245,6 +259,24 @@ def test_results_have_the_site_s_series(tmp_path: Path) -> None:
     version = bench.kept("structured_report").SoftwareVersions[1].split()[-1]
     assert picture.SeriesNumber == 77
     assert picture.SeriesDescription == f"AI attribution {version}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("attribution_map", np.nan),
+        ("attribution_map", np.inf),
+        ("attribution_map", -0.5),
+        ("counterfactual", np.nan),
+        ("difference", np.inf),
+    ],
+)
+def test_a_map_that_is_no_number_fails_the_job(tmp_path: Path, name: str, value: float) -> None:
+    bench = Bench(tmp_path, engine=Distorting(name, value))
+    bench.turn()
+    (job,) = bench.store.jobs(9, JobState.FAILED)
+    assert job.error.startswith("The model gave")
+    assert bench.store.results("k1") == []
 
 
 def test_a_result_that_a_validator_blames_is_quarantined_and_the_others_are_not(
