@@ -56,6 +56,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def demand(self, ref: ObjectRef) -> None:
+        """Return if there is an object of that name; its bytes are not looked at.
+
+        Raises:
+            ObjectMissingError: there is none.
+        """
+        ...
+
     def local_path(self, ref: ObjectRef) -> Path:
         """A file on this machine that holds the bytes; to be read soon, not to be kept.
 
@@ -116,6 +124,10 @@ class LocalObjectStore:
         with _translated(f"object {ref.name}"):
             return _checked(ref, (self._root / _plain(ref.name)).read_bytes())
 
+    def demand(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        self.local_path(ref)
+
     def local_path(self, ref: ObjectRef) -> Path:
         """See ObjectStore."""
         path = self._root / _plain(ref.name)
@@ -168,6 +180,11 @@ class FsspecObjectStore:
         """See ObjectStore."""
         with _translated(f"object {ref.name}"):
             return _checked(ref, self._files.cat_file(self._path(ref.name)))
+
+    def demand(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        with _translated(f"object {ref.name}"):
+            self._files.info(self._path(ref.name))
 
     def local_path(self, ref: ObjectRef) -> Path:
         """A checked copy in a folder that only this process's user may read."""
@@ -238,6 +255,11 @@ class MemoryObjectStore:
         if ref.name not in self._kept:
             raise ObjectMissingError(f"object {ref.name} is gone")
         return _checked(ref, self._kept[ref.name])
+
+    def demand(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        if ref.name not in self._kept:
+            raise ObjectMissingError(f"object {ref.name} is gone")
 
     def local_path(self, ref: ObjectRef) -> Path:
         """See ObjectStore."""

@@ -1,6 +1,6 @@
 """The job store in SQLite or PostgreSQL. The contract is that of storage.store."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,6 +31,7 @@ from storage.jobs import (
     Job,
     NewJob,
     NewReceived,
+    ObjectRef,
     Parcel,
     Received,
     Result,
@@ -208,13 +209,20 @@ class SqlJobStore:
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.FAILED, now, reason)
 
-    def release(self, key: str, token: int, now: datetime, reason: str) -> None:
+    def release(
+        self, key: str, token: int, now: datetime, reason: str, *, counted: bool = False
+    ) -> None:
         """See JobStore."""
+        attempts = jobs.c.attempts - (0 if counted else 1)
         with engine.writing(self._engine) as db:
-            check_job(JobState.RUNNING, JobState.RECEIVED)
-            values = {"state": JobState.RECEIVED, "error": reason, "updated_at": now}
-            given_back = {"attempts": jobs.c.attempts - 1, "lease_owner": None, "lease_until": None}
-            _guarded(db, key, token, **values, **given_back)
+            _leave_running(db, key, token, JobState.RECEIVED, now, reason, attempts=attempts)
+
+    def reroute(self, key: str, token: int, now: datetime, reason: str) -> None:
+        """See JobStore."""
+        films = update(received).where(received.c.job_key == key)
+        with engine.writing(self._engine) as db:
+            _leave_running(db, key, token, JobState.FAILED, now, reason)
+            db.execute(films.values(decision="", job_key=""))
 
     def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
         """See JobStore."""
@@ -445,17 +453,7 @@ class SqlJobStore:
         self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
     ) -> list[Received]:
         """See JobStore."""
-        query = (
-            select(received)
-            .where(
-                received.c.received_at < before,
-                received.c.purged_at.is_(None),
-                received.c.decision != "",
-                or_(received.c.job_key == "", received.c.job_key.in_(_final_jobs(proofs))),
-            )
-            .order_by(received.c.number)
-            .limit(limit)
-        )
+        query = _purgeable(before, proofs).order_by(received.c.number).limit(limit)
         return [rows.received_of(row) for row in self._rows(query)]
 
     def purgeable_results(
@@ -471,13 +469,28 @@ class SqlJobStore:
         )
         return [rows.result_of(row) for row in self._rows(query)]
 
-    def purged(self, films: Sequence[Received], results: Sequence[Result], now: datetime) -> None:
+    def purge_received(
+        self,
+        film: Received,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        now: datetime,
+        remove: Callable[[ObjectRef], None],
+    ) -> bool:
         """See JobStore."""
-        numbers = [film.number for film in films]
+        mine = received.c.number == film.number
+        with engine.writing(self._engine) as db:
+            still = _purgeable(before, proofs).where(mine).with_for_update(of=received)
+            if db.execute(still).first() is None:
+                return False
+            db.execute(update(received).where(mine).values(purged_at=now))
+            remove(film.object)  # last, and only a file's unlinking: the row is locked so long
+            return True
+
+    def purged(self, results: Sequence[Result], now: datetime) -> None:
+        """See JobStore."""
         uids = [result.sop_instance_uid for result in results]
         with engine.writing(self._engine) as db:
-            gone = update(received).where(received.c.number.in_(numbers))
-            db.execute(gone.values(purged_at=now))
             gone = update(schema.results).where(schema.results.c.sop_instance_uid.in_(uids))
             db.execute(gone.values(purged_at=now))
 
@@ -502,6 +515,16 @@ class SqlJobStore:
         values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
             db.execute(mine.values(**values, asked=0, lease_owner=None, lease_until=None))
+
+
+def _purgeable(before: datetime, proofs: AbstractSet[DeliveryState]) -> Select[Any]:
+    """Films whose object nobody needs any more."""
+    return select(received).where(
+        received.c.received_at < before,
+        received.c.purged_at.is_(None),
+        received.c.decision != "",
+        or_(received.c.job_key == "", received.c.job_key.in_(_final_jobs(proofs))),
+    )
 
 
 def _final_jobs(proofs: AbstractSet[DeliveryState]) -> Select[Any]:
@@ -693,10 +716,16 @@ def _resend(db: Connection, key: str, now: datetime) -> int:
 
 
 def _leave_running(
-    db: Connection, key: str, token: int, state: JobState, now: datetime, reason: str
+    db: Connection,
+    key: str,
+    token: int,
+    state: JobState,
+    now: datetime,
+    reason: str,
+    **more: object,
 ) -> None:
     check_job(JobState.RUNNING, state)
-    values = {"state": state, "error": reason, "updated_at": now}
+    values = {"state": state, "error": reason, "updated_at": now, **more}
     _guarded(db, key, token, **values, lease_owner=None, lease_until=None)
 
 

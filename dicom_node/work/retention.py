@@ -28,7 +28,7 @@ class Purger:
     def purge(self, now: datetime) -> int:
         """What may go is gone; returns how many objects.
 
-        The object goes first: a crash in between leaves a row that is purged again.
+        The object goes before its row says so: after a crash in between the row is purged again.
         """
         number = self._purge_films(now) + self._purge_results(now)
         if number:
@@ -36,18 +36,18 @@ class Purger:
         return number
 
     def _purge_films(self, now: datetime) -> int:
+        """A film that is sent again meanwhile keeps its file, or has it again: see Intake."""
         before, number = _before(self._retention.received_days, now), 0
-        while before and (films := self._store.purgeable_received(before, self._proofs, _BATCH)):
-            self._remove([film.object for film in films])
-            self._store.purged(films, [], now)
-            number += len(films)
+        store, proofs, remove = self._store, self._proofs, self._objects.remove
+        while before and (films := store.purgeable_received(before, proofs, _BATCH)):
+            number += sum(store.purge_received(one, before, proofs, now, remove) for one in films)
         return number
 
     def _purge_results(self, now: datetime) -> int:
         before, number = _before(self._retention.results_days, now), 0
         while before and (results := self._store.purgeable_results(before, self._proofs, _BATCH)):
             self._remove([result.object for result in results])
-            self._store.purged([], results, now)
+            self._store.purged(results, now)
             number += len(results)
         return number
 

@@ -39,6 +39,14 @@ def test_what_was_kept_is_read_back_with_its_digest(store: ObjectStore) -> None:
     assert store.local_path(ref).read_bytes() == b"DICM"
 
 
+def test_an_object_is_demanded_without_being_read(store: ObjectStore) -> None:
+    ref = store.keep("x/film.dcm", b"DICM")
+    store.demand(ref)
+    store.remove(ref)
+    with pytest.raises(ObjectMissingError):
+        store.demand(ref)
+
+
 def test_chunks_are_joined(store: ObjectStore) -> None:
     assert store.read(store.keep("x", [b"ab", bytearray(b"c")])) == b"abc"
 

@@ -1,16 +1,22 @@
 """Which kept objects go, when, and that no other does."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.config import Retention
+from dicom_node.intake.intake import Intake, ReceivedInstance
+from dicom_node.status import StoreStatus
 from dicom_node.work.retention import Purger
 from storage.errors import ObjectMissingError
+from storage.jobs import Decision, NewReceived, Received
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
 from tests.delivery.parcels import NOW, make_due
+from tests.intake.films import CLASS, INSTANCE, encoded, film
 
 DAY = timedelta(days=1)
 
@@ -96,3 +102,39 @@ def test_a_purge_that_was_cut_off_is_finished_by_the_next(bench: Bench) -> None:
     bench.objects.remove(bench.film.object)  # and the process died before the row said so
     assert bench.purge(99, received_days=1) == 1
     assert bench.purge(99, received_days=1) == 0
+
+
+class Interrupted(MemoryJobStore):
+    """A store in which the purge of a film comes between a resend's file and its row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.between: Callable[[], object] = lambda: None
+
+    def receive(self, new: NewReceived) -> Received:
+        self.between()
+        return super().receive(new)
+
+
+def test_a_film_sent_again_while_it_is_purged_has_its_file(tmp_path: Path) -> None:
+    store, objects = Interrupted(), LocalObjectStore(tmp_path)
+    intake = Intake(store, objects, lambda: NOW)
+    data = encoded(film())
+    instance = ReceivedInstance(
+        sop_class_uid=CLASS,
+        sop_instance_uid=INSTANCE,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        calling_ae_title="CR1",
+        address="10.0.0.5",
+        data_set=data,
+    )
+    intake.accept(instance)
+    (kept,) = store.received(1)
+    store.route(kept.number, Decision(text="not analysed: lateral"), None)
+    purger = Purger(store=store, objects=objects, retention=Retention(received_days=1))
+    purged = []
+    store.between = lambda: purged.append(purger.purge(NOW + 2 * DAY))
+    assert intake.accept(instance).status == StoreStatus.SUCCESS
+    assert purged == [1]
+    assert objects.read(kept.object)
+    assert store.received(1)[0].decision == ""
