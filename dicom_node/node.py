@@ -192,6 +192,8 @@ def work(path: str) -> None:
         settings=WorkerSettings(
             owner=processes.owner(settings.node.port, "worker"),
             lease_s=settings.work.lease_s,
+            max_attempts=settings.work.max_attempts,
+            limit_s=settings.work.limit_s,
             labels=settings.series,
             overrides={n: d.results for n, d in settings.everywhere.items() if d.results},
             compressions={n: d.compression for n, d in settings.everywhere.items()},

@@ -40,7 +40,7 @@ def new_job(key: str = "k1", created_s: float = 0, uid: str = "1.2.3") -> NewJob
         calling_ae_title="CR1",
         rule="frontal-chest",
         target="normal",
-        model_digest="m" * 64,
+        model_digest="0" * 64,
         mode="calibrated",
         seed=0,
         results=("secondary_capture", "structured_report"),
@@ -89,5 +89,6 @@ def guarded_writes(store: JobStore, key: str, token: int) -> list[Callable[[], N
         partial(store.produce, key, token, after(63), made, ["pacs"]),
         partial(store.reject, key, token, after(63), "no"),
         partial(store.fail, key, token, after(63), "no"),
+        partial(store.reroute, key, token, after(63), "another model"),
         partial(store.release, key, token, after(63), "no"),
     ]
