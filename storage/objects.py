@@ -97,17 +97,23 @@ def open_store(root: str) -> ObjectStore:
 
 
 class LocalObjectStore:
-    """A folder of a local disk: temporary file, fsync, rename, fsync of the folder."""
+    """A folder of a local disk: temporary file, fsync, rename, fsync of the folder.
+
+    It must stay the folder that it was when the store was opened. Where its volume is gone, another
+    may have its name: what was kept would seem lost, and what is kept now would be.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         with _translated(f"objects in {self._root}"):
             _make_folder(self._root)
+            self._identity = _identity(self._root)
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
         path = self._root / _plain(name)
         scratch = path.with_name(f".{uuid.uuid4().hex}{_PART}")
+        self._demand_root()
         with _translated(f"object {name}"):
             try:
                 _make_folder(path.parent)
@@ -121,6 +127,7 @@ class LocalObjectStore:
 
     def read(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
+        self._demand_root()
         with _translated(f"object {ref.name}"):
             return _checked(ref, (self._root / _plain(ref.name)).read_bytes())
 
@@ -130,6 +137,7 @@ class LocalObjectStore:
 
     def local_path(self, ref: ObjectRef) -> Path:
         """See ObjectStore."""
+        self._demand_root()
         path = self._root / _plain(ref.name)
         if not path.is_file():
             raise ObjectMissingError(f"object {ref.name} is gone")
@@ -137,6 +145,7 @@ class LocalObjectStore:
 
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
+        self._demand_root()
         with _translated(f"object {ref.name}"):
             (self._root / _plain(ref.name)).unlink(missing_ok=True)
 
@@ -150,6 +159,19 @@ class LocalObjectStore:
         before = time.time() - older_than_s
         with _translated(f"objects in {self._root}"):
             return sum(_remove_stale(path, before) for path in self._root.rglob(f"*{_PART}"))
+
+    def _demand_root(self) -> None:
+        """Return if the folder is the one that was opened.
+
+        Raises:
+            StoreUnavailableError: it is gone, or another has its name.
+        """
+        try:
+            same = _identity(self._root) == self._identity
+        except OSError:
+            same = False
+        if not same:
+            raise StoreUnavailableError(f"objects in {self._root}: the folder or its volume is gone")
 
 
 class FsspecObjectStore:
@@ -301,6 +323,12 @@ def _translated(what: str) -> Iterator[None]:
         if fault.errno in _FULL:
             raise OutOfSpaceError(f"{what}: no space left") from fault
         raise StorageError(f"{what}: {fault.strerror or fault}") from fault
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What tells a folder from another of the same name."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def _make_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from storage.errors import (
     OutOfSpaceError,
     StorageError,
     StoreMismatchError,
+    StoreUnavailableError,
 )
 from storage.objects import FsspecObjectStore, LocalObjectStore, MemoryObjectStore, ObjectStore
 
@@ -220,3 +221,21 @@ def test_local_copies_of_remote_films_are_private_and_few(
 
 def test_free_space_is_told(store: ObjectStore) -> None:
     assert store.free_bytes() > 0
+
+
+def test_nothing_is_kept_or_missed_where_the_folder_s_volume_is_gone(tmp_path: Path) -> None:
+    root = tmp_path / "objects"
+    opened = LocalObjectStore(root)
+    ref = opened.keep("received/film.dcm", b"DICM")
+    root.rename(tmp_path / "unmounted")
+    for _ in range(2):  # without a folder, and with the mount point's own
+        with pytest.raises(StoreUnavailableError, match="volume is gone"):
+            opened.keep("received/other.dcm", b"DICM")
+        for look in (opened.read, opened.local_path, opened.demand, opened.remove):
+            with pytest.raises(StoreUnavailableError):
+                look(ref)
+        root.mkdir(exist_ok=True)
+    assert list(root.rglob("*")) == []
+    root.rmdir()
+    (tmp_path / "unmounted").rename(root)
+    assert opened.read(ref) == b"DICM"
