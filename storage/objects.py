@@ -171,7 +171,9 @@ class LocalObjectStore:
         except OSError:
             same = False
         if not same:
-            raise StoreUnavailableError(f"objects in {self._root}: the folder or its volume is gone")
+            raise StoreUnavailableError(
+                f"objects in {self._root}: the folder or its volume is gone"
+            )
 
 
 class FsspecObjectStore:

@@ -282,10 +282,15 @@ class Scp:
     def _on_store(self, event: evt.Event) -> Dataset:
         try:
             answer = self._intake.accept(_instance(event))
+        except (MemoryError, OSError):
+            _log.exception("reception failed", calling_ae_title=event.assoc.requestor.ae_title)
+            answer = StoreAnswer(
+                status=StoreStatus.OUT_OF_RESOURCES, comment="out of resources, try again later"
+            )
         except Exception:  # noqa: BLE001 - the SCP handler: the sender is told, the node lives
             _log.exception("reception failed", calling_ae_title=event.assoc.requestor.ae_title)
             answer = StoreAnswer(
-                status=StoreStatus.CANNOT_UNDERSTAND, comment="internal error, see the node's log"
+                status=StoreStatus.PROCESSING_FAILURE, comment="internal error, see the node's log"
             )
         return _status(answer)
 
