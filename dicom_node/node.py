@@ -47,6 +47,7 @@ _log = structlog.get_logger()
 _WATCH_S = 0.5
 _ROUTE_S, _DELIVER_S, _COMMIT_S, _RECLAIM_S, _SWEEP_S = 0.25, 0.5, 1.0, 5.0, 3600.0
 _STALE_PART_S = 3600.0
+_ORPHANS_S = 6 * 3600.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
 
@@ -122,7 +123,7 @@ def _listen(scp: Scp, settings: NodeConfig) -> None:
 def dispatch(path: str) -> None:
     """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
     from dicom_node.work.reconcile import log_daily
-    from dicom_node.work.retention import Purger
+    from dicom_node.work.retention import Purger, sweep_unknown
     from dicom_node.work.scheduler import Tick, Ticker
 
     settings = _begin(Path(path), os.environ)
@@ -147,6 +148,7 @@ def dispatch(path: str) -> None:
             Tick(name="commit", every_s=_COMMIT_S, run=lambda: commitment.tick(now())),
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
             Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
+            Tick(name="orphans", every_s=_ORPHANS_S, run=lambda: sweep_unknown(store, kept)),
             Tick(name="purge", every_s=_SWEEP_S, run=lambda: purger.purge(now())),
             Tick(
                 name="reconcile",

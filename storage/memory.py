@@ -512,6 +512,18 @@ class MemoryJobStore:
         produced = self._jobs[key].state is JobState.PRODUCED
         return produced and all(d.state in proofs for d in self.deliveries(key))
 
+    @_locked
+    def unknown(self, names: Collection[str]) -> list[str]:
+        """See JobStore."""
+        films = {f.object.name for n, f in self._received.items() if n not in self._purged_films}
+        made = {r.object.name for u, r in self._results.items() if u not in self._purged_results}
+        return [name for name in names if name not in films | made]
+
+    @_locked
+    def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
+        """See JobStore."""
+        return bool(self.unknown([name])) and drop()
+
     def close(self) -> None:
         """See JobStore."""
 

@@ -80,6 +80,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def stale(self, older_than_s: float) -> Iterator[str]:
+        """The names of the objects of at least that age."""
+        ...
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        """Whether the object was of at least that age, and is gone by our hand."""
+        ...
+
     def free_bytes(self) -> int:
         """How much more could be kept."""
         ...
@@ -148,6 +156,19 @@ class LocalObjectStore:
         self._demand_root()
         with _translated(f"object {ref.name}"):
             (self._root / _plain(ref.name)).unlink(missing_ok=True)
+
+    def stale(self, older_than_s: float) -> Iterator[str]:
+        """See ObjectStore."""
+        before = time.time() - older_than_s
+        with _translated(f"objects in {self._root}"):
+            for path in self._root.rglob("*"):
+                if path.suffix != _PART and path.is_file() and path.stat().st_mtime < before:
+                    yield path.relative_to(self._root).as_posix()
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        """See ObjectStore."""
+        with _translated(f"object {name}"):
+            return _remove_stale(self._root / _plain(name), time.time() - older_than_s)
 
     def free_bytes(self) -> int:
         """See ObjectStore."""
@@ -219,6 +240,25 @@ class FsspecObjectStore:
         with suppress(ObjectMissingError), _translated(f"object {ref.name}"):
             self._files.rm_file(self._path(ref.name))
 
+    def stale(self, older_than_s: float) -> Iterator[str]:
+        """See ObjectStore."""
+        with _translated("objects"):
+            for path in self._files.find(self._root):
+                name = path.removeprefix(self._root).lstrip("/")
+                if self._age_s(name) >= older_than_s:
+                    yield name
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        """See ObjectStore."""
+        with suppress(ObjectMissingError), _translated(f"object {name}"):
+            if self._age_s(name) >= older_than_s:
+                self._files.rm_file(self._path(name))
+                return True
+        return False
+
+    def _age_s(self, name: str) -> float:
+        return time.time() - float(self._files.modified(self._path(name)).timestamp())
+
     def free_bytes(self) -> int:
         """Such services have no end."""
         return 1 << 62
@@ -263,6 +303,7 @@ class MemoryObjectStore:
     def __init__(self, folder: Path, capacity_bytes: int = 1 << 30) -> None:
         self._folder, self._capacity = folder, capacity_bytes
         self._kept: dict[str, bytes] = {}
+        self._at_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def keep(self, name: str, data: Data) -> ObjectRef:
@@ -272,6 +313,7 @@ class MemoryObjectStore:
             if len(whole) > self.free_bytes():
                 raise OutOfSpaceError("no space left for objects in memory")
             self._kept[_plain(name)] = whole
+            self._at_s[name] = time.time()
         return _ref(name, whole)
 
     def read(self, ref: ObjectRef) -> bytes:
@@ -294,6 +336,21 @@ class MemoryObjectStore:
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
         self._kept.pop(_plain(ref.name), None)
+
+    def stale(self, older_than_s: float) -> Iterator[str]:
+        """See ObjectStore."""
+        yield from [name for name in self._kept if self._age_s(name) >= older_than_s]
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        """See ObjectStore."""
+        with self._lock:
+            stale = name in self._kept and self._age_s(name) >= older_than_s
+            if stale:
+                del self._kept[name]
+            return stale
+
+    def _age_s(self, name: str) -> float:
+        return time.time() - self._at_s[name]
 
     def free_bytes(self) -> int:
         """See ObjectStore."""

@@ -17,6 +17,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -47,8 +48,8 @@ _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPI
 
 
 class SqlJobStore:
-    """Rows by SQLAlchemy. The one difference between the databases is how a claim locks:
-    `FOR UPDATE SKIP LOCKED` on PostgreSQL, which SQLite, where one writer is alone, leaves out.
+    """Rows by SQLAlchemy. The one difference between the databases is how they lock:
+    rows and tables on PostgreSQL, which SQLite, where one writer is alone, leaves out.
     """
 
     def __init__(self, url: str) -> None:
@@ -494,6 +495,19 @@ class SqlJobStore:
             gone = update(schema.results).where(schema.results.c.sop_instance_uid.in_(uids))
             db.execute(gone.values(purged_at=now))
 
+    def unknown(self, names: Collection[str]) -> list[str]:
+        """See JobStore."""
+        with engine.reading(self._engine) as db:
+            known = _known(db, names)
+        return [name for name in names if name not in known]
+
+    def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
+        """See JobStore."""
+        with engine.writing(self._engine) as db:
+            if db.dialect.name == "postgresql":  # SQLite's one writer is alone as it is
+                db.execute(text("LOCK TABLE received, results IN SHARE ROW EXCLUSIVE MODE"))
+            return not _known(db, [name]) and drop()
+
     def close(self) -> None:
         """See JobStore."""
         self._engine.dispose()
@@ -515,6 +529,19 @@ class SqlJobStore:
         values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
             db.execute(mine.values(**values, asked=0, lease_owner=None, lease_until=None))
+
+
+def _known(db: Connection, names: Collection[str]) -> set[str]:
+    """Which of these objects a film or a result has that is not purged."""
+    return {
+        row.object_name
+        for table in (received, results)
+        for row in db.execute(
+            select(table.c.object_name).where(
+                table.c.object_name.in_(names), table.c.purged_at.is_(None)
+            )
+        )
+    }
 
 
 def _purgeable(before: datetime, proofs: AbstractSet[DeliveryState]) -> Select[Any]:

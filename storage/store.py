@@ -326,6 +326,17 @@ class JobStore(Protocol):
         """Their objects are gone by our hand."""
         ...
 
+    def unknown(self, names: Collection[str]) -> list[str]:
+        """Which of these objects no film and no result has, or only one that was purged."""
+        ...
+
+    def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
+        """`drop` was called if nothing has the object, while nothing could come to have it.
+
+        Within one transaction, for which whoever receives a film waits. Returns what `drop` did.
+        """
+        ...
+
     def close(self) -> None:
         """Connections are closed."""
         ...

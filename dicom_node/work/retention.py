@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
 
 import structlog
 
@@ -14,6 +16,11 @@ from storage.store import JobStore
 _log = structlog.get_logger()
 
 _BATCH = 500
+_NAMES = 5000
+_OURS = ("received/", "results/")
+"""What else is in that folder, such as a database, is not ours to remove."""
+_DAY_S = 86_400.0
+"""No film or job is so long between a file and its row."""
 
 
 class Purger:
@@ -54,6 +61,21 @@ class Purger:
     def _remove(self, objects: Sequence[ObjectRef]) -> None:
         for ref in objects:
             self._objects.remove(ref)
+
+
+def sweep_unknown(store: JobStore, objects: ObjectStore, older_than_s: float = _DAY_S) -> int:
+    """Kept files of at least that age that no row knows are gone; returns how many.
+
+    A crash leaves them, or a database that was away between a file and its row.
+    """
+    names = (name for name in objects.stale(older_than_s) if name.startswith(_OURS))
+    number = 0
+    while some := list(islice(names, _NAMES)):
+        for name in store.unknown(some):
+            number += store.drop_unknown(name, partial(objects.drop_stale, name, older_than_s))
+    if number:
+        _log.info("objects without a row removed", objects=number)
+    return number
 
 
 def _before(days: float | None, now: datetime) -> datetime | None:

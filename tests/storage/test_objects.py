@@ -48,6 +48,16 @@ def test_an_object_is_demanded_without_being_read(store: ObjectStore) -> None:
         store.demand(ref)
 
 
+def test_what_is_old_enough_is_named_and_dropped(store: ObjectStore) -> None:
+    store.keep("received/ab/film.dcm", b"DICM")
+    assert list(store.stale(3600)) == []
+    assert not store.drop_stale("received/ab/film.dcm", 3600)
+    assert list(store.stale(-1)) == ["received/ab/film.dcm"]
+    assert store.drop_stale("received/ab/film.dcm", -1)
+    assert not store.drop_stale("received/ab/film.dcm", -1)
+    assert list(store.stale(-1)) == []
+
+
 def test_chunks_are_joined(store: ObjectStore) -> None:
     assert store.read(store.keep("x", [b"ab", bytearray(b"c")])) == b"abc"
 

@@ -140,3 +140,21 @@ def test_what_was_purged_is_not_purgeable_again_until_it_is_received_again(
     again = film("1.2.1", digest="k1")
     assert store.receive(again).number == films[0].number
     assert purgeable(store, COMMITTED) == ["1.2.1"]
+
+
+def test_what_no_row_has_is_unknown_and_dropped(store: JobStore) -> None:
+    produced(store, "k1")
+    made = store.results("k1")[0].object.name
+    names = ["received/k1.dcm", made, "received/orphan.dcm"]
+    assert store.unknown(names) == ["received/orphan.dcm"]
+    dropped: list[str] = []
+
+    def drop(name: str) -> bool:
+        return store.drop_unknown(name, lambda: not dropped.append(name))
+
+    assert [drop(name) for name in names] == [False, False, True]
+    assert dropped == ["received/orphan.dcm"]
+    settle(store, "k1", committed=True)
+    (found,) = store.purgeable_received(after(1), COMMITTED, 10)
+    assert purge(store, found)
+    assert store.unknown(names) == ["received/k1.dcm", "received/orphan.dcm"]

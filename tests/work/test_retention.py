@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from dicom_node.config import Retention
 from dicom_node.intake.intake import Intake, ReceivedInstance
 from dicom_node.status import StoreStatus
-from dicom_node.work.retention import Purger
+from dicom_node.work.retention import Purger, sweep_unknown
 from storage.errors import ObjectMissingError
 from storage.jobs import Decision, NewReceived, Received
 from storage.memory import MemoryJobStore
@@ -25,6 +25,7 @@ class Bench:
     """A produced job whose results are due to a PACS, with real files."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder)
         self.key = make_due(self.store, self.objects, ["1.1", "1.2"])
         (self.film,) = self.store.received(1)
@@ -138,3 +139,13 @@ def test_a_film_sent_again_while_it_is_purged_has_its_file(tmp_path: Path) -> No
     assert purged == [1]
     assert objects.read(kept.object)
     assert store.received(1)[0].decision == ""
+
+
+def test_files_without_a_row_are_swept_and_others_stay(bench: Bench) -> None:
+    orphans = [bench.objects.keep(name, b"x") for name in ("received/o.dcm", "results/o/o.dcm")]
+    other = bench.objects.keep("jobs.db", b"x")
+    assert sweep_unknown(bench.store, bench.objects) == 0  # they may have their row yet
+    assert sweep_unknown(bench.store, bench.objects, older_than_s=-1) == 2
+    assert bench.holds() == (True, True)
+    assert (bench.folder / other.name).exists()
+    assert not any((bench.folder / orphan.name).exists() for orphan in orphans)
