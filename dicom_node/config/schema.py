@@ -161,6 +161,7 @@ class NodeTimeouts(_Section):
 
     association_s: Seconds = 15
     idle_s: Seconds = 600
+    message_s: Seconds = 900
     stop_grace_s: Seconds = 30
 
 
