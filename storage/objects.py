@@ -116,6 +116,7 @@ class LocalObjectStore:
         with _translated(f"objects in {self._root}"):
             _make_folder(self._root)
             self._identity = _identity(self._root)
+        self._durable: set[Path] = set()
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
@@ -124,7 +125,7 @@ class LocalObjectStore:
         self._demand_root()
         with _translated(f"object {name}"):
             try:
-                _make_folder(path.parent)
+                self._make(path.parent)
                 digest, size_bytes = _write(scratch, data)
                 faults.reach(Point.WRITTEN)
                 scratch.replace(path)
@@ -180,6 +181,18 @@ class LocalObjectStore:
         before = time.time() - older_than_s
         with _translated(f"objects in {self._root}"):
             return sum(_remove_stale(path, before) for path in self._root.rglob(f"*{_PART}"))
+
+    def _make(self, folder: Path) -> None:
+        """The folder is there, durably: also where another thread or process has just made it.
+
+        That one may not have synced its parent yet, so each process does once.
+        """
+        inner = [path for path in (folder, *folder.parents) if path.is_relative_to(self._root)]
+        for path in reversed(inner[:-1]):  # the last is the root
+            path.mkdir(exist_ok=True)
+            if path not in self._durable:
+                _sync_folder(path.parent)
+                self._durable.add(path)
 
     def _demand_root(self) -> None:
         """Return if the folder is the one that was opened.

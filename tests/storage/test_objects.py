@@ -249,3 +249,23 @@ def test_nothing_is_kept_or_missed_where_the_folder_s_volume_is_gone(tmp_path: P
     root.rmdir()
     (tmp_path / "unmounted").rename(root)
     assert opened.read(ref) == b"DICM"
+
+
+def test_a_folder_that_another_has_just_made_is_synced_into_its_parent_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one may not have come so far; each process does it once."""
+    opened, synced = LocalObjectStore(tmp_path), []
+    (tmp_path / "received/ab").mkdir(parents=True)
+    sync = objects._sync_folder
+
+    def noted(folder: Path) -> None:
+        synced.append(folder)
+        sync(folder)
+
+    monkeypatch.setattr(objects, "_sync_folder", noted)
+    opened.keep("received/ab/1.dcm", b"DICM")
+    assert set(synced) == {tmp_path / "received/ab", tmp_path / "received", tmp_path}
+    synced.clear()
+    opened.keep("received/ab/2.dcm", b"DICM")
+    assert synced == [tmp_path / "received/ab"]
