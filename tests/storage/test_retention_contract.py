@@ -150,7 +150,11 @@ def test_what_no_row_has_is_unknown_and_dropped(store: JobStore) -> None:
     dropped: list[str] = []
 
     def drop(name: str) -> bool:
-        return store.drop_unknown(name, lambda: not dropped.append(name))
+        def gone() -> bool:
+            dropped.append(name)
+            return True
+
+        return store.drop_unknown(name, gone)
 
     assert [drop(name) for name in names] == [False, False, True]
     assert dropped == ["received/orphan.dcm"]

@@ -28,7 +28,7 @@ from pipeline.types import Attribution
 from storage.errors import ObjectMissingError, StoreUnavailableError
 from storage.jobs import Decision, Job, NewJob, ObjectRef
 from storage.memory import MemoryJobStore
-from storage.objects import MemoryObjectStore
+from storage.objects import LocalObjectStore, MemoryObjectStore
 from storage.states import DeliveryState, JobState
 from tests.results import sources
 from tests.storage.samples import NOON, after, film, new_job
@@ -562,10 +562,9 @@ def test_a_kept_film_that_was_damaged_is_not_analysed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     damaged = bytearray(bench.objects.read(bench.job.object))
     damaged[-9] ^= 1
-    bench.objects.keep(bench.job.object.name, damaged)
-    bench.objects.local_path = lambda _: flipped  # type: ignore[method-assign]  # as of a disk
-    flipped = tmp_path / "flipped"
-    flipped.write_bytes(damaged)
+    local = LocalObjectStore(tmp_path / "objects")  # which does not look at what it hands out
+    bench.objects = local  # type: ignore[assignment]  # any store will do
+    local.keep(bench.job.object.name, damaged)
     assert bench.turn() is Turn.DONE
     assert (bench.job.state, bench.job.error) == (
         JobState.FAILED,
