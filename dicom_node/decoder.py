@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dicom_node import radiograph
-from dicom_node.errors import InputError
+from dicom_node.errors import DecoderError, InputError, NodeError
 from dicom_node.radiograph import Film
 from pipeline.types import Image
 
@@ -72,8 +72,10 @@ class Decoder:
         """As `radiograph.read`; one film at a time, callers wait for each other.
 
         Raises:
-            InputError: the film cannot be analysed, or its decoding crashed, took too long or
-                too much memory.
+            InputError: the film cannot be analysed, or its decoding crashed or took too much
+                memory.
+            DecoderError: the child was killed, as by a machine without memory, or took too long,
+                as on a machine with too much to do; or it is the film all the same.
             OSError: the file cannot be opened, or the child process cannot be started, or was
                 asked to stop: not the image's fault.
         """
@@ -131,15 +133,15 @@ class Decoder:
         child.process.kill()
         child.process.join()
 
-    def _death(self, process: SpawnProcess, expired: bool) -> InputError | ChildProcessError:
-        """Why the process ended: by the image's fault, unless it was stopped from outside."""
+    def _death(self, process: SpawnProcess, expired: bool) -> NodeError | ChildProcessError:
+        """Why the process ended: by the image's fault, unless it was ended from outside."""
         if expired:
-            return InputError(f"Decoding took longer than {self._timeout_s:g} s.")
+            return DecoderError(f"Decoding took longer than {self._timeout_s:g} s.")
         code = process.exitcode
-        # A service manager stops the whole group, children too; the system kills what has grown
-        # while its memory is short. A codec's own excess meets the limit of its address space.
-        if code in (-signal.SIGTERM, -signal.SIGKILL):
-            return ChildProcessError("The decoder process was stopped from outside.")
+        if code == -signal.SIGTERM:  # a service manager stops the whole group, children too
+            return ChildProcessError("The decoder process was asked to stop.")
+        if code == -signal.SIGKILL:  # codecs do not kill themselves; the kernel out of memory does
+            return DecoderError("The decoder process was killed by SIGKILL.")
         if code is not None and code < 0:
             return InputError(f"The decoder process was killed by {signal.Signals(-code).name}.")
         return InputError(f"The decoder process failed with exit code {code}.")

@@ -2,6 +2,7 @@
 
 NodeError
 ├── InputError              the image's fault: the job is rejected, its reason kept and shown
+├── DecoderError            the film's or the machine's: tried again, so many times
 ├── ConfigError             the administrator's: every fault of the file at once, with its line
 ├── EncodingError           ours: a result object that would not be conformant
 └── DeliveryError           the peer's; see its two kinds
@@ -16,6 +17,10 @@ class NodeError(Exception):
 
 class InputError(NodeError):
     """This image cannot be analysed; the message says why, without patient data."""
+
+
+class DecoderError(NodeError):
+    """Decoding was ended from outside, for want of memory or time: whose fault is not known."""
 
 
 class ConfigError(NodeError):

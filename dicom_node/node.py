@@ -48,6 +48,7 @@ _log = structlog.get_logger()
 _WATCH_S = 0.5
 _ROUTE_S, _DELIVER_S, _COMMIT_S, _RECLAIM_S, _SWEEP_S = 0.25, 0.5, 1.0, 5.0, 3600.0
 _STALE_PART_S, _CATCH_UP_S = 3600.0, 60.0
+_ORPHANS_S = 6 * 3600.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
 
@@ -127,7 +128,7 @@ def _listen(scp: Scp, settings: NodeConfig) -> None:
 
 def dispatch(path: str) -> None:
     """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
-    from dicom_node.work.retention import Purger
+    from dicom_node.work.retention import Purger, sweep_unknown
     from dicom_node.work.scheduler import Tick, Ticker
 
     settings = _begin(Path(path), os.environ)
@@ -155,6 +156,7 @@ def dispatch(path: str) -> None:
             ),
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
             Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
+            Tick(name="orphans", every_s=_ORPHANS_S, run=lambda: sweep_unknown(store, kept)),
             Tick(name="purge", every_s=_SWEEP_S, run=lambda: purger.purge(now())),
             Tick(
                 name="reconcile",
@@ -261,6 +263,8 @@ def work(path: str) -> None:
         settings=WorkerSettings(
             owner=processes.owner(settings.node.port, "worker"),
             lease_s=settings.work.lease_s,
+            max_attempts=settings.work.max_attempts,
+            limit_s=settings.work.limit_s,
             labels=settings.series,
             overrides={n: d.results for n, d in settings.everywhere.items() if d.results},
             compressions={n: d.compression for n, d in settings.everywhere.items()},

@@ -7,6 +7,7 @@ class StoreStatus(IntEnum):
     """What the node answers to a C-STORE-RQ."""
 
     SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH = 0xA900
     CANNOT_UNDERSTAND = 0xC000

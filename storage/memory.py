@@ -22,6 +22,7 @@ from storage.jobs import (
     NewJob,
     NewReceived,
     Notice,
+    ObjectRef,
     Parcel,
     Received,
     Result,
@@ -217,11 +218,21 @@ class MemoryJobStore:
         """See JobStore."""
         self._leave(key, token, JobState.FAILED, now, reason)
 
-    def release(self, key: str, token: int, now: datetime, reason: str) -> None:
+    def release(
+        self, key: str, token: int, now: datetime, reason: str, *, counted: bool = False
+    ) -> None:
         """See JobStore."""
         self._leave(key, token, JobState.RECEIVED, now, reason)
         job = self._jobs[key]
-        self._jobs[key] = replace(job, attempts=job.attempts - 1)
+        self._jobs[key] = replace(job, attempts=job.attempts - (0 if counted else 1))
+
+    @_locked
+    def reroute(self, key: str, token: int, now: datetime, reason: str) -> None:
+        """See JobStore."""
+        self._leave(key, token, JobState.FAILED, now, reason)
+        for number, film in self._received.items():
+            if film.job_key == key:
+                self._received[number] = replace(film, decision="", job_key="")
 
     @_locked
     def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
@@ -538,14 +549,18 @@ class MemoryJobStore:
         self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
     ) -> list[Received]:
         """See JobStore."""
-        return [
-            film
-            for film in self._received.values()
-            if film.received_at < before
+        films = self._received.values()
+        return [film for film in films if self._is_purgeable(film, before, proofs)][:limit]
+
+    def _is_purgeable(
+        self, film: Received, before: datetime, proofs: AbstractSet[DeliveryState]
+    ) -> bool:
+        return (
+            film.received_at < before
             and film.number not in self._purged_films
-            and film.decision
+            and film.decision != ""
             and (not film.job_key or self._is_final(film.job_key, proofs))
-        ][:limit]
+        )
 
     @_locked
     def purgeable_results(
@@ -561,19 +576,41 @@ class MemoryJobStore:
         ][:limit]
 
     @_locked
-    def purged(
+    def purge_received(
         self,
-        films: Sequence[Received],
-        results: Sequence[Result],
+        film: Received,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
         now: datetime,  # noqa: ARG002
-    ) -> None:
+        remove: Callable[[ObjectRef], None],
+    ) -> bool:
         """See JobStore."""
-        self._purged_films.update(film.number for film in films)
+        if not self._is_purgeable(self._received[film.number], before, proofs):
+            return False
+        remove(film.object)
+        self._purged_films.add(film.number)
+        return True
+
+    @_locked
+    def purged(self, results: Sequence[Result], now: datetime) -> None:  # noqa: ARG002
+        """See JobStore."""
         self._purged_results.update(result.sop_instance_uid for result in results)
 
     def _is_final(self, key: str, proofs: AbstractSet[DeliveryState]) -> bool:
         ended = self._jobs[key].state in (JobState.PRODUCED, JobState.REJECTED)
         return ended and all(d.state in proofs for d in self.deliveries(key))
+
+    @_locked
+    def unknown(self, names: Collection[str]) -> list[str]:
+        """See JobStore."""
+        films = {f.object.name for n, f in self._received.items() if n not in self._purged_films}
+        made = {r.object.name for u, r in self._results.items() if u not in self._purged_results}
+        return [name for name in names if name not in films | made]
+
+    @_locked
+    def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
+        """See JobStore."""
+        return bool(self.unknown([name])) and drop()
 
     def close(self) -> None:
         """See JobStore."""

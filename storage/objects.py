@@ -57,6 +57,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def demand(self, ref: ObjectRef) -> None:
+        """Return if there is an object of that name; its bytes are not looked at.
+
+        Raises:
+            ObjectMissingError: there is none.
+        """
+        ...
+
     def local_path(self, ref: ObjectRef) -> Path:
         """A file on this machine that holds the bytes; to be read soon, not to be kept.
 
@@ -71,6 +79,14 @@ class ObjectStore(Protocol):
         Raises:
             StorageError: the disk or service failed; it may be there still.
         """
+        ...
+
+    def stale(self, older_than_s: float) -> Iterator[str]:
+        """The names of the objects of at least that age."""
+        ...
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        """Whether the object was of at least that age, and is gone by our hand."""
         ...
 
     def free_bytes(self) -> int:
@@ -90,20 +106,27 @@ def open_store(root: str) -> ObjectStore:
 
 
 class LocalObjectStore:
-    """A folder of a local disk: temporary file, fsync, rename, fsync of the folder."""
+    """A folder of a local disk: temporary file, fsync, rename, fsync of the folder.
+
+    It must stay the folder that it was when the store was opened. Where its volume is gone, another
+    may have its name: what was kept would seem lost, and what is kept now would be.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         with _translated(f"objects in {self._root}"):
             _make_folder(self._root)
+            self._identity = _identity(self._root)
+        self._durable: set[Path] = set()
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
         path = self._root / _plain(name)
         scratch = path.with_name(f".{uuid.uuid4().hex}{_PART}")
+        self._demand_root()
         with _translated(f"object {name}"):
             try:
-                _make_folder(path.parent)
+                self._make(path.parent)
                 digest, size_bytes = _write(scratch, data)
                 faults.reach(Point.WRITTEN)
                 scratch.replace(path)
@@ -114,11 +137,17 @@ class LocalObjectStore:
 
     def read(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
+        self._demand_root()
         with _translated(f"object {ref.name}"):
             return _checked(ref, (self._root / _plain(ref.name)).read_bytes())
 
+    def demand(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        self.local_path(ref)
+
     def local_path(self, ref: ObjectRef) -> Path:
         """See ObjectStore."""
+        self._demand_root()
         path = self._root / _plain(ref.name)
         if not path.is_file():
             raise ObjectMissingError(f"object {ref.name} is gone")
@@ -126,8 +155,22 @@ class LocalObjectStore:
 
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
+        self._demand_root()
         with _translated(f"object {ref.name}"):
             (self._root / _plain(ref.name)).unlink(missing_ok=True)
+
+    def stale(self, older_than_s: float) -> Iterator[str]:
+        """See ObjectStore."""
+        before = time.time() - older_than_s
+        with _translated(f"objects in {self._root}"):
+            for path in self._root.rglob("*"):
+                if path.suffix != _PART and path.is_file() and path.stat().st_mtime < before:
+                    yield path.relative_to(self._root).as_posix()
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        """See ObjectStore."""
+        with _translated(f"object {name}"):
+            return _remove_stale(self._root / _plain(name), time.time() - older_than_s)
 
     def free_bytes(self) -> int:
         """See ObjectStore."""
@@ -139,6 +182,33 @@ class LocalObjectStore:
         before = time.time() - older_than_s
         with _translated(f"objects in {self._root}"):
             return sum(_remove_stale(path, before) for path in self._root.rglob(f"*{_PART}"))
+
+    def _make(self, folder: Path) -> None:
+        """The folder is there, durably: also where another thread or process has just made it.
+
+        That one may not have synced its parent yet, so each process does once.
+        """
+        inner = [path for path in (folder, *folder.parents) if path.is_relative_to(self._root)]
+        for path in reversed(inner[:-1]):  # the last is the root
+            path.mkdir(exist_ok=True)
+            if path not in self._durable:
+                _sync_folder(path.parent)
+                self._durable.add(path)
+
+    def _demand_root(self) -> None:
+        """Return if the folder is the one that was opened.
+
+        Raises:
+            StoreUnavailableError: it is gone, or another has its name.
+        """
+        try:
+            same = _identity(self._root) == self._identity
+        except OSError:
+            same = False
+        if not same:
+            raise StoreUnavailableError(
+                f"objects in {self._root}: the folder or its volume is gone"
+            )
 
 
 class FsspecObjectStore:
@@ -170,6 +240,11 @@ class FsspecObjectStore:
         with _translated(f"object {ref.name}"):
             return _checked(ref, self._files.cat_file(self._path(ref.name)))
 
+    def demand(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        with _translated(f"object {ref.name}"):
+            self._files.info(self._path(ref.name))
+
     def local_path(self, ref: ObjectRef) -> Path:
         """A checked copy in a folder that only this process's user may read."""
         return self._copies.of(ref, self.read(ref))
@@ -178,6 +253,25 @@ class FsspecObjectStore:
         """See ObjectStore."""
         with suppress(ObjectMissingError), _translated(f"object {ref.name}"):
             self._files.rm_file(self._path(ref.name))
+
+    def stale(self, older_than_s: float) -> Iterator[str]:
+        """See ObjectStore."""
+        with _translated("objects"):
+            for path in self._files.find(self._root):
+                name = path.removeprefix(self._root).lstrip("/")
+                if self._age_s(name) >= older_than_s:
+                    yield name
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        """See ObjectStore."""
+        with suppress(ObjectMissingError), _translated(f"object {name}"):
+            if self._age_s(name) >= older_than_s:
+                self._files.rm_file(self._path(name))
+                return True
+        return False
+
+    def _age_s(self, name: str) -> float:
+        return time.time() - float(self._files.modified(self._path(name)).timestamp())
 
     def free_bytes(self) -> int:
         """Such services have no end."""
@@ -231,6 +325,7 @@ class MemoryObjectStore:
     def __init__(self, folder: Path, capacity_bytes: int = 1 << 30) -> None:
         self._folder, self._capacity = folder, capacity_bytes
         self._kept: dict[str, bytes] = {}
+        self._at_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def keep(self, name: str, data: Data) -> ObjectRef:
@@ -240,6 +335,7 @@ class MemoryObjectStore:
             if len(whole) > self.free_bytes():
                 raise OutOfSpaceError("no space left for objects in memory")
             self._kept[_plain(name)] = whole
+            self._at_s[name] = time.time()
         return _ref(name, whole)
 
     def read(self, ref: ObjectRef) -> bytes:
@@ -247,6 +343,11 @@ class MemoryObjectStore:
         if ref.name not in self._kept:
             raise ObjectMissingError(f"object {ref.name} is gone")
         return _checked(ref, self._kept[ref.name])
+
+    def demand(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        if ref.name not in self._kept:
+            raise ObjectMissingError(f"object {ref.name} is gone")
 
     def local_path(self, ref: ObjectRef) -> Path:
         """See ObjectStore."""
@@ -257,6 +358,21 @@ class MemoryObjectStore:
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
         self._kept.pop(_plain(ref.name), None)
+
+    def stale(self, older_than_s: float) -> Iterator[str]:
+        """See ObjectStore."""
+        yield from [name for name in self._kept if self._age_s(name) >= older_than_s]
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        """See ObjectStore."""
+        with self._lock:
+            stale = name in self._kept and self._age_s(name) >= older_than_s
+            if stale:
+                del self._kept[name]
+            return stale
+
+    def _age_s(self, name: str) -> float:
+        return time.time() - self._at_s[name]
 
     def free_bytes(self) -> int:
         """See ObjectStore."""
@@ -288,6 +404,12 @@ def _translated(what: str) -> Iterator[None]:
         if fault.errno in _FULL:
             raise OutOfSpaceError(f"{what}: no space left") from fault
         raise StorageError(f"{what}: {fault.strerror or fault}") from fault
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What tells a folder from another of the same name."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The job store in SQLite or PostgreSQL. The contract is that of storage.store."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -37,6 +38,7 @@ from storage.jobs import (
     NewJob,
     NewReceived,
     Notice,
+    ObjectRef,
     Parcel,
     Received,
     Result,
@@ -64,8 +66,8 @@ _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPI
 
 
 class SqlJobStore:
-    """Rows by SQLAlchemy. The one difference between the databases is how a claim locks:
-    `FOR UPDATE SKIP LOCKED` on PostgreSQL, which SQLite, where one writer is alone, leaves out.
+    """Rows by SQLAlchemy. The one difference between the databases is how they lock:
+    rows and tables on PostgreSQL, which SQLite, where one writer is alone, leaves out.
     """
 
     def __init__(self, url: str) -> None:
@@ -226,13 +228,20 @@ class SqlJobStore:
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.FAILED, now, reason)
 
-    def release(self, key: str, token: int, now: datetime, reason: str) -> None:
+    def release(
+        self, key: str, token: int, now: datetime, reason: str, *, counted: bool = False
+    ) -> None:
         """See JobStore."""
+        attempts = jobs.c.attempts - (0 if counted else 1)
         with engine.writing(self._engine) as db:
-            check_job(JobState.RUNNING, JobState.RECEIVED)
-            values = {"state": JobState.RECEIVED, "error": reason, "updated_at": now}
-            given_back = {"attempts": jobs.c.attempts - 1, "lease_owner": None, "lease_until": None}
-            _guarded(db, key, token, **values, **given_back)
+            _leave_running(db, key, token, JobState.RECEIVED, now, reason, attempts=attempts)
+
+    def reroute(self, key: str, token: int, now: datetime, reason: str) -> None:
+        """See JobStore."""
+        films = update(received).where(received.c.job_key == key)
+        with engine.writing(self._engine) as db:
+            _leave_running(db, key, token, JobState.FAILED, now, reason)
+            db.execute(films.values(decision="", job_key=""))
 
     def reclaim(self, now: datetime, max_attempts: int, dead: str = "") -> list[str]:
         """See JobStore."""
@@ -540,17 +549,7 @@ class SqlJobStore:
         self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
     ) -> list[Received]:
         """See JobStore."""
-        query = (
-            select(received)
-            .where(
-                received.c.received_at < before,
-                received.c.purged_at.is_(None),
-                received.c.decision != "",
-                or_(received.c.job_key == "", received.c.job_key.in_(_final_jobs(proofs))),
-            )
-            .order_by(received.c.number)
-            .limit(limit)
-        )
+        query = _purgeable(before, proofs).order_by(received.c.number).limit(limit)
         return [rows.received_of(row) for row in self._rows(query)]
 
     def purgeable_results(
@@ -566,15 +565,43 @@ class SqlJobStore:
         )
         return [rows.result_of(row) for row in self._rows(query)]
 
-    def purged(self, films: Sequence[Received], results: Sequence[Result], now: datetime) -> None:
+    def purge_received(
+        self,
+        film: Received,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        now: datetime,
+        remove: Callable[[ObjectRef], None],
+    ) -> bool:
         """See JobStore."""
-        numbers = [film.number for film in films]
+        mine = received.c.number == film.number
+        with engine.writing(self._engine) as db:
+            still = _purgeable(before, proofs).where(mine).with_for_update(of=received)
+            if db.execute(still).first() is None:
+                return False
+            db.execute(update(received).where(mine).values(purged_at=now))
+            remove(film.object)  # last, and only a file's unlinking: the row is locked so long
+            return True
+
+    def purged(self, results: Sequence[Result], now: datetime) -> None:
+        """See JobStore."""
         uids = [result.sop_instance_uid for result in results]
         with engine.writing(self._engine) as db:
-            gone = update(received).where(received.c.number.in_(numbers))
-            db.execute(gone.values(purged_at=now))
             gone = update(schema.results).where(schema.results.c.sop_instance_uid.in_(uids))
             db.execute(gone.values(purged_at=now))
+
+    def unknown(self, names: Collection[str]) -> list[str]:
+        """See JobStore."""
+        with engine.reading(self._engine) as db:
+            known = _known(db, names)
+        return [name for name in names if name not in known]
+
+    def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
+        """See JobStore."""
+        with engine.writing(self._engine) as db:
+            if db.dialect.name == "postgresql":  # SQLite's one writer is alone as it is
+                db.execute(text("LOCK TABLE received, results IN SHARE ROW EXCLUSIVE MODE"))
+            return not _known(db, [name]) and drop()
 
     def close(self) -> None:
         """See JobStore."""
@@ -598,6 +625,29 @@ class SqlJobStore:
         with engine.writing(self._engine) as db:
             change = mine.values(**values, asked=0, lease_owner=None, lease_until=None)
             return db.execute(change).rowcount > 0
+
+
+def _known(db: Connection, names: Collection[str]) -> set[str]:
+    """Which of these objects a film or a result has that is not purged."""
+    return {
+        row.object_name
+        for table in (received, results)
+        for row in db.execute(
+            select(table.c.object_name).where(
+                table.c.object_name.in_(names), table.c.purged_at.is_(None)
+            )
+        )
+    }
+
+
+def _purgeable(before: datetime, proofs: AbstractSet[DeliveryState]) -> Select[Any]:
+    """Films whose object nobody needs any more."""
+    return select(received).where(
+        received.c.received_at < before,
+        received.c.purged_at.is_(None),
+        received.c.decision != "",
+        or_(received.c.job_key == "", received.c.job_key.in_(_final_jobs(proofs))),
+    )
 
 
 def _final_jobs(proofs: AbstractSet[DeliveryState]) -> Select[Any]:
@@ -823,10 +873,16 @@ def _resend(db: Connection, key: str, now: datetime) -> int:
 
 
 def _leave_running(
-    db: Connection, key: str, token: int, state: JobState, now: datetime, reason: str
+    db: Connection,
+    key: str,
+    token: int,
+    state: JobState,
+    now: datetime,
+    reason: str,
+    **more: object,
 ) -> None:
     check_job(JobState.RUNNING, state)
-    values = {"state": state, "error": reason, "updated_at": now}
+    values = {"state": state, "error": reason, "updated_at": now, **more}
     _guarded(db, key, token, **values, lease_owner=None, lease_until=None)
 
 

@@ -6,7 +6,7 @@ then, or its effect is complete and the same call may be made again. A value tha
 hold (a naive time, an overlong title) is a ValueError.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from storage.jobs import (
     NewJob,
     NewReceived,
     Notice,
+    ObjectRef,
     Parcel,
     Received,
     Result,
@@ -144,8 +145,18 @@ class JobStore(Protocol):
         """The job is FAILED for `reason`. Raises LeaseLostError."""
         ...
 
-    def release(self, key: str, token: int, now: datetime, reason: str) -> None:
-        """The job is RECEIVED again, the attempt not counted: nothing was its fault.
+    def release(
+        self, key: str, token: int, now: datetime, reason: str, *, counted: bool = False
+    ) -> None:
+        """The job is RECEIVED again, its attempt `counted` only where it may have been its fault.
+
+        Raises:
+            LeaseLostError: the job is no longer RUNNING under this token.
+        """
+        ...
+
+    def reroute(self, key: str, token: int, now: datetime, reason: str) -> None:
+        """The job is FAILED, and its films have no decision any more: each is routed afresh.
 
         Raises:
             LeaseLostError: the job is no longer RUNNING under this token.
@@ -339,8 +350,35 @@ class JobStore(Protocol):
         """Results of jobs that ended before then, each of whose deliveries is in `proofs`."""
         ...
 
-    def purged(self, films: Sequence[Received], results: Sequence[Result], now: datetime) -> None:
-        """Their objects are gone by our hand; a film that is received again has one again."""
+    def purge_received(
+        self,
+        film: Received,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        now: datetime,
+        remove: Callable[[ObjectRef], None],
+    ) -> bool:
+        """A film that is still purgeable (see `purgeable_received`) is purged, and its row says so.
+
+        `remove` is called with its object within the transaction: who receives the film again
+        meanwhile waits, and can see afterwards whether the object is there. What `remove` raises
+        leaves the row as it was. Returns whether it was so.
+        """
+        ...
+
+    def purged(self, results: Sequence[Result], now: datetime) -> None:
+        """Their objects are gone by our hand."""
+        ...
+
+    def unknown(self, names: Collection[str]) -> list[str]:
+        """Which of these objects no film and no result has, or only one that was purged."""
+        ...
+
+    def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
+        """`drop` was called if nothing has the object, while nothing could come to have it.
+
+        Within one transaction, for which whoever receives a film waits. Returns what `drop` did.
+        """
         ...
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from dicom_node.decoder import Decoder
-from dicom_node.errors import InputError
+from dicom_node.errors import DecoderError, InputError
 from dicom_node.radiograph import Film
 from pipeline.types import Radiograph
 
@@ -59,7 +59,10 @@ class FilmReader:
         """
         if file.suffix.lower() in _PICTURES:
             return FilmFile(radiograph=_read_picture(file), source=None)
-        film = self._decoder.read(file)
+        try:
+            film = self._decoder.read(file)
+        except DecoderError as fault:  # nobody comes back to it here
+            raise InputError(str(fault)) from fault
         return FilmFile(radiograph=film.radiograph, source=film)
 
 

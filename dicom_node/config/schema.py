@@ -169,6 +169,7 @@ class NodeTimeouts(_Section):
 
     association_s: Seconds = 15
     idle_s: Seconds = 600
+    message_s: Seconds = 900
     stop_grace_s: Seconds = 30
 
 
@@ -257,6 +258,7 @@ class Work(_Section):
     workers: Count = 1
     lease_s: Annotated[float, Field(ge=30, allow_inf_nan=False)] = 120
     max_attempts: Count = 3
+    limit_s: Seconds = 1800
     decode_timeout_s: Seconds = 120
     decode_memory_mb: Annotated[int, Field(ge=256)] = 8192
     reconcile_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "05:00"

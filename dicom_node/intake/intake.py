@@ -13,7 +13,7 @@ from dicom_node.intake import part10, structure
 from dicom_node.intake.pressure import Level, Pressure
 from dicom_node.status import StoreStatus
 from storage import faults
-from storage.errors import OutOfSpaceError, StorageError
+from storage.errors import ObjectMissingError, OutOfSpaceError, StorageError
 from storage.faults import Point
 from storage.jobs import NewReceived, ObjectRef
 from storage.objects import ObjectStore
@@ -77,6 +77,7 @@ class Intake:
             kept = self._keep(instance)
             faults.reach(Point.KEPT)
             received = self._store.receive(self._new(instance, kept))
+            self._keep_again_if_gone(instance, received.object)
             faults.reach(Point.RECORDED)
         except OutOfSpaceError:
             return _try_again("no space left, try again later", instance)
@@ -109,6 +110,13 @@ class Intake:
         digest = hasher.hexdigest()
         name = f"received/{digest[:2]}/{digest}.dcm"
         return self._objects.keep(name, [head, instance.data_set])
+
+    def _keep_again_if_gone(self, instance: ReceivedInstance, kept: ObjectRef) -> None:
+        """The file is there, also where the row's earlier one was purged between file and row."""
+        try:
+            self._objects.demand(kept)
+        except ObjectMissingError:
+            self._keep(instance)
 
     def _new(self, instance: ReceivedInstance, kept: ObjectRef) -> NewReceived:
         return NewReceived(

@@ -81,18 +81,28 @@ class Pressure:
         self._look = look
 
     def _taken(self) -> Look:
-        try:
-            free_mb, queue = self._objects.free_bytes() // _MB, self._store.waiting()
-        except StorageError as fault:
-            return Look(level=Level.FREE, reason=str(fault))
+        free_mb, queue = self._free_mb(), self._queue()
         limits, disk = self._limits, f"{free_mb} MB of disk left"
         films = f"{queue} films wait"
         for level, least_mb, most in (
             (Level.HARD, limits.hard_free_mb, limits.hard_queue),
             (Level.SOFT, limits.soft_free_mb, limits.soft_queue),
         ):
-            if free_mb < least_mb:
+            if free_mb is not None and free_mb < least_mb:
                 return Look(level=level, reason=disk)
-            if queue >= most:
+            if queue is not None and queue >= most:
                 return Look(level=level, reason=films)
         return Look(level=Level.FREE)
+
+    def _free_mb(self) -> int | None:
+        """None where it cannot be told; the queue is judged all the same, and the other way."""
+        try:
+            return self._objects.free_bytes() // _MB
+        except StorageError:
+            return None
+
+    def _queue(self) -> int | None:
+        try:
+            return self._store.waiting()
+        except StorageError:
+            return None

@@ -160,6 +160,7 @@ class Scp:
             handshake_s=node.timeouts.association_s,
             most_pdu_bytes=node.max_pdu,
             most_message_bytes=node.limits.max_message_mb << 20,
+            message_s=node.timeouts.message_s,
             most_connections=node.max_associations + _MOST_UNSPOKEN,
             most_per_address=node.max_associations_per_address + _MOST_UNSPOKEN_PER_ADDRESS,
         )
@@ -204,7 +205,8 @@ class Scp:
         """A peer that says half a sentence is not waited for: pynetdicom reads without time-out."""
         _set_patience(event.assoc, self._node.timeouts.association_s)
 
-    def _on_accepted(self, event: evt.Event) -> None:
+    def _on_accepted(self, event: Any) -> None:
+        event.assoc.dul.socket.begin_message()
         _set_patience(event.assoc, self._node.timeouts.idle_s)
 
     def _admit(self, event: Any) -> None:
@@ -282,10 +284,15 @@ class Scp:
     def _on_store(self, event: evt.Event) -> Dataset:
         try:
             answer = self._intake.accept(_instance(event))
+        except (MemoryError, OSError):
+            _log.exception("reception failed", calling_ae_title=event.assoc.requestor.ae_title)
+            answer = StoreAnswer(
+                status=StoreStatus.OUT_OF_RESOURCES, comment="out of resources, try again later"
+            )
         except Exception:  # noqa: BLE001 - the SCP handler: the sender is told, the node lives
             _log.exception("reception failed", calling_ae_title=event.assoc.requestor.ae_title)
             answer = StoreAnswer(
-                status=StoreStatus.CANNOT_UNDERSTAND, comment="internal error, see the node's log"
+                status=StoreStatus.PROCESSING_FAILURE, comment="internal error, see the node's log"
             )
         return _status(answer)
 

@@ -1,8 +1,10 @@
 """Whether an encoded data set can be parsed to its end; nothing of it is decoded or changed."""
 
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import SEEK_CUR, BytesIO
 
@@ -24,6 +26,8 @@ _INFLATED_BYTES = 1 << 28
 """Deflated at most so much, 11,000 x 11,000 pixels of 16 bits: it is held in the receiver's memory,
 and a few kB may deflate to any size. Larger films are taken in every other transfer syntax."""
 
+_INFLATING = threading.Lock()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -40,10 +44,13 @@ def check(data_set: bytes, transfer_syntax_uid: str) -> Identity:
         InputError: they do not; the message holds nothing of the data set.
     """
     syntax = UID(transfer_syntax_uid)
+    # One at a time: each may take much memory, and there are as many threads as associations.
+    turn = _INFLATING if syntax.is_deflated else nullcontext()
     try:
-        plain = _inflated(data_set) if syntax.is_deflated else data_set
-        walk = _Walk(plain, implicit=syntax.is_implicit_VR, little=syntax.is_little_endian)
-        return walk.to_the_end()
+        with turn:
+            plain = _inflated(data_set) if syntax.is_deflated else data_set
+            walk = _Walk(plain, implicit=syntax.is_implicit_VR, little=syntax.is_little_endian)
+            return walk.to_the_end()
     except attributes.UNREADABLE as error:
         raise InputError("the data set cannot be parsed") from error
 

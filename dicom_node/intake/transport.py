@@ -5,6 +5,7 @@ and makes a TLS handshake in the thread that accepts; here each connection has i
 the first byte, a PDU has an end in bytes and in time, and so has a message.
 """
 
+import math
 import socket
 import ssl
 import threading
@@ -38,6 +39,7 @@ class Bounds:
         handshake_s: for TLS, from the connection to its end.
         most_pdu_bytes: what we negotiate; a PDU that promises more ends its association.
         most_message_bytes: a command and its data set, however many PDUs they come in.
+        message_s: for all of one message, from its first byte to its last.
         most_connections: at once.
         most_per_address: at once, from one address.
     """
@@ -45,6 +47,7 @@ class Bounds:
     handshake_s: float
     most_pdu_bytes: int
     most_message_bytes: int
+    message_s: float
     most_connections: int
     most_per_address: int
 
@@ -141,11 +144,13 @@ class BoundedSocket(AssociationSocket):
         super().__init__(assoc, client_socket=client_socket)
         self._most_pdu_bytes = max(bounds.most_pdu_bytes, _LEAST_BYTES) + _HEADER_BYTES
         self._most_message_bytes = bounds.most_message_bytes
-        self._message_bytes = 0
+        self._message_s = bounds.message_s
+        self.begin_message()
 
     def begin_message(self) -> None:
-        """What is read from now on is another message."""
+        """What is read from now on is another message; its time begins with its first byte."""
         self._message_bytes = 0
+        self._message_until: float | None = None
 
     def recv(self, nr_bytes: int) -> bytearray:
         """So many bytes, or fewer where the peer has hung up.
@@ -153,16 +158,22 @@ class BoundedSocket(AssociationSocket):
         Raises:
             OSError: they would be too many, or did not all come within the socket's time-out.
         """
+        if self._message_until is None:
+            self._message_until = time.monotonic() + self._message_s
         self._message_bytes += nr_bytes
         if nr_bytes > self._most_pdu_bytes:
             self._refuse("PDU too large", nr_bytes)
         if self._message_bytes > self._most_message_bytes:
             self._refuse("message too large", self._message_bytes)
+        if time.monotonic() > self._message_until:
+            self._refuse("message too slow", self._message_bytes)
         return self._read(cast(socket.socket, self.socket), nr_bytes)
 
     def _read(self, connection: socket.socket, nr_bytes: int) -> bytearray:
         patience_s = connection.gettimeout()
-        until = None if patience_s is None else time.monotonic() + patience_s
+        until = self._message_until
+        if patience_s is not None:
+            until = min(time.monotonic() + patience_s, until or math.inf)
         whole = bytearray()
         try:
             while len(whole) < nr_bytes:

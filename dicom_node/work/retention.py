@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
 
 import structlog
 
@@ -16,6 +18,11 @@ _log = structlog.get_logger()
 _BATCH = 500
 _REPORTS_COME = timedelta(days=30)
 """So late a report of storage commitment is still known by its transaction."""
+_NAMES = 5000
+_OURS = ("received/", "results/")
+"""What else is in that folder, such as a database, is not ours to remove."""
+_DAY_S = 86_400.0
+"""No film or job is so long between a file and its row."""
 
 
 class Purger:
@@ -30,7 +37,7 @@ class Purger:
     def purge(self, now: datetime) -> int:
         """What may go is gone; returns how many objects.
 
-        The object goes first: a crash in between leaves a row that is purged again.
+        The object goes before its row says so: after a crash in between the row is purged again.
         """
         self._store.forget_transactions(now - _REPORTS_COME)
         number = self._purge_films(now) + self._purge_results(now)
@@ -39,24 +46,39 @@ class Purger:
         return number
 
     def _purge_films(self, now: datetime) -> int:
+        """A film that is sent again meanwhile keeps its file, or has it again: see Intake."""
         before, number = _before(self._retention.received_days, now), 0
-        while before and (films := self._store.purgeable_received(before, self._proofs, _BATCH)):
-            self._remove([film.object for film in films])
-            self._store.purged(films, [], now)
-            number += len(films)
+        store, proofs, remove = self._store, self._proofs, self._objects.remove
+        while before and (films := store.purgeable_received(before, proofs, _BATCH)):
+            number += sum(store.purge_received(one, before, proofs, now, remove) for one in films)
         return number
 
     def _purge_results(self, now: datetime) -> int:
         before, number = _before(self._retention.results_days, now), 0
         while before and (results := self._store.purgeable_results(before, self._proofs, _BATCH)):
             self._remove([result.object for result in results])
-            self._store.purged([], results, now)
+            self._store.purged(results, now)
             number += len(results)
         return number
 
     def _remove(self, objects: Sequence[ObjectRef]) -> None:
         for ref in objects:
             self._objects.remove(ref)
+
+
+def sweep_unknown(store: JobStore, objects: ObjectStore, older_than_s: float = _DAY_S) -> int:
+    """Kept files of at least that age that no row knows are gone; returns how many.
+
+    A crash leaves them, or a database that was away between a file and its row.
+    """
+    names = (name for name in objects.stale(older_than_s) if name.startswith(_OURS))
+    number = 0
+    while some := list(islice(names, _NAMES)):
+        for name in store.unknown(some):
+            number += store.drop_unknown(name, partial(objects.drop_stale, name, older_than_s))
+    if number:
+        _log.info("objects without a row removed", objects=number)
+    return number
 
 
 def _before(days: float | None, now: datetime) -> datetime | None:

@@ -1,14 +1,13 @@
-"""The clock: APScheduler calls each tick again and again, and never two of a kind at once."""
+"""The clock: calls each tick again and again, and never two of a kind at once."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from storage.errors import StorageError
 
@@ -26,13 +25,24 @@ class Tick:
 
 
 class Ticker:
-    """Runs ticks in the background; job state is never kept here, only time."""
+    """Runs ticks in the background; job state is never kept here, only time.
+
+    Intervals are measured by a clock that nobody can set (Event.wait is monotonic): APScheduler,
+    which waits for a time of day, would stand still for as long as the day's time was set back.
+    """
 
     def __init__(self, ticks: tuple[Tick, ...]) -> None:
         # A thread each: a tick that waits for a peer holds up no other.
-        threads = ThreadPoolExecutor(max(1, len(ticks)))
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(tick,), name=tick.name, daemon=True)
+            for tick in ticks
+            if not tick.at
+        ]
+        daily = [tick for tick in ticks if tick.at]
+        threads = ThreadPoolExecutor(max(1, len(daily)))
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": threads})
-        for tick in ticks:
+        for tick in daily:
             self._scheduler.add_job(
                 _guarded(tick),
                 _trigger(tick),
@@ -45,15 +55,23 @@ class Ticker:
     def start(self) -> None:
         """Ticks come from now on."""
         self._scheduler.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """The ticks that run have finished and no more come."""
+        self._stop.set()
         self._scheduler.shutdown(wait=True)
+        for thread in self._threads:
+            thread.join()
+
+    def _repeat(self, tick: Tick) -> None:
+        run = _guarded(tick)
+        while not self._stop.wait(tick.every_s):
+            run()
 
 
-def _trigger(tick: Tick) -> BaseTrigger:
-    if not tick.at:
-        return IntervalTrigger(seconds=tick.every_s, timezone="UTC")
+def _trigger(tick: Tick) -> CronTrigger:
     hour, minute = map(int, tick.at.split(":"))
     return CronTrigger(hour=hour, minute=minute, timezone="UTC")
 

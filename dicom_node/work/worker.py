@@ -1,5 +1,6 @@
 """One job from claim to results: decode, explain, encode, keep, produce."""
 
+import faulthandler
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import structlog
@@ -17,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from dicom_node import radiograph
 from dicom_node.config import SeriesLabels
-from dicom_node.errors import EncodingError, InputError
+from dicom_node.errors import DecoderError, EncodingError, InputError
 from dicom_node.radiograph import Film
 from dicom_node.results import carried, not_analysed, registry
 from dicom_node.results.inspection import Inspector
@@ -46,8 +47,11 @@ _log = structlog.get_logger()
 
 _STORE_AWAY_S = 5.0
 _GIVE_UP = timedelta(days=1)
-_AGAIN = "to be tried again"
 _MOST_RERUNS = 100
+_STANDARD_ERROR = 2
+
+
+_T = TypeVar("_T")
 
 
 class Turn(Enum):
@@ -70,12 +74,19 @@ class FilmReader(Protocol):
 class WorkerSettings:
     """`owner` names this worker in its leases; heartbeats go out three times a lease.
 
+    A film whose decoder was killed `max_attempts` times has failed. A process that makes one job's
+    results for `limit_s` hangs, and ends. A write that the database does not take is made again
+    every `again_s`.
+
     `labels` are of the results' series; `overrides` the destinations' own `results:`,
     and `compressions` how they take pictures.
     """
 
     owner: str
     lease_s: float
+    max_attempts: int = 3
+    limit_s: float = 1800.0
+    again_s: float = 1.0
     labels: SeriesLabels = field(default_factory=SeriesLabels)
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     compressions: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +119,7 @@ class Worker:
         self._engine, self._reader = engine, reader
         self._settings, self._clock = settings, clock
         self._stop = threading.Event()
+        self._troubled: dict[str, datetime] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; the job in hand is finished first."""
@@ -136,62 +148,87 @@ class Worker:
 
     def _conclude(self, job: Job, token: int, log: FilteringBoundLogger) -> Turn:
         """The job has left RUNNING, by whichever way it must."""
-        store, now = self._store, self._clock
+        turn = self._end(job, token, log)
+        if turn is Turn.DONE:
+            self._troubled.pop(job.key, None)
+        return turn
+
+    def _end(self, job: Job, token: int, log: FilteringBoundLogger) -> Turn:
+        if job.model_digest != self._engine.model_digest:
+            self._reroute(job, token, log)
+            return Turn.DONE
         try:
-            self._demand_its_model(job)
             self._produce_or_reject(job, token, log)
         except (ModelError, EncodingError, ObjectMissingError) as fault:
-            store.fail(job.key, token, now(), str(fault))
-            log.warning("job failed", reason=str(fault))
+            self._fail(job, token, str(fault))
         except (LeaseLostError, StoreUnavailableError):
             raise
+        except DecoderError as fault:
+            return self._count(job, token, str(fault))
         except (OutOfMemoryError, MemoryError, StorageError, OSError) as fault:
             # The device or the disk is full or broken, or the decoder was stopped with the node:
             # not this film's doing, and no use in trying at once. But not for ever.
-            if job.error.startswith(_AGAIN) and now() - job.created_at > _GIVE_UP:
-                reason = f"given up after a day of {type(fault).__name__}; retry once it is mended"
-                store.fail(job.key, token, now(), reason)
-                log.warning("job failed", reason=reason)
-                return Turn.DONE
-            store.release(job.key, token, now(), f"{_AGAIN}: {type(fault).__name__}")
-            log.warning("job released", error=str(fault))
-            return Turn.RELEASED
+            return self._release(job, token, fault)
         except Exception as fault:
-            store.fail(job.key, token, now(), f"{type(fault).__name__}: see the log")
             log.exception("job failed")
+            self._fail(job, token, f"{type(fault).__name__}: see the log")
         return Turn.DONE
 
-    def _demand_its_model(self, job: Job) -> None:
-        """UIDs and key are those of the model that the film was to be analysed by.
+    def _reroute(self, job: Job, token: int, log: FilteringBoundLogger) -> None:
+        """Results are of the model that their job names: the film is routed for this one.
 
-        Raises:
-            ModelError: this worker has another, since the configuration has changed.
+        Another model's would have UIDs that say it was the first's, and a resend would double them.
         """
-        if job.model_digest != self._engine.model_digest:
-            raise ModelError(
-                f"queued for model {job.model_digest[:12]}, and the node has "
-                f"{self._engine.model_digest[:12]} now; send the film again to have it analysed"
-            )
+        reason = f"the model is now {self._engine.model_digest[:12]}; the film is analysed by that"
+        self._patiently(lambda: self._store.reroute(job.key, token, self._clock(), reason))
+        log.warning("job rerouted", reason=reason)
 
-    def _lasting(self, write: Callable[[], None]) -> None:
-        """The job's last write, again and again while the store is away: the work is done.
+    def _fail(self, job: Job, token: int, reason: str) -> None:
+        self._patiently(lambda: self._store.fail(job.key, token, self._clock(), reason))
+        _log.warning("job failed", job=job.key[:12], reason=reason)
+
+    def _count(self, job: Job, token: int, reason: str) -> Turn:
+        """Try again what may be the film's fault, and fail it once it was tried often enough."""
+        if job.attempts >= self._settings.max_attempts:
+            self._fail(job, token, f"{reason} So it was {job.attempts} times.")
+            return Turn.DONE
+        store, why = self._store, f"to be tried again: {reason}"
+        self._patiently(lambda: store.release(job.key, token, self._clock(), why, counted=True))
+        _log.warning("job released", job=job.key[:12], reason=reason)
+        return Turn.RELEASED
+
+    def _release(self, job: Job, token: int, fault: Exception) -> Turn:
+        """Try again what is the moment's fault, for a day from the first time that it was."""
+        store, now, kind = self._store, self._clock(), type(fault).__name__
+        if now - self._troubled.setdefault(job.key, now) > _GIVE_UP:
+            self._fail(job, token, f"given up after a day of {kind}; retry once it is mended")
+            return Turn.DONE
+        self._patiently(lambda: store.release(job.key, token, now, f"to be tried again: {kind}"))
+        _log.warning("job released", job=job.key[:12], error=str(fault))
+        return Turn.RELEASED
+
+    def _patiently(self, ask: Callable[[], _T]) -> _T:
+        """What the store answers, however long its database is away.
+
+        Neither what was made nor the attempt is lost for that: heartbeats go on beside it.
 
         Raises:
-            LeaseLostError: another worker has the job by now.
-            StoreUnavailableError: the node stops meanwhile.
+            LeaseLostError: the job is another worker's now.
+            StoreUnavailableError: the database is away, and the worker was told to stop.
         """
         while True:
             try:
-                return write()
+                return ask()
             except StoreUnavailableError as fault:
-                _log.warning("job store unavailable, what is made waits", error=str(fault))
-                if self._stop.wait(_STORE_AWAY_S):
+                _log.warning("job store unavailable", error=str(fault))
+                if self._stop.wait(self._settings.again_s):
                     raise
 
     def _produce_or_reject(self, job: Job, token: int, log: FilteringBoundLogger) -> None:
         """The film's results are kept and due, or its fault is."""
         try:
-            made = self._make(job)
+            with _limited(self._settings.limit_s):
+                made = self._make(job)
         except (InputError, FilmError) as fault:
             self._reject(job, token, str(fault))
             log.info("job rejected", reason=str(fault))
@@ -204,15 +241,10 @@ class Worker:
         quarantined = {one.result.kind: "; ".join(one.faults) for one in made if one.faults}
         for kind, wrong in quarantined.items():
             _log.error("result quarantined", job=job.key[:12], kind=kind, faults=wrong)
-        self._lasting(
+        results, kinds = [one.result for one in made], self._addressing(job).kinds
+        self._patiently(
             lambda: self._store.produce(
-                job.key,
-                token,
-                self._clock(),
-                [one.result for one in made],
-                job.destinations,
-                self._addressing(job).kinds,
-                quarantined,
+                job.key, token, self._clock(), results, job.destinations, kinds, quarantined
             )
         )
         faults.reach(Point.PRODUCED)
@@ -221,7 +253,7 @@ class Worker:
         """The job is rejected, and who asked for it is told why."""
         told = self._addressing(job).told
         notes = self._notes(job, reason) if told else []
-        self._lasting(
+        self._patiently(
             lambda: self._store.reject(job.key, token, self._clock(), reason, notes, told)
         )
 
@@ -242,8 +274,7 @@ class Worker:
         return [] if note.faults else [note.result]
 
     def _make(self, job: Job) -> list[_Made]:
-        self._objects.read(job.object)  # bytes that are no longer those received are not analysed
-        film = self._reader.read(self._objects.local_path(job.object))
+        film = self._reader.read(self._source(job))
         known = guards.states_chest(film.header.dataset)
         request = Request(
             film=film.radiograph,
@@ -258,6 +289,15 @@ class Worker:
         kinds = registry.kinds_for(context, self._addressing(job).asked)
         return [self._keep(job, kind, registry.build(kind, context)) for kind in kinds]
 
+    def _source(self, job: Job) -> Path:
+        """The kept film, which is what was received, bit by bit."""
+        path = self._objects.local_path(job.object)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != job.object.digest:
+            raise ObjectMissingError("the kept file is damaged: send the film again, then retry")
+        return path
+
     def _context(self, job: Job, film: Film, attribution: Attribution) -> ResultContext:
         return ResultContext(
             header=film.header,
@@ -271,7 +311,9 @@ class Worker:
 
     def _predecessors(self, job: Job, film: Film) -> tuple[DocumentReference, ...]:
         """Reports of the same film of the same patient by other models, the oldest first."""
-        known = self._store.jobs(_MOST_RERUNS, JobState.PRODUCED, job.sop_instance_uid)
+        known = self._patiently(
+            lambda: self._store.jobs(_MOST_RERUNS, JobState.PRODUCED, job.sop_instance_uid)
+        )
         older = [
             other
             for other in reversed(known)
@@ -298,7 +340,7 @@ class Worker:
         data = registry.encode(dataset, self._addressing(job).compression(kind))
         faults.reach(Point.ENCODED)
         source = self._objects.local_path(job.object)
-        # A worker that lost its lease may come this far: it must not touch what another has kept.
+        # By its digest: a late worker, whose row will not be written, replaces nobody's file.
         name = f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.dcm"
         kept = self._objects.keep(f"results/{job.key[:2]}/{job.key}/{name}", data)
         faults.reach(Point.RESULT_KEPT)
@@ -346,3 +388,17 @@ def _demand_numbers(made: Attribution) -> None:
         raise ModelError("The model gave values that are not finite.")
     if (made.attribution_map < 0).any():
         raise ModelError("The model gave a negative attribution.")
+
+
+@contextmanager
+def _limited(limit_s: float) -> Iterator[None]:
+    """This process ends if the block takes longer, whatever it hangs in; its leases are then free.
+
+    By faulthandler's watchdog, which needs no interpreter lock; what it writes to standard error
+    are the names of functions, no values.
+    """
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=_STANDARD_ERROR)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()

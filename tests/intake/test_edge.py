@@ -64,6 +64,23 @@ def test_a_message_without_end_is_cut_off_at_its_limit(start: Start) -> None:
     assert is_alive(receiver)
 
 
+def test_a_message_in_pieces_without_end_is_cut_off_at_its_time(start: Start) -> None:
+    """A whole PDU now and then would keep any time-out of a PDU from coming."""
+    receiver = start(timeouts={"message_s": 1})
+    with association(receiver.port) as assoc:
+        threading.Event().wait(1.2)  # silence between messages is no message's time
+        assert store(assoc, encoded(film())) == SUCCESS
+        raw = assoc.dul.socket.socket
+        pdv = struct.pack(">LBB", 3, assoc.accepted_contexts[0].context_id, 0x00) + b"\0"
+        pdu, began = struct.pack(">BBL", 0x04, 0, len(pdv)) + pdv, time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - began < 15:
+                raw.sendall(pdu)
+                threading.Event().wait(0.1)
+        assert time.monotonic() - began < 10
+    assert is_alive(receiver)
+
+
 def test_the_limit_is_of_one_message_not_of_an_association(start: Start) -> None:
     receiver = start(limits={"max_message_mb": 16})
     with association(receiver.port) as assoc:

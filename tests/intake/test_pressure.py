@@ -122,6 +122,12 @@ def test_a_store_that_hangs_holds_up_one_sender_only(bench: Bench) -> None:
     assert pressure.look().level is Level.HARD
 
 
+def test_a_full_disk_is_told_also_where_the_database_is_away(bench: Bench) -> None:
+    bench.queue.away, bench.disk.free_mb = True, 9
+    look = bench.pressure().look()
+    assert (look.level, look.reason) == (Level.HARD, "9 MB of disk left")
+
+
 def full(start: Start, bench: Bench) -> Receiver:
     return start(store=bench.queue, objects=bench.disk, pressure=bench.pressure())
 

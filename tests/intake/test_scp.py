@@ -152,12 +152,22 @@ def test_a_database_that_is_away_is_out_of_resources(start: Start) -> None:
     assert told.status == 0xA700
 
 
+@pytest.mark.parametrize("fault", [MemoryError(), OSError(24, "Too many open files")])
+def test_a_receiver_short_of_memory_or_handles_is_the_moments(
+    start: Start, fault: Exception
+) -> None:
+    receiver = start(store=_AwayStore(fault))
+    with association(receiver.port) as assoc:
+        told = store(assoc, encoded(film()))
+    assert told == Told(status=0xA700, comment="out of resources, try again later")
+
+
 def test_a_fault_of_ours_is_told_and_the_node_lives(start: Start) -> None:
     receiver = start(store=_AwayStore(ZeroDivisionError("Doe^Jane")))
     with association(receiver.port) as assoc:
         for _ in range(2):
             told = store(assoc, encoded(film()))
-            assert told == Told(status=0xC000, comment="internal error, see the node's log")
+            assert told == Told(status=0x0110, comment="internal error, see the node's log")
 
 
 def test_an_unknown_calling_ae_is_rejected_for_good(start: Start) -> None:

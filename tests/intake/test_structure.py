@@ -1,7 +1,9 @@
 """What can be parsed to its end is taken, in every transfer syntax; what cannot is refused."""
 
 import struct
+import threading
 import zlib
+from functools import partial
 
 import pytest
 from pydicom import uid
@@ -107,3 +109,27 @@ def test_the_message_holds_nothing_of_the_patient() -> None:
 def test_an_empty_uid_is_none() -> None:
     empty = b"\x08\x00\x16\x00UI\x00\x00\x08\x00\x18\x00UI\x00\x00"
     assert structure.check(empty, EXPLICIT).sop_class_uid == ""
+
+
+def test_deflated_data_sets_are_inflated_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may have 256 MB, and there are as many threads as associations."""
+    there, most = threading.Semaphore(1), []
+    inflated = structure._inflated
+
+    def counted(data_set: bytes) -> bytes:
+        most.append(there.acquire(blocking=False))
+        try:
+            threading.Event().wait(0.05)  # so that another would come in
+            return inflated(data_set)
+        finally:
+            there.release()
+
+    monkeypatch.setattr(structure, "_inflated", counted)
+    data = encoded(film(), uid.DeflatedExplicitVRLittleEndian)
+    check = partial(structure.check, data, uid.DeflatedExplicitVRLittleEndian)
+    threads = [threading.Thread(target=check) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [True] * 4

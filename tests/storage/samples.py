@@ -89,5 +89,6 @@ def guarded_writes(store: JobStore, key: str, token: int) -> list[Callable[[], N
         partial(store.produce, key, token, after(63), made, ["pacs"]),
         partial(store.reject, key, token, after(63), "no"),
         partial(store.fail, key, token, after(63), "no"),
+        partial(store.reroute, key, token, after(63), "another model"),
         partial(store.release, key, token, after(63), "no"),
     ]

@@ -18,6 +18,7 @@ from storage.errors import (
     OutOfSpaceError,
     StorageError,
     StoreMismatchError,
+    StoreUnavailableError,
 )
 from storage.objects import FsspecObjectStore, LocalObjectStore, MemoryObjectStore, ObjectStore
 
@@ -37,6 +38,24 @@ def test_what_was_kept_is_read_back_with_its_digest(store: ObjectStore) -> None:
     assert ref.digest == hashlib.sha256(b"DICM").hexdigest()
     assert store.read(ref) == b"DICM"
     assert store.local_path(ref).read_bytes() == b"DICM"
+
+
+def test_an_object_is_demanded_without_being_read(store: ObjectStore) -> None:
+    ref = store.keep("x/film.dcm", b"DICM")
+    store.demand(ref)
+    store.remove(ref)
+    with pytest.raises(ObjectMissingError):
+        store.demand(ref)
+
+
+def test_what_is_old_enough_is_named_and_dropped(store: ObjectStore) -> None:
+    store.keep("received/ab/film.dcm", b"DICM")
+    assert list(store.stale(3600)) == []
+    assert not store.drop_stale("received/ab/film.dcm", 3600)
+    assert list(store.stale(-1)) == ["received/ab/film.dcm"]
+    assert store.drop_stale("received/ab/film.dcm", -1)
+    assert not store.drop_stale("received/ab/film.dcm", -1)
+    assert list(store.stale(-1)) == []
 
 
 def test_chunks_are_joined(store: ObjectStore) -> None:
@@ -222,3 +241,41 @@ def test_a_copy_that_waits_for_its_turn_outlives_any_number_of_others(tmp_path: 
     for other in others:
         store.local_path(other)
     assert path.read_bytes() == b"0"
+
+
+def test_nothing_is_kept_or_missed_where_the_folder_s_volume_is_gone(tmp_path: Path) -> None:
+    root = tmp_path / "objects"
+    opened = LocalObjectStore(root)
+    ref = opened.keep("received/film.dcm", b"DICM")
+    root.rename(tmp_path / "unmounted")
+    for _ in range(2):  # without a folder, and with the mount point's own
+        with pytest.raises(StoreUnavailableError, match="volume is gone"):
+            opened.keep("received/other.dcm", b"DICM")
+        for look in (opened.read, opened.local_path, opened.demand, opened.remove):
+            with pytest.raises(StoreUnavailableError):
+                look(ref)
+        root.mkdir(exist_ok=True)
+    assert list(root.rglob("*")) == []
+    root.rmdir()
+    (tmp_path / "unmounted").rename(root)
+    assert opened.read(ref) == b"DICM"
+
+
+def test_a_folder_that_another_has_just_made_is_synced_into_its_parent_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one may not have come so far; each process does it once."""
+    opened, synced = LocalObjectStore(tmp_path), []
+    (tmp_path / "received/ab").mkdir(parents=True)
+    sync = objects._sync_folder
+
+    def noted(folder: Path) -> None:
+        synced.append(folder)
+        sync(folder)
+
+    monkeypatch.setattr(objects, "_sync_folder", noted)
+    opened.keep("received/ab/1.dcm", b"DICM")
+    assert set(synced) == {tmp_path / "received/ab", tmp_path / "received", tmp_path}
+    synced.clear()
+    opened.keep("received/ab/2.dcm", b"DICM")
+    assert synced == [tmp_path / "received/ab"]

@@ -1,8 +1,12 @@
 """One suite over every job store: what waits, and whose object nobody needs any more."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from storage.jobs import Decision
+import pytest
+
+from storage.errors import StorageError
+from storage.jobs import Decision, ObjectRef, Received
 from storage.states import DeliveryState
 from storage.store import JobStore
 from tests.storage.samples import NOON, after, film, produced, result, running, submitted
@@ -88,6 +92,39 @@ def test_one_delivery_that_is_not_proven_keeps_film_and_results(store: JobStore)
     assert store.purgeable_results(after(1), EITHER, 10) == []
 
 
+def purge(
+    store: JobStore, film: Received, remove: Callable[[ObjectRef], None] = lambda _: None
+) -> bool:
+    return store.purge_received(film, after(1), COMMITTED, after(2), remove)
+
+
+def test_a_film_sent_again_before_its_turn_keeps_its_object(store: JobStore) -> None:
+    number = store.receive(film("1.2.9", digest="z")).number
+    store.route(number, Decision(text="not analysed: lateral"), None)
+    (found,) = store.purgeable_received(after(1), COMMITTED, 10)
+    store.receive(film("1.2.9", digest="z"))  # undecided again
+    removed: list[ObjectRef] = []
+    assert not purge(store, found, removed.append)
+    assert removed == []
+
+
+def test_what_cannot_be_removed_is_purgeable_still(store: JobStore) -> None:
+    produced(store, "k1")
+    settle(store, "k1", committed=True)
+    (found,) = store.purgeable_received(after(1), COMMITTED, 10)
+
+    def fail(_: ObjectRef) -> None:
+        raise StorageError("no such disk")
+
+    with pytest.raises(StorageError, match="no such disk"):
+        purge(store, found, fail)
+    assert purgeable(store, COMMITTED) == ["1.2.1"]
+    removed: list[ObjectRef] = []
+    assert purge(store, found, removed.append)
+    assert removed == [found.object]
+    assert not purge(store, found)
+
+
 def test_what_was_purged_is_not_purgeable_again_until_it_is_received_again(
     store: JobStore,
 ) -> None:
@@ -96,7 +133,8 @@ def test_what_was_purged_is_not_purgeable_again_until_it_is_received_again(
     films = store.purgeable_received(after(1), COMMITTED, 10)
     results = store.purgeable_results(after(1), COMMITTED, 10)
     assert (len(films), len(results)) == (1, 2)
-    store.purged(films, results, after(2))
+    assert purge(store, films[0])
+    store.purged(results, after(2))
     assert purgeable(store, COMMITTED) == []
     assert store.purgeable_results(after(9), COMMITTED, 10) == []
     again = film("1.2.1", digest="k1")
@@ -113,3 +151,25 @@ def test_a_note_that_is_on_its_way_keeps_itself_and_its_film(store: JobStore) ->
     assert store.purgeable_results(after(1), COMMITTED, 10) == []
     assert purgeable(store, EITHER) == ["1.2.1"]
     assert [r.kind for r in store.purgeable_results(after(1), EITHER, 10)] == ["not_analysed"]
+
+
+def test_what_no_row_has_is_unknown_and_dropped(store: JobStore) -> None:
+    produced(store, "k1")
+    made = store.results("k1")[0].object.name
+    names = ["received/k1.dcm", made, "received/orphan.dcm"]
+    assert store.unknown(names) == ["received/orphan.dcm"]
+    dropped: list[str] = []
+
+    def drop(name: str) -> bool:
+        def gone() -> bool:
+            dropped.append(name)
+            return True
+
+        return store.drop_unknown(name, gone)
+
+    assert [drop(name) for name in names] == [False, False, True]
+    assert dropped == ["received/orphan.dcm"]
+    settle(store, "k1", committed=True)
+    (found,) = store.purgeable_received(after(1), COMMITTED, 10)
+    assert purge(store, found)
+    assert store.unknown(names) == ["received/k1.dcm", "received/orphan.dcm"]

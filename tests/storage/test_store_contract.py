@@ -312,3 +312,19 @@ def test_the_last_notice_of_a_name_is_kept(store: JobStore) -> None:
     store.post("other", "else", NOON)
     store.post("reconciled", "two", after(1))
     assert store.notice("reconciled") == Notice(at=after(1), text="two")
+
+
+def test_a_job_that_is_rerouted_has_failed_and_its_films_are_undecided(store: JobStore) -> None:
+    _, token = running(store, "k1")
+    submitted(store, "k2")
+    store.reroute("k1", token, after(1), "another model is in use")
+    job = store.job("k1")
+    assert (job.state, job.error, job.lease) == (JobState.FAILED, "another model is in use", None)
+    assert [film.sop_instance_uid for film in store.unrouted(10)] == ["1.2.1"]
+    assert store.received(1, "1.2.1")[0].job_key == ""
+
+
+def test_an_attempt_that_counts_is_not_given_back(store: JobStore) -> None:
+    _, token = running(store, "k1")
+    store.release("k1", token, after(1), "the decoder died", counted=True)
+    assert (store.job("k1").state, store.job("k1").attempts) == (JobState.RECEIVED, 1)

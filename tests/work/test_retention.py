@@ -1,16 +1,22 @@
 """Which kept objects go, when, and that no other does."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.config import Retention
-from dicom_node.work.retention import Purger
+from dicom_node.intake.intake import Intake, ReceivedInstance
+from dicom_node.status import StoreStatus
+from dicom_node.work.retention import Purger, sweep_unknown
 from storage.errors import ObjectMissingError, UnknownKeyError
+from storage.jobs import Decision, NewReceived, Received
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
 from tests.delivery.parcels import NOW, make_due
+from tests.intake.films import CLASS, INSTANCE, encoded, film
 
 DAY = timedelta(days=1)
 
@@ -19,6 +25,7 @@ class Bench:
     """A produced job whose results are due to a PACS, with real files."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder)
         self.key = make_due(self.store, self.objects, ["1.1", "1.2"])
         (self.film,) = self.store.received(1)
@@ -110,3 +117,49 @@ def test_transactions_that_no_report_is_waited_for_are_forgotten_after_a_month(
     assert bench.store.transaction("2.25.2").destination == "pacs"  # its report may come yet
     with pytest.raises(UnknownKeyError):
         bench.store.transaction("2.25.1")
+
+
+class Interrupted(MemoryJobStore):
+    """A store in which the purge of a film comes between a resend's file and its row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.between: Callable[[], object] = lambda: None
+
+    def receive(self, new: NewReceived) -> Received:
+        self.between()
+        return super().receive(new)
+
+
+def test_a_film_sent_again_while_it_is_purged_has_its_file(tmp_path: Path) -> None:
+    store, objects = Interrupted(), LocalObjectStore(tmp_path)
+    intake = Intake(store, objects, lambda: NOW)
+    data = encoded(film())
+    instance = ReceivedInstance(
+        sop_class_uid=CLASS,
+        sop_instance_uid=INSTANCE,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        calling_ae_title="CR1",
+        address="10.0.0.5",
+        data_set=data,
+    )
+    intake.accept(instance)
+    (kept,) = store.received(1)
+    store.route(kept.number, Decision(text="not analysed: lateral"), None)
+    purger = Purger(store=store, objects=objects, retention=Retention(received_days=1))
+    purged = []
+    store.between = lambda: purged.append(purger.purge(NOW + 2 * DAY))
+    assert intake.accept(instance).status == StoreStatus.SUCCESS
+    assert purged == [1]
+    assert objects.read(kept.object)
+    assert store.received(1)[0].decision == ""
+
+
+def test_files_without_a_row_are_swept_and_others_stay(bench: Bench) -> None:
+    orphans = [bench.objects.keep(name, b"x") for name in ("received/o.dcm", "results/o/o.dcm")]
+    other = bench.objects.keep("jobs.db", b"x")
+    assert sweep_unknown(bench.store, bench.objects) == 0  # they may have their row yet
+    assert sweep_unknown(bench.store, bench.objects, older_than_s=-1) == 2
+    assert bench.holds() == (True, True)
+    assert (bench.folder / other.name).exists()
+    assert not any((bench.folder / orphan.name).exists() for orphan in orphans)

@@ -1,5 +1,7 @@
 """A tick that fails must not stop the clock."""
 
+import datetime
+import sys
 import threading
 from collections.abc import Callable
 
@@ -126,3 +128,29 @@ def test_stop_waits_for_the_turn_in_hand_and_no_more_come() -> None:
     clock.stop()
     assert finished.is_set()
     assert not entered.acquire(timeout=5 * _EVERY_S)
+
+
+_DATETIME = datetime.datetime
+
+
+class Back(datetime.datetime):
+    """The time of day, set back by an hour."""
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> "Back":
+        moment = _DATETIME.now(tz) - datetime.timedelta(hours=1)
+        return cls.combine(moment.date(), moment.timetz())
+
+
+def test_ticks_go_on_where_the_time_of_day_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = threading.Semaphore(0)
+    clock = ticker(route=entered.release)
+    clock.start()
+    try:
+        assert entered.acquire(timeout=_LONG_S)
+        for module in [m for n, m in sys.modules.items() if n.startswith("apscheduler")]:
+            if hasattr(module, "datetime"):
+                monkeypatch.setattr(module, "datetime", Back)
+        assert all(entered.acquire(timeout=_LONG_S) for _ in range(5))
+    finally:
+        clock.stop()

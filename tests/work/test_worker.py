@@ -1,12 +1,14 @@
 """How a job leaves the worker: by produced results, or by the fault of whose it was."""
 
 import io
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -16,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from dicom_node import logs, radiograph
 from dicom_node.config import SeriesLabels
-from dicom_node.errors import EncodingError, InputError
+from dicom_node.errors import DecoderError, EncodingError, InputError
 from dicom_node.radiograph import Film
 from dicom_node.results.inspection import Inspector
 from dicom_node.work.worker import FilmReader, Turn, Worker, WorkerSettings
@@ -27,7 +29,7 @@ from pipeline.types import Attribution
 from storage.errors import ObjectMissingError, StoreUnavailableError
 from storage.jobs import Decision, Job, NewJob, ObjectRef
 from storage.memory import MemoryJobStore
-from storage.objects import MemoryObjectStore
+from storage.objects import LocalObjectStore, MemoryObjectStore
 from storage.states import DeliveryState, JobState
 from tests.results import sources
 from tests.storage.samples import NOON, after, film, new_job
@@ -80,6 +82,12 @@ class Distorting(BrightnessEngine):
         return [made]
 
 
+class OtherEngine(BrightnessEngine):
+    """An engine with another model."""
+
+    model_digest = "e" * 64
+
+
 class Meanwhile(BrightnessEngine):
     """An engine during whose work something else happens."""
 
@@ -90,13 +98,6 @@ class Meanwhile(BrightnessEngine):
     def explain(self, requests: Sequence[Request]) -> list[Attribution]:
         self._happens()
         return super().explain(requests)
-
-
-def of_model(digest: str) -> BrightnessEngine:
-    """An engine with another model."""
-    engine = BrightnessEngine()
-    engine.model_digest = digest
-    return engine
 
 
 class HeardStore(MemoryJobStore):
@@ -113,6 +114,29 @@ class HeardStore(MemoryJobStore):
             raise StoreUnavailableError("the database is locked")
         super().heartbeat(key, token, until)
         self.kept.release()
+
+
+class AwayStore(MemoryJobStore):
+    """A store that is away when a job is to end, so many times."""
+
+    away: int = 3
+
+    def produce(self, *args: Any, **kwargs: Any) -> None:
+        self._be_away()
+        super().produce(*args, **kwargs)
+
+    def reject(self, *args: Any, **kwargs: Any) -> None:
+        self._be_away()
+        super().reject(*args, **kwargs)
+
+    def fail(self, *args: Any, **kwargs: Any) -> None:
+        self._be_away()
+        super().fail(*args, **kwargs)
+
+    def _be_away(self) -> None:
+        self.away -= 1
+        if self.away >= 0:
+            raise StoreUnavailableError("the database is away")
 
 
 @dataclass
@@ -150,6 +174,7 @@ class Bench:
             settings=WorkerSettings(
                 owner="worker",
                 lease_s=self.lease_s,
+                again_s=0.01,
                 labels=self.labels,
                 overrides=self.overrides,
                 compressions=self.compressions,
@@ -208,7 +233,8 @@ def test_what_is_kept_is_what_the_result_says(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.turn()
     for result in bench.store.results("k1"):
-        assert result.object.name.startswith(f"results/k1/k1/{result.kind}-")
+        digest = result.object.digest[:16]
+        assert result.object.name == f"results/k1/k1/{result.kind}-{digest}.dcm"
         ds = pydicom.dcmread(io.BytesIO(bench.objects.read(result.object)))
         assert ds.SOPInstanceUID == result.sop_instance_uid
         assert ds.SOPClassUID == result.sop_class_uid
@@ -315,9 +341,9 @@ def test_a_film_analysed_by_another_model_has_a_report_that_supersedes(tmp_path:
     bench.add(replace(bench.job_to_be("k4", created_s=2), seed=9))
     bench.turn()
     assert "PredecessorDocumentsSequence" not in bench.kept("structured_report", "k4")
-    bench.engine = of_model("e" * 64)
+    first_engine, bench.engine = bench.engine, OtherEngine()
     bench.turn()
-    bench.engine = BrightnessEngine()
+    bench.engine = first_engine
     (study,) = bench.kept("structured_report", "k2").PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
     assert study.StudyInstanceUID == first.StudyInstanceUID
@@ -412,71 +438,6 @@ def test_our_own_named_faults_fail_the_job_in_their_words(tmp_path: Path, fault:
     bench = Bench(tmp_path, reader=Faulty(fault))
     assert bench.turn() is Turn.DONE
     assert (bench.job.state, bench.job.error) == (JobState.FAILED, str(fault))
-
-
-def test_a_film_queued_for_another_model_is_not_analysed_by_this_one(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, engine=of_model("f" * 64))
-    assert bench.turn() is Turn.DONE
-    assert bench.job.state is JobState.FAILED
-    assert "queued for model 000000000000" in bench.job.error
-    assert bench.store.results("k1") == []
-
-
-def test_a_kept_film_whose_bytes_have_changed_is_not_analysed(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bytes_kept = bench.objects.read(bench.job.object)
-    bench.objects.keep(bench.job.object.name, bytes_kept[:-1] + b"\x55")
-    assert bench.turn() is Turn.DONE
-    assert bench.job.state is JobState.FAILED
-    assert "damaged" in bench.job.error
-
-
-def test_a_worker_that_comes_too_late_touches_nothing_of_the_other_s(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-
-    def another_makes_it() -> None:
-        bench.store.reclaim(after(bench.lease_s + 1), max_attempts=3)
-        other = replace(bench, engine=BrightnessEngine(), labels=SeriesLabels(description="other"))
-        other.objects, other.store = bench.objects, bench.store
-        other.worker().work_once()
-
-    late = bench.worker()
-    late._engine = Meanwhile(another_makes_it)
-    late.work_once()
-    assert bench.job.state is JobState.PRODUCED
-    for made in bench.store.results("k1"):
-        ds = pydicom.dcmread(io.BytesIO(bench.objects.read(made.object)))
-        assert ds.SeriesDescription == "other"
-
-
-class AwayAtTheEnd(MemoryJobStore):
-    """A store that cannot be reached when results are to be written, for some tries."""
-
-    away = 3
-
-    def produce(self, *arguments: object, **more: object) -> None:
-        if self.away:
-            self.away -= 1
-            raise StoreUnavailableError("the database is locked")
-        super().produce(*arguments, **more)  # type: ignore[arg-type]
-
-
-def test_what_is_made_waits_for_a_store_that_is_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dicom_node.work.worker._STORE_AWAY_S", 0.01)
-    bench = Bench(tmp_path, store=AwayAtTheEnd())
-    assert bench.turn() is Turn.DONE
-    assert (bench.job.state, bench.job.attempts) == (JobState.PRODUCED, 1)
-
-
-def test_an_old_job_does_not_fail_at_its_first_hiccup(tmp_path: Path) -> None:
-    full = FaultyEngine(OutOfMemoryError("cuda has no memory left"))
-    bench = Bench(tmp_path, engine=full, now=after(2 * 86400))
-    assert bench.turn() is Turn.RELEASED
-    assert bench.turn() is Turn.DONE
-    assert bench.job.state is JobState.FAILED
-    assert "given up after a day" in bench.job.error
 
 
 def test_a_kept_file_that_is_gone_fails_the_job(tmp_path: Path) -> None:
@@ -603,3 +564,90 @@ def test_a_worker_that_is_told_to_stop_finishes_the_job_in_hand(tmp_path: Path) 
     bench.add(replace(new_job("k2", created_s=1, uid="1.2.4"), object=bench.job.object))
     bench.worker().run(stop)
     assert [bench.store.job(key).state for key in ("k1", "k2")] == ["PRODUCED", "RECEIVED"]
+
+
+@pytest.mark.parametrize(
+    ("made_with", "state"),
+    [
+        ({}, JobState.PRODUCED),
+        ({"reader": Faulty(InputError("no image"))}, JobState.REJECTED),
+        ({"reader": Faulty(ValueError("nobody foresaw this"))}, JobState.FAILED),
+    ],
+)
+def test_a_database_that_is_away_at_the_end_costs_no_attempt(
+    tmp_path: Path, made_with: dict[str, Any], state: JobState
+) -> None:
+    bench = Bench(tmp_path, store=AwayStore(), **made_with)
+    assert bench.turn() is Turn.DONE
+    assert (bench.job.state, bench.job.attempts) == (state, 1)
+
+
+def test_a_job_of_another_model_is_not_run_and_its_film_is_routed_afresh(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, engine=OtherEngine())
+    assert bench.turn() is Turn.DONE
+    assert (bench.job.state, bench.store.results("k1")) == (JobState.FAILED, [])
+    assert bench.job.error == "the model is now eeeeeeeeeeee; the film is analysed by that"
+    assert [film.sop_instance_uid for film in bench.store.unrouted(9)] == ["1.2.3"]
+
+
+def test_a_kept_film_that_was_damaged_is_not_analysed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    damaged = bytearray(bench.objects.read(bench.job.object))
+    damaged[-9] ^= 1
+    local = LocalObjectStore(tmp_path / "objects")  # which does not look at what it hands out
+    bench.objects = local  # type: ignore[assignment]  # any store will do
+    local.keep(bench.job.object.name, damaged)
+    assert bench.turn() is Turn.DONE
+    assert (bench.job.state, bench.job.error) == (
+        JobState.FAILED,
+        "the kept file is damaged: send the film again, then retry",
+    )
+
+
+def test_a_film_whose_decoder_is_killed_again_and_again_has_failed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, reader=Faulty(DecoderError("It was killed by SIGKILL.")))
+    assert [bench.turn() for _ in range(3)] == [Turn.RELEASED, Turn.RELEASED, Turn.DONE]
+    assert (bench.job.state, bench.job.attempts) == (JobState.FAILED, 3)
+    assert bench.job.error == "It was killed by SIGKILL. So it was 3 times."
+
+
+def test_a_moments_fault_is_given_up_a_day_after_it_first_came(tmp_path: Path) -> None:
+    day_s = 86_400
+    bench = Bench(tmp_path, reader=Faulty(OSError(24, "Too many open files")))
+    worker, ends = bench.worker(), []
+    for at_s in (3 * day_s, 4 * day_s - 1, 4 * day_s + 1):  # however long it had waited before
+        bench.now = after(at_s)
+        ends.append((worker.work_once(), bench.job.state))
+    assert ends == [
+        (Turn.RELEASED, JobState.RECEIVED),
+        (Turn.RELEASED, JobState.RECEIVED),
+        (Turn.DONE, JobState.FAILED),
+    ]
+
+
+def test_a_late_worker_leaves_the_files_of_others_alone(tmp_path: Path) -> None:
+    """Two workers that would make other bytes of one job, such as with another configuration."""
+    bench = Bench(tmp_path)
+
+    def another_is_first() -> None:
+        bench.lose_the_lease()
+        bench.store.reclaim(after(200), max_attempts=9)
+        bench.engine, bench.labels = BrightnessEngine(), SeriesLabels(description="Site {object}")
+        bench.turn()
+
+    bench.engine = Meanwhile(another_is_first)
+    assert bench.turn() is Turn.DONE
+    assert bench.job.state is JobState.PRODUCED
+    kept = [bench.objects.read(made.object) for made in bench.store.results("k1")]
+    assert len(kept) == 2
+
+
+def test_a_worker_that_hangs_ends() -> None:
+    program = (
+        "import time; from dicom_node.work import worker\nwith worker._limited(0.1): time.sleep(60)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert b"Timeout" in done.stderr
