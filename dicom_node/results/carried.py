@@ -34,8 +34,6 @@ _TYPE_3 = (
     "PatientBirthTime",
     "PatientComments",
     "EthnicGroup",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
     "LongitudinalTemporalInformationModified",
     "PatientAge",
     "PatientSize",
@@ -71,8 +69,12 @@ VERBATIM = frozenset(
 )
 """Carried character for character, also where too long for its VR."""
 
+_FILED_BY = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
+_UNDECODABLE = "\ufffd"
 _REFERENCES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # leading zeros are invalid but name a study
+_LONGEST_LO = 64
+_ESCAPES = re.compile(r"\x1b[\x20-\x2f]+[\x30-\x7e]")  # of ISO 2022, where a decoder left them
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _LAYOUT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")  # LT, ST and UT may have lines (PS3.5 6.2)
 _TEXTS = frozenset({"LT", "ST", "UT"})
@@ -84,11 +86,18 @@ def demand_references(source: Dataset) -> None:
     """The source can be referred to.
 
     Raises:
-        InputError: it has no study, series or instance UID, so that no result could be filed.
+        InputError: it has no study, series or instance UID, or the patient's ID cannot be read, so
+            that no result could be filed.
     """
     for keyword in _REFERENCES:
         if not _UID.fullmatch(text(source, keyword)):
             raise InputError(f"The film has no valid {keyword}: a result could not be filed.")
+    for keyword in _FILED_BY:
+        if _UNDECODABLE in text(source, keyword):
+            raise InputError(
+                f"{keyword} cannot be read in the character set that the film states: "
+                "a result could be filed under someone else."
+            )
 
 
 def put_patient_and_study(target: Dataset, source: Dataset) -> None:
@@ -103,6 +112,18 @@ def put_patient_and_study(target: Dataset, source: Dataset) -> None:
     for keyword, inner in _SEQUENCES.items():
         if items := _items(source, keyword, inner):
             setattr(target, keyword, Sequence(items))
+    _put_deidentification(target, source)
+
+
+def _put_deidentification(target: Dataset, source: Dataset) -> None:
+    """Identity removed, and how: one without the other is invalid (PS3.3 C.7.1.1)."""
+    said = text(source, "DeidentificationMethod").split("\\")
+    methods = [short for one in said if (short := _repaired(one, "LO")[:_LONGEST_LO].strip())]
+    if methods:
+        target.DeidentificationMethod = methods
+    if methods or "DeidentificationMethodCodeSequence" in target:
+        if removed := valid_text(source, "PatientIdentityRemoved"):
+            put(target, "PatientIdentityRemoved", removed)
 
 
 def put(target: Dataset, keyword: str, value: str) -> None:
@@ -145,6 +166,7 @@ def _joined(values: MultiValue) -> str:  # type: ignore[type-arg]  # the items' 
 
 
 def _repaired(value: str, vr: str) -> str:
+    value = _ESCAPES.sub("", value)
     value = (_LAYOUT if vr in _TEXTS else _CONTROLS).sub("", value).strip()
     match vr:
         case "DA":  # the form before 1993, still in archives: yyyy.mm.dd (PS3.5 6.2, note on DA)

@@ -10,13 +10,21 @@ import sys
 import tempfile
 from pathlib import Path
 
+import structlog
 from pydicom import Dataset
 
 from dicom_node.results import conformity
 
+_log = structlog.get_logger()
+
 _PATIENCE_S = 60
-# dciodvfy quotes values, which may be a patient's; names of elements and modules are not.
+# dciodvfy quotes values, which may be a patient's, and may hold a ">" themselves: all up to the
+# line's last one goes. Names of elements and modules are quoted too, and are nobody's.
+_VALUE = re.compile(r"= <.*>")
 _QUOTED = re.compile(r"(?<!Element=)(?<!Module=)(?<!attribute )<[^>]*>")
+# It counts bytes; PS3.5 6.2 counts characters, and conformity.py has done so.
+_BYTES_COUNTED = re.compile(r"\b(SH|LO|PN|ST|LT|UC|UT) \[.*Length invalid for this VR")
+_SUMMARY = "contains invalid data values"
 
 
 class Inspector:
@@ -49,10 +57,19 @@ class Inspector:
                 check=False,
                 timeout=_PATIENCE_S,
             )
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, subprocess.TimeoutExpired) as fault:
+            _log.warning("dciodvfy did not judge", error=type(fault).__name__)
             return frozenset()
-        lines = (done.stdout + done.stderr).decode(errors="replace").splitlines()
-        return frozenset(_QUOTED.sub("<>", line) for line in lines if line.startswith("Error"))
+        return errors((done.stdout + done.stderr).decode(errors="replace"))
+
+
+def errors(said: str) -> frozenset[str]:
+    """dciodvfy's error lines without any value, and without what it holds against long UTF-8."""
+    lines = [line for line in said.splitlines() if line.startswith("Error")]
+    kept = [line for line in lines if not _BYTES_COUNTED.search(line)]
+    if not any("Value invalid" in line for line in kept):
+        kept = [line for line in kept if _SUMMARY not in line]
+    return frozenset(_QUOTED.sub("<>", _VALUE.sub("= <>", line)) for line in kept)
 
 
 def installed() -> Path | None:

@@ -45,7 +45,7 @@ def build(context: ResultContext) -> Dataset:
         InputError: the source cannot be referred to.
     """
     reasons = "; ".join(context.attribution.reasons) or "the model's checks were not passed"
-    return refused(context, f"the result is withheld: {reasons}")
+    return _note(context, f"the result is withheld: {reasons}", "Its result is not to be relied on")
 
 
 def refused(context: Context, reason: str) -> Dataset:
@@ -54,13 +54,17 @@ def refused(context: Context, reason: str) -> Dataset:
     Raises:
         InputError: the source cannot be referred to.
     """
+    return _note(context, reason, "No result of this film exists")
+
+
+def _note(context: Context, reason: str, remark: str) -> Dataset:
     ds = provenance.new_object(context, SERIES)
     document.put_general(ds, context, complete=True, said="The film was not analysed")
-    ds.update(_content(context, f"Not analysed, because {reason}"))
+    ds.update(_content(context, f"Not analysed, because {reason}", remark))
     return ds
 
 
-def _content(context: Context, said: str) -> Dataset:
+def _content(context: Context, said: str, remark: str) -> Dataset:
     """Root container with language, observer, the film, and the reason."""
     contains = sr.RelationshipTypeValues.CONTAINS
     film = document.source(context)
@@ -80,7 +84,7 @@ def _content(context: Context, said: str) -> Dataset:
             ),
             sr.TextContentItem(
                 name=standard.DCM.Summary,
-                value=f"{wording.RESEARCH_WORDS}. No result of this film exists.",
+                value=f"{wording.RESEARCH_WORDS}. {remark}.",
                 relationship_type=contains,
             ),
         ]

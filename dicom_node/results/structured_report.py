@@ -153,7 +153,12 @@ def _film_group(context: ResultContext) -> sr.MeasurementsAndQualitativeEvaluati
 
 
 def _film_numbers(made: Attribution) -> list[tuple[Code, float]]:
-    """The film's measurements; probability and conformal p where the model can give them."""
+    """The film's measurements; probability and conformal p where the model can give them.
+
+    A result that is withheld gives no number that could be taken for one.
+    """
+    if made.status is Status.WITHHELD:
+        return [(codes.THRESHOLD, made.threshold)]
     numbers = (
         (codes.SCORE, made.score),
         (codes.PROBABILITY, made.probability),

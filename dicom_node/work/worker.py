@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import structlog
 from pydicom import Dataset
 from structlog.typing import FilteringBoundLogger
@@ -251,10 +252,11 @@ class Worker:
             unlike=Unlike.DOUBT if known else Unlike.REFUSE,
         )
         attribution = self._engine.explain([request])[0]
+        _demand_finite(attribution)
         faults.reach(Point.ANALYSED)
         context = self._context(job, film, attribution)
         kinds = registry.kinds_for(context, self._addressing(job).asked)
-        return [self._keep(job, kind, registry.build(kind, context)) for kind in kinds]
+        return [self._keep(job, kind, ds) for kind, ds in _built(kinds, context)]
 
     def _context(self, job: Job, film: Film, attribution: Attribution) -> ResultContext:
         return ResultContext(
@@ -331,3 +333,34 @@ class Worker:
                 return  # the write at the end will say so
             except StoreUnavailableError as fault:
                 _log.warning("heartbeat failed", job=key[:12], error=str(fault))
+
+
+def _demand_finite(made: Attribution) -> None:
+    """NaN is below every threshold: a map of it would look like a film without a finding.
+
+    Raises:
+        ModelError: the map or the counterpart is not all numbers, or the map is negative.
+    """
+    finite = np.isfinite(made.attribution_map).all() and np.isfinite(made.counterfactual).all()
+    if not finite or (made.attribution_map < 0).any():
+        raise ModelError("the model made no numbers of this film (NaN, infinite or negative)")
+
+
+def _built(kinds: Sequence[str], context: ResultContext) -> list[tuple[str, Dataset]]:
+    """Each kind's object; one that cannot be built is left out, and none is lost for it.
+
+    Raises:
+        InputError: the film cannot be referred to.
+        EncodingError: no kind can be built.
+    """
+    built = []
+    for kind in kinds:
+        try:
+            built.append((kind, registry.build(kind, context)))
+        except (InputError, MemoryError, OSError):
+            raise
+        except Exception:  # the classes of films are many, and a library may know one less
+            _log.exception("result left out", kind=kind, job=context.analysis_key[:12])
+    if not built:
+        raise EncodingError("no result could be built of this film: see the log")
+    return built

@@ -1,6 +1,5 @@
 """Validators of others: dciodvfy (dicom3tools) and DCMTK's dsrdump."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from dicom_node.results import conformity, registry
+from dicom_node.results import conformity, inspection, registry
 
 _OWN_LIMITS = (  # says what it cannot judge: the length of UTF-8 text, TID 2010
     "VR checker does not support this Specific Character Set",
@@ -29,8 +28,7 @@ def dciodvfy_errors(path: Path) -> set[str]:
     done = subprocess.run(
         [program, str(path)], capture_output=True, text=True, errors="replace", timeout=60
     )
-    lines = (done.stdout + done.stderr).splitlines()
-    return {re.sub(r"<[^>]*>", "<>", line) for line in lines if line.startswith("Error")}
+    return set(inspection.errors(done.stdout + done.stderr))
 
 
 def dsrdump(path: Path) -> str:
