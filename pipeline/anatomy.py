@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from pipeline.types import Image
 
@@ -10,6 +11,7 @@ Mask = npt.NDArray[np.bool_]
 """[side, side] of the model grid; the patient's right is at the image's left."""
 
 _LEAST_LUNG_PX = 400  # below this a mask is not a pair of lungs
+_HULL_MARGIN_PX, _HULL_EDGE_PX = 6.0, 8.0
 
 
 def tidy(mask: Mask) -> Mask:
@@ -30,6 +32,22 @@ def extent(lungs: Mask) -> tuple[tuple[int, int], tuple[int, int]]:
     """((row0, row1), (col0, col1)) of the box around the lungs, ends excluded."""
     rows, cols = np.nonzero(lungs.any(1))[0], np.nonzero(lungs.any(0))[0]
     return (int(rows[0]), int(rows[-1]) + 1), (int(cols[0]), int(cols[-1]) + 1)
+
+
+def hull(lungs: Mask) -> Image:
+    """[side, side] in 0 .. 1: 1 in the convex hull of both lungs, falling to 0 a little outside.
+
+    The hull holds what a lesion can hide of a lung from the segmenter, the mediastinum and the
+    bases; letters, arms and the film's border are outside. Ones where there is no pair of lungs.
+    """
+    if not usable(lungs):
+        return np.ones(lungs.shape, np.float32)
+    facets = ConvexHull(np.argwhere(lungs)).equations  # normal and offset, > 0 outside
+    row, col = np.indices(lungs.shape, np.float32)
+    outside_px = np.full(lungs.shape, -np.inf, np.float32)
+    for down, right, offset in facets.astype(np.float32):
+        np.maximum(outside_px, down * row + right * col + offset, out=outside_px)
+    return (1 - (outside_px - _HULL_MARGIN_PX) / _HULL_EDGE_PX).clip(0, 1)
 
 
 def move(plane: Image, lungs: Mask, place: Mask) -> Image:

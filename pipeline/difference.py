@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
+from pipeline import anatomy
+from pipeline.anatomy import Mask
 from pipeline.types import Image
 
 
@@ -19,6 +21,14 @@ def weighted(change: Image, gate: Image) -> Image:
     docs/evaluation.md: |d| of a faint haze is small, the gate says nothing of how much.
     """
     return np.asarray(np.sqrt(change * gate), np.float32)
+
+
+def held(maps: Image, lungs: Mask) -> Image:
+    """Maps [draws, side, side] in and around the lungs; outside their hull they fade to 0.
+
+    What is sought is in the chest. Measured in docs/decisions/0004-what-the-map-is.md.
+    """
+    return maps * anatomy.hull(lungs)
 
 
 def mean_and_sd(draws: Image) -> tuple[Image, Image]:

@@ -1,5 +1,6 @@
 """From a radiograph to its attribution: encode, edit, decode both, compare, find regions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from pipeline import (
     checks,
     difference,
     editing,
+    framing,
     guidance,
     inversion,
     preprocess,
@@ -20,6 +22,7 @@ from pipeline import (
 from pipeline.anatomy import Mask
 from pipeline.checks import Findings
 from pipeline.errors import UnlikeTrainingError
+from pipeline.framing import Frame
 from pipeline.preprocess import Letterbox
 from pipeline.settings import Settings
 from pipeline.types import (
@@ -34,7 +37,7 @@ from pipeline.types import (
 )
 from pipeline.weights import LoadedModel
 
-METHOD_VERSION = "2"
+METHOD_VERSION = "3"
 """Raised whenever the same weights would give another map."""
 
 
@@ -121,26 +124,34 @@ class Explainer:
         return self._inverted(plane, seed, target)
 
     def _paired(self, plane: Image, seed: int, target: Target | None, *, free: bool) -> Evidence:
-        """d_k = D(z) - D(z_cf,k) over K draws: both decoded, so that D's own error cancels."""
-        model, said = self._model, self.settings
-        z, text = self._latent(plane).repeat(said.draws, 1, 1, 1), self._text(target)
+        """d_k = D(z_k) - D(z_cf,k) over K draws: both decoded, so that D's own error cancels.
+
+        Each draw sees the film in a frame of its own; where something else than "normal" is asked
+        for, which has one place only, all see the whole film.
+        """
+        model, said, lungs = self._model, self.settings, self.lungs(plane)
+        alike = [framing.whole(said.grid)] * said.draws
+        frames = alike if target else framing.frames(lungs, said.draws)
+        z, text = self._latents(plane, frames), self._text(target)
         noise = editing.noises(z.shape[1:], seed, said.draws).to(model.device)
         edit = editing.paired_edit(model.denoiser, z, text, noise, said.steps)
         edited = editing.gated(z, edit)
         still = editing.remaining(model.denoiser, edited, text, noise)
-        gates = self._on_grid(edit.gate)
-        changes = self._changes(z, edited)
+        own = self._decoded(z)
+        gates = _back(frames, self._on_grid(edit.gate))
+        changes = _back(frames, own - self._decoded(edited))
         maps = [
             difference.weighted(difference.magnitude(change, said.blur_px), gate)
             for change, gate in zip(changes, gates, strict=True)
         ]
+        ungated = _back(frames, own - self._decoded(edit.latent)) if free else None
         return Evidence(
             plane=plane,
-            lungs=self.lungs(plane),
+            lungs=lungs,
             changes=changes,
-            maps=np.stack(maps),
+            maps=difference.held(np.stack(maps), lungs),
             gate=gates,
-            free=np.abs(self._changes(z, edit.latent)).mean(0) if free else None,
+            free=None if ungated is None else np.abs(ungated).mean(0),
             first=None if still is None else self._on_grid(edit.first_gate),
             still=None if still is None else self._on_grid(still),
         )
@@ -154,7 +165,8 @@ class Explainer:
         noises = editing.noises((len(times), *z.shape[1:]), seed, said.draws).to(model.device)
         inverted = inversion.invert(model.denoiser, z, nothing, noises.unbind(1), times)
         edited = inversion.edit(model.denoiser, inverted, text, nothing, said.guidance)
-        return self._ungated(plane, self._changes(z, edited), said.blur_px)
+        made = self._ungated(plane, self._changes(z, edited), said.blur_px)
+        return replace(made, maps=difference.held(made.maps, made.lungs))
 
     def _paper(self, plane: Image, seed: int, target: Target | None) -> Evidence:
         """M = I - I_n (2401.01414): the film minus its normal counterpart, unsmoothed."""
@@ -190,6 +202,11 @@ class Explainer:
     def _latent(self, plane: Image) -> torch.Tensor:
         x = torch.from_numpy(plane)[None, None].to(self._model.device) * 2 - 1
         return self._model.autoencoder.encode(x)
+
+    def _latents(self, plane: Image, frames: Sequence[Frame]) -> torch.Tensor:
+        """[draws, c, h, w]: the film as each frame sees it; frames that are the same once."""
+        latents = {frame: self._latent(frame.see(plane)) for frame in set(frames)}
+        return torch.cat([latents[frame] for frame in frames])
 
     def _decoded(self, z: torch.Tensor) -> Image:
         """[n, side, side] about 0 black .. 1 white, not clipped."""
@@ -276,6 +293,11 @@ def _doubted(made: Attribution, objection: str, unlike: Unlike) -> Attribution:
     withheld = unlike is Unlike.WITHHOLD or made.status is Status.WITHHELD
     status = Status.WITHHELD if withheld else Status.LOW_CONFIDENCE
     return replace(made, status=status, reasons=(objection, *made.reasons))
+
+
+def _back(frames: Sequence[Frame], seen: Image) -> Image:
+    """[draws, side, side], each draw's from its frame to its place in the film."""
+    return np.stack([frame.back(plane) for frame, plane in zip(frames, seen, strict=True)])
 
 
 def findings(made: Evidence, threshold: float) -> Findings:

@@ -70,6 +70,8 @@ VERBATIM = frozenset(
 )
 """Carried character for character, also where too long for its VR."""
 
+_FILED_BY = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
+_UNDECODABLE = "\ufffd"
 _REFERENCES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # leading zeros are invalid but name a study
 _LO_LENGTH = 64  # characters (PS3.5 6.2)
@@ -86,11 +88,18 @@ def demand_references(source: Dataset) -> None:
     """The source can be referred to.
 
     Raises:
-        InputError: it has no study, series or instance UID, so that no result could be filed.
+        InputError: it has no study, series or instance UID, or the patient's ID cannot be read, so
+            that no result could be filed.
     """
     for keyword in _REFERENCES:
         if not _UID.fullmatch(text(source, keyword)):
             raise InputError(f"The film has no valid {keyword}: a result could not be filed.")
+    for keyword in _FILED_BY:
+        if _UNDECODABLE in text(source, keyword):
+            raise InputError(
+                f"{keyword} cannot be read in the character set that the film states: "
+                "a result could be filed under someone else."
+            )
 
 
 def put_patient_and_study(target: Dataset, source: Dataset) -> None:

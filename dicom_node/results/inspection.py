@@ -10,9 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import structlog
 from pydicom import Dataset
 
 from dicom_node.results import conformity
+
+_log = structlog.get_logger()
 
 _PATIENCE_S = 60
 # dciodvfy quotes values, which may be a patient's; names of elements and modules are not.
@@ -60,7 +63,8 @@ class Inspector:
                 check=False,
                 timeout=_PATIENCE_S,
             )
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, subprocess.TimeoutExpired) as fault:
+            _log.warning("dciodvfy did not judge", error=type(fault).__name__)
             return frozenset()
         return errors((done.stdout + done.stderr).decode(errors="replace"))
 

@@ -76,6 +76,7 @@ def stand_in(context: ResultContext) -> Dataset:
     film.Modality = carried.valid_text(source, "Modality") or "OT"
     film.Rows, film.Columns = header.rows, header.columns
     film.SamplesPerPixel = 1
+    film.NumberOfFrames = 1  # of a multi-frame class only films of one frame come this far
     if has_geometry(context):
         film.FrameOfReferenceUID = uid.UID(carried.text(source, "FrameOfReferenceUID"))
         for keyword in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):

@@ -287,7 +287,7 @@ class Worker:
         faults.reach(Point.ANALYSED)
         context = self._context(job, film, attribution)
         kinds = registry.kinds_for(context, self._addressing(job).asked)
-        return [self._keep(job, kind, registry.build(kind, context)) for kind in kinds]
+        return [self._keep(job, kind, ds) for kind, ds in _built(kinds, context)]
 
     def _source(self, job: Job) -> Path:
         """The kept film, which is what was received, bit by bit."""
@@ -402,3 +402,23 @@ def _limited(limit_s: float) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _built(kinds: Sequence[str], context: ResultContext) -> list[tuple[str, Dataset]]:
+    """Each kind's object; one that cannot be built is left out, and none is lost for it.
+
+    Raises:
+        InputError: the film cannot be referred to.
+        EncodingError: no kind can be built.
+    """
+    built = []
+    for kind in kinds:
+        try:
+            built.append((kind, registry.build(kind, context)))
+        except (InputError, MemoryError, OSError):
+            raise
+        except Exception:  # noqa: BLE001 - the classes of films are many, and a library may know one less
+            _log.exception("result left out", kind=kind, job=context.analysis_key[:12])
+    if not built:
+        raise EncodingError("no result could be built of this film: see the log")
+    return built

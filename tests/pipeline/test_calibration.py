@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from pipeline import anatomy, calibration, checks, difference
+from pipeline import anatomy, calibration, checks, difference, framing
 from pipeline.calibration import HealthyReference
 from pipeline.checks import Findings, Limits
 from pipeline.errors import ModelError
+from pipeline.preprocess import GRID
 from pipeline.types import Status
 from tests.pipeline import chests
 
@@ -146,3 +148,40 @@ def test_a_plane_moved_to_its_own_place_stays() -> None:
     plane = np.random.default_rng(0).random((224, 224)).astype(np.float32)
     lungs = chests.lungs()
     assert anatomy.move(plane, lungs, lungs) == pytest.approx(plane, abs=1e-6)
+
+
+def test_maps_are_held_to_the_lungs_and_what_lies_between_them() -> None:
+    # The lungs' last column is 193 and their first row 40: full to 6 px outside, nothing from 14.
+    held = difference.held(np.full((2, GRID, GRID), 0.5, np.float32), chests.lungs())
+    assert held.shape == (2, GRID, GRID)
+    assert (held[:, 110, 112] == 0.5).all()  # the mediastinum
+    assert held[0, 110, [193, 199, 203, 208]] == pytest.approx([0.5, 0.5, 0.25, 0], abs=1e-6)
+    assert held[1, [30, 25], 60] == pytest.approx([0.25, 0], abs=1e-6)
+    one_lung = chests.lungs()
+    one_lung[:, 112:] = False
+    assert (difference.held(np.ones((1, GRID, GRID), np.float32), one_lung) == 1).all()
+
+
+def test_the_draws_see_the_whole_film_and_the_lungs_in_turn() -> None:
+    # The box around the lungs is rows 40 to 180 and columns 30 to 194: 164 / (0.9 x 224) = 0.813.
+    whole, lungs, again = framing.frames(chests.lungs(), 3)
+    assert (whole.size, whole.row, whole.col) == (1, 111.5, 111.5)
+    assert lungs.size == pytest.approx(0.8135, abs=1e-4)
+    assert (lungs.row, lungs.col) == (109.5, 111.5)
+    assert again == whole
+    nobody = np.zeros((GRID, GRID), bool)
+    assert framing.frames(nobody, 2) == [whole, whole]
+
+
+def test_what_a_frame_sees_goes_back_to_its_place() -> None:
+    frame = framing.around(chests.lungs())
+    spot = np.zeros((GRID, GRID), np.float32)
+    spot[60:64, 50:54] = 1
+    seen = frame.see(spot)
+    assert seen.sum() > 1.3 * spot.sum()  # larger by 1 / 0.8135 squared, 1.5
+    back = frame.back(seen)
+    assert ndimage.center_of_mass(back) == pytest.approx((61.5, 51.5), abs=0.1)
+    assert back.sum() == pytest.approx(spot.sum(), rel=0.05)
+    assert frame.back(np.ones((GRID, GRID), np.float32))[0, 0] == 0  # it has not looked there
+    same = framing.whole(GRID)
+    assert np.array_equal(same.back(same.see(spot)), spot)
