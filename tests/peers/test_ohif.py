@@ -22,8 +22,6 @@ from pipeline.engine.local import LocalEngine
 from pipeline.types import Mode
 from tests.peers import ohif, orthanc, tools
 
-sync_api = pytest.importorskip("playwright.sync_api")
-
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(400)]
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -129,6 +127,7 @@ def viewer(
     film: Path, analysed: ResultContext, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Viewer]:
     """OHIF with the film, its picture and its report."""
+    sync_api = pytest.importorskip("playwright.sync_api")
     ohif.dist()
     if not PLUGIN.is_file():
         pytest.skip("Orthanc's DICOMweb plug-in is not installed")
