@@ -33,8 +33,10 @@ def as_picture(ds: Dataset, film: Film | None) -> Pixels:
     """The object as [rows, cols, 3] RGB, with the words that must be seen.
 
     Raises:
-        InputError: it is no image of this node, nor a presentation state.
+        InputError: it is no image of this node, nor a presentation state; or of another film.
     """
+    if film is not None:
+        _check_film(ds, film)
     match ds.get("SOPClassUID"):
         case uid.SecondaryCaptureImageStorage:
             return _captured(ds)
@@ -45,6 +47,13 @@ def as_picture(ds: Dataset, film: Film | None) -> Pixels:
         case uid.GrayscaleSoftcopyPresentationStateStorage:
             return picture.with_banner(_annotations(ds, film))
     raise InputError("It is neither a result of this node nor a radiograph.")
+
+
+def _check_film(ds: Dataset, film: Film) -> None:
+    """It refers to the film: on another, of the same size, it would mark what is not there."""
+    uids = {item.value for item in ds.iterall() if item.keyword == "ReferencedSOPInstanceUID"}
+    if film.header.dataset.SOPInstanceUID not in uids:
+        raise InputError("It is not of the film that was given.")
 
 
 def film_picture(film: Film) -> Pixels:

@@ -104,3 +104,24 @@ def test_what_is_no_dicom_file_is_named(tmp_path: Path) -> None:
     done = commands.vald("render", path)
     assert done.exit_code == 1
     assert "notes.dcm" in str(done.exception)
+
+
+@pytest.mark.parametrize("kind", [*LYING, "presentation_state"])
+def test_a_result_is_not_laid_over_another_film(folder: Path, kind: str) -> None:
+    other = sources.source()
+    other.SOPInstanceUID = "1.2.3.4.33"
+    film = sources.write(other, folder / "other.dcm")
+    done = commands.vald("render", folder / f"{kind}.dcm", "--film", film, "--out", folder / "out")
+    assert done.exit_code == 1
+    assert "not of the film" in str(done.exception)
+    assert not (folder / "out" / f"{kind}.png").exists()
+
+
+def test_two_objects_of_one_name_do_not_overwrite_each_other(folder: Path) -> None:
+    (folder / "again").mkdir()
+    second = folder / "again" / "overlay_capture.dcm"
+    second.write_bytes((folder / "overlay_capture.dcm").read_bytes())
+    done = commands.vald("render", folder / "overlay_capture.dcm", second, "--out", folder / "out")
+    assert done.exit_code == 1
+    assert "overlay_capture" in str(done.exception)
+    assert not (folder / "out").exists()
