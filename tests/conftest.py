@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -12,6 +13,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 _REAL = ("peer", "postgres", "data")
+_Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +36,21 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn the skip of a real-part test into a failure where VALD_TESTS_MUST_RUN is set."""
     report = yield
-    must = os.environ.get("VALD_TESTS_MUST_RUN") and any(map(item.get_closest_marker, _REAL))
-    if must and report.skipped:
+    return _held_to(report) if any(map(item.get_closest_marker, _REAL)) else report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn the skip of a whole module, whose marks nobody has seen, into one too."""
+    return _held_to((yield))
+
+
+def _held_to(report: _Report) -> _Report:
+    if os.environ.get("VALD_TESTS_MUST_RUN") and report.skipped:
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped where it must run: {report.longrepr}"
+        report.longrepr = f"{report.nodeid} was skipped where it must run: {report.longrepr}"
     return report
 
 

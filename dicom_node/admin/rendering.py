@@ -1,5 +1,6 @@
 """`vald-node render`: any result as a picture, or as text or HTML."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +20,20 @@ def render(objects: Sequence[Path], out: Path, film: Path | None, *, html: bool)
     """What was written for each object, in their order.
 
     Raises:
-        InputError: an object cannot be shown, and which; those before it are written.
+        InputError: an object cannot be shown, and which; those before it are written. Two have
+            one name, and nothing is.
     """
+    _check_names(objects)
     ground = radiograph.read(film) if film is not None else None
     out.mkdir(parents=True, exist_ok=True)
     return [_render(path, out, ground, html=html) for path in objects]
+
+
+def _check_names(objects: Sequence[Path]) -> None:
+    """What is written is named after each object: of two with one name, one would be lost."""
+    for stem, times in Counter(path.stem for path in objects).most_common(1):
+        if times > 1:
+            raise InputError(f"{times} objects are named {stem}: give each a folder of its own")
 
 
 def _render(path: Path, out: Path, ground: Film | None, *, html: bool) -> Path:

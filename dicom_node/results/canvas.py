@@ -51,14 +51,18 @@ def text(
     colour: Colour = DIM,
     anchor: str = "ls",
     width: int | None = None,
+    rim: int = 0,
 ) -> None:
-    """Words at a point of their base line (x, y), cut with an ellipsis where wider than `width`."""
+    """Words at a point of their base line (x, y), cut with an ellipsis where wider than `width`.
+
+    A dark `rim` of so many pixels keeps them readable on a white film.
+    """
     font = _font(size)
     while width is not None and font.getlength(said) > width and len(said) > 1:
         said = said.removesuffix("...")[:-1].rstrip() + "..."
         if said == "...":
             break
-    draw.text(at, said, fill=colour, font=font, anchor=anchor)
+    draw.text(at, said, fill=colour, font=font, anchor=anchor, stroke_width=rim, stroke_fill=GROUND)
 
 
 def title(draw: ImageDraw.ImageDraw, said: str, left: int, base: int) -> None:

@@ -5,6 +5,8 @@ of the fixed colour scale's top, the same for every film of a model, and not a p
 PROBABILITY is the nearer of the two fractional types that there are.
 """
 
+import re
+
 import numpy as np
 from highdicom import seg
 from pydicom import Dataset, uid
@@ -19,6 +21,9 @@ SERIES = Series(
     title="attribution map",
     template="1",
 )
+
+_REPORTED_FROM = "; reported from "
+"""In the segment's description, as a Segmentation has no place for a threshold nor a window."""
 
 
 def applies(context: ResultContext) -> bool:
@@ -38,8 +43,18 @@ def build(context: ResultContext) -> Dataset:
     frames = np.clip(stored / np.float32(top), 0, 1)[None, ..., None].astype(np.float32)
     description = segmentation.segment(context, 1, "Attribution", codes.ATTRIBUTION, "map")
     description.SegmentDescription = (
-        f"Fraction of {made.scale_max:.3g} {wording.MAP_UNIT}; not a probability"
+        f"Fraction of {top:.3g} {wording.MAP_UNIT}{_REPORTED_FROM}{made.threshold / top:.4g}"
+        "; not a probability"
     )[:1024]
     return segmentation.build(
         context, SERIES, frames, [description], seg.SegmentationTypeValues.FRACTIONAL
     )
+
+
+def reported_from(ds: Dataset) -> float | None:
+    """The fraction from which the map is reported; None where the object does not state it."""
+    for item in ds.get("SegmentSequence") or ():
+        said = str(item.get("SegmentDescription") or "")
+        if stated := re.search(_REPORTED_FROM + r"([\d.e+-]+)", said):
+            return float(stated[1])
+    return None

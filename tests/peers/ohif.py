@@ -1,6 +1,6 @@
 """OHIF as its package on npm ships it, and Orthanc's DICOMweb, on one origin.
 
-`npm pack @ohif/app@3.13` and unpack; VALD_OHIF is the folder `package/dist` of it.
+`.ci/ohif` fetches it and prints the folder that VALD_OHIF must name.
 """
 
 import os

@@ -2,16 +2,22 @@
 
 import json
 import subprocess
+import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pydicom
-from pydicom import Dataset
+from PIL import Image
+from pydicom import Dataset, uid
 
 from tests.peers import tools
 
@@ -48,11 +54,26 @@ class Orthanc:
         modalities = [tag["Modality"] for tag in tags]
         return {modality: modalities.count(modality) for modality in sorted(set(modalities))}
 
-    def post(self, dicom: bytes) -> None:
-        """Orthanc holds the object."""
+    def classes(self) -> Counter[str]:
+        """How many instances of each SOP Class, by its name."""
+        held = [self.get(f"/instances/{name}/simplified-tags") for name in self.get("/instances")]
+        return Counter(uid.UID(tags["SOPClassUID"]).name for tags in held)
+
+    def post(self, dicom: bytes) -> str:
+        """Orthanc holds the object; its name there."""
         url = f"http://127.0.0.1:{self.http_port}/instances"
-        with urllib.request.urlopen(urllib.request.Request(url, dicom), timeout=30):
-            pass
+        with urllib.request.urlopen(urllib.request.Request(url, dicom), timeout=30) as answer:
+            return str(json.load(answer)["ID"])
+
+    def shown(self, name: str) -> npt.NDArray[np.uint8] | None:
+        """What Orthanc's own viewer draws of an instance; None where it has no picture of it."""
+        try:
+            with Image.open(BytesIO(self._bytes(f"/instances/{name}/rendered"))) as image:
+                return np.asarray(image)
+        except urllib.error.HTTPError as fault:
+            if fault.code != HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+                raise
+            return None
 
     def _bytes(self, path: str) -> bytes:
         url = f"http://127.0.0.1:{self.http_port}{path}"

@@ -1,8 +1,9 @@
 """OHIF in a real browser shows the picture, and each region of the report on the film itself."""
 
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -11,23 +12,30 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from dicom_node import radiograph
 from dicom_node.admin import sample
-from dicom_node.results import geometry, registry
+from dicom_node.results import geometry, picture, registry, wording
 from dicom_node.results.provenance import ResultContext
 from pipeline import digest
 from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
-from pipeline.types import Mode
+from pipeline.types import Mode, Region
 from tests.peers import ohif, orthanc, tools
-
-sync_api = pytest.importorskip("playwright.sync_api")
+from tests.results import sources
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(400)]
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 _PATIENCE_MS = 60_000
+_MADE = datetime(2026, 3, 1, tzinfo=UTC)
+_BOXES = ((60, 140, 80, 200), (170, 230, 240, 380))
+"""First row, row after the last, first column, column after the last."""
+_GREY = 30
+"""Channels that differ by no more are grey, also as the browser smooths them."""
+_AWAY_PART = 0.05
+"""Of a film's width: farther from a region nothing is coloured."""
 _NEAR_PX = 3
 """A line of the viewer lies so near to where the report says it is."""
 _BROWSER = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
@@ -43,26 +51,36 @@ class Screen:
     width: float
     height: float
 
-    def place(self, context: ResultContext, points: np.ndarray) -> np.ndarray:
-        """[n, 2] (x, y) on the screen of (column, row) of the film, which fits the canvas."""
-        header = context.header
-        scale = min(self.width / header.columns, self.height / header.rows)
-        left = self.left + (self.width - scale * header.columns) / 2
-        top = self.top + (self.height - scale * header.rows) / 2
-        return np.asarray(points * scale + (left, top))
+    def place(self, points: np.ndarray, columns: int, rows: int) -> np.ndarray:
+        """[n, 2] pixels (x, y) of points (column, row) of an image that is fitted to the canvas."""
+        scale = min(self.width / columns, self.height / rows)
+        left = self.left + (self.width - scale * columns) / 2
+        top = self.top + (self.height - scale * rows) / 2
+        return np.rint(points * scale + (left, top)).astype(int)
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """[n, 3] RGB of those pixels."""
+        seen: np.ndarray = self.pixels[places[:, 1], places[:, 0]].astype(int)
+        return seen
 
     def marked(self) -> np.ndarray:
-        """Pixels in the viewer's annotation green."""
+        """Pixels in the viewer's green, or in the yellow of the annotation that is chosen."""
         red, green, blue = np.moveaxis(self.pixels.astype(int), -1, 0)
-        marked: np.ndarray = (green > 150) & (green - red > 80) & (green - blue > 80)
+        marked: np.ndarray = (green > 150) & (green - blue > 80) & (red - green < 40)
         return marked
+
+    def marked_near(self, places: np.ndarray) -> np.ndarray:
+        """[n] whether an annotation lies at each pixel."""
+        near = ndimage.binary_dilation(self.marked(), np.ones([2 * _NEAR_PX + 1] * 2))
+        found: np.ndarray = near[places[:, 1], places[:, 0]]
+        return found
 
 
 class Viewer:
     """A page with the study, and its first-run dialogs dismissed."""
 
-    def __init__(self, page: Any, url: str, study: str) -> None:
-        self._page = page
+    def __init__(self, page: Any, url: str, study: str, keep: Path | None) -> None:
+        self._page, self._keep = page, keep
         page.set_default_timeout(_PATIENCE_MS)
         page.goto(f"{url}/viewer?StudyInstanceUIDs={study}")
         page.locator("svg.svg-layer").first.wait_for(state="attached")
@@ -73,18 +91,20 @@ class Viewer:
         self._page.locator('[data-cy^="study-browser-thumbnail"]', has_text=description).dblclick()
         self._page.locator("svg.svg-layer").first.wait_for(state="attached")
 
-    def await_measurements(self) -> None:
-        """The report's numbers are drawn; an offer to go on measuring is declined."""
-        self._page.locator("svg.svg-layer text", has_text="Area:").first.wait_for()
+    def measurements(self, count: int) -> list[str]:
+        """The words at each of `count` regions; an offer to go on measuring is declined."""
+        words = self._page.locator("svg.svg-layer text", has_text="Area:")
+        words.nth(count - 1).wait_for()
         decline = self._page.get_by_role("button", name="No", exact=True)
         if decline.count():
             decline.click()
+        return [str(said) for said in words.all_text_contents()]
 
     def screen(self, name: str) -> Screen:
-        """What is seen once it no longer changes; kept as `name` where VALD_SCREENSHOTS says."""
+        """What is seen once it no longer changes; kept as `name` where screens are kept."""
         shot = self._settled()
-        if folder := os.environ.get("VALD_SCREENSHOTS"):
-            (Path(folder) / f"{name}.png").write_bytes(shot)
+        if self._keep:
+            (self._keep / f"ohif-{name}.png").write_bytes(shot)
         box = self._page.locator("svg.svg-layer").first.bounding_box()
         assert box is not None
         with Image.open(BytesIO(shot)) as image:
@@ -101,18 +121,11 @@ class Viewer:
         return bytes(shot)
 
 
-@pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's, of no patient."""
-    path = tmp_path_factory.mktemp("film") / "film.dcm"
-    sample.write(path, "embedded", 0, datetime(2026, 3, 1, tzinfo=UTC))
-    return path
-
-
-@pytest.fixture(scope="module")
-def analysed(film: Path) -> ResultContext:
-    """The film, analysed by the embedded model."""
-    decoded = radiograph.read(film)
+def _demo(folder: Path) -> ResultContext:
+    """The demo's film, of no patient, analysed by the embedded model."""
+    path = folder / "film.dcm"
+    sample.write(path, "embedded", 0, _MADE)
+    decoded = radiograph.read(path)
     engine = LocalEngine(digest.folder_of("embedded"), "cpu")
     request = Request(film=decoded.radiograph, mode=Mode.CALIBRATED, seed=0)
     return ResultContext(
@@ -120,56 +133,136 @@ def analysed(film: Path) -> ResultContext:
         radiograph=decoded.radiograph,
         attribution=engine.explain([request])[0],
         analysis_key="d" * 64,
-        created_at=datetime(2026, 3, 1, tzinfo=UTC),
+        created_at=_MADE,
     )
 
 
-@pytest.fixture(scope="module")
-def viewer(
-    film: Path, analysed: ResultContext, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Viewer]:
-    """OHIF with the film, its picture and its report."""
+def _two_boxes(folder: Path) -> ResultContext:
+    """A dark film with two bright boxes, each a region."""
+    ds = sources.source()
+    ds.ImagerPixelSpacing = [0.2, 0.2]
+    grey = np.full((sources.ROWS, sources.COLUMNS), 800, np.uint16)
+    for top, bottom, left, right in _BOXES:
+        grey[top:bottom, left:right] = 3600
+    ds.PixelData = grey.tobytes()
+    given = sources.context_of(ds, folder)
+    regions = tuple(_region(*box) for box in _BOXES)
+    return replace(given, attribution=replace(given.attribution, regions=regions))
+
+
+def _region(top: int, bottom: int, left: int, right: int) -> Region:
+    corners = ((top, left), (top, right), (bottom, right), (bottom, left), (top, left))
+    area_px = (bottom - top) * (right - left)
+    return Region(outline=corners, area_px=area_px, peak=0.375, mean=0.25)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """What Orthanc holds of a film, and the viewer that has it open."""
+
+    context: ResultContext
+    viewer: Viewer
+
+
+@pytest.fixture(scope="module", params=[_demo, _two_boxes], ids=["demo", "boxes"])
+def study(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Study]:
+    """OHIF with a film, its picture and its report."""
+    sync_api = pytest.importorskip("playwright.sync_api")
     ohif.dist()
     if not PLUGIN.is_file():
         pytest.skip("Orthanc's DICOMweb plug-in is not installed")
     chromium = tools.find("chromium")
-    folder = tmp_path_factory.mktemp("orthanc")
-    with orthanc.running(folder, plugins=(PLUGIN,)) as pacs, ohif.served(pacs) as url:
+    folder = tmp_path_factory.mktemp("film")
+    context = request.param(folder)
+    (film,) = folder.glob("*.dcm")
+    with (
+        orthanc.running(tmp_path_factory.mktemp("orthanc"), plugins=(PLUGIN,)) as pacs,
+        ohif.served(pacs) as url,
+        sync_api.sync_playwright() as playwright,
+    ):
         pacs.post(film.read_bytes())
         for kind in ("secondary_capture", "structured_report"):
-            pacs.post(registry.encode(registry.build(kind, analysed)))
-        with sync_api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=[*_BROWSER])
-            page = browser.new_page(viewport={"width": 1600, "height": 1000})
-            yield Viewer(page, url, str(analysed.header.dataset.StudyInstanceUID))
-            browser.close()
+            pacs.post(registry.encode(registry.build(kind, context)))
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*_BROWSER])
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        uid = str(context.header.dataset.StudyInstanceUID)
+        viewer = Viewer(page, url, uid, _kept() if request.param is _demo else None)
+        yield Study(context=context, viewer=viewer)
+        browser.close()
 
 
-def test_the_reader_s_own_viewer_shows_picture_and_report(
-    viewer: Viewer, analysed: ResultContext
-) -> None:
-    regions = analysed.attribution.regions
-    assert regions, "the demo's film has an opacity"
-    film = viewer.screen("ohif-film")
+def _kept() -> Path | None:
+    """The folder that VALD_SCREENSHOTS names: docs/ has the demo's."""
+    folder = os.environ.get("VALD_SCREENSHOTS")
+    return Path(folder) if folder else None
+
+
+def _grid(outline: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """[n, 2] (column, row) of every fourth pixel within an outline, the middle its centre."""
+    marked = geometry.inside(outline, rows, columns)
+    return np.argwhere(marked)[::4, ::-1] + 0.5
+
+
+def _along(outline: np.ndarray) -> np.ndarray:
+    """[n, 2] points along a closed outline, corners and between."""
+    steps = np.linspace(0, 1, 20, endpoint=False)[:, None, None]
+    points: np.ndarray = (outline[:-1] + steps * np.diff(outline, axis=0)).reshape(-1, 2)
+    return points
+
+
+def _hue(colours: np.ndarray) -> np.ndarray:
+    hue: np.ndarray = np.ptp(colours, axis=-1) > _GREY
+    return hue
+
+
+def _assert_coloured_at_regions_alone(screen: Screen, context: ResultContext) -> None:
+    rows, columns = context.radiograph.pixels.shape
+    layout = picture.layout(context.radiograph)
+
+    def seen(points: np.ndarray) -> np.ndarray:
+        drawn = [layout.point(picture.OVERLAY, row, col)[::-1] for col, row in points]
+        return _hue(screen.at(screen.place(np.array(drawn), layout.width, layout.height)))
+
+    anywhere = np.zeros((rows, columns), np.bool_)
+    for region in context.attribution.regions:
+        outline = np.array(region.outline, np.float32)[:, ::-1]
+        assert seen(_grid(outline, rows, columns)).mean() > 0.9
+        anywhere |= geometry.inside(outline, rows, columns)
+    away = ndimage.distance_transform_edt(~anywhere) > _AWAY_PART * columns
+    assert not seen(np.argwhere(away)[::97, ::-1] + 0.5).any()
+
+
+def _assert_drawn(region: Region, report: Screen, film: Screen, context: ResultContext) -> None:
+    header = context.header
+    outline = geometry.outline(header, region)
+    lines = report.place(_along(outline), header.columns, header.rows)
+    assert report.marked_near(lines).mean() > 0.9
+    within = report.place(_grid(outline, header.rows, header.columns), header.columns, header.rows)
+    change = np.abs(report.at(within) - film.at(within)).max(-1)
+    assert np.median(change) < 8  # the film itself, but for the words over it
+
+
+def test_the_reader_s_own_viewer_shows_picture_and_every_region(study: Study) -> None:
+    context, viewer = study.context, study.viewer
+    regions = context.attribution.regions
+    assert regions, "the film has an opacity"
+    film = viewer.screen("film")
     assert not film.marked().any()
 
     viewer.open("VALD attribution")
-    picture = viewer.screen("ohif-picture").pixels.astype(int)
-    amber = (picture[..., 0] > 200) & (picture[..., 2] < 120) & (picture[..., 1] > 150)
-    assert amber.sum() > 200  # the words that must be seen
+    shown = viewer.screen("picture")
+    red, green, blue = np.moveaxis(shown.pixels.astype(int), -1, 0)
+    assert ((red > 200) & (green > 150) & (blue < 120)).sum() > 200  # the words that must be seen
+    _assert_coloured_at_regions_alone(shown, context)
 
     viewer.open("VALD measurements")
-    viewer.await_measurements()
-    report = viewer.screen("ohif-report")
-    marked = report.marked()
-    points = geometry.outline(analysed.header, regions[0])
-    near = [
-        marked[
-            int(y) - _NEAR_PX : int(y) + _NEAR_PX + 1, int(x) - _NEAR_PX : int(x) + _NEAR_PX + 1
-        ].any()
-        for x, y in report.place(analysed, points)
-    ]
-    assert np.mean(near) > 0.9
-    middle = report.place(analysed, points.mean(0)).astype(int)
-    film_grey = film.pixels[middle[1], middle[0]].astype(int)
-    assert np.abs(report.pixels[middle[1], middle[0]] - film_grey).max() < 8  # the film itself
+    said = viewer.measurements(len(regions))
+    report = viewer.screen("report")
+    for region in regions:
+        _assert_drawn(region, report, film, context)
+    assert context.header.spacing_mm
+    areas = [wording.area_mm2(region, context.header.spacing_mm) for region in regions]
+    stated = [float(area) for words in said for area in re.findall(r"Area: ([\d.]+) mm2", words)]
+    assert sorted(stated) == pytest.approx(sorted(areas), abs=0.01)
