@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip install --quiet
 CPU_TORCH := $(PIP) "torch==2.13.0+cpu" 2>/dev/null \
 	|| $(PIP) --index-url https://download.pytorch.org/whl/cpu "torch==2.13.0"
 GPU_TORCH := $(PIP) "torch>=2.6,<2.14"
+# Each of the tests' processes has its own database and peers; a module's tests share theirs.
+TEST_PROCESSES ?= 2
 
 .PHONY: install demo test faults soak check format lint types layers coverage clean
 
@@ -25,7 +27,7 @@ demo: install
 	$(BIN)/vald-node demo --out demo-out
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope
 
 # the node killed at every step and at 200 random moments, on every kind of database: hours
 faults: install

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from pipeline import anatomy, prompts
+from pipeline import anatomy, framing, prompts
 from pipeline.training import augment, lesions
 from pipeline.training.augment import Jitter, Plane
 from pipeline.training.dataset import Box, FilmRow, Films
@@ -22,6 +22,7 @@ Encode = Callable[[torch.Tensor], torch.Tensor]
 
 _CHUNK = 32
 _LARGEST_BLUR_PX = 0.8
+_FRAMED = 0.5  # share of films seen as an explanation's second draw sees them
 _KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled")
 _MADE_OF = {
     "COVID": "pneumonia",
@@ -195,9 +196,16 @@ class PairMaker:
     ) -> tuple[Plane, npt.NDArray[np.bool_], Plane]:
         lungs = self._material.lungs[index].astype(np.float32) / 255
         planes = [self._plane(index), lungs, mask]
-        film, lungs, mask = augment.view(self._rng, planes, jitter)
+        film, lungs, mask = self._framed(augment.view(self._rng, planes, jitter))
         film = augment.sharpness(self._rng, film, _LARGEST_BLUR_PX)
         return augment.contrast(self._rng, film, jitter), lungs > 0.5, mask
+
+    def _framed(self, planes: Sequence[Plane]) -> Sequence[Plane]:
+        """Film, lungs and mask as they are, or in the frame around the lungs."""
+        if self._rng.random() >= _FRAMED:
+            return planes
+        frame = framing.around(planes[1] > 0.5)
+        return [frame.see(plane) for plane in planes]
 
     def _donor(self, among: _Lot) -> Donor:
         index = self._pick(among)
