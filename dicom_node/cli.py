@@ -395,6 +395,19 @@ def calibrate(
 
 
 @app.command()
+def gallery(
+    out: Annotated[Path, typer.Option(help="The picture, as PNG.")] = Path("gallery.png"),
+    model: Annotated[str, typer.Option(help='"embedded" or a folder.')] = "embedded",
+    seed: Annotated[int, typer.Option(help="Of the first film; the others have the next.")] = 1,
+) -> None:
+    """Draw films of no patient, induce a finding in each zone, and show what is made of them."""
+    from dicom_node.admin import gallery as drawing
+
+    drawing.write(out, model, seed)
+    typer.echo(str(out))
+
+
+@app.command()
 def induce(
     image: Annotated[Path, typer.Argument(help="DICOM, PNG or JPEG.")],
     prompt: Annotated[str, typer.Option(help='Such as "right lower lobe opacity".')],

@@ -23,19 +23,20 @@ _TEXT_WIDTH = 256
 _STAGES = (64, 128, 192)
 _DROP_TEXT = 0.10
 _DROP_IMAGE = 0.10
-_START_AT_NOISE = 0.35  # share of samples at t = T, where the edit begins and the gate is read
+_START_AT_NOISE = 0.5  # share of samples at t = T, where the edit begins and the gate is read
 _GATE_WEIGHT = 0.25
 _LABEL_WEIGHT = 0.03
+_LESION_WEIGHT = 8.0  # of a pixel that is to change: most of a film is copied, and soon learnt
 _LABEL_SHARE = 0.05  # of the lungs' cells: so much of a sick film's lungs must be told
 _RECORD_EVERY = 50
 
 # What is asked of the network, as shares of a batch: (kind in the pool, share, task).
 _TASKS = (
-    ("pasted", 0.38, "heal"),
-    ("pasted", 0.16, "induce"),
-    ("boxed", 0.19, "find"),
-    ("healthy", 0.13, "keep"),
-    ("abnormal", 0.06, "keep"),
+    ("pasted", 0.46, "heal"),
+    ("pasted", 0.12, "induce"),
+    ("boxed", 0.17, "find"),
+    ("healthy", 0.12, "keep"),
+    ("abnormal", 0.05, "keep"),
     ("labelled", 0.08, "tell"),
 )
 
@@ -142,6 +143,8 @@ class Lessons:
         normal = int(self._rng.choice(self._normal[int(pool.normal[i])]))
         words = int(pool.words[i]) if task in ("induce", "keep") else normal
         judged, lungs, sick = torch.ones_like(mask), torch.zeros_like(mask), torch.nan
+        if task in ("heal", "induce"):
+            judged = 1 + _LESION_WEIGHT * mask
         if task == "induce":
             source, aim = aim, source
         if task == "find":
@@ -205,8 +208,10 @@ def losses(
         seen = torch.cat([z_t, source], 1) if objective.paired else z_t
         out = model(seen, t, text.to(device)).sample.float()
     said, gate = out[:, : aim.shape[1]], out[:, aim.shape[1] :]
-    # At t = T min-SNR gives no weight, yet the first step is taken there: never below a tenth.
-    weight = schedule.min_snr_weight(alpha, sigma, objective.prediction).clamp(min=0.1)
+    # At t = T min-SNR gives no weight, yet the first step is taken there, and it is the only one
+    # that sees no trace of the aim: what it leaves of a lesion, later steps take for the aim's own.
+    weight = schedule.min_snr_weight(alpha, sigma, objective.prediction)
+    weight = torch.where((t == TRAIN_STEPS - 1).view_as(weight), 1.0, weight)
     error = (said - schedule.aim_of(objective.prediction, aim, eps, alpha, sigma)).square()
     edit = (weight * lesson.judged.to(device) * error).mean()
     if not gate.shape[1]:

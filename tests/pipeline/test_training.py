@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -358,6 +359,41 @@ def test_a_labels_loss_is_told_by_the_gates_largest_cells_in_the_lungs() -> None
     by_hand = (math.log(1 + math.exp(-told)) + math.log(1 + math.exp(told))) / 2
     assert float(diffusion.label_loss(logits, lungs, sick)) == pytest.approx(by_hand)
     assert float(diffusion.label_loss(logits, lungs * 0, sick)) == 0
+
+
+class Silent(nn.Module):
+    """A U-Net that says 0 of everything."""
+
+    def forward(self, seen: torch.Tensor, *_: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=torch.zeros(len(seen), 9, *seen.shape[2:]))
+
+
+def test_what_is_to_change_counts_most_and_the_step_from_noise_counts_in_full() -> None:
+    # From pure noise the velocity is -aim: what is wrong with 0 is aim^2, here 4 where a quarter
+    # of the film is to change (weight 1 + 8) and 1 elsewhere: (0.25 x 4 x 9 + 0.75 x 1) / 1.
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[:, :, 0] = 1
+    aim = (1 + mask).expand(2, 8, 4, 4).clone()
+    lesson = diffusion.Lesson(
+        source=torch.zeros_like(aim),
+        aim=aim,
+        words=torch.zeros(2),
+        gate=mask,
+        judged=1 + diffusion._LESION_WEIGHT * mask,
+        only_noise=torch.ones(2, dtype=torch.bool),
+        lungs=mask,
+        sick=torch.full((2,), torch.nan),
+    )
+    loss = diffusion.losses(Silent(), lesson, torch.zeros(2, 1, 4), "cpu")
+    assert float(loss.edit) == pytest.approx(9.75)
+
+
+def test_healing_and_inducing_are_judged_where_the_lesion_is(pool: Pool) -> None:
+    lessons = diffusion.Lessons(pool, np.random.default_rng(0))
+    for task in ("heal", "induce"):
+        lesson = lessons._one("pasted", 1.0, task)
+        assert float(lesson.judged.min()) == 1
+        assert float(lesson.judged.max()) == pytest.approx(9, abs=0.1)
 
 
 def test_a_sick_film_of_unknown_place_teaches_its_label_alone(pool: Pool) -> None:
