@@ -254,12 +254,11 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for all that the demo makes.")] = Path(
         "demo-out"
     ),
-    config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
     """Send a synthetic film through a node and a small PACS on this machine; show what returns."""
     from dicom_node.admin import demonstration
 
-    demonstration.run(out, config)
+    demonstration.run(out)
 
 
 @app.command()

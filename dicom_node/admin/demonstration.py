@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import yaml
 from PIL import Image as Pillow
 from pydicom import Dataset
 from pydicom.uid import ComprehensiveSRStorage, SecondaryCaptureImageStorage
@@ -26,15 +27,18 @@ from dicom_node.errors import NodeError
 from dicom_node.results import reading
 
 _HOST = "127.0.0.1"
-_PACS, _SENDER = "DEMO_PACS", "DEMO_CR"
+_NODE, _PACS, _SENDER = "VALD", "DEMO_PACS", "DEMO_CR"
+_LOG = "node.log"
 _SEED = 1
 _EXPECTED = {SecondaryCaptureImageStorage: "sc.dcm", ComprehensiveSRStorage: "sr.dcm"}
 _START_S, _RESULT_S, _STOP_S = 60.0, 300.0, 60.0
 _PAUSE_S = 0.1
 
 
-def run(out: Path, config: Path) -> None:
+def run(out: Path) -> None:
     """Sample, node and PACS are started, the film is sent, and what comes back is shown.
+
+    The node has a configuration of its own, `out`/config.yaml; the site's is not looked at.
 
     Raises:
         NodeError: the node did not start, did not take the film, or sent nothing back.
@@ -46,14 +50,22 @@ def run(out: Path, config: Path) -> None:
         sample.write(film, "embedded", _SEED, datetime.now(UTC))
     console.print(f"made      {film}")
     arrived: queue.Queue[Path] = queue.Queue()
-    with _pacs(out, arrived) as pacs_port, _node(out, config, pacs_port) as node_port:
+    with _pacs(out, arrived) as pacs_port:
+        found = _round_trip(console, film, pacs_port, arrived)
+    _show(console, out, found)
+
+
+def _round_trip(
+    console: Console, film: Path, pacs_port: int, arrived: "queue.Queue[Path]"
+) -> dict[str, Path]:
+    out, port = film.parent, _free_port()
+    with _node(out, _write_config(out, port, pacs_port)) as node:
         with console.status("the node starts"):
-            _wait_until_listening(node_port)
-        _send(film, node_port)
+            _wait_until_listening(node, port)
+        _send(film, port)
         console.print("sent      by C-STORE, answered 0x0000")
         with console.status("the node works; the result comes by C-STORE"):
-            found = _results(arrived)
-    _show(console, out, found)
+            return _results(arrived)
 
 
 @contextmanager
@@ -80,55 +92,61 @@ def _pacs(out: Path, arrived: "queue.Queue[Path]") -> Iterator[int]:
         server.shutdown()
 
 
-@contextmanager
-def _node(out: Path, config: Path, pacs_port: int) -> Iterator[int]:
-    """The node as a user starts it, its state under `out`; yields its port.
-
-    Everything is as config.yaml says but addresses and folders, and the guard that keeps synthetic
-    films out, which is waived by name: the sample is one.
-    """
-    port = _free_port()
-    overrides = {
-        "VALD_NODE__HOST": _HOST,
-        "VALD_NODE__PORT": str(port),
-        "VALD_STORAGE__DATABASE": f"sqlite:///{(out / 'var' / 'vald.db').resolve()}",
-        "VALD_STORAGE__OBJECTS": str((out / "var" / "objects").resolve()),
-        "VALD_DESTINATIONS__PACS__AE_TITLE": _PACS,
-        "VALD_DESTINATIONS__PACS__HOST": _HOST,
-        "VALD_DESTINATIONS__PACS__PORT": str(pacs_port),
-        "VALD_RULES__0__WAIVE": "[synthetic]",
+def _write_config(out: Path, port: int, pacs_port: int) -> Path:
+    """What a site would write; the guard against synthetic films is waived for the sample."""
+    path = out / "config.yaml"
+    rule = {
+        "name": "demo",
+        "results": "basic",
+        "destinations": ["pacs"],
+        "waive": ["synthetic"],
     }
+    keys = {
+        "node": {"ae_title": _NODE, "host": _HOST, "port": port, "accept": "any"},
+        "storage": {"database": "sqlite:///var/vald.db", "objects": "var/objects"},
+        "destinations": {"pacs": {"ae_title": _PACS, "host": _HOST, "port": pacs_port}},
+        "rules": [rule],
+    }
+    path.write_text(yaml.safe_dump(keys, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def _node(out: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The node as a user starts it, its log and state under `out`."""
     command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(config)]
-    with (out / "node.log").open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(command, env={**os.environ, **overrides}, stderr=log)  # noqa: S603
+    own = {name: value for name, value in os.environ.items() if not name.startswith("VALD_")}
+    with (out / _LOG).open("w", encoding="utf-8") as log:
+        child = subprocess.Popen(command, env=own, stderr=log)  # noqa: S603
         try:
-            yield port
+            yield child
         finally:
             child.terminate()
             child.wait(_STOP_S)
 
 
-def _wait_until_listening(port: int) -> None:
+def _wait_until_listening(node: "subprocess.Popen[bytes]", port: int) -> None:
     deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and node.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex((_HOST, port)) == 0:
                 return
         time.sleep(_PAUSE_S)
-    raise NodeError("the node did not start; its log is node.log in the demo's folder")
+    ended = "" if node.returncode is None else f" (it ended with {node.returncode})"
+    raise NodeError(f"the node did not start{ended}; see {_LOG} in the demo's folder")
 
 
 def _send(film: Path, port: int) -> None:
     ds = pydicom.dcmread(film)
     ae = AE(ae_title=_SENDER)
     ae.add_requested_context(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID)
-    assoc = ae.associate(_HOST, port, ae_title="VALD")
+    assoc = ae.associate(_HOST, port, ae_title=_NODE)
     if not assoc.is_established:
-        raise NodeError("the node does not accept the association; see node.log")
+        raise NodeError(f"the node does not accept the association; see {_LOG}")
     status = assoc.send_c_store(ds).get("Status")
     assoc.release()
     if status != 0x0000:
-        raise NodeError(f"the node answered {status!r} to the film; see node.log")
+        raise NodeError(f"the node answered {status!r} to the film; see {_LOG}")
 
 
 def _results(arrived: "queue.Queue[Path]") -> dict[str, Path]:
@@ -137,7 +155,7 @@ def _results(arrived: "queue.Queue[Path]") -> dict[str, Path]:
         try:
             path = arrived.get(timeout=_RESULT_S)
         except queue.Empty:
-            raise NodeError("no result came back; see node.log") from None
+            raise NodeError(f"no result came back; see {_LOG}") from None
         found[path.stem] = path
     return found
 

@@ -1,22 +1,34 @@
-"""The demo, as a new user runs it."""
+"""The demo, as a user runs it whose own configuration is of no use to it."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pydicom
 import pytest
 from PIL import Image as Pillow
 
+from dicom_node.admin import demonstration
+from dicom_node.errors import NodeError
 from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("demo")
+    (out / "elsewhere").mkdir()
+    (out / "elsewhere" / "config.yaml").write_text("node: {accept: nobody}")
     command = [sys.executable, "-m", "dicom_node", "demo", "--out", str(out)]
     done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False
+        command,
+        cwd=out / "elsewhere",
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "VALD_NODE__PORT": "no number"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return out, done.stdout
@@ -42,3 +54,16 @@ def test_the_region_is_in_the_zone_that_was_asked_for(made: tuple[Path, str]) ->
     columns, rows = outline[0::2], outline[1::2]
     assert max(columns) < 512
     assert max(rows) < 512
+
+
+def test_a_node_that_ends_at_once_is_told_of_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demonstration, "_HOST", "192.0.2.1")  # no address of this machine
+    began = time.monotonic()
+    with (
+        pytest.raises(NodeError, match=r"did not start \(it ended with 1\); see node\.log"),
+        demonstration._node(tmp_path, demonstration._write_config(tmp_path, 1, 2)) as node,
+    ):
+        demonstration._wait_until_listening(node, 1)
+    assert time.monotonic() - began < demonstration._START_S / 2
