@@ -107,7 +107,7 @@ def retry(
     """Try a failed job, or the deliveries that were refused, again."""
     from dicom_node import node
 
-    store = node.open_store(node.read_config(config, os.environ))
+    store = node.open_kept_store(node.read_config(config, os.environ))
     job = store.retry(store.job(key).key, datetime.now(UTC))
     typer.echo(f"{job.key[:12]} is {job.state}")
 

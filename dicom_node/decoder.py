@@ -23,6 +23,7 @@ Reader = Callable[[Path], Film]
 _START_S = 60.0
 """To start an interpreter and import numpy, pydicom and the codecs on a busy machine."""
 _FAREWELL_S = 1.0
+_MAPPED = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,9 +227,11 @@ def _answer(connection: Connection, reader: Reader, path: Path, memory_bytes: in
 def _limit(memory_bytes: int) -> None:
     """No more address space than is mapped now plus `memory_bytes`, and no core dumps.
 
-    A core dump would put patient data on the disk.
+    A core dump would put patient data on the disk. Where the system does not say what is mapped
+    (only Linux has /proc) memory is not bounded; the time for a film is, everywhere.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if _MAPPED.exists():
+        pages = int(_MAPPED.read_text().split()[0])
+        limit = pages * resource.getpagesize() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -31,6 +31,7 @@ from dicom_node.intake.scp import Scp
 from dicom_node.processes import Role, Supervisor
 from pipeline import digest
 from storage import migrate, objects
+from storage.engine import is_new
 from storage.errors import StorageError, StoreUnavailableError
 from storage.objects import ObjectStore
 from storage.sql import SqlJobStore
@@ -63,6 +64,21 @@ def read_config(path: Path, environ: Mapping[str, str]) -> NodeConfig:
 def open_store(settings: NodeConfig) -> JobStore:
     """The job store, which must have been migrated."""
     return SqlJobStore(settings.storage.database)
+
+
+def open_kept_store(settings: NodeConfig) -> JobStore:
+    """The job store, for a command that looks at what a node has done.
+
+    Raises:
+        NodeError: the node was never started; to open its database would make an empty one.
+        StorageError: the database is away, or not of this schema.
+    """
+    if is_new(settings.storage.database):
+        raise NodeError(
+            f"there is no database at {settings.storage.database}: `vald-node serve` was never "
+            "started with this configuration, and nothing was received"
+        )
+    return open_store(settings)
 
 
 def open_objects(settings: NodeConfig) -> ObjectStore:

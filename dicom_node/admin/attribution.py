@@ -104,11 +104,23 @@ def _one(
 
 
 def _summary(made: Attribution) -> dict[str, object]:
+    """What is said of a result; of one that is withheld no number of the film."""
     return {
-        "score": made.score,
         "status": made.status,
         "reasons": list(made.reasons),
         "threshold": made.threshold,
+        **({} if made.status is Status.WITHHELD else _numbers(made)),
+        "mode": made.model.mode,
+        "seed": made.model.seed,
+        "model": made.model.name,
+        "model_version": made.model.version,
+        "model_digest": made.model.digest,
+    }
+
+
+def _numbers(made: Attribution) -> dict[str, object]:
+    return {
+        "score": made.score,
         "uncertainty": made.uncertainty,
         "probability": made.probability,
         "conformal_p": made.conformal_p,
@@ -121,11 +133,6 @@ def _summary(made: Attribution) -> dict[str, object]:
             }
             for region in made.regions
         ],
-        "mode": made.model.mode,
-        "seed": made.model.seed,
-        "model": made.model.name,
-        "model_version": made.model.version,
-        "model_digest": made.model.digest,
     }
 
 
@@ -175,6 +182,10 @@ def _key(source: Film, made: Attribution) -> str:
 def _line(answer: dict[str, object]) -> str:
     if "error" in answer:
         return f"{answer['file']}: not analysed: {answer['error']}"
+    if answer["status"] is Status.WITHHELD:
+        reasons = answer["reasons"]
+        why = "; ".join(reasons) if isinstance(reasons, list) else ""
+        return f"{answer['file']}: WITHHELD, {why}"
     regions = answer["regions"]
     count = len(regions) if isinstance(regions, list) else 0
     return f"{answer['file']}: {answer['status']}, score {answer['score']:.3f}, {count} region(s)"

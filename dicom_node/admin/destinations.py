@@ -16,7 +16,7 @@ from dicom_node.work.overview import DestinationLine
 def lines(path: Path, environ: Mapping[str, str]) -> list[DestinationLine]:
     """Every destination of the configuration, and those that only results name."""
     settings = node.read_config(path, environ)
-    store = node.open_store(settings)
+    store = node.open_kept_store(settings)
     try:
         return overview.lines(store, settings.everywhere)
     finally:
@@ -31,7 +31,7 @@ def hold(path: Path, environ: Mapping[str, str], name: str, *, held: bool) -> No
     """
     settings = node.read_config(path, environ)
     _demand(settings, name)
-    store = node.open_store(settings)
+    store = node.open_kept_store(settings)
     try:
         if held:
             store.hold(name, node.now())
@@ -51,7 +51,7 @@ def move(path: Path, environ: Mapping[str, str], old: str, new: str) -> int:
     _demand(settings, new)
     if old == new:
         raise NodeError(f"{old} and {new} are the same destination")
-    store = node.open_store(settings)
+    store = node.open_kept_store(settings)
     try:
         return store.move_deliveries(old, new, node.now())
     finally:
@@ -67,7 +67,7 @@ def drop(path: Path, environ: Mapping[str, str], name: str) -> int:
     settings = node.read_config(path, environ)
     if name in settings.everywhere:
         raise NodeError(f"{name} is configured: hold it, or remove it from the configuration first")
-    store = node.open_store(settings)
+    store = node.open_kept_store(settings)
     try:
         return store.drop_deliveries(name, node.now(), "its destination is no more")
     finally:

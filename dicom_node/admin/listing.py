@@ -50,7 +50,7 @@ def films(
 ) -> list[FilmLine]:
     """The newest films with what became of them; a resend is on the line of its job."""
     settings = node.read_config(path, environ)
-    store = node.open_store(settings)
+    store = node.open_kept_store(settings)
     try:
         # A state is derived from a job and its deliveries, so all must be looked at to find one.
         looked_at = limit if state is None else _ALL

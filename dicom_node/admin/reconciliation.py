@@ -32,7 +32,7 @@ def span(text: str) -> timedelta:
 def films(path: Path, environ: Mapping[str, str], since: str) -> list[FilmStanding]:
     """Every film received since so long ago, newest first."""
     settings, ago = node.read_config(path, environ), span(since)
-    store = node.open_store(settings)
+    store = node.open_kept_store(settings)
     try:
         now = node.now()
         return node.reconciler(settings, store).since(now - ago, now)

@@ -207,3 +207,16 @@ def test_an_unusable_model_ends_the_command_before_any_film(tmp_path: Path) -> N
     assert done.exit_code == 1
     assert "no diffusers folder" in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_of_a_picture_that_is_withheld_no_number_is_given(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
+    Pillow.fromarray(noise).save(tmp_path / "noise.png")
+    done = commands.vald("attribute", tmp_path / "noise.png", "--out", tmp_path, "--json")
+    said = json.loads(done.stdout)
+    assert said["status"] == "WITHHELD"
+    assert "does not look like an upright frontal chest" in said["reasons"][0]
+    assert not {"score", "uncertainty", "probability", "conformal_p", "regions"} & set(said)
+    line = commands.vald("attribute", tmp_path / "noise.png", "--out", tmp_path).stdout
+    assert "WITHHELD, not a chest" in line
+    assert "score" not in line

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image as Pillow
-from typer.testing import CliRunner
 
-from dicom_node.cli import app
+from tests.admin import commands
 
 
 def test_the_gallery_shows_every_film_it_drew(tmp_path: Path) -> None:
     out = tmp_path / "docs" / "gallery.png"
-    done = CliRunner().invoke(app, ["gallery", "--out", str(out), "--seed", "3"])
+    done = commands.vald("gallery", "--out", out, "--seed", "3")
     assert done.exit_code == 0, done.output
     picture = np.asarray(Pillow.open(out).convert("RGB"), int)
     rows = picture[52:-84].reshape(7, 296, *picture.shape[1:])[:, :256, 24:-24]

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -141,3 +143,15 @@ def test_a_closed_decoder_starts_again(film: Path) -> None:
     finally:
         decoder.close()
     decoder.close()
+
+
+def test_where_the_system_does_not_say_what_is_mapped_only_core_dumps_are_limited() -> None:
+    said = (
+        "import resource; from pathlib import Path; from dicom_node import decoder\n"
+        "before = resource.getrlimit(resource.RLIMIT_AS)\n"
+        "decoder._MAPPED = Path('/nowhere'); decoder._limit(1)\n"
+        "print(resource.getrlimit(resource.RLIMIT_AS) == before,"
+        " resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True (0, 0)"
