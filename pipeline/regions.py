@@ -15,13 +15,14 @@ LEAST_AREA_PX = 12
 def find(plane: Image, threshold: float, box: Letterbox) -> tuple[Region, ...]:
     """Connected regions of a grid map at or above `threshold`, highest peak first.
 
+    A region is all that its outline holds, holes too: area, outline and what is drawn of it agree.
     Outlines and areas are in the film's pixels (types.Region).
     """
     inside = np.zeros_like(plane)
     rows = slice(box.top, box.top + box.height)
     cols = slice(box.left, box.left + box.width)
     inside[rows, cols] = plane[rows, cols]
-    labels, count = ndimage.label(inside >= threshold)
+    labels, count = ndimage.label(ndimage.binary_fill_holes(inside >= threshold))
     found = [_region(inside, labels == n, threshold, box) for n in range(1, count + 1)]
     kept = [region for region in found if region is not None]
     return tuple(sorted(kept, key=lambda region: -region.peak))
@@ -45,10 +46,10 @@ def _region(
 def _outline(
     plane: Image, part: npt.NDArray[np.bool_], threshold: float, box: Letterbox
 ) -> tuple[tuple[float, float], ...]:
-    """The outer contour at the threshold, closed, in the film's pixels; holes are passed over."""
-    alone = np.where(ndimage.binary_dilation(part), plane, 0.0)
-    other = alone.copy()
-    other[~part & (alone >= threshold)] = 0.0  # a neighbour that touches at a corner only
+    """The contour at the threshold, closed, in the film's pixels."""
+    other = np.where(ndimage.binary_dilation(part), plane, 0.0)
+    other[~part & (other >= threshold)] = 0.0  # a neighbour that touches at a corner only
+    other[part] = other[part].clip(threshold)  # a hole
     padded = np.pad(other, 1)  # so that a region at the border is closed too
     # Sample (i, j) is the centre of pixel (i - 1, j - 1): edge coordinate i - 1 + 0.5.
     lines = contourpy.contour_generator(z=padded).lines(threshold * (1 - 1e-6))

@@ -48,13 +48,14 @@ def inside(points: Points, rows: int, columns: int) -> Mask:
     x_next, y_next = points[1:].astype(np.float64).T
     found = np.zeros((rows, columns), np.bool_)
     first, last = int(np.floor(y.min())), int(np.ceil(y.max()))
-    centres = np.arange(columns) + 0.5
+    left, right = max(int(np.floor(x.min())), 0), min(int(np.ceil(x.max())), columns)
+    centres = np.arange(left, right) + 0.5
     for row in range(max(first, 0), min(last, rows)):
         middle = row + 0.5
         crossing = (y <= middle) != (y_next <= middle)
         share = (middle - y[crossing]) / (y_next[crossing] - y[crossing])
         edges = np.sort(x[crossing] + share * (x_next[crossing] - x[crossing]))
-        found[row] = np.searchsorted(edges, centres) % 2 == 1
+        found[row, left:right] = np.searchsorted(edges, centres) % 2 == 1
     return found
 
 

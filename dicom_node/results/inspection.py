@@ -3,6 +3,7 @@
 A fault that the source has too is not ours and holds nothing back; of ours, none is sent.
 """
 
+import io
 import re
 import shutil
 import subprocess
@@ -11,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 import structlog
-from pydicom import Dataset
+from pydicom import Dataset, dcmread, uid
+from pydicom.filereader import read_file_meta_info
 
 from dicom_node.results import conformity
 
@@ -30,6 +32,8 @@ _BYTES_COUNTED = re.compile(
     r"Error - Value invalid for this VR - \S+ (SH|LO|PN|ST|LT|UC|UT) .*"
     r" - Length invalid for this VR = \d+, expected <= \d+"
 )
+# A UID of the source stands in our references under other tags than in the source.
+_UID_FAULT = re.compile(r"Error - Value invalid for this VR - \(\S+\) UI .* = <> - (.*)")
 _SUMMARY = "Error - Dicom dataset contains invalid data values for Value Representations"
 
 
@@ -48,11 +52,23 @@ class Inspector:
         own = conformity.check(dataset)
         if own or self._program is None:
             return own
+        found = self._errors_of(data)
+        return tuple(sorted(_ours(found, self._source_errors(source)))) if found else ()
+
+    def _source_errors(self, source: Path) -> frozenset[str]:
+        """The source's error lines; dciodvfy cannot inflate, so it is given what was deflated."""
+        if not _is_deflated(source):
+            return self._errors(source)
+        plain, inflated = dcmread(source), io.BytesIO()
+        plain.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+        plain.save_as(inflated)
+        return self._errors_of(inflated.getvalue())
+
+    def _errors_of(self, data: bytes) -> frozenset[str]:
         with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
             file.write(data)
             file.flush()
-            found = self._errors(Path(file.name))
-        return tuple(sorted(found - self._errors(source))) if found else ()
+            return self._errors(Path(file.name))
 
     def _errors(self, path: Path) -> frozenset[str]:
         """dciodvfy's error lines; none where it does not end by itself."""
@@ -77,6 +93,21 @@ def errors(printed: str) -> frozenset[str]:
     if len(left) < len(lines) and not any("Value invalid" in line for line in left):
         left = [line for line in left if line != _SUMMARY]
     return frozenset(_QUOTED.sub("<>", line) for line in left)
+
+
+def _ours(found: frozenset[str], of_source: frozenset[str]) -> frozenset[str]:
+    """What is not the source's own fault: the same line, or the same complaint about a UID."""
+    uids = {fault[1] for line in of_source if (fault := _UID_FAULT.fullmatch(line))}
+    return frozenset(
+        line
+        for line in found - of_source
+        if not ((fault := _UID_FAULT.fullmatch(line)) and fault[1] in uids)
+    )
+
+
+def _is_deflated(path: Path) -> bool:
+    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    return bool(syntax == uid.DeflatedExplicitVRLittleEndian)
 
 
 def installed() -> Path | None:

@@ -14,8 +14,9 @@ from dicom_node import identity
 from dicom_node.results import document, plane, provenance
 from dicom_node.results.provenance import ResultContext, Series
 
-Frames = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-"""[1, rows, columns, segments] on the source's stored grid."""
+Frames = npt.NDArray[np.uint16] | npt.NDArray[np.float32]
+"""On the source's stored grid: [1, rows, columns] numbers of segments, 0 for none, or
+[1, rows, columns, segments] fractions."""
 
 
 def build(

@@ -34,7 +34,7 @@ def test_every_commands_help_works_and_imports_no_torch() -> None:
     assert set(said["asked"].values()) == {0}
     assert said["asked"].keys() == {
         *("", "serve", "check", "jobs", "retry", "reconcile", "attribute", "demo"),
-        *("train", "assemble", "calibrate", "evaluate", "induce", "render", "retract"),
+        *("train", "assemble", "calibrate", "evaluate", "induce", "render", "retract", "gallery"),
         *("destinations", "destinations hold", "destinations release"),
         *("destinations move", "destinations drop"),
         *("database", "database status", "database upgrade", "database downgrade"),

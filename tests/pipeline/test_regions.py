@@ -64,6 +64,17 @@ def test_a_square_of_the_map_becomes_one_region_at_its_place() -> None:
     assert region.mean == pytest.approx(0.8)
 
 
+def test_a_region_holds_its_hole_and_what_lies_in_it() -> None:
+    plane = np.zeros((64, 64), np.float32)
+    plane[10:40, 10:40] = 0.8
+    plane[15:35, 15:35] = 0.1
+    plane[20:30, 20:30] = 0.9
+    (region,) = regions.find(plane, 0.4, square_box())
+    assert region.area_px == 30 * 30 * 4
+    assert region.peak == pytest.approx(0.9)
+    assert {min(min(point), 80 - max(point)) < 22 for point in region.outline} == {True}
+
+
 def test_a_region_at_the_border_is_closed_inside_the_film() -> None:
     plane = np.zeros((64, 64), np.float32)
     plane[:8, :8] = 1.0

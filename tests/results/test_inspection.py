@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from dicom_node.results import inspection, registry
 from tests.results import sources
@@ -66,3 +68,32 @@ def test_names_and_descriptions_in_any_script_may_be_sent(tmp_path: Path) -> Non
     for kind in registry.kinds_for(context):
         ds = registry.build(kind, context)
         assert inspector.faults(ds, registry.encode(ds), tmp_path / "source.dcm") == (), kind
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_uids_that_the_source_brought_wrong_hold_no_result_back(
+    tmp_path: Path, syntax: UID
+) -> None:
+    program = inspection.installed()
+    if program is None:
+        pytest.skip("dciodvfy is not installed")
+    film = sources.source()
+    film.StudyInstanceUID, film.SOPInstanceUID = "1.2.03.4", "1.2.840.010.7"
+    context, path = sources.context_of(film, tmp_path), tmp_path / "source.dcm"
+    kept = pydicom.dcmread(path)
+    kept.file_meta.TransferSyntaxUID = syntax
+    kept.save_as(path)
+    inspector = inspection.Inspector(program)
+    for kind in registry.kinds_for(context):
+        ds = registry.build(kind, context)
+        assert inspector.faults(ds, registry.encode(ds), path) == (), kind
+
+
+def test_a_uid_that_is_wrong_in_another_way_than_the_source_s_is_ours() -> None:
+    def line(tag: str, complaint: str) -> str:
+        return f"Error - Value invalid for this VR - ({tag}) UI Name  UI [1] = <> - {complaint}"
+
+    source = frozenset({line("0x0008,0x0018", "Leading zeroes")})
+    ours = frozenset({line("0x0008,0x1155", "Leading zeroes"), line("0x0020,0x000e", "Bad length")})
+    assert inspection._ours(ours, source) == {line("0x0020,0x000e", "Bad length")}
