@@ -282,8 +282,9 @@ def work(path: str) -> None:
             max_attempts=settings.work.max_attempts,
             limit_s=settings.work.limit_s,
             labels=settings.series,
-            overrides={n: d.results for n, d in settings.everywhere.items() if d.results},
+            overrides=settings.overrides,
             compressions={n: d.compression for n, d in settings.everywhere.items()},
+            waived={rule.name: rule.waive for rule in settings.rules},
         ),
         clock=now,
         inspector=Inspector(inspection.installed()),
@@ -349,6 +350,7 @@ def _when_there(step: Callable[[], _T], stop: threading.Event) -> _T | None:
 
 def _router(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Router":
     from dicom_node.routing.router import Analysis, Router
+    from dicom_node.work import addressing
 
     return Router(
         store=store,
@@ -362,6 +364,7 @@ def _router(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Router
         ),
         called_ae_title=settings.node.ae_title,
         clock=now,
+        telling=addressing.telling(settings.rules, settings.overrides),
     )
 
 

@@ -105,6 +105,13 @@ def stated(ds: Dataset) -> tuple[str, ...]:
     return values if along_row and along_column not in (along_row, _OPPOSITE[along_row]) else ()
 
 
+def upright(ds: Dataset) -> tuple[str, ...]:
+    """Patient Orientation of the image that `of` turns upright; empty where none is stated."""
+    said = stated(ds)
+    frontal = all(direction[0] in "LRHF" for direction in said)
+    return ("L", "F") if said and frontal else said
+
+
 def _principal_directions(values: tuple[str, ...]) -> tuple[str, str]:
     """First letters of the two values ("" for both where either is invalid).
 

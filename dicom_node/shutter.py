@@ -13,6 +13,17 @@ Mask = npt.NDArray[np.bool_]
 _LEAST_SHARE = 0.05
 """A shutter or padding that leaves less of the film than this is taken for a mistake."""
 
+_EDGES = tuple(
+    f"Shutter{edge}Edge"
+    for edge in ("LeftVertical", "RightVertical", "UpperHorizontal", "LowerHorizontal")
+)
+_OF_SHAPES = {
+    "RECTANGULAR": _EDGES,
+    "CIRCULAR": ("CenterOfCircularShutter", "RadiusOfCircularShutter"),
+    "POLYGONAL": ("VerticesOfThePolygonalShutter",),
+}
+"""What each shape needs (PS3.3 table C.7-17)."""
+
 
 def picture_mask(ds: Dataset, stored: Stored, aspect: float) -> Mask:
     """True where a stored pixel is neither padding nor shuttered; all True if hardly any is.
@@ -20,7 +31,32 @@ def picture_mask(ds: Dataset, stored: Stored, aspect: float) -> Mask:
     `aspect` is the distance between rows over that between columns.
     """
     shape = (stored.shape[0], stored.shape[1])
-    mask = _not_padding(ds, stored)
+    mask = _not_padding(ds, stored) & _open(ds, shape, aspect)
+    return mask if mask.mean() >= _LEAST_SHARE else np.ones(shape, bool)
+
+
+def stated(ds: Dataset, shape: tuple[int, int], aspect: float) -> dict[str, list[str] | list[int]]:
+    """The Display Shutter (PS3.3 C.7.6.11) by keyword: its complete shapes, with what they need.
+
+    Empty where there is none, or hardly anything of the film of `shape` would be left.
+    """
+    needed = {
+        name: {keyword: attributes.numbers(ds, keyword) for keyword in _OF_SHAPES[name]}
+        for name in dict.fromkeys(attributes.codes(ds, "ShutterShape"))
+        if name in _OF_SHAPES
+    }
+    complete = {name: values for name, values in needed.items() if all(values.values())}
+    if not complete or _open(ds, shape, aspect).mean() < _LEAST_SHARE:
+        return {}
+    found: dict[str, list[str] | list[int]] = {"ShutterShape": list(complete)}
+    for values in complete.values():
+        found |= {keyword: [round(n) for n in numbers] for keyword, numbers in values.items()}
+    return found
+
+
+def _open(ds: Dataset, shape: tuple[int, int], aspect: float) -> Mask:
+    """True where no shutter is."""
+    mask = np.ones(shape, bool)
     for name in attributes.codes(ds, "ShutterShape"):
         match name:
             case "RECTANGULAR":
@@ -29,7 +65,7 @@ def picture_mask(ds: Dataset, stored: Stored, aspect: float) -> Mask:
                 mask &= _circle(ds, shape, aspect)
             case "POLYGONAL":
                 mask &= _polygon(ds, shape)
-    return mask if mask.mean() >= _LEAST_SHARE else np.ones(shape, bool)
+    return mask
 
 
 def _not_padding(ds: Dataset, stored: Stored) -> Mask:
@@ -53,10 +89,7 @@ def _padding(ds: Dataset, keyword: str, stored: Stored) -> int | None:
 def _rectangle(ds: Dataset, shape: tuple[int, int]) -> Mask:
     """Between the four edges, which are numbers of rows and columns from 1, edges included."""
     mask = np.ones(shape, bool)
-    left, right, upper, lower = (
-        attributes.number(ds, f"Shutter{edge}Edge")
-        for edge in ("LeftVertical", "RightVertical", "UpperHorizontal", "LowerHorizontal")
-    )
+    left, right, upper, lower = (attributes.number(ds, edge) for edge in _EDGES)
     if left is None or right is None or upper is None or lower is None:
         return mask
     row, col = np.ogrid[1 : shape[0] + 1, 1 : shape[1] + 1]

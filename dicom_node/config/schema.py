@@ -410,6 +410,11 @@ class NodeConfig(_Section):
         return {**self.destinations, **self.dicomweb}
 
     @property
+    def overrides(self) -> dict[str, tuple[str, ...]]:
+        """The destinations' own `results:`, by the names of those that have any."""
+        return {name: place.results for name, place in self.everywhere.items() if place.results}
+
+    @property
     def promising(self) -> frozenset[str]:
         """The names of those that are asked whether they have stored what they took."""
         places = self.everywhere.items()

@@ -123,12 +123,17 @@ def banner(draw: ImageDraw.ImageDraw, box: Box, said: str) -> None:
     draw.rectangle((box.left, box.top, box.left + box.width, box.top + box.height), fill=EMBER)
     draw.rectangle((box.left, box.top, box.left + box.width, box.top + 2), fill=AMBER)
     at = (box.left + box.width / 2, box.top + box.height / 2)
-    text(draw, at, said, size=_fitting(said, box.width - 8), colour=AMBER, anchor="mm")
+    # On a narrow film the same words are larger in lines of their own.
+    lines = max(said.replace(" - ", "\n"), said, key=lambda words: _fitting(words, box))
+    text(draw, at, lines, size=_fitting(lines, box), colour=AMBER, anchor="mm")
 
 
-def _fitting(said: str, width: int) -> int:
-    """The letter size, at most 42, at which the words are not wider than `width`."""
-    return max(8, min(42, int(42 * width / _font(42).getlength(said))))
+def _fitting(said: str, box: Box) -> int:
+    """The letter size, at most 42, at which the words fit into the box."""
+    lines = said.split("\n")
+    longest = max(_font(42).getlength(line) for line in lines)
+    high = int((box.height - 8) / (1.25 * len(lines)))
+    return max(8, min(42, high, int(42 * (box.width - 8) / longest)))
 
 
 @cache

@@ -22,5 +22,4 @@ def build(context: ResultContext) -> Dataset:
     """
     shown = picture.counterpart(context.radiograph, context.attribution)
     said = "The film's normal counterpart, synthesised by latent diffusion."
-    pixels = picture.with_banner(shown)
-    return secondary_capture.capture(context, SERIES, pixels, said)
+    return secondary_capture.alone(context, SERIES, shown, said)

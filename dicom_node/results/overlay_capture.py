@@ -22,5 +22,4 @@ def build(context: ResultContext) -> Dataset:
     """
     shown = picture.overlay(context.radiograph, context.attribution)
     said = "The film with its difference from a synthesised normal counterpart in colour."
-    pixels = picture.with_banner(shown)
-    return secondary_capture.capture(context, SERIES, pixels, said)
+    return secondary_capture.alone(context, SERIES, shown, said)

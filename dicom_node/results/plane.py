@@ -5,12 +5,14 @@ is therefore given a stand-in with attributes that are known to be valid, and wh
 modules that all results share is replaced by `provenance`'s.
 """
 
+from fractions import Fraction
 from typing import TypedDict
 
 import numpy as np
 from pydicom import Dataset, uid
 
 from dicom_node import attributes, orientation, uids
+from dicom_node.radiograph import SourceHeader
 from dicom_node.results import carried, derivation, provenance
 from dicom_node.results.provenance import ResultContext
 
@@ -66,6 +68,12 @@ def has_geometry(context: ResultContext) -> bool:
     return bool(np.abs(axes @ axes.T - np.eye(2)).max() < _LEAST_ORTHOGONAL)
 
 
+def aspect_ratio(header: SourceHeader) -> list[int]:
+    """A stored pixel's height and width as two whole numbers (PS3.3 C.7.6.3.1.7)."""
+    ratio = Fraction(header.aspect).limit_denominator(1000)
+    return [ratio.numerator, ratio.denominator]
+
+
 def stand_in(context: ResultContext) -> Dataset:
     """A data set that highdicom takes for the source. It is nobody's: highdicom logs odd names."""
     source, header, film = context.header.dataset, context.header, Dataset()
@@ -110,6 +118,8 @@ def put_image(ds: Dataset, made: Dataset, context: ResultContext) -> None:
     carried.put(ds, "ContentCreatorName", "")  # Type 2 (PS3.3 table 10-12): nobody
     if "FrameOfReferenceUID" not in ds:
         carried.put(ds, "PatientOrientation", "\\".join(orientation.stated(context.header.dataset)))
+        if context.header.aspect != 1:
+            ds.PixelAspectRatio = aspect_ratio(context.header)
     ds.BurnedInAnnotation = "NO"
     said = "Difference of the film from its normal counterpart synthesised by latent diffusion."
     derivation.put(ds, context, said)

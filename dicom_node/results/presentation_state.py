@@ -9,7 +9,7 @@ from highdicom import pr
 from pydicom import Dataset, Sequence, uid
 from scipy import ndimage
 
-from dicom_node import attributes, greyscale
+from dicom_node import attributes, greyscale, shutter
 from dicom_node.radiograph import SourceHeader
 from dicom_node.results import carried, geometry, plane, provenance, wording
 from dicom_node.results.geometry import Mask
@@ -49,6 +49,7 @@ def build(context: ResultContext) -> Dataset:
     provenance.put_general_series(ds)
     _put_identification(ds, context)
     _put_film(ds, context)
+    _put_shutter(ds, context.header)
     _put_grey_scale(ds, context.header.dataset)
     _put_annotations(ds, context)
     _put_overlay(ds, context)
@@ -74,18 +75,20 @@ def _put_film(ds: Dataset, context: ResultContext) -> None:
     area.DisplayedAreaTopLeftHandCorner = [1, 1]
     area.DisplayedAreaBottomRightHandCorner = [header.columns, header.rows]
     area.PresentationSizeMode = "SCALE TO FIT"
-    if header.spacing_mm:
+    if header.spacing_mm and header.spacing_plane == "calibrated":  # not the detector's plane
         area.PresentationPixelSpacing = [wording.number(side) for side in header.spacing_mm]
     else:
-        area.PresentationPixelAspectRatio = _aspect(header)
+        area.PresentationPixelAspectRatio = plane.aspect_ratio(header)
     ds.DisplayedAreaSelectionSequence = Sequence([area])
 
 
-def _aspect(header: SourceHeader) -> list[int]:
-    """A pixel's height and width as two whole numbers (PS3.3 C.7.6.3.1.7)."""
-    stated = attributes.numbers(header.dataset, "PixelAspectRatio")
-    whole = len(stated) == 2 and all(side > 0 and side == int(side) for side in stated)
-    return [int(side) for side in stated] if whole else [1, 1]
+def _put_shutter(ds: Dataset, header: SourceHeader) -> None:
+    """The film's own Display Shutter (PS3.3 C.7.6.11), black (C.11.12): a state replaces it."""
+    found = shutter.stated(header.dataset, (header.rows, header.columns), header.aspect)
+    for keyword, value in found.items():
+        setattr(ds, keyword, value)
+    if found:
+        ds.ShutterPresentationValue = 0
 
 
 def _put_grey_scale(ds: Dataset, source: Dataset) -> None:

@@ -114,10 +114,13 @@ def new_object(context: Context, series: Series) -> Dataset:
 
 
 def local_time(context: Context) -> datetime:
-    """`created_at` on the clock by which the source's times are read (PS3.3 C.12.1.1.8)."""
+    """`created_at` on the clock by which the source's times are read (PS3.3 C.12.1.1.8).
+
+    Where the source states none that is the site's, which is taken to be this machine's.
+    """
     offset = carried.valid_text(context.header.dataset, "TimezoneOffsetFromUTC")
     if not offset:
-        return context.created_at
+        return context.created_at.astimezone()
     minutes = int(offset[1:3]) * 60 + int(offset[3:5])
     zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
     return context.created_at.astimezone(zone)

@@ -2,6 +2,7 @@
 
 from pydicom import Dataset, uid
 
+from dicom_node import orientation
 from dicom_node.results import carried, derivation, picture, provenance, wording
 from dicom_node.results.colour import Pixels
 from dicom_node.results.provenance import ResultContext, Series
@@ -30,30 +31,44 @@ def build(context: ResultContext) -> Dataset:
     return capture(context, SERIES, pixels, said)
 
 
-def capture(
-    context: ResultContext, series: Series, pixels: Pixels, said: str, orientation: str = ""
-) -> Dataset:
-    """A Secondary Capture of any picture of this analysis; `said` is how it was derived.
+def alone(context: ResultContext, series: Series, pixels: Pixels, said: str) -> Dataset:
+    """A Secondary Capture of one upright picture of the film's anatomy, with a banner below it.
 
-    `orientation` is the picture's Patient Orientation; "" where panels and words have none.
+    It has the film's orientation and calibrated spacing, as far as the film states them.
+
+    Raises:
+        InputError: the source cannot be referred to.
+    """
+    ds = capture(context, series, picture.with_banner(pixels), said)
+    directions = orientation.upright(context.header.dataset)
+    carried.put(ds, "PatientOrientation", "\\".join(directions))
+    film, scale = context.radiograph, picture.layout(context.radiograph).scale
+    if film.spacing_mm is not None and film.spacing_plane == "calibrated":
+        sides = zip(film.spacing_mm, scale, strict=True)
+        ds.PixelSpacing = [wording.number(side / factor) for side, factor in sides]
+    return ds
+
+
+def capture(context: ResultContext, series: Series, pixels: Pixels, said: str) -> Dataset:
+    """A Secondary Capture of any picture of this analysis; `said` is how it was derived.
 
     Raises:
         InputError: the source cannot be referred to.
     """
     ds = provenance.new_object(context, series)
-    _put_image(ds, context, orientation)
+    _put_image(ds, context)
     derivation.put(ds, context, said)
     _put_pixels(ds, pixels)
     return ds
 
 
-def _put_image(ds: Dataset, context: ResultContext, orientation: str) -> None:
+def _put_image(ds: Dataset, context: ResultContext) -> None:
     """General Image (PS3.3 C.7.6.1) and SC Equipment (C.8.6.1)."""
     ds.ConversionType = "WSD"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     provenance.put_content_time(ds, context)
     provenance.put_general_series(ds)
-    carried.put(ds, "PatientOrientation", orientation)  # Type 2C
+    carried.put(ds, "PatientOrientation", "")  # Type 2C; panels and words have none
     ds.BurnedInAnnotation = "YES"
     ds.ImageComments = f"{wording.RESEARCH_WORDS}. Status {context.attribution.status.value}."
 

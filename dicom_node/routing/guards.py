@@ -88,6 +88,14 @@ def first_reason(header: Dataset, waived: Collection[str] = ()) -> str:
     return next((f"{reason} (guard {name})" for name, reason in asked if reason), "")
 
 
+def may_be_told_of(header: Dataset) -> bool:
+    """Whether a note may say why the film is not analysed: never of what is itself a result.
+
+    Results come back where a PACS routes all it stores, and so would notes of them, for ever.
+    """
+    return not synthetic(header)
+
+
 def synthetic(header: Dataset) -> str:
     """Generated pictures, above all our own results coming back (PS3.3 C.12.1, SyntheticData)."""
     if any(_is_ours(item) for item in _items(header, "ContributingEquipmentSequence")):

@@ -1,7 +1,7 @@
 """A received film becomes a job, or a kept decision that says why there is none."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -51,8 +51,10 @@ class Router:
         analysis: Analysis,
         called_ae_title: str,
         clock: Callable[[], datetime],
+        telling: Collection[str] = (),
     ) -> None:
-        self._store, self._objects = store, objects
+        """`telling` names the rules of whose refused films somebody is sent a note."""
+        self._store, self._objects, self._telling = store, objects, telling
         self._rules, self._analysis = rules, analysis
         self._called_ae_title, self._clock = called_ae_title, clock
         self._waiting: set[int] = set()
@@ -116,9 +118,14 @@ class Router:
             )
             return Decision(text=f"not analysed: {why}"), None
         reason = guards.first_reason(header, waived=rule.waive)
-        if reason:
-            return Decision(text=f"not analysed: {reason}, rule {rule.name}"), None
-        return self._new_or_same(received, header, rule)
+        if not reason:
+            return self._new_or_same(received, header, rule)
+        text = f"not analysed: {reason}, rule {rule.name}"
+        if rule.name not in self._telling or not guards.may_be_told_of(header):
+            return Decision(text=text), None
+        # The worker asks the guards too: this job ends as REJECTED, with the note.
+        decision, job = self._new_or_same(received, header, rule)
+        return (replace(decision, text=text) if job else decision), job
 
     def _new_or_same(
         self, received: Received, header: Dataset, rule: Rule

@@ -1,8 +1,9 @@
 """Which results of a job are made, and which destination gets which."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from dicom_node.config import Rule
 from dicom_node.results.compression import NONE
 from dicom_node.results.names import KINDS
 from storage.jobs import Job
@@ -43,3 +44,12 @@ def of(
     """Who gets what of this job; `overrides` are the destinations' own `results:`."""
     kinds = {name: overrides.get(name, job.results) for name in job.destinations}
     return Addressing(kinds=kinds, compressions=compressions)
+
+
+def telling(rules: Iterable[Rule], overrides: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    """The names of the rules of whose refused films some destination is told."""
+    return frozenset(
+        rule.name
+        for rule in rules
+        if any(NOTE in overrides.get(name, rule.results) for name in rule.destinations)
+    )

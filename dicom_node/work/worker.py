@@ -3,7 +3,7 @@
 import faulthandler
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -79,7 +79,7 @@ class WorkerSettings:
     every `again_s`.
 
     `labels` are of the results' series; `overrides` the destinations' own `results:`,
-    and `compressions` how they take pictures.
+    and `compressions` how they take pictures. `waived` are the guards that each rule lets pass.
     """
 
     owner: str
@@ -90,6 +90,7 @@ class WorkerSettings:
     labels: SeriesLabels = field(default_factory=SeriesLabels)
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     compressions: Mapping[str, str] = field(default_factory=dict)
+    waived: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +275,9 @@ class Worker:
         return [] if note.faults else [note.result]
 
     def _make(self, job: Job) -> list[_Made]:
-        film = self._reader.read(self._source(job))
+        source = self._source(job)
+        self._demand_admitted(job, source)
+        film = self._reader.read(source)
         known = guards.states_chest(film.header.dataset)
         request = Request(
             film=film.radiograph,
@@ -288,6 +291,18 @@ class Worker:
         context = self._context(job, film, attribution)
         kinds = registry.kinds_for(context, self._addressing(job).asked)
         return [self._keep(job, kind, ds) for kind, ds in _built(kinds, context)]
+
+    def _demand_admitted(self, job: Job, source: Path) -> None:
+        """No guard of the job's rule is against the film; a job may be there for its note only.
+
+        Raises:
+            InputError: the guard's reason.
+        """
+        if job.rule not in self._settings.waived:
+            return  # the rule has gone since
+        header = radiograph.read_header(source).dataset
+        if reason := guards.first_reason(header, self._settings.waived[job.rule]):
+            raise InputError(reason)
 
     def _source(self, job: Job) -> Path:
         """The kept film, which is what was received, bit by bit."""

@@ -31,6 +31,32 @@ def test_the_picture_lies_over_a_banner_that_says_what_it_is(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("stated", "shown"),
+    [(("L", "F"), ["L", "F"]), (("H", "L"), ["L", "F"]), (("A", "F"), ["A", "F"]), ((), None)],
+)
+def test_a_picture_of_the_film_alone_says_how_it_lies(
+    tmp_path: Path, kind: str, stated: tuple[str, ...], shown: list[str] | None
+) -> None:
+    """Turned upright where the film is frontal; a lateral is left as it lies."""
+    film = sources.source(orientation=stated)
+    ds = read_back(registry.build(kind, sources.context_of(film, tmp_path)))
+    assert ds.PatientOrientation == (shown or "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_of_the_film_alone_has_its_calibrated_spacing(tmp_path: Path, kind: str) -> None:
+    """300 rows of 0.2 mm by 400 columns of 0.1 mm are drawn 1024 rows high."""
+    film = sources.source()
+    film.PixelSpacing = [0.2, 0.1]
+    ds = read_back(registry.build(kind, sources.context_of(film, tmp_path)))
+    assert ds.PixelSpacing == pytest.approx([60 / 1024, 60 / 1024], rel=2e-3)
+    film.PixelSpacing, film.ImagerPixelSpacing = None, [0.2, 0.1]
+    detector = read_back(registry.build(kind, sources.context_of(film, tmp_path)))
+    assert "PixelSpacing" not in detector  # what is measured there is not the patient's size
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_withheld_result_has_no_picture(context: ResultContext, kind: str) -> None:
     withheld = sources.with_status(context, Status.WITHHELD, "odd")
     assert kind not in registry.kinds_for(withheld)

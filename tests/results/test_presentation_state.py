@@ -82,7 +82,9 @@ def test_an_invalid_window_is_left_out(tmp_path: Path, window: tuple[str, str]) 
 @pytest.mark.parametrize(
     ("keyword", "stated", "expected"),
     [
-        ("ImagerPixelSpacing", [0.2, 0.1], ("PresentationPixelSpacing", [0.2, 0.1])),
+        ("PixelSpacing", [0.2, 0.1], ("PresentationPixelSpacing", [0.2, 0.1])),
+        ("ImagerPixelSpacing", [0.2, 0.1], ("PresentationPixelAspectRatio", [2, 1])),
+        ("ImagerPixelSpacing", [0.15, 0.2], ("PresentationPixelAspectRatio", [3, 4])),
         ("PixelAspectRatio", [2, 1], ("PresentationPixelAspectRatio", [2, 1])),
         ("PixelSpacing", [0, 0], ("PresentationPixelAspectRatio", [1, 1])),
     ],
@@ -103,3 +105,46 @@ def test_a_film_without_regions_has_words_only(context: ResultContext) -> None:
     (words,) = ds.GraphicAnnotationSequence
     assert "GraphicObjectSequence" not in words
     assert (0x6000, 0x3000) not in ds
+
+
+def with_shutter(shape: str | list[str], folder: Path, **values: object) -> Dataset:
+    source = sources.source()
+    source.ShutterShape = shape
+    for keyword, value in values.items():
+        setattr(source, keyword, value)
+    return made(source, folder)
+
+
+_EDGES = {
+    "ShutterLeftVerticalEdge": 21,
+    "ShutterRightVerticalEdge": 380,
+    "ShutterUpperHorizontalEdge": 11,
+    "ShutterLowerHorizontalEdge": 290,
+}
+
+
+def test_the_film_s_own_shutter_stays(tmp_path: Path) -> None:
+    polygon = [1, 1, 1, 400, 300, 200]
+    ds = with_shutter(
+        ["RECTANGULAR", "POLYGONAL"], tmp_path, **_EDGES, VerticesOfThePolygonalShutter=polygon
+    )
+    assert list(ds.ShutterShape) == ["RECTANGULAR", "POLYGONAL"]
+    assert {keyword: ds[keyword].value for keyword in _EDGES} == _EDGES
+    assert list(ds.VerticesOfThePolygonalShutter) == polygon
+    assert ds.ShutterPresentationValue == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "edges"),
+    [
+        ("RECTANGULAR", {**_EDGES, "ShutterLeftVerticalEdge": None}),
+        ("RECTANGULAR", {**_EDGES, "ShutterRightVerticalEdge": 22}),
+        ("OVAL", _EDGES),
+    ],
+    ids=["an edge short", "hardly anything left", "no such shape"],
+)
+def test_a_shutter_that_is_a_mistake_does_not_stay(
+    tmp_path: Path, shape: str, edges: dict[str, int | None]
+) -> None:
+    ds = with_shutter(shape, tmp_path, **edges)
+    assert not any("Shutter" in element.keyword for element in ds)

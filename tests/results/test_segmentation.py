@@ -75,3 +75,11 @@ def test_a_segmentation_of_a_located_film_lies_in_its_frame_of_reference(tmp_pat
 def test_a_withheld_result_has_no_segmentation(context: ResultContext, kind: str) -> None:
     withheld = sources.with_status(context, Status.WITHHELD, "odd")
     assert kind not in registry.kinds_for(withheld)
+
+
+@pytest.mark.parametrize("kind", ["segmentation_map", "segmentation_regions"])
+def test_pixels_that_are_not_square_are_not_drawn_square(tmp_path: Path, kind: str) -> None:
+    film = sources.source()
+    film.ImagerPixelSpacing = [0.2, 0.1]
+    ds = read_back(registry.build(kind, sources.context_of(film, tmp_path)))
+    assert list(ds.PixelAspectRatio) == [2, 1]

@@ -47,6 +47,7 @@ class Bench:
         )
     )
     now: datetime = NOON
+    telling: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.store = MemoryJobStore()
@@ -83,6 +84,7 @@ class Bench:
             analysis=self.analysis,
             called_ae_title="VALD",
             clock=lambda: self.now,
+            telling=self.telling,
         )
 
     def decided(self, ds: Dataset) -> str:
@@ -375,3 +377,31 @@ def test_other_pixels_under_the_same_uid_are_flagged_and_the_first_kept(bench: B
     )
     assert bench.newest.job_key == job.key
     assert len(bench.jobs) == 1
+
+
+def refused_by_its_guard() -> Dataset:
+    film = sources.source()
+    film.BodyPartExamined = "HIP"
+    return film
+
+
+def test_where_somebody_is_told_a_film_that_a_guard_refuses_has_a_job_for_its_note(
+    bench: Bench,
+) -> None:
+    bench.telling = ("frontal-chest",)
+    said = bench.decided(refused_by_its_guard())
+    assert said.startswith("not analysed: ")
+    assert "guard body_part" in said
+    (job,) = bench.jobs
+    assert bench.newest.job_key == job.key
+
+
+def test_of_a_result_that_comes_back_nobody_is_told(bench: Bench) -> None:
+    """Its note would come back too, and the note's note."""
+    bench.telling = ("frontal-chest",)
+    film = refused_by_its_guard()
+    film.SyntheticData = "YES"
+    assert bench.decided(film).startswith("not analysed: ")
+    bench.rules = (rule(waive=["synthetic"]),)
+    assert "guard body_part" in bench.decided(film)
+    assert bench.jobs == []

@@ -154,9 +154,11 @@ class Bench:
     overrides: dict[str, tuple[str, ...]] = field(default_factory=dict)
     compressions: dict[str, str] = field(default_factory=dict)
     validator: Path | None = None
+    waived: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    source: pydicom.Dataset = field(default_factory=sources.source)
 
     def __post_init__(self) -> None:
-        source = sources.write(sources.source(), self.folder / "source.dcm").read_bytes()
+        source = sources.write(self.source, self.folder / "source.dcm").read_bytes()
         self.source_bytes = len(source)
         self.objects = MemoryObjectStore(self.folder, self.source_bytes + self.capacity_bytes)
         self.add(replace(new_job(), object=self.objects.keep("received/a.dcm", source)))
@@ -178,6 +180,7 @@ class Bench:
                 labels=self.labels,
                 overrides=self.overrides,
                 compressions=self.compressions,
+                waived=self.waived,
             ),
             clock=lambda: self.now,
             inspector=Inspector(self.validator),
@@ -364,6 +367,23 @@ def test_who_asks_for_it_is_told_why_a_film_was_not_analysed(tmp_path: Path) -> 
     note = bench.kept("not_analysed")
     assert "Not analysed, because It shows no chest." in note.to_json()
     assert note.PatientID == "PID-7"
+
+
+def test_who_asks_for_it_is_told_of_a_film_that_a_guard_refused(tmp_path: Path) -> None:
+    hip = sources.source()
+    hip.BodyPartExamined = "HIP"
+    rule = new_job().rule
+    kept_out = Bench(tmp_path, source=hip, overrides={"pacs": ("not_analysed",)}, waived={rule: ()})
+    kept_out.reader = Faulty(AssertionError("it needs no decoding"))
+    assert kept_out.turn() is Turn.DONE
+    assert kept_out.job.state is JobState.REJECTED
+    assert "guard body_part" in kept_out.job.error
+    assert "guard body_part" in kept_out.kept("not_analysed").to_json()
+    let_pass: tuple[dict[str, tuple[str, ...]], ...] = ({rule: ("body_part",)}, {})
+    for waived in let_pass:  # by the rule; by nobody, where it has gone
+        let_in = Bench(tmp_path, source=hip, waived=waived)
+        let_in.turn()
+        assert let_in.job.state is JobState.PRODUCED
 
 
 def test_a_note_that_cannot_be_kept_lets_the_job_wait_again(tmp_path: Path) -> None:
