@@ -36,10 +36,15 @@ def _region(
     values = plane[part]
     return Region(
         outline=_outline(plane, part, threshold, box),
-        area_px=max(1, round(area * box.film_pixels_per_grid_pixel)),
+        area_px=max(1, round(_enclosed(part) * box.film_pixels_per_grid_pixel)),
         peak=float(values.max()),
         mean=float(values.mean()),
     )
+
+
+def _enclosed(part: npt.NDArray[np.bool_]) -> int:
+    """Pixels within the outer outline, its holes among them: all that a reader sees enclosed."""
+    return int(ndimage.binary_fill_holes(part).sum())
 
 
 def _outline(
@@ -52,6 +57,12 @@ def _outline(
     padded = np.pad(other, 1)  # so that a region at the border is closed too
     # Sample (i, j) is the centre of pixel (i - 1, j - 1): edge coordinate i - 1 + 0.5.
     lines = contourpy.contour_generator(z=padded).lines(threshold * (1 - 1e-6))
-    longest = max(lines, key=len)
-    points = [box.point_to_film(float(y) - 0.5, float(x) - 0.5) for x, y in longest]
+    outer = max(lines, key=_area)  # a ragged hole may have more points than what surrounds it
+    points = [box.point_to_film(float(y) - 0.5, float(x) - 0.5) for x, y in outer]
     return (*points[:-1], points[0])
+
+
+def _area(line: npt.NDArray[np.float64]) -> float:
+    """Of a closed polygon [n, 2], by the shoelace formula."""
+    x, y = line.T
+    return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2

@@ -22,8 +22,8 @@ _LARGEST_SERIES = 2_000_000  # times 1000 it is still an IS (PS3.5 6.2: below 2^
 class Context(Protocol):
     """What every result object is made of: which film, which model, which analysis.
 
-    `created_at` is aware; it is written in the source's time zone where that states one, else as
-    it is given.
+    `created_at` is aware; it is written in the source's time zone where that states one, else in
+    the node's own.
     """
 
     @property
@@ -114,10 +114,13 @@ def new_object(context: Context, series: Series) -> Dataset:
 
 
 def local_time(context: Context) -> datetime:
-    """`created_at` on the clock by which the source's times are read (PS3.3 C.12.1.1.8)."""
+    """`created_at` on the clock by which the source's times are read (PS3.3 C.12.1.1.8).
+
+    A film that states none has its site's, which is where the node is too.
+    """
     offset = carried.valid_text(context.header.dataset, "TimezoneOffsetFromUTC")
     if not offset:
-        return context.created_at
+        return context.created_at.astimezone()
     minutes = int(offset[1:3]) * 60 + int(offset[3:5])
     zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
     return context.created_at.astimezone(zone)

@@ -28,10 +28,13 @@ def build(context: ResultContext) -> Dataset:
         InputError: the source cannot be referred to.
     """
     regions = wording.reported_regions(context.attribution)
-    masks = [geometry.mask(context.header, region) for region in regions]
     segments = [
         segmentation.segment(context, n, f"Region {n}", codes.REGION, f"region-{n}")
         for n in range(1, len(regions) + 1)
     ]
-    frames = np.stack(masks, -1)[None].astype(np.uint8)
+    # Filled in place, a byte a pixel and region: of large films with many regions that is most
+    # of what the node holds.
+    frames = np.zeros((1, context.header.rows, context.header.columns, len(regions)), np.uint8)
+    for n, region in enumerate(regions):
+        frames[0, ..., n] = geometry.mask(context.header, region)
     return segmentation.build(context, SERIES, frames, segments, seg.SegmentationTypeValues.BINARY)
