@@ -5,12 +5,14 @@ outlines are there twice in one layer, as graphics for those who draw them and a
 those who only lay bitmaps over (DCMTK), so that each shows the same line.
 """
 
+from collections.abc import Mapping
+from fractions import Fraction
+
 from highdicom import pr
 from pydicom import Dataset, Sequence, uid
 from scipy import ndimage
 
 from dicom_node import attributes, greyscale
-from dicom_node.radiograph import SourceHeader
 from dicom_node.results import carried, geometry, plane, provenance, wording
 from dicom_node.results.geometry import Mask
 from dicom_node.results.provenance import ResultContext, Series
@@ -31,6 +33,19 @@ for _layer in (_REGIONS, _WORDS):
 _OVERLAY_GROUP = 0x6000
 _LINE_PART = 600
 """The overlay's line is this part of the image's width, at least a pixel."""
+_FINEST_ASPECT = 10_000
+_CENTRE, _VERTICES = "CenterOfCircularShutter", "VerticesOfThePolygonalShutter"
+_SHUTTERS: dict[str, tuple[str, ...]] = {
+    "RECTANGULAR": (
+        "ShutterLeftVerticalEdge",
+        "ShutterRightVerticalEdge",
+        "ShutterUpperHorizontalEdge",
+        "ShutterLowerHorizontalEdge",
+    ),
+    "CIRCULAR": (_CENTRE, "RadiusOfCircularShutter"),
+    "POLYGONAL": (_VERTICES,),
+}
+"""What each shape of a shutter must have."""
 _PIXEL = pr.AnnotationUnitsValues.PIXEL
 
 
@@ -49,6 +64,7 @@ def build(context: ResultContext) -> Dataset:
     provenance.put_general_series(ds)
     _put_identification(ds, context)
     _put_film(ds, context)
+    _put_shutter(ds, context.header.dataset)
     _put_grey_scale(ds, context.header.dataset)
     _put_annotations(ds, context)
     _put_overlay(ds, context)
@@ -74,18 +90,44 @@ def _put_film(ds: Dataset, context: ResultContext) -> None:
     area.DisplayedAreaTopLeftHandCorner = [1, 1]
     area.DisplayedAreaBottomRightHandCorner = [header.columns, header.rows]
     area.PresentationSizeMode = "SCALE TO FIT"
-    if header.spacing_mm:
+    if header.spacing_mm and header.spacing_plane == "calibrated":  # the detector's is magnified
         area.PresentationPixelSpacing = [wording.number(side) for side in header.spacing_mm]
     else:
-        area.PresentationPixelAspectRatio = _aspect(header)
+        area.PresentationPixelAspectRatio = _whole(header.aspect)
     ds.DisplayedAreaSelectionSequence = Sequence([area])
 
 
-def _aspect(header: SourceHeader) -> list[int]:
+def _whole(aspect: float) -> list[int]:
     """A pixel's height and width as two whole numbers (PS3.3 C.7.6.3.1.7)."""
-    stated = attributes.numbers(header.dataset, "PixelAspectRatio")
-    whole = len(stated) == 2 and all(side > 0 and side == int(side) for side in stated)
-    return [int(side) for side in stated] if whole else [1, 1]
+    return list(Fraction(aspect).limit_denominator(_FINEST_ASPECT).as_integer_ratio())
+
+
+def _put_shutter(ds: Dataset, source: Dataset) -> None:
+    """The film's own (PS3.3 C.7.6.11), which a presentation state stands in for, whole or not at
+    all; black where the film does not say how bright (C.7.6.11.1, C.11.12)."""
+    shapes = attributes.codes(source, "ShutterShape")
+    parts = {
+        keyword: [int(value) for value in attributes.numbers(source, keyword)]
+        for shape in shapes
+        for keyword in _SHUTTERS.get(shape, ())
+    }
+    if not shapes or not set(shapes) <= _SHUTTERS.keys() or not _are_whole(parts):
+        return
+    ds.ShutterShape = list(shapes)
+    for keyword, values in parts.items():
+        setattr(ds, keyword, values)
+    grey = attributes.integer(source, "ShutterPresentationValue")
+    ds.ShutterPresentationValue = grey if grey is not None and 0 <= grey <= 0xFFFF else 0
+
+
+def _are_whole(parts: Mapping[str, list[int]]) -> bool:
+    """Whether each part of a shutter has as many values as it must."""
+    return all(
+        len(values) >= 6 and len(values) % 2 == 0
+        if keyword == _VERTICES
+        else len(values) == (2 if keyword == _CENTRE else 1)
+        for keyword, values in parts.items()
+    )
 
 
 def _put_grey_scale(ds: Dataset, source: Dataset) -> None:

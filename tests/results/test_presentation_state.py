@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from dicom_node.results import provenance, registry
+from dicom_node.results import inspection, provenance, registry
+from dicom_node.results.inspection import Inspector
 from dicom_node.results.provenance import ResultContext
 from tests.results import sources
 from tests.results.tools import read_back
@@ -82,7 +83,7 @@ def test_an_invalid_window_is_left_out(tmp_path: Path, window: tuple[str, str]) 
 @pytest.mark.parametrize(
     ("keyword", "stated", "expected"),
     [
-        ("ImagerPixelSpacing", [0.2, 0.1], ("PresentationPixelSpacing", [0.2, 0.1])),
+        ("PixelSpacing", [0.2, 0.1], ("PresentationPixelSpacing", [0.2, 0.1])),
         ("PixelAspectRatio", [2, 1], ("PresentationPixelAspectRatio", [2, 1])),
         ("PixelSpacing", [0, 0], ("PresentationPixelAspectRatio", [1, 1])),
     ],
@@ -103,3 +104,48 @@ def test_a_film_without_regions_has_words_only(context: ResultContext) -> None:
     (words,) = ds.GraphicAnnotationSequence
     assert "GraphicObjectSequence" not in words
     assert (0x6000, 0x3000) not in ds
+
+
+def test_the_film_s_shutter_goes_along(tmp_path: Path) -> None:
+    source = sources.source()
+    source.ShutterShape = ["RECTANGULAR", "CIRCULAR"]
+    source.ShutterLeftVerticalEdge, source.ShutterRightVerticalEdge = "11", "390"
+    source.ShutterUpperHorizontalEdge, source.ShutterLowerHorizontalEdge = "6", "295"
+    source.CenterOfCircularShutter, source.RadiusOfCircularShutter = ["150", "200"], "240"
+    ds = made(source, tmp_path)
+    if program := inspection.installed():
+        film = tmp_path / "source.dcm"
+        assert Inspector(program).faults(ds, registry.encode(ds), film) == ()
+    assert list(ds.ShutterShape) == ["RECTANGULAR", "CIRCULAR"]
+    assert (ds.ShutterLeftVerticalEdge, ds.ShutterRightVerticalEdge) == (11, 390)
+    assert (ds.ShutterUpperHorizontalEdge, ds.ShutterLowerHorizontalEdge) == (6, 295)
+    assert (list(ds.CenterOfCircularShutter), ds.RadiusOfCircularShutter) == ([150, 200], 240)
+    assert ds.ShutterPresentationValue == 0
+
+
+def test_half_a_shutter_is_none(tmp_path: Path) -> None:
+    source = sources.source()
+    source.ShutterShape, source.ShutterLeftVerticalEdge = "RECTANGULAR", "11"
+    ds = made(source, tmp_path)
+    assert "ShutterShape" not in ds
+    assert "ShutterLeftVerticalEdge" not in ds
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"), [(["3", "2"], [3, 2]), (["1", "1"], [1, 1]), (["0", "0"], [1, 1])]
+)
+def test_the_pixel_s_sides_are_as_the_film_was_read(
+    tmp_path: Path, stated: list[str], shown: list[int]
+) -> None:
+    source = sources.source()
+    source.PixelAspectRatio = stated
+    (area,) = made(source, tmp_path).DisplayedAreaSelectionSequence
+    assert list(area.PresentationPixelAspectRatio) == shown
+
+
+def test_the_detector_s_spacing_is_only_a_ratio(tmp_path: Path) -> None:
+    source = sources.source()
+    source.ImagerPixelSpacing = ["0.2", "0.1"]
+    (area,) = made(source, tmp_path).DisplayedAreaSelectionSequence
+    assert "PresentationPixelSpacing" not in area
+    assert list(area.PresentationPixelAspectRatio) == [2, 1]
