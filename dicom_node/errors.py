@@ -5,6 +5,7 @@ NodeError
 ├── DecoderError            the film's or the machine's: tried again, so many times
 ├── ConfigError             the administrator's: every fault of the file at once, with its line
 ├── EncodingError           ours: a result object that would not be conformant
+├── InspectionError         the installation's: dciodvfy is there and does not judge
 └── DeliveryError           the peer's; see its two kinds
     ├── TransientError      try again later: unreachable, busy, out of resources
     └── PermanentError      do not try again: refused for what it is
@@ -29,6 +30,10 @@ class ConfigError(NodeError):
 
 class EncodingError(NodeError):
     """A result object failed its self-check."""
+
+
+class InspectionError(NodeError):
+    """A result object could not be judged by dciodvfy; our own check found no fault in it."""
 
 
 class DeliveryError(NodeError):

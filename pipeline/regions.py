@@ -34,7 +34,7 @@ def _region(
     area = int(part.sum())
     if area < LEAST_AREA_PX:
         return None
-    values = plane[part]
+    values = plane[part & (plane >= threshold)]
     return Region(
         outline=_outline(plane, part, threshold, box),
         area_px=max(1, round(area * box.film_pixels_per_grid_pixel)),

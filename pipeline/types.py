@@ -63,8 +63,8 @@ class Region:
     """One connected part of the map above the threshold.
 
     `outline` is a closed polygon of (row, col) in the radiograph's pixels, 0.0 at the outer edge
-    of the first pixel; first and last point are equal. `area_px` counts pixels; `peak` and `mean`
-    are in the map's unit.
+    of the first pixel; first and last point are equal. `area_px` counts the pixels that it
+    encloses, holes among them; `peak` and `mean` are of the map above the threshold, in its unit.
     """
 
     outline: tuple[tuple[float, float], ...]

@@ -193,11 +193,12 @@ class MemoryJobStore:
         reason: str,
         notes: Sequence[Result] = (),
         destinations: Sequence[str] = (),
+        quarantined: Mapping[str, str] = NO_CHOICE,
     ) -> None:
         """See JobStore."""
         self._leave(key, token, JobState.REJECTED, now, reason)
         for note in notes:
-            self._add_result(note, destinations, now)
+            self._add_result(note, destinations, now, quarantined.get(note.kind, ""))
 
     def _add_result(
         self, result: Result, destinations: Sequence[str], now: datetime, quarantined: str = ""

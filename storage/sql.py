@@ -216,12 +216,14 @@ class SqlJobStore:
         reason: str,
         notes: Sequence[Result] = (),
         destinations: Sequence[str] = (),
+        quarantined: Mapping[str, str] = NO_CHOICE,
     ) -> None:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.REJECTED, now, reason)
             for position, note in enumerate(notes):
-                _add_result(db, note, position, destinations, now)
+                why = quarantined.get(note.kind, "")
+                _add_result(db, note, position, destinations, now, why)
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
         """See JobStore."""

@@ -134,8 +134,11 @@ class JobStore(Protocol):
         reason: str,
         notes: Sequence[Result] = (),
         destinations: Sequence[str] = (),
+        quarantined: Mapping[str, str] = NO_CHOICE,
     ) -> None:
         """The job is REJECTED for `reason`; the notes that say so are DUE at the destinations.
+
+        One whose kind is in `quarantined` is QUARANTINED for that reason.
 
         Raises LeaseLostError.
         """

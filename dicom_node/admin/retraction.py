@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import structlog
+from pydicom import Dataset
+
 from dicom_node import node
-from dicom_node.errors import ConfigError, InputError
+from dicom_node.errors import ConfigError, EncodingError, InputError, InspectionError
 from dicom_node.radiograph import SourceHeader, read_header
-from dicom_node.results import carried, registry, rejection_note
+from dicom_node.results import carried, inspection, registry, rejection_note
+from dicom_node.results.inspection import Inspector
 from dicom_node.results.not_analysed import Refusal
 from dicom_node.results.provenance import DocumentReference
 from dicom_node.work import model
@@ -19,6 +23,8 @@ from storage.jobs import RECALLED, REJECTION_NOTE, Job, ObjectRef, Result
 from storage.objects import ObjectStore
 from storage.states import JobState
 from storage.store import JobStore
+
+_log = structlog.get_logger()
 
 _ALL = 1 << 31
 _OPEN = (JobState.RECEIVED, JobState.RUNNING)
@@ -30,8 +36,9 @@ class Retracted:
     """How many films of the model have a note now that had none, and how many results it names.
 
     `unnamed` are the SOP Instance UIDs of results that no note could be made for, since neither
-    they nor their film are kept any more; `open` counts films whose analysis has not ended, and
-    `in_use` says whether the node is configured to go on with this model.
+    they nor their film are kept any more, or since the note had a fault; `open` counts films whose
+    analysis has not ended, and `in_use` says whether the node is configured to go on with this
+    model.
     """
 
     model_digest: str
@@ -96,30 +103,47 @@ def _retract(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> 
     results = store.results(job.key)
     if not results or any(made.kind == REJECTION_NOTE for made in results):
         return _Done()
-    header = _header(objects, [*(made.object for made in results), job.object])
-    if header is None:
-        return _Done(unnamed=tuple(made.sop_instance_uid for made in results))
-    note = _note(objects, header, job, results, now)
+    unnamed = _Done(unnamed=tuple(made.sop_instance_uid for made in results))
+    kept = _header(objects, [*(made.object for made in results), job.object])
+    if kept is None:
+        return unnamed
+    try:
+        note = _note(objects, kept, job, results, now)
+    except EncodingError as fault:
+        _log.error("rejection note has a fault", job=job.key[:12], faults=str(fault))
+        return unnamed
     # In the order in which the job's results went there.
     places = list(dict.fromkeys(delivery.destination for delivery in store.deliveries(job.key)))
     added = store.retract(note, places, now, RECALLED)
     return _Done(named=len(results) if added else 0)
 
 
-def _header(objects: ObjectStore, kept: list[ObjectRef]) -> SourceHeader | None:
-    """Patient and study, of the first that is whole: a result as it was filed, or the film."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """A kept object, and what it says of patient and study."""
+
+    path: Path
+    header: SourceHeader
+
+
+def _header(objects: ObjectStore, kept: list[ObjectRef]) -> _Kept | None:
+    """The first that is whole: a result as it was filed, or the film."""
     for ref in kept:
         with suppress(ObjectMissingError, InputError, OSError):
-            return read_header(objects.local_path(ref))
+            path = objects.local_path(ref)
+            return _Kept(path=path, header=read_header(path))
     return None
 
 
 def _note(
-    objects: ObjectStore, header: SourceHeader, job: Job, results: list[Result], now: datetime
+    objects: ObjectStore, kept: _Kept, job: Job, results: list[Result], now: datetime
 ) -> Result:
+    """The note, kept. Raises EncodingError where it has a fault that is ours."""
+    header = kept.header
     refusal = Refusal(header=header, model=model.of(job), analysis_key=job.key, created_at=now)
     ds = rejection_note.build(refusal, [_reference(header, made) for made in results])
     data = registry.encode_checked(ds)
+    _inspect(ds, data, kept.path)
     return Result(
         job_key=job.key,
         kind=REJECTION_NOTE,
@@ -128,6 +152,15 @@ def _note(
         series_instance_uid=str(ds.SeriesInstanceUID),
         object=objects.keep(f"results/{job.key[:2]}/{job.key}/{REJECTION_NOTE}.dcm", data),
     )
+
+
+def _inspect(ds: Dataset, data: bytes, source: Path) -> None:
+    """A recall does not wait for a validator that does not judge; it is logged."""
+    try:
+        if wrong := Inspector(inspection.installed()).faults(ds, data, source):
+            raise EncodingError("; ".join(wrong))
+    except InspectionError as fault:
+        _log.error("result not inspected", kind=REJECTION_NOTE, reason=str(fault))
 
 
 def _reference(header: SourceHeader, made: Result) -> DocumentReference:

@@ -35,12 +35,12 @@ def put(ds: Dataset, context: ResultContext, said: str) -> None:
 
 
 def _put_compression(ds: Dataset, header: SourceHeader) -> None:
-    """Once lossy, always lossy (PS3.3 C.7.6.1.1.5); where the source is silent, so is this."""
+    """Once lossy, always lossy (PS3.3 C.7.6.1.1.5); "00" where nothing says that it ever was."""
     stated = attributes.code(header.dataset, "LossyImageCompression")
     if stated == "01" or header.transfer_syntax_uid in _LOSSY_METHODS:
         ds.LossyImageCompression = "01"
         _put_ratios(ds, header)
-    elif stated == "00":
+    elif stated == "00" or header.transfer_syntax_uid not in _MAYBE_LOSSY_METHODS:
         ds.LossyImageCompression = "00"
 
 

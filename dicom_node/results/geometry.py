@@ -47,16 +47,20 @@ def inside(points: Points, rows: int, columns: int) -> Mask:
     x, y = points[:-1].astype(np.float64).T
     x_next, y_next = points[1:].astype(np.float64).T
     found = np.zeros((rows, columns), np.bool_)
-    first, last = int(np.floor(y.min())), int(np.ceil(y.max()))
-    left, right = max(int(np.floor(x.min())), 0), min(int(np.ceil(x.max())), columns)
+    left, right = _span(x, columns)
     centres = np.arange(left, right) + 0.5
-    for row in range(max(first, 0), min(last, rows)):
+    for row in range(*_span(y, rows)):
         middle = row + 0.5
         crossing = (y <= middle) != (y_next <= middle)
         share = (middle - y[crossing]) / (y_next[crossing] - y[crossing])
         edges = np.sort(x[crossing] + share * (x_next[crossing] - x[crossing]))
         found[row, left:right] = np.searchsorted(edges, centres) % 2 == 1
     return found
+
+
+def _span(ends: npt.NDArray[np.float64], size: int) -> tuple[int, int]:
+    """The first pixel that a polygon may touch along one side, and the one after its last."""
+    return max(int(np.floor(ends.min())), 0), min(int(np.ceil(ends.max())), size)
 
 
 def bits(marked: Mask) -> bytes:

@@ -3,7 +3,6 @@
 A fault that the source has too is not ours and holds nothing back; of ours, none is sent.
 """
 
-import io
 import re
 import shutil
 import subprocess
@@ -11,13 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import structlog
-from pydicom import Dataset, dcmread, uid
-from pydicom.filereader import read_file_meta_info
+from pydicom import Dataset, uid
+from pydicom.datadict import tag_for_keyword
 
-from dicom_node.results import conformity
-
-_log = structlog.get_logger()
+from dicom_node import radiograph
+from dicom_node.errors import InputError, InspectionError
+from dicom_node.results import carried, conformity
 
 _PATIENCE_S = 60
 # dciodvfy quotes values, which may be a patient's; names of elements and modules are not.
@@ -32,8 +30,14 @@ _BYTES_COUNTED = re.compile(
     r"Error - Value invalid for this VR - \S+ (SH|LO|PN|ST|LT|UC|UT) .*"
     r" - Length invalid for this VR = \d+, expected <= \d+"
 )
-# A UID of the source stands in our references under other tags than in the source.
-_UID_FAULT = re.compile(r"Error - Value invalid for this VR - \(\S+\) UI .* = <> - (.*)")
+# What a PACS files by is carried as it came, also where it is too long.
+_VERBATIM_TAGS = "|".join(
+    f"0x{tag >> 16:04x},0x{tag & 0xFFFF:04x}"
+    for tag in (tag_for_keyword(keyword) or 0 for keyword in sorted(carried.VERBATIM))
+)
+_VERBATIM = re.compile(rf"Error - Value invalid for this VR - \((?:{_VERBATIM_TAGS})\) .*")
+_COUNT = re.compile(r"(?<![0-9a-fx])\d+(?![0-9a-fx])")  # not a tag's digits
+_LEADING_ZERO = "Leading zeroes in embedded numeric component"
 _SUMMARY = "Error - Dicom dataset contains invalid data values for Value Representations"
 
 
@@ -48,30 +52,36 @@ class Inspector:
         """What is wrong with an object, encoded as `data`, that is not wrong with its source.
 
         No patient data is named. Empty where the object may be sent.
+
+        Raises:
+            InspectionError: dciodvfy did not judge the object, or not its source.
         """
         own = conformity.check(dataset)
         if own or self._program is None:
             return own
-        found = self._errors_of(data)
-        return tuple(sorted(_ours(found, self._source_errors(source)))) if found else ()
-
-    def _source_errors(self, source: Path) -> frozenset[str]:
-        """The source's error lines; dciodvfy cannot inflate, so it is given what was deflated."""
-        if not _is_deflated(source):
-            return self._errors(source)
-        plain, inflated = dcmread(source), io.BytesIO()
-        plain.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-        plain.save_as(inflated)
-        return self._errors_of(inflated.getvalue())
-
-    def _errors_of(self, data: bytes) -> frozenset[str]:
         with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
             file.write(data)
+            file.flush()
+            found = self._errors(Path(file.name))
+        known = {_kind(line) for line in self._errors_of_source(source)} if found else set()
+        return tuple(sorted(line for line in found if _kind(line) not in known))
+
+    def _errors_of_source(self, path: Path) -> frozenset[str]:
+        """Those of a film; a deflated one, which dciodvfy cannot read, is rewritten for it."""
+        try:
+            header = radiograph.read_header(path)
+        except InputError:
+            return self._errors(path)
+        if header.transfer_syntax_uid != uid.DeflatedExplicitVRLittleEndian:
+            return self._errors(path)
+        header.dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+        with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
+            header.dataset.save_as(file, enforce_file_format=True)
             file.flush()
             return self._errors(Path(file.name))
 
     def _errors(self, path: Path) -> frozenset[str]:
-        """dciodvfy's error lines; none where it does not end by itself."""
+        """dciodvfy's error lines. Raises InspectionError where it does not end by itself."""
         try:
             done = subprocess.run(  # noqa: S603 - our own program on our own file
                 [str(self._program), str(path)],
@@ -80,34 +90,28 @@ class Inspector:
                 timeout=_PATIENCE_S,
             )
         except (OSError, subprocess.TimeoutExpired) as fault:
-            _log.warning("dciodvfy did not judge", error=type(fault).__name__)
-            return frozenset()
+            raise InspectionError(f"dciodvfy did not judge: {type(fault).__name__}") from fault
+        if done.returncode < 0:
+            raise InspectionError(f"dciodvfy was ended by signal {-done.returncode}")
         return errors((done.stdout + done.stderr).decode(errors="replace"))
 
 
 def errors(printed: str) -> frozenset[str]:
     """dciodvfy's error lines, without values; not what it says of text that is no longer than
-    it may be in characters."""
+    it may be in characters, nor of what is carried verbatim."""
     lines = [line for line in printed.splitlines() if line.startswith("Error")]
-    left = [line for line in lines if not _BYTES_COUNTED.fullmatch(line)]
+    left = [
+        line for line in lines if not (_BYTES_COUNTED.fullmatch(line) or _VERBATIM.fullmatch(line))
+    ]
     if len(left) < len(lines) and not any("Value invalid" in line for line in left):
         left = [line for line in left if line != _SUMMARY]
     return frozenset(_QUOTED.sub("<>", line) for line in left)
 
 
-def _ours(found: frozenset[str], of_source: frozenset[str]) -> frozenset[str]:
-    """What is not the source's own fault: the same line, or the same complaint about a UID."""
-    uids = {fault[1] for line in of_source if (fault := _UID_FAULT.fullmatch(line))}
-    return frozenset(
-        line
-        for line in found - of_source
-        if not ((fault := _UID_FAULT.fullmatch(line)) and fault[1] in uids)
-    )
-
-
-def _is_deflated(path: Path) -> bool:
-    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-    return bool(syntax == uid.DeflatedExplicitVRLittleEndian)
+def _kind(line: str) -> str:
+    """What is wrong and where, without counts. A UID of the source is named by other attributes of
+    a result too, so where one has leading zeros does not matter."""
+    return _LEADING_ZERO if _LEADING_ZERO in line else _COUNT.sub("", line)
 
 
 def installed() -> Path | None:

@@ -83,12 +83,14 @@ def _put_film(ds: Dataset, context: ResultContext) -> None:
 
 
 def _put_shutter(ds: Dataset, header: SourceHeader) -> None:
-    """The film's own Display Shutter (PS3.3 C.7.6.11), black (C.11.12): a state replaces it."""
+    """The film's own Display Shutter (PS3.3 C.7.6.11), which a state replaces; black where
+    it does not say how bright (C.11.12)."""
     found = shutter.stated(header.dataset, (header.rows, header.columns), header.aspect)
     for keyword, value in found.items():
         setattr(ds, keyword, value)
     if found:
-        ds.ShutterPresentationValue = 0
+        grey = attributes.integer(header.dataset, "ShutterPresentationValue")
+        ds.ShutterPresentationValue = grey if grey is not None and 0 <= grey <= 0xFFFF else 0
 
 
 def _put_grey_scale(ds: Dataset, source: Dataset) -> None:

@@ -22,8 +22,8 @@ _LARGEST_SERIES = 2_000_000  # times 1000 it is still an IS (PS3.5 6.2: below 2^
 class Context(Protocol):
     """What every result object is made of: which film, which model, which analysis.
 
-    `created_at` is aware; it is written in the source's time zone where that states one, else as
-    it is given.
+    `created_at` is aware; it is written in the source's time zone where that states one, else in
+    the node's own.
     """
 
     @property

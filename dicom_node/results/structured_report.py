@@ -148,7 +148,7 @@ def _film_group(context: ResultContext) -> sr.MeasurementsAndQualitativeEvaluati
             sr.QualitativeEvaluation(codes.STATUS, codes.STATUS_VALUES[made.status.value])
         ],
     )
-    group[0].ContentSequence.extend(_reason(text) for text in made.reasons)
+    group[0].ContentSequence.extend(_reason(text) for text in made.reasons if text.strip())
     return group
 
 

@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from dicom_node import radiograph
 from dicom_node.config import SeriesLabels
-from dicom_node.errors import DecoderError, EncodingError, InputError
+from dicom_node.errors import DecoderError, EncodingError, InputError, InspectionError
 from dicom_node.radiograph import Film
 from dicom_node.results import carried, not_analysed, registry
 from dicom_node.results.inspection import Inspector
@@ -95,10 +95,14 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
-    """A kept result, and why it must not be sent; empty where it may."""
+    """A kept result, and why it must not be sent; empty where it may.
+
+    One that dciodvfy could not judge is not `inspected`: only our own check has passed it.
+    """
 
     result: Result
     faults: tuple[str, ...]
+    inspected: bool
 
 
 class Worker:
@@ -235,13 +239,13 @@ class Worker:
             log.info("job rejected", reason=str(fault))
             return
         self._produce(job, token, made)
-        log.info("job produced", results=len(made))
+        log.info(
+            "job produced", results=len(made), not_inspected=sum(not one.inspected for one in made)
+        )
 
     def _produce(self, job: Job, token: int, made: Sequence[_Made]) -> None:
         """Each result is due where it is asked for, or quarantined there for its faults."""
-        quarantined = {one.result.kind: "; ".join(one.faults) for one in made if one.faults}
-        for kind, wrong in quarantined.items():
-            _log.error("result quarantined", job=job.key[:12], kind=kind, faults=wrong)
+        quarantined = _quarantined(job, made)
         results, kinds = [one.result for one in made], self._addressing(job).kinds
         self._patiently(
             lambda: self._store.produce(
@@ -255,10 +259,18 @@ class Worker:
         told = self._addressing(job).told
         notes = self._notes(job, reason) if told else []
         self._patiently(
-            lambda: self._store.reject(job.key, token, self._clock(), reason, notes, told)
+            lambda: self._store.reject(
+                job.key,
+                token,
+                self._clock(),
+                reason,
+                [note.result for note in notes],
+                told,
+                _quarantined(job, notes),
+            )
         )
 
-    def _notes(self, job: Job, reason: str) -> list[Result]:
+    def _notes(self, job: Job, reason: str) -> list[_Made]:
         """ "Not analysed, because…"; none where not even the film's header can be referred to."""
         try:
             header = radiograph.read_header(self._objects.local_path(job.object))
@@ -269,10 +281,9 @@ class Worker:
                 created_at=job.created_at,
                 labels=self._settings.labels,
             )
-            note = self._keep(job, addressing.NOTE, not_analysed.refused(refusal, reason))
+            return [self._keep(job, addressing.NOTE, not_analysed.refused(refusal, reason))]
         except InputError:
             return []
-        return [] if note.faults else [note.result]
 
     def _make(self, job: Job) -> list[_Made]:
         source = self._source(job)
@@ -367,7 +378,12 @@ class Worker:
             series_instance_uid=str(dataset.SeriesInstanceUID),
             object=kept,
         )
-        return _Made(result=result, faults=self._inspector.faults(dataset, data, source))
+        try:
+            wrong = self._inspector.faults(dataset, data, source)
+        except InspectionError as fault:
+            _log.error("result not inspected", job=job.key[:12], kind=kind, reason=str(fault))
+            return _Made(result=result, faults=(), inspected=False)
+        return _Made(result=result, faults=wrong, inspected=True)
 
     @contextmanager
     def _kept_alive(self, key: str, token: int) -> Iterator[None]:
@@ -417,6 +433,14 @@ def _limited(limit_s: float) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _quarantined(job: Job, made: Sequence[_Made]) -> dict[str, str]:
+    """Why, by kind, some of these must not be sent; each is logged."""
+    found = {one.result.kind: "; ".join(one.faults) for one in made if one.faults}
+    for kind, wrong in found.items():
+        _log.error("result quarantined", job=job.key[:12], kind=kind, faults=wrong)
+    return found
 
 
 def _built(kinds: Sequence[str], context: ResultContext) -> list[tuple[str, Dataset]]:

@@ -9,7 +9,7 @@ import pytest
 
 from dicom_node import node
 from dicom_node.config import NodeConfig
-from dicom_node.results import registry
+from dicom_node.results import inspection, registry
 from storage import migrate
 from storage.jobs import Decision, Result
 from storage.states import DeliveryState
@@ -134,3 +134,19 @@ def test_films_in_work_and_a_model_in_use_are_told(
 def test_a_digest_that_names_no_one_model_is_refused(config: Path, digest: str) -> None:
     done = commands.vald("retract", "--model", digest, "--config", config)
     assert done.exit_code == 1
+
+
+def test_a_note_that_a_validator_blames_is_not_sent_and_is_told(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validator = tmp_path / "dciodvfy"  # blames key objects, which only the notes are
+    validator.write_text("#!/bin/sh\ngrep -q 113037 $1 && echo 'Error - bad'\nexit 0\n")
+    validator.chmod(0o755)
+    monkeypatch.setattr(inspection, "installed", lambda: validator)
+    done = commands.vald("retract", "--model", RECALLED, "--config", config)
+    assert done.exit_code == 1
+    store = node.open_store(node.read_config(config, {}))
+    for key in ("k1", "k2"):
+        assert len(store.results(key)) == 2
+        assert all(made.sop_instance_uid in done.stdout for made in store.results(key))
+    store.close()

@@ -99,3 +99,24 @@ def test_the_black_around_the_film_is_no_region() -> None:
 
 def test_a_map_below_the_threshold_has_no_region() -> None:
     assert regions.find(np.full((64, 64), 0.39, np.float32), 0.4, square_box()) == ()
+
+
+def test_a_hole_belongs_to_what_the_outline_encloses() -> None:
+    plane = np.zeros((64, 64), np.float32)
+    plane[10:30, 10:30] = 0.8
+    plane[15:25, 15:25] = 0.0
+    (region,) = regions.find(plane, 0.4, square_box())  # the film has 2 x 2 pixels a grid pixel
+    assert region.area_px == 20 * 20 * 4
+    assert region.mean == pytest.approx(0.8)  # of the map above the threshold, not of the hole
+
+
+def test_the_outline_is_the_outer_one_also_where_a_hole_has_more_points() -> None:
+    plane = np.zeros((64, 64), np.float32)
+    plane[2:62, 2:62] = 0.8
+    plane[5:59:2, 5:58] = 0.0
+    plane[5:59, 5] = 0.0  # a comb: one hole, its outline far longer than the square's
+    (region,) = regions.find(plane, 0.4, square_box())
+    rows, cols = zip(*region.outline, strict=True)
+    assert (min(rows), max(rows)) == pytest.approx((4, 124), abs=1.01)
+    assert (min(cols), max(cols)) == pytest.approx((4, 124), abs=1.01)
+    assert region.area_px == 60 * 60 * 4

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom import uid
 
+from dicom_node.errors import InspectionError
 from dicom_node.results import inspection, registry
+from dicom_node.results.inspection import Inspector
+from dicom_node.results.provenance import ResultContext
 from tests.results import sources
 
 _SUMMARY = "Error - Dicom dataset contains invalid data values for Value Representations"
@@ -14,7 +17,7 @@ _SUMMARY = "Error - Dicom dataset contains invalid data values for Value Represe
 
 def value_line(vr: str, value: str, length: int) -> str:
     return (
-        f"Error - Value invalid for this VR - (0x0010,0x0010) {vr} Name  {vr} [1] = <{value}>"
+        f"Error - Value invalid for this VR - (0x0008,0x1030) {vr} Text  {vr} [1] = <{value}>"
         f" - Length invalid for this VR = {length}, expected <= 64"
     )
 
@@ -71,9 +74,9 @@ def test_names_and_descriptions_in_any_script_may_be_sent(tmp_path: Path) -> Non
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian])
 def test_uids_that_the_source_brought_wrong_hold_no_result_back(
-    tmp_path: Path, syntax: UID
+    tmp_path: Path, syntax: uid.UID
 ) -> None:
     program = inspection.installed()
     if program is None:
@@ -90,10 +93,75 @@ def test_uids_that_the_source_brought_wrong_hold_no_result_back(
         assert inspector.faults(ds, registry.encode(ds), path) == (), kind
 
 
-def test_a_uid_that_is_wrong_in_another_way_than_the_source_s_is_ours() -> None:
-    def line(tag: str, complaint: str) -> str:
-        return f"Error - Value invalid for this VR - ({tag}) UI Name  UI [1] = <> - {complaint}"
+_ZEROES = "Leading zeroes in embedded numeric component(s)"
 
-    source = frozenset({line("0x0008,0x0018", "Leading zeroes")})
-    ours = frozenset({line("0x0008,0x1155", "Leading zeroes"), line("0x0020,0x000e", "Bad length")})
-    assert inspection._ours(ours, source) == {line("0x0020,0x000e", "Bad length")}
+
+def judged(of_result: str, of_source: str, context: ResultContext, folder: Path) -> tuple[str, ...]:
+    """What is ours, where a validator says this of the result and that of its source."""
+    program, film = folder / "dciodvfy", folder / "source.dcm"
+    (folder / "result.txt").write_text(of_result)
+    (folder / "source.txt").write_text(of_source)
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = {film} ] && exec cat {folder}/source.txt\ncat {folder}/result.txt\n'
+    )
+    program.chmod(0o755)
+    ds = registry.build("structured_report", context)
+    return Inspector(program).faults(ds, registry.encode(ds), film)
+
+
+def test_a_fault_is_the_source_s_whatever_its_counts(
+    context: ResultContext, tmp_path: Path
+) -> None:
+    line = "Error - bad - (0x0008,0x0060) CS Modality  CS [{}] = <> - length {}"
+    assert judged(line.format(1, 18), line.format(2, 40), context, tmp_path) == ()
+    other = line.replace("0060", "0061").format(1, 18)
+    assert judged(other, line.format(1, 18), context, tmp_path) == (other,)
+
+
+def test_leading_zeroes_of_a_source_s_uid_are_not_ours_under_another_name(
+    context: ResultContext, tmp_path: Path
+) -> None:
+    ours = f"Error - UI - (0x0008,0x1155) UI Referenced SOP Instance UID - {_ZEROES}"
+    theirs = f"Error - UI - (0x0008,0x0018) UI SOP Instance UID - {_ZEROES}"
+    assert judged(ours, theirs, context, tmp_path) == ()
+    assert judged(ours, "", context, tmp_path) == (ours,)
+
+
+def test_what_a_pacs_files_by_holds_nothing_back() -> None:
+    line = "Error - Value invalid for this VR - (0x0020,0x0010) SH Study ID  SH [1] = <x> - bad"
+    assert inspection.errors(f"{line}\n{_SUMMARY}") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [(None, "did not judge: FileNotFoundError"), ("kill -SEGV $$", "ended by signal 11")],
+)
+def test_a_validator_that_does_not_judge_is_no_clean_bill(
+    context: ResultContext, tmp_path: Path, script: str | None, said: str
+) -> None:
+    program = tmp_path / "dciodvfy"
+    if script:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    ds = registry.build("structured_report", context)
+    with pytest.raises(InspectionError, match=said):
+        Inspector(program).faults(ds, registry.encode(ds), tmp_path / "source.dcm")
+
+
+@pytest.mark.peer
+def test_a_deflated_source_is_judged_as_it_was_before(tmp_path: Path) -> None:
+    program = inspection.installed()
+    if program is None:
+        pytest.skip("dciodvfy is not installed")
+    film = sources.source()
+    film.Manufacturer = ""
+    path = sources.write(film, tmp_path / "film.dcm")
+    context = sources.context(path)
+    film.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    # Leading zeroes that dciodvfy finds in film and report alike.
+    ds = registry.build("structured_report", context)
+    ds.StudyInstanceUID = "1.2.03.4"
+    film.StudyInstanceUID = "1.2.03.4"
+    film.save_as(tmp_path / "deflated.dcm")
+    assert Inspector(program).faults(ds, registry.encode(ds), tmp_path / "deflated.dcm") == ()
+    assert Inspector(program).faults(ds, registry.encode(ds), path) != ()

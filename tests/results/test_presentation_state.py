@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from dicom_node.results import provenance, registry
+from dicom_node.results import inspection, provenance, registry
+from dicom_node.results.inspection import Inspector
 from dicom_node.results.provenance import ResultContext
 from tests.results import sources
 from tests.results.tools import read_back
@@ -148,3 +149,32 @@ def test_a_shutter_that_is_a_mistake_does_not_stay(
 ) -> None:
     ds = with_shutter(shape, tmp_path, **edges)
     assert not any("Shutter" in element.keyword for element in ds)
+
+
+def test_the_film_s_shutter_goes_along(tmp_path: Path) -> None:
+    source = sources.source()
+    source.ShutterShape = ["RECTANGULAR", "CIRCULAR"]
+    source.ShutterLeftVerticalEdge, source.ShutterRightVerticalEdge = "11", "390"
+    source.ShutterUpperHorizontalEdge, source.ShutterLowerHorizontalEdge = "6", "295"
+    source.CenterOfCircularShutter, source.RadiusOfCircularShutter = ["150", "200"], "240"
+    ds = made(source, tmp_path)
+    if program := inspection.installed():
+        film = tmp_path / "source.dcm"
+        assert Inspector(program).faults(ds, registry.encode(ds), film) == ()
+    assert list(ds.ShutterShape) == ["RECTANGULAR", "CIRCULAR"]
+    assert (ds.ShutterLeftVerticalEdge, ds.ShutterRightVerticalEdge) == (11, 390)
+    assert (ds.ShutterUpperHorizontalEdge, ds.ShutterLowerHorizontalEdge) == (6, 295)
+    assert (list(ds.CenterOfCircularShutter), ds.RadiusOfCircularShutter) == ([150, 200], 240)
+    assert ds.ShutterPresentationValue == 0
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"), [(["3", "2"], [3, 2]), (["1", "1"], [1, 1]), (["0", "0"], [1, 1])]
+)
+def test_the_pixel_s_sides_are_as_the_film_was_read(
+    tmp_path: Path, stated: list[str], shown: list[int]
+) -> None:
+    source = sources.source()
+    source.PixelAspectRatio = stated
+    (area,) = made(source, tmp_path).DisplayedAreaSelectionSequence
+    assert list(area.PresentationPixelAspectRatio) == shown

@@ -1,3 +1,5 @@
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +13,19 @@ from dicom_node import uids
 from dicom_node.results import picture, registry
 from dicom_node.results.provenance import ResultContext
 from tests.results import sources
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets the zone of this process's clock, for one test."""
+
+    def put(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield put
+    monkeypatch.undo()
+    time.tzset()
 
 
 def made(context: ResultContext) -> Dataset:
@@ -66,10 +81,22 @@ def test_it_names_the_equipment_with_the_whole_model_digest(context: ResultConte
     assert "phantom 1.2" in item.SoftwareVersions
 
 
-def test_its_times_are_the_analysis_s(context: ResultContext) -> None:
+def test_its_times_are_the_analysis_s(context: ResultContext, clock: Callable[[str], None]) -> None:
+    clock("UTC")
     ds = made(context)
     assert (ds.ContentDate, ds.ContentTime) == ("20250304", "230607")
     assert (ds.InstanceCreationDate, ds.InstanceCreationTime) == ("20250304", "230607")
+
+
+def test_a_film_that_states_no_offset_has_the_times_of_the_node_s_clock(
+    context: ResultContext, clock: Callable[[str], None]
+) -> None:
+    clock("XST-05:30")  # east of Greenwich, as POSIX signs it
+    ds = made(context)
+    assert "TimezoneOffsetFromUTC" not in ds
+    assert (ds.ContentDate, ds.ContentTime) == ("20250305", "043607")
+    (item,) = ds.ContributingEquipmentSequence
+    assert item.ContributionDateTime == "20250305043607+0530"
 
 
 def test_its_times_are_on_the_source_s_clock(tmp_path: Path) -> None:
@@ -117,12 +144,12 @@ def test_a_lossy_source_makes_a_lossy_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stated", ["00", None])
-def test_of_a_source_that_was_not_lossy_it_says_no_more(tmp_path: Path, stated: str | None) -> None:
+def test_a_picture_of_what_was_never_lossy_says_so(tmp_path: Path, stated: str | None) -> None:
     source = sources.source()
     if stated:
         source.LossyImageCompression = stated
     ds = made(sources.context_of(source, tmp_path))
-    assert ds.get("LossyImageCompression") == stated
+    assert ds.LossyImageCompression == "00"
 
 
 def test_the_same_context_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from highdicom import sr
 from pydicom import Dataset, uid
 from pydicom.sr.coding import Code
 
-from dicom_node.results import codes, geometry, registry
+from dicom_node.results import codes, conformity, geometry, registry
 from dicom_node.results.provenance import ResultContext
 from pipeline.types import Region, Status
 from tests.results import sources
@@ -286,3 +286,10 @@ def numbers_of(node: Dataset) -> dict[str, float]:
             found[name] = float(item.MeasuredValueSequence[0].NumericValue)
         found |= numbers_of(item)
     return found
+
+
+def test_a_reason_without_words_is_not_told(context: ResultContext) -> None:
+    given = sources.with_status(context, Status.LOW_CONFIDENCE, "", "seeds disagree")
+    ds = registry.build("structured_report", given)
+    assert conformity.check(ds) == ()
+    assert ds.to_json().count(codes.REASON.value) == 1

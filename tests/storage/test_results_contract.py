@@ -43,6 +43,14 @@ def test_a_rejected_job_may_tell_why(store: JobStore) -> None:
     assert by_place(store)["not_analysed", "pacs"].state is DeliveryState.DUE
 
 
+def test_a_note_with_a_fault_is_quarantined(store: JobStore) -> None:
+    _, token = running(store)
+    note = result("k1", "not_analysed")
+    store.reject("k1", token, NOON, "too dark", [note], ["pacs"], {"not_analysed": "no UID"})
+    made = by_place(store)["not_analysed", "pacs"]
+    assert (made.state, made.reason) == (DeliveryState.QUARANTINED, "no UID")
+
+
 def test_a_retracted_job_has_a_note_due_and_nothing_else(store: JobStore) -> None:
     produced(store)
     (sent,) = store.claim_deliveries("pacs", "me", after(1), 60, limit=1)

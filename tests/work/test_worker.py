@@ -15,6 +15,7 @@ import pydicom
 import pytest
 import structlog
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from structlog.testing import capture_logs
 
 from dicom_node import logs, radiograph
 from dicom_node.config import SeriesLabels
@@ -306,6 +307,17 @@ def test_a_map_that_is_no_number_fails_the_job(tmp_path: Path, name: str, value:
     (job,) = bench.store.jobs(9, JobState.FAILED)
     assert job.error.startswith("The model gave")
     assert bench.store.results("k1") == []
+
+
+def test_a_result_that_a_validator_cannot_judge_is_due_and_counted(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, validator=tmp_path / "gone")
+    with capture_logs() as logs:
+        bench.turn()
+    assert {d.state for d in bench.store.deliveries("k1")} == {DeliveryState.DUE}
+    (said,) = [entry for entry in logs if entry["event"] == "job produced"]
+    assert (said["results"], said["not_inspected"]) == (2, 2)
+    kinds = {entry["kind"] for entry in logs if entry["event"] == "result not inspected"}
+    assert kinds == {"secondary_capture", "structured_report"}
 
 
 def test_a_result_that_a_validator_blames_is_quarantined_and_the_others_are_not(
