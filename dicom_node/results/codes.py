@@ -25,6 +25,8 @@ PRIVATE: dict[str, str] = {
     "VALD011": "Low confidence",
     "VALD012": "Withheld",
     "VALD013": "Probability of a finding at even prevalence",
+    "VALD014": "Attribution: largest in the region",
+    "VALD015": "Attribution: mean over the region",
     "VALD020": "Pixel count, spacing on the detector plane",
     "VALD021": "Pixel count, calibrated spacing",
     "VALD022": "Pixel count, spacing not known",
@@ -50,6 +52,8 @@ REASON = private("VALD007")
 COMPARED_FILM = private("VALD008")
 CONFORMAL_P = private("VALD009")
 PROBABILITY = private("VALD013")
+PEAK = private("VALD014")
+MEAN = private("VALD015")
 STATUS_VALUES = {
     "VALID": private("VALD010"),
     "LOW_CONFIDENCE": private("VALD011"),

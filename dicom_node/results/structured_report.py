@@ -6,7 +6,7 @@ from pydicom.sr.codedict import codes as standard
 from pydicom.sr.coding import Code
 
 from dicom_node import identity
-from dicom_node.results import codes, document, geometry, provenance, wording
+from dicom_node.results import codes, document, geometry, image_library, provenance, wording
 from dicom_node.results.provenance import ResultContext, Series
 from pipeline.types import Attribution, Region, Status
 
@@ -67,7 +67,7 @@ def _content(context: ResultContext) -> Dataset:
     if not regions:
         root.ContentSequence.pop(place)
         root.ContentSequence.insert(place, _evaluations(context))
-    root.ContentSequence.insert(place, _image_library(context))
+    root.ContentSequence.insert(place, image_library.build(context))
     root.ContentSequence.extend([_film(film), _narrative(context)])
     return root
 
@@ -88,23 +88,6 @@ def _evaluations(context: ResultContext) -> sr.ContainerContentItem:
 def _place_of_measurements(root: Dataset) -> int:
     names = [item.ConceptNameCodeSequence[0].CodeValue for item in root.ContentSequence]
     return names.index(standard.DCM.ImagingMeasurements.value)
-
-
-def _image_library(context: ResultContext) -> sr.ContainerContentItem:
-    """TID 1600 without descriptors: what highdicom writes there needs attributes few films have."""
-    contains = sr.RelationshipTypeValues.CONTAINS
-    reference = provenance.source_reference(context)
-    image = sr.ImageContentItem(
-        name=standard.DCM.SourceImage,
-        referenced_sop_class_uid=reference.ReferencedSOPClassUID,
-        referenced_sop_instance_uid=reference.ReferencedSOPInstanceUID,
-        relationship_type=contains,
-    )
-    group = sr.ContainerContentItem(name=standard.DCM.ImageLibraryGroup, relationship_type=contains)
-    group.ContentSequence = sr.ContentSequence([image])
-    library = sr.ContainerContentItem(name=standard.DCM.ImageLibrary, relationship_type=contains)
-    library.ContentSequence = sr.ContentSequence([group])
-    return library
 
 
 def _narrative(context: ResultContext) -> sr.TextContentItem:
@@ -196,8 +179,8 @@ def _region_group(
         algorithm_id=_algorithm(context),
         measurements=[
             _area(context, region),
-            _measurement(codes.ATTRIBUTION, region.peak, derivation=standard.SCT.Maximum),
-            _measurement(codes.ATTRIBUTION, region.mean, derivation=standard.SCT.Mean),
+            _measurement(codes.PEAK, region.peak, derivation=standard.SCT.Maximum),
+            _measurement(codes.MEAN, region.mean, derivation=standard.SCT.Mean),
         ],
     )
 

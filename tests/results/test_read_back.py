@@ -77,9 +77,9 @@ def numbers_of(
 ) -> tuple[float, float, float]:
     """Area, peak and mean by their codes."""
     (area,) = group.get_measurements(name=_AREA)
-    derived = {
-        measurement.derivation.value: float(measurement.value)
-        for measurement in group.get_measurements(name=codes.ATTRIBUTION)
-        if measurement.derivation
-    }
-    return float(area.value), derived[_MAXIMUM], derived[_MEAN]
+    (peak,) = group.get_measurements(name=codes.PEAK)
+    (mean,) = group.get_measurements(name=codes.MEAN)
+    assert peak.derivation is not None
+    assert mean.derivation is not None
+    assert (peak.derivation.value, mean.derivation.value) == (_MAXIMUM, _MEAN)
+    return float(area.value), float(peak.value), float(mean.value)

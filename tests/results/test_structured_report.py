@@ -131,8 +131,8 @@ def test_a_region_has_its_numbers(context: ResultContext) -> None:
     (group,) = regions(context)
     assert values(group) == {
         "42798000": (3750, "{pixels}"),  # the film states no spacing
-        "VALD002 56851009": (0.375, "1"),
-        "VALD002 373098007": (0.25, "1"),
+        "VALD014 56851009": (0.375, "1"),
+        "VALD015 373098007": (0.25, "1"),
     }
 
 
@@ -293,3 +293,48 @@ def test_a_reason_without_words_is_not_told(context: ResultContext) -> None:
     ds = registry.build("structured_report", given)
     assert conformity.check(ds) == ()
     assert ds.to_json().count(codes.REASON.value) == 1
+
+
+def library(ds: Dataset) -> dict[str, object]:
+    """The descriptors of the one image in the image library, by what they mean."""
+    (found,) = [
+        item
+        for item in ds.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Image Library"
+    ]
+    (group,) = found.ContentSequence
+    (image,) = group.ContentSequence
+    assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.3.4.3"
+    assert {item.RelationshipType for item in image.ContentSequence} == {"HAS ACQ CONTEXT"}
+    return {
+        item.ConceptNameCodeSequence[0].CodeMeaning: _stated(item) for item in image.ContentSequence
+    }
+
+
+def _stated(item: Dataset) -> object:
+    match item.ValueType:
+        case "CODE":
+            return item.ConceptCodeSequence[0].CodeValue
+        case "NUM":
+            return float(item.MeasuredValueSequence[0].NumericValue)
+    return item.TextValue
+
+
+def test_the_image_library_says_what_the_film_states(tmp_path: Path) -> None:
+    film = sources.source()
+    film.ImagerPixelSpacing = [0.2, 0.1]
+    assert library(made(sources.context_of(film, tmp_path))) == {
+        "Modality": "CR",
+        "Pixel Data Rows": 300,
+        "Pixel Data Columns": 400,
+        "Patient Orientation Row": "L",
+        "Patient Orientation Column": "F",
+        "Horizontal Pixel Spacing": 0.1,
+        "Vertical Pixel Spacing": 0.2,
+    }
+    film = sources.source(orientation=())
+    film.Modality = "odd"
+    assert library(made(sources.context_of(film, tmp_path))) == {
+        "Pixel Data Rows": 300,
+        "Pixel Data Columns": 400,
+    }
