@@ -211,11 +211,14 @@ class Limits(_Section):
     soft_queue: Count = 20000
     hard_queue: Count = 50000
     max_message_mb: Annotated[int, Field(ge=16)] = 1024
+    max_at_once_mb: Annotated[int, Field(ge=16)] = 4096
 
     @model_validator(mode="after")
     def _soft_comes_first(self) -> "Limits":
         if self.hard_free_mb > self.soft_free_mb or self.hard_queue < self.soft_queue:
             raise ValueError("write soft limits that are reached before the hard ones")
+        if self.max_at_once_mb < self.max_message_mb:
+            raise ValueError("write a max_at_once_mb of at least max_message_mb")
         return self
 
 

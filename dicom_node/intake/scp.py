@@ -161,6 +161,7 @@ class Scp:
             most_pdu_bytes=node.max_pdu,
             most_message_bytes=node.limits.max_message_mb << 20,
             message_s=node.timeouts.message_s,
+            most_bytes_at_once=node.limits.max_at_once_mb << 20,
             most_connections=node.max_associations + _MOST_UNSPOKEN,
             most_per_address=node.max_associations_per_address + _MOST_UNSPOKEN_PER_ADDRESS,
         )

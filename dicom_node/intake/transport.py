@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,7 @@ class Bounds:
         most_pdu_bytes: what we negotiate; a PDU that promises more ends its association.
         most_message_bytes: a command and its data set, however many PDUs they come in.
         message_s: for all of one message, from its first byte to its last.
+        most_bytes_at_once: of all messages that are under way, on all connections together.
         most_connections: at once.
         most_per_address: at once, from one address.
     """
@@ -48,8 +50,29 @@ class Bounds:
     most_pdu_bytes: int
     most_message_bytes: int
     message_s: float
+    most_bytes_at_once: int
     most_connections: int
     most_per_address: int
+
+
+class Traffic:
+    """The messages of all connections that have begun and not ended; they are held in memory."""
+
+    def __init__(self) -> None:
+        # Weakly: a connection that died in an odd way must not be counted for ever.
+        self._sockets: weakref.WeakSet[BoundedSocket] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def join(self, connection: "BoundedSocket") -> None:
+        """Its messages are counted from now on."""
+        with self._lock:
+            self._sockets.add(connection)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all of them."""
+        with self._lock:
+            return sum(connection.message_bytes for connection in self._sockets)
 
 
 class Server(ThreadedAssociationServer):
@@ -62,6 +85,7 @@ class Server(ThreadedAssociationServer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._shaking: Counter[str] = Counter()
+        self.traffic = Traffic()
         self._lock = threading.Lock()
         super().__init__(*args, **kwargs)
 
@@ -133,24 +157,35 @@ class Handler(RequestHandler):
     def _create_association(self) -> Any:
         assoc = super()._create_association()
         assoc.dul.event_queue.get_nowait()  # its own socket's word that the connection is there
-        assoc.dul.socket = BoundedSocket(assoc, self.request, self.server.bounds)
+        assoc.dul.socket = BoundedSocket(
+            assoc, self.request, self.server.bounds, self.server.traffic
+        )
         return assoc
 
 
 class BoundedSocket(AssociationSocket):
     """Reads PDUs of a bounded size within a bounded time, and messages of a bounded size."""
 
-    def __init__(self, assoc: Any, client_socket: socket.socket, bounds: Bounds) -> None:
+    def __init__(
+        self, assoc: Any, client_socket: socket.socket, bounds: Bounds, traffic: Traffic
+    ) -> None:
         super().__init__(assoc, client_socket=client_socket)
+        self._traffic, self._most_bytes_at_once = traffic, bounds.most_bytes_at_once
         self._most_pdu_bytes = max(bounds.most_pdu_bytes, _LEAST_BYTES) + _HEADER_BYTES
         self._most_message_bytes = bounds.most_message_bytes
         self._message_s = bounds.message_s
         self.begin_message()
+        traffic.join(self)
 
     def begin_message(self) -> None:
         """What is read from now on is another message; its time begins with its first byte."""
-        self._message_bytes = 0
+        self.message_bytes = 0
         self._message_until: float | None = None
+
+    def close(self) -> None:
+        """What has come of a message is given up."""
+        self.begin_message()
+        super().close()
 
     def recv(self, nr_bytes: int) -> bytearray:
         """So many bytes, or fewer where the peer has hung up.
@@ -160,13 +195,16 @@ class BoundedSocket(AssociationSocket):
         """
         if self._message_until is None:
             self._message_until = time.monotonic() + self._message_s
-        self._message_bytes += nr_bytes
+        self.message_bytes += nr_bytes
         if nr_bytes > self._most_pdu_bytes:
             self._refuse("PDU too large", nr_bytes)
-        if self._message_bytes > self._most_message_bytes:
-            self._refuse("message too large", self._message_bytes)
+        if self.message_bytes > self._most_message_bytes:
+            self._refuse("message too large", self.message_bytes)
+        is_large = self.message_bytes > _LEAST_BYTES  # echoes and requests are not to blame
+        if is_large and self._traffic.size_bytes > self._most_bytes_at_once:
+            self._refuse("too much under way at once", self.message_bytes)
         if time.monotonic() > self._message_until:
-            self._refuse("message too slow", self._message_bytes)
+            self._refuse("message too slow", self.message_bytes)
         return self._read(cast(socket.socket, self.socket), nr_bytes)
 
     def _read(self, connection: socket.socket, nr_bytes: int) -> bytearray:
@@ -192,6 +230,7 @@ class BoundedSocket(AssociationSocket):
         peer: Any = self.assoc.requestor
         address = peer.address_info.address
         _log.warning("association ended", reason=reason, size_bytes=size_bytes, address=address)
+        self.begin_message()  # counts no more, however long the connection takes to close
         with suppress(OSError):
             cast(socket.socket, self.socket).sendall(_ABORT)
         raise OSError(reason)

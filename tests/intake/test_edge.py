@@ -64,6 +64,29 @@ def test_a_message_without_end_is_cut_off_at_its_limit(start: Start) -> None:
     assert is_alive(receiver)
 
 
+def test_messages_that_are_under_way_have_a_limit_together(start: Start) -> None:
+    receiver = start(limits={"max_message_mb": 16, "max_at_once_mb": 16})
+    with association(receiver.port) as first:
+        _send_without_end(first, 10 << 20)
+        for _ in range(3):  # what an ended one had sent counts no more
+            with association(receiver.port) as second:
+                _send_without_end(second, 9 << 20)  # no message too large, but 19 MB are too much
+                _wait_until(lambda assoc=second: not assoc.is_established)
+        assert is_alive(receiver)
+        assert first.is_established
+
+
+def _send_without_end(assoc: Any, size_bytes: int) -> None:
+    """Fragments of a data set that are not the last (PS3.8 E.2)."""
+    raw, piece = assoc.dul.socket.socket, bytes(60_000)
+    pdv = struct.pack(">LBB", len(piece) + 2, assoc.accepted_contexts[0].context_id, 0x00) + piece
+    pdu, sent = struct.pack(">BBL", 0x04, 0, len(pdv)) + pdv, 0
+    with contextlib.suppress(OSError):
+        while sent < size_bytes:
+            raw.sendall(pdu)
+            sent += len(pdu)
+
+
 def test_a_message_in_pieces_without_end_is_cut_off_at_its_time(start: Start) -> None:
     """A whole PDU now and then would keep any time-out of a PDU from coming."""
     receiver = start(timeouts={"message_s": 1})
