@@ -1,5 +1,6 @@
 """Modalities that send (DCMTK), a node that dies, and a PACS (Orthanc): who was told what."""
 
+import hashlib
 import random
 import subprocess
 import threading
@@ -81,6 +82,8 @@ class Hospital:
         promised = [d["sop_instance_uid"] for line in lines for d in line["deliveries"]]
         assert len(promised) == len(complete) * _RESULTS
         assert sorted(self.pacs.uids()) == sorted(promised)
+        made = {_content(path.read_bytes()) for path in self.node.results()}
+        assert {_content(held) for held in self.pacs.files()} <= made
 
     def resend_what_failed(self) -> None:
         """As modalities do; every film was then told success."""
@@ -114,6 +117,15 @@ class Hospital:
         command = [tools.find("storescu"), "-v", "-to", "10", *place, str(self._paths[uid])]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         return "Received Store Response (Success)" in done.stdout + done.stderr
+
+
+def _content(part10: bytes) -> str:
+    """A digest of the data set: who writes a file puts a meta group of its own before it.
+
+    That begins after preamble and prefix with its own length (PS3.10 7.1), a UL of 12 bytes.
+    """
+    length = int.from_bytes(part10[140:144], "little")
+    return hashlib.sha256(part10[144 + length :]).hexdigest()
 
 
 @contextmanager

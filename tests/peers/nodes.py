@@ -70,6 +70,10 @@ class Node:
         command = [*_VALD, *arguments, "--config", str(self.config)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
+    def results(self) -> list[Path]:
+        """The files of results that it keeps."""
+        return list((self.folder / "var" / "objects" / "results").rglob("*.dcm"))
+
     def jobs(self, limit: int = 100) -> list[dict[str, Any]]:
         """As `vald-node jobs --json` prints them."""
         done = self.run("jobs", "--json", "--limit", str(limit))

@@ -48,6 +48,11 @@ class Orthanc:
         held = self.get("/instances?expand")
         return [instance["MainDicomTags"]["SOPInstanceUID"] for instance in held]
 
+    def files(self) -> Iterator[bytes]:
+        """Every instance as it is kept, one after the other."""
+        for name in self.get("/instances"):
+            yield self._bytes(f"/instances/{name}/file")
+
     def counts(self) -> dict[str, int]:
         """How many instances of each modality."""
         tags = [self.get(f"/instances/{i}/simplified-tags") for i in self.get("/instances")]
