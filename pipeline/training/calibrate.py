@@ -20,7 +20,7 @@ from pipeline.weights import LoadedModel
 HEALTHY_BELOW = 0.96
 """The share of healthy films whose map nowhere reaches the threshold."""
 
-LEAST_FILMS = 20  # fewer healthy films have no 95th percentile worth the name
+LEAST_FILMS = 20  # fewer healthy films have no such percentile worth the name
 _PAPER_FILMS = 100  # a baseline's threshold may be rougher
 _TOP_OF_SCALE = 3.0  # the colour scale and the score end at so many thresholds
 
