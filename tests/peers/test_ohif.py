@@ -124,7 +124,7 @@ class Viewer:
 def _demo(folder: Path) -> ResultContext:
     """The demo's film, of no patient, analysed by the embedded model."""
     path = folder / "film.dcm"
-    sample.write(path, "embedded", 0, _MADE)
+    sample.write(path, "embedded", 2, _MADE)
     decoded = radiograph.read(path)
     engine = LocalEngine(digest.folder_of("embedded"), "cpu")
     request = Request(film=decoded.radiograph, mode=Mode.CALIBRATED, seed=0)
