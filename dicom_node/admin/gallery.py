@@ -18,13 +18,16 @@ from pipeline.types import Attribution, Image, Mode, Radiograph, Unlike
 
 _FINDINGS = ("consolidation", "opacity")
 _TITLES = ("Drawn by the model", "A finding induced", "Normal counterpart", "Attribution")
-_SIDE, _GAP, _MARGIN = 256, 12, 24
+_SIDE, _GAP, _MARGIN = 256, 12, 24  # pixels, as all measures of the picture
 _HEADER, _CAPTION, _FOOTER = 52, 40, 84
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One synthetic film: what was asked for, before and after, and what was made of it."""
+    """One synthetic film: what was asked for, before and after, and what was made of it.
+
+    `normal` is [side, side] float32, 0 black .. 1 white; `film` is it with the finding, if any.
+    """
 
     prompt: str
     normal: Image
