@@ -1,5 +1,7 @@
 """The discrepancy between a film and its normal counterpart, as a map."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -14,13 +16,15 @@ def magnitude(difference: Image, blur_px: float) -> Image:
     return np.asarray(smooth, np.float32)
 
 
-def weighted(change: Image, gate: Image) -> Image:
-    """sqrt(m |d|): the geometric mean of how surely the edit is wanted and how much it changes.
+def weighted(change: Image, gates: Sequence[Image]) -> Image:
+    """(|d| m_1 .. m_n)^(1 / (n + 1)): the geometric mean of how much an edit changes and of how
+    surely each gate wants it.
 
-    `change` is `magnitude`'s and `gate` in 0 .. 1. Measured against either alone in
-    docs/evaluation.md: |d| of a faint haze is small, the gate says nothing of how much.
+    `change` is `magnitude`'s, the gates are in 0 .. 1. Measured against each alone in
+    docs/evaluation.md: |d| of a faint haze is small, a gate says nothing of how much.
     """
-    return np.asarray(np.sqrt(change * gate), np.float32)
+    product = np.prod([change, *gates], axis=0)
+    return np.asarray(product ** (1 / (len(gates) + 1)), np.float32)
 
 
 def held(maps: Image, lungs: Mask) -> Image:

@@ -1,4 +1,8 @@
-"""The paired edit: from noise to the target's latent beside the source's (2211.09800)."""
+"""The paired edit: from noise to the target's latent beside the source's (2211.09800).
+
+One edit takes a part of a lesion away; what it leaves is a fainter lesion, of which the next takes
+its part. So an edit is made of its own result, pass after pass.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +23,16 @@ class Edit:
     first_gate: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counterpart:
+    """`latent` is z_cf [n, c, h, w]; `first` the edit of the first pass, which alone sees the film:
+    what it would be had the gate been 1 everywhere, and the gate.
+    """
+
+    latent: torch.Tensor
+    first: Edit
+
+
 def paired_edit(
     denoiser: Denoiser, source: torch.Tensor, text: torch.Tensor, noise: torch.Tensor, steps: int
 ) -> Edit:
@@ -37,6 +51,26 @@ def paired_edit(
         alpha, sigma = denoiser.signal(following)
         z_t = alpha * claim.z_0 + sigma * claim.eps
     raise ValueError("an edit needs at least one step")
+
+
+def counterpart(
+    denoiser: Denoiser,
+    source: torch.Tensor,
+    text: torch.Tensor,
+    noise: Sequence[torch.Tensor],
+    steps: int,
+) -> Counterpart:
+    """z_cf after one pass for each noise, every pass an edit of the result of the one before.
+
+    Each has a gate of its own, which closes as the lesion goes.
+    """
+    z, edits = source, []
+    for eps in noise:
+        edits.append(paired_edit(denoiser, z, text, eps, steps))
+        z = gated(z, edits[-1])
+    if not edits:
+        raise ValueError("a counterpart needs at least one pass")
+    return Counterpart(latent=z, first=edits[0])
 
 
 def remaining(

@@ -37,8 +37,11 @@ from pipeline.types import (
 )
 from pipeline.weights import LoadedModel
 
-METHOD_VERSION = "3"
+METHOD_VERSION = "4"
 """Raised whenever the same weights would give another map."""
+
+_NEXT_PASS = 7_919
+"""Between the seeds of two passes: a prime, so that those of neighbouring seeds do not meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,9 @@ class Evidence:
     """What an edit shows, before it is read; all planes are on the model grid.
 
     `changes` [draws, side, side] are film minus counterpart, signed; `maps` [draws, side, side] are
-    the attribution of each draw, >= 0; `gate` [draws, side, side] in 0 .. 1 (ones without a gate).
+    the attribution of each draw, >= 0; `gate` [draws, side, side] in 0 .. 1 (ones without a gate)
+    is what the edit was held to; `second` [side, side] in 0 .. 1 is what the second gate says of
+    the film, None without one.
     `free` is |film minus counterpart| had the gate been open everywhere, where it was asked for.
     `first` and `still` are what the gate of the first step would change of the film and of its
     counterpart, None without a gate.
@@ -57,6 +62,7 @@ class Evidence:
     changes: Image
     maps: Image
     gate: Image
+    second: Image | None
     free: Image | None
     first: Image | None
     still: Image | None
@@ -132,29 +138,44 @@ class Explainer:
         model, said, lungs = self._model, self.settings, self.lungs(plane)
         alike = [framing.whole(said.grid)] * said.draws
         frames = alike if target else framing.frames(lungs, said.draws)
+        second = None if target else self._second_gate(plane, lungs)
         z, text = self._latents(plane, frames), self._text(target)
-        noise = editing.noises(z.shape[1:], seed, said.draws).to(model.device)
-        edit = editing.paired_edit(model.denoiser, z, text, noise, said.steps)
-        edited = editing.gated(z, edit)
-        still = editing.remaining(model.denoiser, edited, text, noise)
+        noise = self._noise(z, seed, passes=1 if target else said.passes)
+        made = editing.counterpart(model.denoiser, z, text, noise, said.steps)
+        still = editing.remaining(model.denoiser, made.latent, text, noise[0])
         own = self._decoded(z)
-        gates = _back(frames, self._on_grid(edit.gate))
-        changes = _back(frames, own - self._decoded(edited))
+        gates = _back(frames, self._on_grid(made.first.gate))
+        # The first pass alone has seen the film; what later ones add points less well (decision 7).
+        seen = _back(frames, own - self._decoded(editing.gated(z, made.first)))
         maps = [
-            difference.weighted(difference.magnitude(change, said.blur_px), gate)
-            for change, gate in zip(changes, gates, strict=True)
+            difference.weighted(
+                difference.magnitude(change, said.blur_px),
+                [gate] if second is None else [gate, second],
+            )
+            for change, gate in zip(seen, gates, strict=True)
         ]
-        ungated = _back(frames, own - self._decoded(edit.latent)) if free else None
+        ungated = _back(frames, own - self._decoded(made.first.latent)) if free else None
         return Evidence(
             plane=plane,
             lungs=lungs,
-            changes=changes,
+            changes=_back(frames, own - self._decoded(made.latent)),
             maps=difference.held(np.stack(maps), lungs),
             gate=gates,
+            second=second,
             free=None if ungated is None else np.abs(ungated).mean(0),
-            first=None if still is None else self._on_grid(edit.first_gate),
+            first=None if still is None else self._on_grid(made.first.first_gate),
             still=None if still is None else self._on_grid(still),
         )
+
+    def _second_gate(self, plane: Image, lungs: Mask) -> Image | None:
+        gate = self._model.lesion_gate
+        return None if gate is None else gate.probability(plane, lungs)
+
+    def _noise(self, z: torch.Tensor, seed: int, passes: int) -> list[torch.Tensor]:
+        """[draws, c, h, w] for each pass; the first is that of a single pass."""
+        seeds = [seed + _NEXT_PASS * n for n in range(passes)]
+        draws = self.settings.draws
+        return [editing.noises(z.shape[1:], s, draws).to(self._model.device) for s in seeds]
 
     def _inverted(self, plane: Image, seed: int, target: Target | None) -> Evidence:
         """The same comparison by a model that was not trained in pairs: edit-friendly inversion."""
@@ -194,6 +215,7 @@ class Explainer:
             changes=changes,
             maps=maps,
             gate=np.ones_like(maps),
+            second=None,
             free=np.abs(changes).mean(0),
             first=None,
             still=None,

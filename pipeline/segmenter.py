@@ -1,5 +1,7 @@
 """A small U-Net that says which pixels of the model grid are what it was taught: lung, lesion."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -7,20 +9,21 @@ from torch.nn import functional
 SIDE = 112
 """Films are halved before they are segmented: an outline needs no more."""
 
-_WIDTHS = (16, 32, 64, 96)
+WIDTHS = (16, 32, 64, 96)
+"""Channels at SIDE, and at each half of it."""
 _GROUPS = 8
 
 
 class Segmenter(nn.Module):
     """[n, 1, h, w] in -1 black .. 1 white -> logits, same size (U-Net, 1505.04597)."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        ins = (1, *_WIDTHS[:-1])
-        self.down = nn.ModuleList([_block(i, o) for i, o in zip(ins, _WIDTHS, strict=True)])
-        pairs = list(zip(_WIDTHS[::-1], _WIDTHS[-2::-1], strict=False))
+        ins = (1, *widths[:-1])
+        self.down = nn.ModuleList([_block(i, o) for i, o in zip(ins, widths, strict=True)])
+        pairs = list(zip(widths[::-1], widths[-2::-1], strict=False))
         self.up = nn.ModuleList([_block(low + high, high) for low, high in pairs])
-        self.head = nn.Conv2d(_WIDTHS[0], 1, 1)
+        self.head = nn.Conv2d(widths[0], 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The logits; see the class."""

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from pipeline import calibration, digest, schedule, settings
+from pipeline import calibration, digest, lesion_gate, schedule, settings
 from pipeline.calibration import HealthyReference
 from pipeline.errors import ModelError
 from pipeline.gates import Gaussian, ImageGate, ViewClassifier
+from pipeline.lesion_gate import LesionGate
 from pipeline.models import Autoencoder, Claim, Denoiser, TextEncoder
 from pipeline.schedule import Schedule
 from pipeline.segmenter import Segmenter
@@ -33,6 +34,7 @@ diffusers_logging.disable_progress_bar()
 IMAGE_GATE = "image_gate.safetensors"
 LUNG_SEGMENTER = "lung_segmenter.safetensors"
 LATENT_PRIOR = "latent_prior.safetensors"
+LESION_GATE = "lesion_gate.safetensors"
 CLASSIFIER = "classifier.safetensors"
 RIVAL = "lesion_segmenter.safetensors"
 JUDGES = Path(__file__).parent / "judges"
@@ -61,6 +63,7 @@ class LoadedModel:
     image_gate: ImageGate | None
     latent_prior: LatentPrior | None
     lung_segmenter: Segmenter | None
+    lesion_gate: LesionGate | None
     healthy: HealthyReference | None
 
 
@@ -113,6 +116,7 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
             image_gate=_image_gate(folder / IMAGE_GATE),
             latent_prior=_latent_prior(folder / LATENT_PRIOR),
             lung_segmenter=_lung_segmenter(folder / LUNG_SEGMENTER),
+            lesion_gate=_lesion_gate(folder / LESION_GATE),
             healthy=calibration.load(folder),
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
@@ -346,9 +350,16 @@ def _lung_segmenter(path: Path) -> Segmenter | None:
 
 def load_segmenter(path: Path) -> Segmenter:
     """The segmenter kept at `path`."""
-    model = Segmenter()
-    model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    return model.eval()
+    return _filled(Segmenter(), path)
+
+
+def _lesion_gate(path: Path) -> LesionGate | None:
+    return LesionGate(_filled(lesion_gate.build(), path)) if path.is_file() else None
+
+
+def _filled(network: Segmenter, path: Path) -> Segmenter:
+    network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    return network.eval()
 
 
 def _diffuser(kind: Any, folder: Path, device: torch.device) -> Any:

@@ -93,6 +93,8 @@ class CaseMaker:
             found["gate alone"] = made.gate.mean(0)
             found["gated difference"] = np.mean(gated, axis=0)
             found["ungated difference"] = difference.magnitude(made.free, blur_px)
+        if made.second is not None:
+            found["second gate alone"] = made.second
         healthy = self._model.healthy
         if healthy is not None:
             found["Z map"] = healthy.z_map(plane, spread, len(made.maps), made.lungs)

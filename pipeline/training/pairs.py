@@ -22,7 +22,8 @@ Encode = Callable[[torch.Tensor], torch.Tensor]
 
 _CHUNK = 32
 _LARGEST_BLUR_PX = 0.8
-_FRAMED = 0.5  # share of films seen as an explanation's second draw sees them
+FRAMED = 0.5
+"""The share of films seen as an explanation's second draw sees them, in the lungs' frame."""
 _KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled")
 _MADE_OF = {
     "COVID": "pneumonia",
@@ -71,6 +72,11 @@ class Sample:
     words: str
     view: str
 
+    @property
+    def is_sick(self) -> bool:
+        """Whether its words name a finding."""
+        return self.words not in prompts.load().normal_prompts(self.view)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
@@ -104,8 +110,8 @@ class _Lot:
 class PairMaker:
     """Makes samples from material, the same ones for the same seed."""
 
-    def __init__(self, material: Material, seed: int) -> None:
-        self._material = material
+    def __init__(self, material: Material, seed: int, framed: float = FRAMED) -> None:
+        self._material, self._share_framed = material, framed
         self._rng = np.random.default_rng(seed)
         rows = material.rows
         fit = [anatomy.usable(mask > 0) for mask in material.lungs]
@@ -202,7 +208,7 @@ class PairMaker:
 
     def _framed(self, planes: Sequence[Plane]) -> Sequence[Plane]:
         """Film, lungs and mask as they are, or in the frame around the lungs."""
-        if self._rng.random() >= _FRAMED:
+        if self._rng.random() >= self._share_framed:
             return planes
         frame = framing.around(planes[1] > 0.5)
         return [frame.see(plane) for plane in planes]
@@ -268,7 +274,7 @@ def make_pool(
     captions = all_captions()
     if not path.exists():
         parts: dict[str, list[torch.Tensor]] = {}
-        for batch in _chunks(maker.samples(counts)):
+        for batch in chunks(maker.samples(counts)):
             for name, value in _encoded(batch, encode, captions).items():
                 parts.setdefault(name, []).append(value)
             tell(f"{sum(len(part) for part in parts['kind'])} pairs made")
@@ -294,9 +300,9 @@ def all_captions() -> tuple[str, ...]:
 def _encoded(
     batch: Sequence[Sample], encode: Encode, captions: tuple[str, ...]
 ) -> dict[str, torch.Tensor]:
-    source = encode(_signed([sample.source for sample in batch]))
+    source = encode(signed([sample.source for sample in batch]))
     same = [sample.source is sample.aim for sample in batch]
-    aim = source if all(same) else encode(_signed([sample.aim for sample in batch]))
+    aim = source if all(same) else encode(signed([sample.aim for sample in batch]))
     mask = torch.from_numpy(np.stack([sample.mask for sample in batch]))[:, None]
     normal = [prompts.load().normal_prompts(sample.view)[0] for sample in batch]
     return {
@@ -309,11 +315,13 @@ def _encoded(
     }
 
 
-def _signed(planes: Sequence[Plane]) -> torch.Tensor:
+def signed(planes: Sequence[Plane]) -> torch.Tensor:
+    """[n, 1, h, w] in -1 .. 1, as networks take them."""
     return torch.from_numpy(np.stack(planes))[:, None] * 2 - 1
 
 
-def _chunks(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
+def chunks(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
+    """The samples in batches of one kind each."""
     chunk: list[Sample] = []
     for sample in samples:
         if len(chunk) == _CHUNK or (chunk and sample.kind != chunk[0].kind):

@@ -6,23 +6,26 @@ A data folder holds `cxr256/` (manifest.csv and archives), `localised/` (boxes, 
 
 import itertools
 import json
+import shutil
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderDC, DDIMScheduler
+from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 from transformers import BertModel, PreTrainedTokenizerFast
 
-from pipeline import anatomy, digest, gates, settings, weights
+from pipeline import anatomy, digest, gates, prompts, settings, weights
 from pipeline.errors import DatasetError
 from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.preprocess import GRID
 from pipeline.schedule import TRAIN_STEPS
+from pipeline.segmenter import Segmenter
 from pipeline.settings import Settings
 from pipeline.training import (
     autoencoder,
@@ -32,6 +35,7 @@ from pipeline.training import (
     diffusion,
     finetune,
     language_model,
+    lesion_gate,
     pairs,
     plots,
     rival,
@@ -40,13 +44,15 @@ from pipeline.training import (
 )
 from pipeline.training.dataset import FilmRow, Films, LocalisedRow
 from pipeline.training.finetune import Plan
-from pipeline.training.pairs import Counts, Material, Pool
+from pipeline.training.lesion_gate import Taught
+from pipeline.training.pairs import Counts, Material, Pool, Sample
 from pipeline.training.session import Progress, Recipe
 from pipeline.types import Image
 from pipeline.weights import (
     CLASSIFIER,
     IMAGE_GATE,
     LATENT_PRIOR,
+    LESION_GATE,
     LUNG_SEGMENTER,
     RIVAL,
     load_segmenter,
@@ -61,6 +67,7 @@ _GATE_KEEPS = 0.995  # share of held-out chest films that each look of the image
 _SHARD = "15MB"
 _TUNING_BATCH = 32
 _SHOWN = 6
+_NOTHING_ELSE = {"pasted": 0, "boxed": 0, "healthy": 0, "labelled": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +171,35 @@ class Workshop:
         recipe = self._recipe(minutes, batch=48, learning_rate=2e-3, warmup_steps=100)
         folder = self._work / "classifier"
         model = classifier.train(self.material, recipe, folder, self._progress)
-        save_judge(model, self._work / "judges" / CLASSIFIER)
+        save_network(model, self._work / "judges" / CLASSIFIER)
+
+    def train_gate(self, minutes: float, counts: Counts) -> None:
+        """The second gate is trained: half of the time on pairs, boxes and labels, half on these
+        and on real films where it and the U-Net's gate agree.
+        """
+        folder = self._work / "lesion-gate"
+        maker = pairs.PairMaker(self.material, self._seed, framed=1.0)
+        taught = lesion_gate.lessons(maker.samples(replace(counts, abnormal=0)))
+        recipe = self._recipe(minutes / 2, batch=32, learning_rate=2e-3, warmup_steps=100)
+        first = lesion_gate.train(taught, recipe, folder / "first", self._progress)
+        real = maker.samples(Counts(abnormal=counts.abnormal, **_NOTHING_ELSE))
+        taught.append(self._agreed(first, real))
+        model = lesion_gate.train(taught, recipe, folder / "second", self._progress, first)
+        save_network(model, folder / LESION_GATE)
+
+    def _agreed(self, gate: Segmenter, samples: Iterator[Sample]) -> Taught:
+        """What the gate and the U-Net's agree on of real films with a finding."""
+        unet = UNet2DConditionModel.from_pretrained(self._work / "diffusion" / "final").eval()
+        films, ours, theirs = [], [], []
+        for batch in pairs.chunks(samples):
+            source = self._encode(pairs.signed([sample.source for sample in batch]))
+            normal = [prompts.load().normal_prompts(sample.view)[0] for sample in batch]
+            small = torch.stack([lesion_gate.halved(sample.source) for sample in batch])
+            films.append(small)
+            ours.append(lesion_gate.told(gate, small))
+            open_to = self._answers(unet, source, normal)[:, -1:].sigmoid()
+            theirs.append(functional.interpolate(open_to, small.shape[1:], mode="bilinear")[:, 0])
+        return lesion_gate.agreed(torch.cat(films), torch.cat(ours), torch.cat(theirs))
 
     def train_rival(self, minutes: float, counts: Counts) -> None:
         """The plain segmenter is trained on pairs as the edit's gate is, but on others."""
@@ -173,7 +208,7 @@ class Workshop:
         taught = rival.lessons(maker, counts)
         recipe = self._recipe(minutes, batch=24, learning_rate=2e-3, warmup_steps=100)
         model = rival.train(taught, recipe, folder, self._progress)
-        save_judge(model, self._work / "judges" / RIVAL)
+        save_network(model, self._work / "judges" / RIVAL)
 
     def assemble(self, version: str) -> str:
         """`model/` holds the finished parts in fp16 with settings and digests; returns its digest.
@@ -188,8 +223,10 @@ class Workshop:
         self._tokenizer.save_pretrained(folder / "tokenizer")
         _scheduler().save_pretrained(folder / "scheduler")
         (folder / "model_index.json").write_text(_INDEX, encoding="utf-8")
-        lungs = load_file(self._work / "segmenter" / LUNG_SEGMENTER)
-        save_file({k: v.half() for k, v in lungs.items()}, folder / LUNG_SEGMENTER)
+        save_network(load_segmenter(self._segmenter), folder / LUNG_SEGMENTER)
+        second = self._work / "lesion-gate" / LESION_GATE
+        if second.exists():
+            shutil.copy(second, folder / LESION_GATE)
         self._write_gate(folder / IMAGE_GATE)
         self._write_prior(folder / LATENT_PRIOR)
         settings.write(folder, self._first_settings(version))
@@ -301,14 +338,21 @@ class Workshop:
         plots.samples(rows, self._work / "autoencoder" / "samples.png")
 
     @torch.no_grad()
+    def _answers(
+        self, model: torch.nn.Module, source: torch.Tensor, words: Sequence[str]
+    ) -> torch.Tensor:
+        """What a U-Net says of latents [n, c, h, w] at the first step, from noise alone."""
+        seen = torch.cat([torch.randn_like(source), source], 1).to(self._device)
+        last = torch.full((len(source),), TRAIN_STEPS - 1, device=self._device)
+        out: torch.Tensor = model(seen, last, self.embeddings(words).to(self._device)).sample
+        return out.float().cpu()
+
+    @torch.no_grad()
     def _picture_edits(self, model: torch.nn.Module, pool: Pool) -> None:
         """samples.png: films with pasted lesions, healed in one step, and as they truly were."""
         places = torch.from_numpy(pool.of("pasted")[:_SHOWN])
         source, aim = pool.source[places].float(), pool.aim[places].float()
-        text = self.embeddings([pool.captions[int(i)] for i in pool.normal[places]])
-        seen = torch.cat([torch.randn_like(source), source], 1).to(self._device)
-        last = torch.full((len(places),), TRAIN_STEPS - 1, device=self._device)
-        out = model(seen, last, text.to(self._device)).sample.float().cpu()
+        out = self._answers(model, source, [pool.captions[int(i)] for i in pool.normal[places]])
         # At t = T alpha is 0 and sigma 1: the velocity is minus the clean latent.
         healed = source + out[:, -1:].sigmoid() * (-out[:, : source.shape[1]] - source)
         rows = [self._decoded(z) for z in (source, healed, aim)]
@@ -316,13 +360,17 @@ class Workshop:
 
     def _lungs(self, films: Films) -> Films:
         """The films' lung masks, kept in the work folder once made; none before the segmenter."""
-        weights, kept = self._work / "segmenter" / LUNG_SEGMENTER, self._work / "lungs.npy"
-        if not weights.exists():
+        kept = self._work / "lungs.npy"
+        if not self._segmenter.exists():
             return np.zeros_like(films)
         if not kept.exists():
-            np.save(kept, segmenter.lungs(load_segmenter(weights), films))
+            np.save(kept, segmenter.lungs(load_segmenter(self._segmenter), films))
         masks: Films = np.load(kept)
         return masks
+
+    @property
+    def _segmenter(self) -> Path:
+        return self._work / "segmenter" / LUNG_SEGMENTER
 
     def _outlined(self) -> tuple[Films, Films]:
         """The films with lung outlines, and the outlines, both on the grid."""
@@ -415,8 +463,8 @@ def _half(model: torch.nn.Module, trained: Path, folder: Path) -> None:
     config.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
 
-def save_judge(model: torch.nn.Module, path: Path) -> None:
-    """A judge in fp16 at `path`."""
+def save_network(model: torch.nn.Module, path: Path) -> None:
+    """A network of our own in fp16 at `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
     path.chmod(0o644)

@@ -89,7 +89,7 @@ def evaluated(
     data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
     out = tmp_path_factory.mktemp("evaluation")
-    workshop.save_judge(Classifier(), out / "judges" / weights.CLASSIFIER)
+    workshop.save_network(Classifier(), out / "judges" / weights.CLASSIFIER)
     done = commands.vald(
         "evaluate", "--data", data, "--model", model, "--judges", out / "judges", "--out", out,
         "--json",

@@ -83,9 +83,11 @@ def test_a_damaged_reference_is_named(tmp_path: Path) -> None:
         calibration.load(tmp_path)
 
 
-def test_the_map_is_the_geometric_mean_of_gate_and_change() -> None:
-    change, gate = np.array([[0.04]], np.float32), np.array([[0.25]], np.float32)
-    assert difference.weighted(change, gate) == pytest.approx(np.array([[0.1]]))
+def test_the_map_is_the_geometric_mean_of_change_and_gates() -> None:
+    # sqrt(0.04 . 0.25) = 0.1; the cube root of 0.04 . 0.25 . 0.1 is 0.1 too.
+    change, gate, second = (np.array([[value]], np.float32) for value in (0.04, 0.25, 0.1))
+    for gates in ([gate], [gate, second]):
+        assert difference.weighted(change, gates) == pytest.approx(np.array([[0.1]]))
 
 
 GOOD = Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.1)

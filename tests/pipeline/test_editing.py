@@ -40,6 +40,20 @@ def test_the_gate_is_the_mean_over_the_steps() -> None:
     assert torch.allclose(edit.gate, torch.full((1, 1, 2, 2), 0.25))
 
 
+def test_each_pass_takes_a_part_of_what_the_one_before_has_left() -> None:
+    # From 0 towards 8 with the gate a quarter open: 2, then a quarter of the 6 left more, 3.5.
+    denoiser = GaussianDenoiser(mean=8.0, sd=0.0, gate=0.25)
+    noise = [torch.randn(1, 1, 2, 2) for _ in range(2)]
+    made = editing.counterpart(denoiser, torch.zeros(1, 1, 2, 2), TEXT, noise, steps=1)
+    assert torch.allclose(made.latent, torch.full((1, 1, 2, 2), 3.5))
+    assert torch.allclose(made.first.latent, torch.full((1, 1, 2, 2), 8.0))
+
+
+def test_a_counterpart_without_a_pass_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one pass"):
+        editing.counterpart(GaussianDenoiser(0, 1), torch.zeros(1, 1, 2, 2), TEXT, [], 1)
+
+
 def test_noise_of_a_draw_does_not_depend_on_how_many_are_drawn() -> None:
     two, four = editing.noises((3, 2), seed=7, draws=2), editing.noises((3, 2), seed=7, draws=4)
     assert torch.equal(two, four[:2])

@@ -325,28 +325,22 @@ def test_labels_are_learnt_of_sources_with_both_in_one_hospital_only() -> None:
     assert not PairMaker(alone, seed=0)._labelled_lots
 
 
-def lungs_longer_sides() -> list[int]:
+def lungs_longer_sides(framed: float) -> list[int]:
     """In pixels of 224; a labelled film's mask is its lungs."""
-    samples = PairMaker(material(), 0).samples(
+    samples = PairMaker(material(), 0, framed=framed).samples(
         Counts(pasted=0, boxed=0, healthy=0, abnormal=0, labelled=24)
     )
     extents = [anatomy.extent(sample.mask > 0.5) for sample in samples]
     return [max(row1 - row0, col1 - col0) for (row0, row1), (col0, col1) in extents]
 
 
-def test_films_are_seen_whole_and_in_the_frame_around_their_lungs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_films_are_seen_whole_and_in_the_frame_around_their_lungs() -> None:
     """Lungs that fill less than 0.675 of a film fill less of their frame too: 0.6 / 0.75 = 0.8."""
 
-    def large() -> int:
-        return sum(side > 0.8 * 224 for side in lungs_longer_sides())
+    def large(framed: float) -> int:
+        return sum(side > 0.8 * 224 for side in lungs_longer_sides(framed))
 
-    some = large()
-    monkeypatch.setattr(pairs, "_FRAMED", 0.0)
-    few = large()
-    monkeypatch.setattr(pairs, "_FRAMED", 1.0)
-    assert few < some < large() == 24
+    assert large(0.0) < large(pairs.FRAMED) < large(1.0) == 24
 
 
 def test_a_labels_loss_is_told_by_the_gates_largest_cells_in_the_lungs() -> None:
