@@ -311,6 +311,7 @@ class Part(StrEnum):
     LANGUAGE_MODEL = "language-model"
     VIEW = "view"
     DIFFUSION = "diffusion"
+    GATE = "gate"
     CLASSIFIER = "classifier"
     RIVAL = "rival"
 

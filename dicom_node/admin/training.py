@@ -28,6 +28,7 @@ MINUTES = {
     "language-model": 17.0,
     "view": 2.0,
     "diffusion": 57.0,
+    "gate": 44.0,
     "classifier": 13.0,
     "rival": 8.0,
 }
@@ -48,6 +49,7 @@ def train(part: str, data: Path, work: Path, minutes: float | None, device: str,
                 "segmenter": workshop.train_segmenter,
                 "language-model": workshop.train_language_model,
                 "view": workshop.train_view,
+                "gate": lambda minutes: workshop.train_gate(minutes, shares(_pairs(minutes))),
                 "classifier": workshop.train_classifier,
                 "rival": lambda minutes: workshop.train_rival(minutes, shares(_pairs(minutes))),
             }

@@ -274,8 +274,9 @@ class Measurement:
             if not film.normal:
                 groups.setdefault(film.row.source, []).append(film.pair)
         everything = [pair for pairs in groups.values() for pair in pairs]
+        donors = _donors(adult)
         judged = {
-            name: validity.judge(self._judges.classifier, pairs, _SEED)
+            name: validity.judge(self._judges.classifier, pairs, donors, _SEED)
             for name, pairs in {**groups, "all": everything}.items()
         }
         outside = [_outside_lesion(case) for group in cases.values() for case in group]
@@ -300,6 +301,8 @@ class Measurement:
             made = fidelity.distance(
                 encoder, _stack(normal), _stack([p.counterfactual for p in sick]), _SEED
             )
+            lungs = validity.with_lungs_of(sick, _donors(films), _SEED)
+            best = fidelity.distance(encoder, _stack(normal), _stack(lungs), _SEED)
             if floor and ceiling and made:
                 found[source] = {
                     "normal": len(normal),
@@ -310,6 +313,9 @@ class Measurement:
                     "kid_share_of_the_way": fidelity.share_of_the_way(
                         made.kid, floor.kid, ceiling.kid
                     ),
+                    "the_same_with_lungs_of_normal_films": None
+                    if best is None
+                    else fidelity.share_of_the_way(best.kid, floor.kid, ceiling.kid),
                 }
         return found
 
@@ -344,11 +350,11 @@ class Measurement:
     def _oracle(self, adult: Sequence[Seen]) -> Json:
         """Lesions of an unseen family on normals: the map, and the counterpart beside the truth."""
         rng = np.random.default_rng(_SEED)
-        normals = [film for film in adult if film.normal and anatomy.usable(film.pair.lungs)]
+        normals = _donors(adult)
         precision, before, after = [], [], []
-        for index, film in enumerate(self._track(normals, "oracle")):
+        for index, pair in enumerate(self._track(normals, "oracle")):
             share = _ORACLE_SHARES[index % len(_ORACLE_SHARES)]
-            known = absorption.lesion(rng, film.pair.film, film.pair.lungs, share)
+            known = absorption.lesion(rng, pair.film, pair.lungs, share)
             made = as_pair(self._maker.evidence(known.film))
             precision.append(localisation.average_precision(known.mask, made.attribution_map))
             before.append(fidelity.psnr_db(known.normal, known.film))
@@ -366,14 +372,13 @@ class Measurement:
         if not self._model.denoiser.paired:
             return {}
         zones = list(prompts.load().zones)
-        normals = [film for film in adult if film.normal and anatomy.usable(film.pair.lungs)]
-        chosen = normals[: len(zones) * 8]
+        chosen = _donors(adult)[: len(zones) * 8]
         found: dict[str, list[tuple[float, float, float]]] = {"prompt alone": [], "with a mask": []}
-        for index, film in enumerate(self._track(chosen, "induction")):
+        for index, pair in enumerate(self._track(chosen, "induction")):
             zone = zones[index % len(zones)]
-            where = lesions.zone_mask(zone, film.pair.lungs)
+            where = lesions.zone_mask(zone, pair.lungs)
             for name, mask in (("prompt alone", None), ("with a mask", where.astype(np.float32))):
-                found[name].append(self._induced(film.pair, zone, where, mask))
+                found[name].append(self._induced(pair, zone, where, mask))
         return {
             "films": len(chosen),
             "chance": 1 / len(zones),
@@ -411,6 +416,11 @@ class Measurement:
         y = self._model.autoencoder.decode(self._model.autoencoder.encode(x))[0, 0]
         back: Image = (y / 2 + 0.5).clamp(0, 1).cpu().numpy()
         return back
+
+
+def _donors(films: Sequence[Seen]) -> list[Pair]:
+    """Normal films whose lungs were found."""
+    return [film.pair for film in films if film.normal and anatomy.usable(film.pair.lungs)]
 
 
 def _outside_lesion(case: Case) -> float:

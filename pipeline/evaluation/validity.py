@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pipeline import anatomy
 from pipeline.anatomy import Mask
 from pipeline.classifier import Classifier
 from pipeline.evaluation import fidelity
@@ -28,22 +29,27 @@ class Validity:
     """Of films that the independent classifier calls abnormal, what the edit makes of them.
 
     `flipped` is the share called normal after the edit; `by_chance` the same after the same change
-    moved to a random place; `gain` their paired difference. `source_kept` is the share whose source
-    is still recognised; `off_target` the mean share of the change outside the lungs; `ssim_outside`
-    the similarity to the film outside the lungs.
+    moved to a random place; `gain` their paired difference; `ceiling` the share called normal with
+    a normal film's lungs in the place of their own, which no edit of lungs can be expected to pass
+    (None where there is no such film). `source_kept` is the share whose source is still recognised;
+    `off_target` the mean share of the change outside the lungs; `ssim_outside` the similarity to
+    the film outside the lungs.
     """
 
     films: int
     flipped: Interval
     by_chance: Interval
     gain: Interval
+    ceiling: Interval | None
     source_kept: Interval
     off_target: Interval
     ssim_outside: Interval
 
 
-def judge(classifier: Classifier, pairs: Sequence[Pair], seed: int) -> Validity | None:
-    """None where the classifier calls no film abnormal."""
+def judge(
+    classifier: Classifier, pairs: Sequence[Pair], donors: Sequence[Pair], seed: int
+) -> Validity | None:
+    """None where the classifier calls no film abnormal; `donors` are normal films with lungs."""
     rng = np.random.default_rng(seed)
     called = [pair for pair in pairs if _logit(classifier, pair.film) > 0]
     if not called:
@@ -57,10 +63,33 @@ def judge(classifier: Classifier, pairs: Sequence[Pair], seed: int) -> Validity 
         flipped=share(int(flips.sum()), len(called)),
         by_chance=share(int(chance.sum()), len(called)),
         gain=bootstrap(flips - chance, seed),
+        ceiling=_ceiling(classifier, called, donors, seed),
         source_kept=share(sum(kept), len(called)),
         off_target=bootstrap(np.array([_off_target(p) for p in called]), seed),
         ssim_outside=bootstrap(np.array(outside), seed),
     )
+
+
+def _ceiling(
+    classifier: Classifier, called: Sequence[Pair], donors: Sequence[Pair], seed: int
+) -> Interval | None:
+    healed = [_logit(classifier, film) <= 0 for film in with_lungs_of(called, donors, seed)]
+    return share(sum(healed), len(healed)) if healed else None
+
+
+def with_lungs_of(pairs: Sequence[Pair], donors: Sequence[Pair], seed: int) -> list[Image]:
+    """The films that have lungs, with those of a donor drawn for each in the hull of their own."""
+    rng = np.random.default_rng(seed)
+    usable = [pair for pair in pairs if anatomy.usable(pair.lungs)] if donors else []
+    return [_transplanted(pair, donors[int(rng.integers(len(donors)))]) for pair in usable]
+
+
+def _transplanted(pair: Pair, donor: Pair) -> Image:
+    hull = anatomy.hull(pair.lungs)
+    lungs = anatomy.move(donor.film, donor.lungs, pair.lungs)
+    seam = (hull > 0) & (hull < 1)  # as bright there as the film is
+    lungs = lungs + (pair.film[seam].mean() - lungs[seam].mean())
+    return np.asarray((pair.film + hull * (lungs - pair.film)).clip(0, 1), np.float32)
 
 
 def _elsewhere(rng: np.random.Generator, pair: Pair) -> Image:

@@ -17,7 +17,7 @@ from pipeline.training.session import Progress
 from pipeline.types import Image, Mode
 from pipeline.weights import LoadedModel
 
-HEALTHY_BELOW = 0.96
+HEALTHY_BELOW = 0.97
 """The share of healthy films whose map nowhere reaches the threshold."""
 
 LEAST_FILMS = 20  # fewer healthy films have no such percentile worth the name

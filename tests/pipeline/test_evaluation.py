@@ -1,6 +1,7 @@
 """Scores by hand: precision over recall, its interval, fidelity."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -253,16 +254,34 @@ def test_an_edit_that_flips_is_told_from_the_same_change_elsewhere() -> None:
     film = np.where(lungs, 1.0, 0.4).astype(np.float32)
     healed = np.where(lungs, 0.4, 0.4).astype(np.float32)
     pair = Pair(film=film, counterfactual=healed, attribution_map=film - healed, lungs=lungs)
-    found = validity.judge(Brightness(), [pair] * 4, seed=0)
+    found = validity.judge(Brightness(), [pair] * 4, [], seed=0)
     assert found is not None
     assert found.films == 4
+    assert found.ceiling is None  # nobody's lungs were given
     assert (found.flipped.mean, found.off_target.mean, found.source_kept.mean) == (1.0, 0.0, 1.0)
+
+
+def test_the_best_that_an_edit_of_lungs_can_do_is_another_films_lungs() -> None:
+    # Two chests of one shape, one with white lungs: with the other's lungs it is the other. The
+    # white of the lungs' blurred rim is all that a seam's brightness may carry over.
+    well, lungs = chests.flat(), chests.lungs()
+    sick = np.where(lungs, np.float32(chests.TISSUE), well)
+    pair, donor = (
+        Pair(film=film, counterfactual=film, attribution_map=film, lungs=lungs)
+        for film in (sick, well)
+    )
+    (healed,) = validity.with_lungs_of([pair], [donor], seed=0)
+    assert np.abs(healed - well).max() < 0.02
+    assert np.abs(sick - well).max() > 0.2
+    assert validity.with_lungs_of([pair], [], seed=0) == []
+    nowhere = replace(pair, lungs=np.zeros_like(lungs))
+    assert validity.with_lungs_of([nowhere], [donor], seed=0) == []
 
 
 def test_films_that_the_judge_calls_normal_are_not_counted() -> None:
     dark = np.zeros((32, 32), np.float32)
     pair = Pair(film=dark, counterfactual=dark, attribution_map=dark, lungs=dark > 0)
-    assert validity.judge(Brightness(), [pair], seed=0) is None
+    assert validity.judge(Brightness(), [pair], [], seed=0) is None
 
 
 def test_grad_cam_lies_where_the_abnormal_weights_see_something() -> None:
