@@ -17,9 +17,9 @@ from tests.faults.hospital import SENDERS, Hospital, children_of, pause
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(4 * 3600 if LONG else 600)]
 
-_ARRIVALS = (1, 2, 5) if LONG else (1,)
-_MOMENTS = 200 if LONG else 2
-_LONGEST_PAUSE_S = 40.0 if LONG else 20.0
+_ARRIVALS = [int(n) for n in os.environ.get("VALD_ARRIVALS", "1,2,5" if LONG else "1").split(",")]
+_MOMENTS = int(os.environ.get("VALD_MOMENTS", "200" if LONG else "2"))
+_LONGEST_PAUSE_S = float(os.environ.get("VALD_LONGEST_PAUSE_S", "40" if LONG else "20"))
 """A node needs some 10 s to have its model; analysis, delivery and commitment come after."""
 _SEED = int(os.environ.get("VALD_SEED", "20260301"))
 
