@@ -90,7 +90,12 @@ def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":
     """Who compares what was received with what has arrived."""
     from dicom_node.work.reconcile import Reconciler
 
-    return Reconciler(store=store, objects=open_objects(settings), promising=settings.promising)
+    return Reconciler(
+        store=store,
+        objects=open_objects(settings),
+        promising=settings.promising,
+        known=frozenset(settings.everywhere),
+    )
 
 
 def now() -> datetime:

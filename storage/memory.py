@@ -35,9 +35,11 @@ from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _WAITING = {DeliveryState.DUE, DeliveryState.HELD}
+_ARRIVED = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
 _RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
 _OPEN = {JobState.RECEIVED, JobState.RUNNING}
 _Name = tuple[str, str]
+_MOMENT = timedelta.resolution
 
 
 def _locked(method: _F) -> _F:
@@ -60,6 +62,7 @@ class MemoryJobStore:
         self._results: dict[str, Result] = {}
         self._deliveries: dict[_Name, Delivery] = {}
         self._sending: dict[_Name, tuple[str, datetime]] = {}
+        self._retried: dict[_Name, datetime] = {}
         self._transactions: dict[str, tuple[Transaction, datetime]] = {}
         self._notices: dict[str, Notice] = {}
         self._destinations: dict[str, DestinationHealth] = {}
@@ -177,12 +180,13 @@ class MemoryJobStore:
         quarantined: Mapping[str, str] = NO_CHOICE,
     ) -> None:
         """See JobStore."""
-        if any(result.sop_instance_uid in self._results for result in results):
+        known = [self._results.get(result.sop_instance_uid) for result in results]
+        if any(other is not None and other.job_key != key for other in known):
             raise ValueError("results.sop_instance_uid: another job has it")
         self._leave(key, token, JobState.PRODUCED, now, "")
         for result in results:
             takers = takers_of(result, destinations, kinds)
-            self._add_result(result, takers, now, quarantined.get(result.kind, ""))
+            self._put_result(result, takers, now, quarantined.get(result.kind, ""))
 
     @_locked
     def reject(
@@ -198,7 +202,23 @@ class MemoryJobStore:
         """See JobStore."""
         self._leave(key, token, JobState.REJECTED, now, reason)
         for note in notes:
-            self._add_result(note, destinations, now, quarantined.get(note.kind, ""))
+            self._put_result(note, destinations, now, quarantined.get(note.kind, ""))
+
+    def _put_result(
+        self, result: Result, destinations: Sequence[str], now: datetime, quarantined: str
+    ) -> None:
+        uid = result.sop_instance_uid
+        if uid not in self._results:
+            self._add_result(result, destinations, now, quarantined)
+            return
+        self._results[uid] = result
+        self._purged_results.discard(uid)
+        new = DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE
+        old = (_RETRIED | _WAITING if quarantined else _RETRIED) - {new}
+        for name, delivery in [*self._deliveries.items()]:
+            if name[0] == uid and delivery.state in old:
+                self._finish(name, new, now, quarantined)
+                self._retried[name] = now
 
     def _add_result(
         self, result: Result, destinations: Sequence[str], now: datetime, quarantined: str = ""
@@ -265,23 +285,28 @@ class MemoryJobStore:
                 self._finish(name, DeliveryState.DUE, now, "its sender was lost")
 
     @_locked
-    def retry(self, key: str, now: datetime) -> Job:
+    def retry(self, key: str, now: datetime, lost: Collection[str] = ()) -> Job:
         """See JobStore."""
         job = self.job(key)
         if job.state is JobState.FAILED:
             return self._change(job, JobState.RECEIVED, now, attempts=0)
-        failed = [
-            name
-            for name, delivery in self._deliveries.items()
-            if delivery.job_key == job.key
-            and delivery.state in _RETRIED
-            and not self._is_rejected(delivery)
-        ]
-        if not failed:
+        mine = [d for d in self.deliveries(job.key) if not self._is_rejected(d)]
+        failed = [d for d in mine if d.state in _RETRIED and d.sop_instance_uid not in lost]
+        remade = self._is_to_be_made_again(job, lost)
+        if not (failed or remade):
             raise TransitionError(f"job {key[:12]} is {job.state}: nothing of it has failed")
-        for name in failed:
-            self._finish(name, DeliveryState.DUE, now, "")
-        return job
+        for delivery in failed:
+            self._finish(_name(delivery), DeliveryState.DUE, now, "")
+            self._retried[_name(delivery)] = now
+        return self._change(job, JobState.RECEIVED, now, attempts=0) if remade else job
+
+    def _is_to_be_made_again(self, job: Job, lost: Collection[str]) -> bool:
+        recalled = any(made.kind == REJECTION_NOTE for made in self.results(job.key))
+        wanted = any(
+            delivery.sop_instance_uid in lost and delivery.state not in _ARRIVED
+            for delivery in self.deliveries(job.key)
+        )
+        return wanted and not recalled and job.state not in _OPEN
 
     @_locked
     def retract(
@@ -289,6 +314,7 @@ class MemoryJobStore:
     ) -> bool:
         """See JobStore."""
         if note.sop_instance_uid in self._results:
+            self._put_result(note, destinations, now, "")
             return False
         for name, delivery in [*self._deliveries.items()]:
             if delivery.job_key == note.job_key and delivery.state in _WAITING:
@@ -455,6 +481,12 @@ class MemoryJobStore:
             self._finish(at, DeliveryState.HELD, now, delivery.reason)
 
     @_locked
+    def hold_due(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        if self.destination(name).held:
+            self.hold(name, now)
+
+    @_locked
     def release_destination(self, name: str, now: datetime) -> None:
         """See JobStore."""
         self._destinations[name] = DestinationHealth(name=name)
@@ -463,22 +495,25 @@ class MemoryJobStore:
         self.hasten(name, now)
 
     @_locked
-    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+    def move_deliveries(self, old: str, new: str, now: datetime, *, asked: bool = False) -> int:
         """See JobStore."""
-        waiting = self._waiting(old)
-        for (uid, _), delivery in waiting:
-            del self._deliveries[uid, old]
+        moved = [
+            replace(delivery, state=DeliveryState.DUE, attempts=0, status="")
+            for _, delivery in self._waiting(old)
+        ]
+        moved += self._asked_at(old) if asked else []
+        for delivery in moved:
+            del self._deliveries[_name(delivery)]
             afresh = replace(
                 delivery,
                 destination=new,
-                state=DeliveryState.DUE,
-                attempts=0,
                 next_attempt_at=now,
                 reason=f"moved from {old}",
-                status="",
+                transaction_uid="",
+                asked=0,
             )
-            self._deliveries.setdefault((uid, new), afresh)
-        return len(waiting)
+            self._deliveries.setdefault(_name(afresh), afresh)
+        return len(moved)
 
     @_locked
     def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
@@ -486,7 +521,14 @@ class MemoryJobStore:
         waiting = self._waiting(name)
         for at, _ in waiting:
             self._finish(at, DeliveryState.REFUSED, now, reason)
-        return len(waiting)
+        asked = self._asked_at(name)
+        for delivery in asked:
+            self._deliveries[_name(delivery)] = replace(delivery, transaction_uid="", asked=0)
+        return len(waiting) + len(asked)
+
+    def _asked_at(self, destination: str) -> list[Delivery]:
+        there = self._at(destination, DeliveryState.DELIVERED)
+        return [delivery for _, delivery in there if delivery.transaction_uid]
 
     def _waiting(self, destination: str) -> list[tuple[_Name, Delivery]]:
         states = (DeliveryState.DUE, DeliveryState.HELD)
@@ -510,7 +552,13 @@ class MemoryJobStore:
         films = self._received.values()
         old = {film.job_key for film in films if film.received_at < received_before}
         due = self._at(name, DeliveryState.DUE)
-        late = [at for at, delivery in due if delivery.job_key in old]
+        late = [
+            at
+            for at, delivery in due
+            if delivery.job_key in old
+            and self._retried.get(at, received_before - _MOMENT) < received_before
+            and self._results[at[0]].kind != REJECTION_NOTE
+        ]
         for at in late:
             self._finish(at, DeliveryState.EXPIRED, now, reason)
         return len(late)
@@ -523,6 +571,12 @@ class MemoryJobStore:
             DeliveryCount(destination=destination, state=state, number=number)
             for (destination, state), number in sorted(found.items())
         ]
+
+    @_locked
+    def asked_counts(self) -> dict[str, int]:
+        """See JobStore."""
+        found = Counter(place for _, place in sorted(self._deliveries) if self._asked_at(place))
+        return {place: len(self._asked_at(place)) for place in found}
 
     @_locked
     def job_counts(self) -> list[JobCount]:
@@ -672,7 +726,7 @@ class MemoryJobStore:
         name = _name(parcel.delivery)
         if self._deliveries.get(name) != parcel.delivery:
             return False
-        self._deliveries[name] = replace(parcel.delivery, asked=0)
+        self._deliveries[name] = replace(parcel.delivery, asked=0, transaction_uid="")
         self._finish(name, state, at, reason, status)
         return True
 

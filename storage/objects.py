@@ -98,6 +98,19 @@ class ObjectStore(Protocol):
         ...
 
 
+def is_whole(objects: ObjectStore, ref: ObjectRef) -> bool:
+    """Whether the object is there with the bytes that were kept.
+
+    Raises:
+        StorageError: the disk or service is away or in trouble, and nobody can tell.
+    """
+    try:
+        objects.read(ref)
+    except ObjectMissingError:
+        return False
+    return True
+
+
 def open_store(root: str) -> ObjectStore:
     """The store at `root`: a folder of this machine, or any URL that fsspec knows (s3://…)."""
     if "://" in root and not root.startswith("file://"):

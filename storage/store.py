@@ -120,6 +120,9 @@ class JobStore(Protocol):
         A destination that is in `kinds` gets results of those kinds only. Deliveries of a kind
         that is in `quarantined` are QUARANTINED for that reason.
 
+        A result that the job has already has this object now. It goes to no other destination, and
+        to none that has it: of its deliveries those that failed are DUE.
+
         Raises:
             LeaseLostError: the job is no longer RUNNING under this token; nothing was written.
             ValueError: another job has a result of the same UID; nothing was written.
@@ -138,7 +141,8 @@ class JobStore(Protocol):
     ) -> None:
         """The job is REJECTED for `reason`; the notes that say so are DUE at the destinations.
 
-        One whose kind is in `quarantined` is QUARANTINED for that reason.
+        One whose kind is in `quarantined` is QUARANTINED for that reason. One that the job has
+        already is treated as by `produce`.
 
         Raises LeaseLostError.
         """
@@ -181,10 +185,13 @@ class JobStore(Protocol):
         """
         ...
 
-    def retry(self, key: str, now: datetime) -> Job:
+    def retry(self, key: str, now: datetime, lost: Collection[str] = ()) -> Job:
         """A FAILED job is RECEIVED with no attempts; REFUSED, QUARANTINED deliveries are DUE.
 
-        Acts only on the machine that failed: results that exist are not made again.
+        Acts only on the machine that failed: results that exist are not made again. Of those in
+        `lost`, by SOP Instance UID, the objects are gone: where one has yet to arrive somewhere,
+        the job is RECEIVED too, and its failed deliveries wait for `produce`. What was recalled
+        is not made again.
 
         Raises:
             UnknownKeyError: no such job.
@@ -197,8 +204,8 @@ class JobStore(Protocol):
     ) -> bool:
         """The note on its job's results is DUE at the destinations; what was not sent is REFUSED.
 
-        It stays so, whoever makes it due again (see `claim_deliveries` and `retry`). No effect, and
-        False, if the note is there already.
+        It stays so, whoever makes it due again (see `claim_deliveries` and `retry`). False if the
+        note is there already: it was made again, as by `produce`.
         """
         ...
 
@@ -295,19 +302,24 @@ class JobStore(Protocol):
         """The destination is held, and what is DUE there HELD, until it is released."""
         ...
 
+    def hold_due(self, name: str, now: datetime) -> None:
+        """What is DUE at a destination that is held is HELD too; no effect at any other."""
+        ...
+
     def release_destination(self, name: str, now: datetime) -> None:
         """It is neither held nor resting; what was HELD or had waited for it is DUE now."""
         ...
 
-    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+    def move_deliveries(self, old: str, new: str, now: datetime, *, asked: bool = False) -> int:
         """What is DUE or HELD at `old` is DUE at `new`, once; returns how many there were.
 
-        Attempts there begin afresh. A result that `new` gets already waits at `old` no more.
+        Attempts there begin afresh. A result that `new` gets already waits at `old` no more. Where
+        `asked`, what is DELIVERED and was asked about at `old` is so at `new`, to be asked about.
         """
         ...
 
     def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
-        """What is DUE or HELD there is REFUSED; returns how many."""
+        """What is DUE or HELD there is REFUSED, what is DELIVERED asked about no more; how many."""
         ...
 
     def hasten(self, name: str, now: datetime) -> int:
@@ -318,11 +330,19 @@ class JobStore(Protocol):
         ...
 
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
-        """What is DUE there, of films first received before that time, is EXPIRED; how many."""
+        """What is DUE there, of films first received before that time, is EXPIRED; how many.
+
+        What was tried again (see `retry`) is as old as that is long ago. Rejection notes never
+        come too late.
+        """
         ...
 
     def delivery_counts(self) -> list[DeliveryCount]:
         """How many deliveries are in each state, by destination and state; none that is empty."""
+        ...
+
+    def asked_counts(self) -> dict[str, int]:
+        """How many DELIVERED results each destination was asked about and has yet to commit."""
         ...
 
     def job_counts(self) -> list[JobCount]:

@@ -205,4 +205,8 @@ def _names(parcel: Parcel) -> dict[str, str]:
     }
 
 
-_GONE = Outcome(fate=Fate.REFUSED, reason="the kept file is gone or damaged")
+_GONE = Outcome(
+    fate=Fate.REFUSED,
+    reason="the kept file is gone or damaged; `vald-node retry` makes it again",
+    status="FILE",
+)

@@ -54,7 +54,8 @@ class FilmStanding:
 class Reconciler:
     """Compares what was received with what has arrived; changes nothing.
 
-    `promising` are the destinations that are asked whether they have stored what they took.
+    `promising` are the destinations that are asked whether they have stored what they took, and
+    `known` all that are configured: one that was removed owes an answer to what it was asked.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class Reconciler:
         store: JobStore,
         objects: ObjectStore,
         promising: frozenset[str],
+        known: frozenset[str],
         late_s: float = LATE_S,
     ) -> None:
         self._store, self._objects = store, objects
-        self._promising, self._late_s = promising, late_s
+        self._promising, self._known, self._late_s = promising, known, late_s
 
     def since(self, since: datetime, now: datetime) -> list[FilmStanding]:
         """Every film received since then, newest first."""
@@ -124,7 +126,8 @@ class Reconciler:
         return (waits, _where(unproven)) if unproven else (Standing.COMPLETE, "")
 
     def _is_unproven(self, delivery: Delivery) -> bool:
-        promised = delivery.destination in self._promising
+        owed = delivery.destination not in self._known and delivery.transaction_uid != ""
+        promised = owed or delivery.destination in self._promising
         return promised and delivery.state is not DeliveryState.COMMITTED
 
 

@@ -39,7 +39,7 @@ from storage.errors import (
 )
 from storage.faults import Point
 from storage.jobs import Job, Result
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, is_whole
 from storage.states import JobState
 from storage.store import JobStore
 
@@ -271,7 +271,13 @@ class Worker:
         )
 
     def _notes(self, job: Job, reason: str) -> list[_Made]:
-        """ "Not analysed, because…"; none where not even the film's header can be referred to."""
+        """ "Not analysed, because…"; none where not even the film's header can be referred to.
+
+        Nor where results were made of it at an earlier time: they may have arrived.
+        """
+        earlier = self._earlier(job)
+        if earlier and addressing.NOTE not in earlier:
+            return []
         try:
             header = radiograph.read_header(self._objects.local_path(job.object))
             refusal = Refusal(
@@ -281,7 +287,8 @@ class Worker:
                 created_at=job.created_at,
                 labels=self._settings.labels,
             )
-            return [self._keep(job, addressing.NOTE, not_analysed.refused(refusal, reason))]
+            note = not_analysed.refused(refusal, reason)
+            return [self._keep_once(job, addressing.NOTE, note, earlier)]
         except InputError:
             return []
 
@@ -300,8 +307,13 @@ class Worker:
         _demand_numbers(attribution)
         faults.reach(Point.ANALYSED)
         context = self._context(job, film, attribution)
-        kinds = registry.kinds_for(context, self._addressing(job).asked)
-        return [self._keep(job, kind, ds) for kind, ds in _built(kinds, context)]
+        earlier = self._earlier(job)
+        kinds = registry.kinds_for(context, earlier or self._addressing(job).asked)
+        return [self._keep_once(job, kind, ds, earlier) for kind, ds in _built(kinds, context)]
+
+    def _earlier(self, job: Job) -> dict[str, Result]:
+        """What was made at an earlier time, by kind: there is some where a kept file was lost."""
+        return {made.kind: made for made in self._patiently(lambda: self._store.results(job.key))}
 
     def _demand_admitted(self, job: Job, source: Path) -> None:
         """No guard of the job's rule is against the film; a job may be there for its note only.
@@ -361,6 +373,26 @@ class Worker:
 
     def _addressing(self, job: Job) -> Addressing:
         return addressing.of(job, self._settings.overrides, self._settings.compressions)
+
+    def _keep_once(
+        self, job: Job, kind: str, dataset: Dataset, earlier: Mapping[str, Result]
+    ) -> _Made:
+        """The result of an earlier time while its file is whole, else this one under its UID.
+
+        Raises:
+            EncodingError: it would have another UID, and be a second one where the first arrived.
+        """
+        made = earlier.get(kind)
+        if made is None:
+            return self._keep(job, kind, dataset)
+        if made.sop_instance_uid != dataset.SOPInstanceUID:
+            raise EncodingError(
+                f"The {kind} was made by another version of this program, under another UID, and "
+                "its kept file is gone."
+            )
+        if is_whole(self._objects, made.object):
+            return _Made(result=made, faults=(), inspected=True)
+        return self._keep(job, kind, dataset)
 
     def _keep(self, job: Job, kind: str, dataset: Dataset) -> _Made:
         data = registry.encode(dataset, self._addressing(job).compression(kind))

@@ -56,6 +56,18 @@ def test_what_the_destination_commits_is_committed_once_and_nothing_else(store: 
     )
 
 
+def test_what_was_sent_again_answers_no_question_of_before(store: JobStore) -> None:
+    stored(store)
+    store.ask("pacs", "2.25.1", after(2), after(99), 10)
+    for asked in store.asked_in("2.25.1"):
+        store.send_again(asked, after(3), "no such object there", "0112")
+    resent = stored(store, at_s=4)
+    assert {(d.state, d.transaction_uid) for d in resent} == {("DELIVERED", "")}
+    assert store.asked_in("2.25.1") == []  # the same report once more
+    uids = [d.sop_instance_uid for d in resent]
+    assert store.commit("pacs", uids, after(5)) == 2  # its success would count
+
+
 def test_only_what_failed_is_sent_again(store: JobStore) -> None:
     stored(store)
     store.ask("pacs", "2.25.1", after(2), after(99), 10)

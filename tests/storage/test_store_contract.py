@@ -213,12 +213,14 @@ def test_every_step_of_a_job_can_be_taken(store: JobStore) -> None:
         job = store.claim("w", NOON, 60)
         assert job is not None
         assert job.lease is not None
-        last = ([], []) if end == "produce" else ("said",)
+        made = [result(key, "secondary_capture")]
+        last = {"produce": (made, ["pacs"]), "reject": ("said", made, ["pacs"])}.get(end, ("said",))
         states.append(store.job(key).state)
         getattr(store, end)(key, job.lease.token, NOON, *last)
         states.append(store.job(key).state)
-        if end == "fail":
-            states.append(store.retry(key, NOON).state)
+        if end != "release":
+            lost = [one.sop_instance_uid for one in made]
+            states.append(store.retry(key, NOON, lost).state)
             store.claim("w", NOON, 60)
         taken |= set(pairwise(states))
     assert taken == JOB_TRANSITIONS

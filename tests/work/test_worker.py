@@ -636,6 +636,89 @@ def test_a_kept_film_that_was_damaged_is_not_analysed(tmp_path: Path) -> None:
     )
 
 
+def lose(bench: Bench, *kinds: str) -> None:
+    """The kept files of these results are gone, at both destinations before they were sent."""
+    for made in bench.store.results("k1"):
+        if made.kind in kinds:
+            bench.objects.remove(made.object)
+    lost = [made.sop_instance_uid for made in bench.store.results("k1") if made.kind in kinds]
+    bench.store.retry("k1", bench.now, lost)
+
+
+def test_a_result_whose_file_is_gone_is_made_again_and_the_others_are_what_they_were(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    picture, report = bench.store.results("k1")
+    bench.engine = Distorting("counterfactual", 0.5)  # another machine would give other pixels
+    lose(bench, "structured_report")
+    assert bench.turn() is Turn.DONE
+    again = bench.store.results("k1")
+    assert again[0] == picture
+    assert replace(again[1], object=report.object) == report
+    assert bench.kept("structured_report").SOPInstanceUID == report.sop_instance_uid
+    assert bench.job.state is JobState.PRODUCED
+
+
+def test_a_result_is_made_again_bit_by_bit_by_the_same_program_on_the_same_day(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    made = bench.store.results("k1")
+    lose(bench, "secondary_capture", "structured_report")
+    bench.turn()
+    assert bench.store.results("k1") == made
+
+
+def test_nothing_is_made_again_that_was_not_made_before(tmp_path: Path) -> None:
+    """The site asks for more since: those who have the first results would get half of the rest."""
+    bench = Bench(tmp_path)
+    bench.turn()
+    lose(bench, "structured_report")
+    bench.overrides = {"archive": ("structured_report", "segmentation_map")}
+    bench.turn()
+    kinds = [made.kind for made in bench.store.results("k1")]
+    assert kinds == ["secondary_capture", "structured_report"]
+
+
+def test_a_result_that_would_have_another_uid_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    made = bench.store.results("k1")
+    lose(bench, "structured_report")
+    monkeypatch.setattr("dicom_node.uids.result_uid", lambda *_, **__: "2.25.7")
+    bench.turn()
+    assert (bench.job.state, bench.store.results("k1")) == (JobState.FAILED, made)
+    assert "another version of this program" in bench.job.error
+
+
+def test_a_note_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
+    telling: dict[str, tuple[str, ...]] = {"archive": ("not_analysed",)}
+    bench = Bench(tmp_path, reader=Faulty(InputError("no image")), overrides=telling)
+    bench.turn()
+    (note,) = bench.store.results("k1")
+    lose(bench, "not_analysed")
+    bench.turn()
+    (again,) = bench.store.results("k1")
+    assert (bench.job.state, again.sop_instance_uid) == (JobState.REJECTED, note.sop_instance_uid)
+    assert bench.kept("not_analysed").SOPInstanceUID == note.sop_instance_uid
+
+
+def test_a_film_with_results_gets_no_note_when_it_is_refused_later(tmp_path: Path) -> None:
+    telling: dict[str, tuple[str, ...]] = {"archive": ("structured_report", "not_analysed")}
+    bench = Bench(tmp_path, overrides=telling)
+    bench.turn()
+    made = bench.store.results("k1")
+    lose(bench, "structured_report")
+    bench.reader = Faulty(InputError("no image"))
+    bench.turn()
+    assert (bench.job.state, bench.store.results("k1")) == (JobState.REJECTED, made)
+
+
 def test_a_film_whose_decoder_is_killed_again_and_again_has_failed(tmp_path: Path) -> None:
     bench = Bench(tmp_path, reader=Faulty(DecoderError("It was killed by SIGKILL.")))
     assert [bench.turn() for _ in range(3)] == [Turn.RELEASED, Turn.RELEASED, Turn.DONE]
