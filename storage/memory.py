@@ -30,7 +30,7 @@ from storage.jobs import (
     says_nothing,
 )
 from storage.states import DeliveryState, JobState, check_delivery, check_job
-from storage.store import NO_CHOICE, takers_of
+from storage.store import ENDLESS_BYTES, NO_CHOICE, takers_of
 from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -63,6 +63,7 @@ class MemoryJobStore:
         self._deliveries: dict[_Name, Delivery] = {}
         self._sending: dict[_Name, tuple[str, datetime]] = {}
         self._retried: dict[_Name, datetime] = {}
+        self._delivered: dict[_Name, datetime] = {}
         self._transactions: dict[str, tuple[Transaction, datetime]] = {}
         self._notices: dict[str, Notice] = {}
         self._destinations: dict[str, DestinationHealth] = {}
@@ -78,7 +79,8 @@ class MemoryJobStore:
                 new.object.digest,
             ):
                 self._purged_films.discard(known.number)
-                if not known.job_key:
+                job = self._jobs.get(known.job_key)
+                if job is None or job.state is JobState.REJECTED:
                     known = replace(known, decision="")
                 self._received[known.number] = known
                 return known
@@ -105,6 +107,18 @@ class MemoryJobStore:
         ][:limit]
 
     @_locked
+    def unsettled(self, since: datetime) -> list[Received]:
+        """See JobStore."""
+        jobs = {
+            job.key
+            for job in self._jobs.values()
+            if job.state in _OPEN or (job.state is JobState.FAILED and job.updated_at >= since)
+        }
+        jobs |= {d.job_key for d in self._deliveries.values() if _is_unsettled(d, since)}
+        newest = reversed(self._received.values())
+        return [film for film in newest if not film.decision or film.job_key in jobs]
+
+    @_locked
     def waiting(self) -> int:
         """See JobStore."""
         unrouted = sum(not film.decision for film in self._received.values())
@@ -115,12 +129,20 @@ class MemoryJobStore:
         """See JobStore."""
         if number not in self._received:
             raise UnknownKeyError(f"no received instance {number}")
-        if job is not None and job.key not in self._jobs:
-            self._jobs[job.key] = _stored(job)
-            self._tokens[job.key] = 0
+        if job is not None:
+            self._add_job(job)
         self._received[number] = replace(
             self._received[number], decision=legible(decision.text), job_key=decision.job_key
         )
+
+    def _add_job(self, job: NewJob) -> None:
+        known = self._jobs.get(job.key)
+        if known is None:
+            self._jobs[job.key] = _stored(job)
+            self._tokens[job.key] = 0
+        elif known.state in (JobState.FAILED, JobState.REJECTED):
+            self._change(known, JobState.RECEIVED, job.created_at, attempts=0)
+            self._jobs[job.key] = replace(self._jobs[job.key], object=job.object)
 
     @_locked
     def job(self, key: str) -> Job:
@@ -178,12 +200,13 @@ class MemoryJobStore:
         destinations: Sequence[str],
         kinds: Mapping[str, Collection[str]] = NO_CHOICE,
         quarantined: Mapping[str, str] = NO_CHOICE,
+        left_out: str = "",
     ) -> None:
         """See JobStore."""
         known = [self._results.get(result.sop_instance_uid) for result in results]
         if any(other is not None and other.job_key != key for other in known):
             raise ValueError("results.sop_instance_uid: another job has it")
-        self._leave(key, token, JobState.PRODUCED, now, "")
+        self._leave(key, token, JobState.PRODUCED, now, left_out)
         for result in results:
             takers = takers_of(result, destinations, kinds)
             self._put_result(result, takers, now, quarantined.get(result.kind, ""))
@@ -298,7 +321,10 @@ class MemoryJobStore:
         for delivery in failed:
             self._finish(_name(delivery), DeliveryState.DUE, now, "")
             self._retried[_name(delivery)] = now
-        return self._change(job, JobState.RECEIVED, now, attempts=0) if remade else job
+        if not remade:
+            return job
+        left_out = job.error if job.state is JobState.PRODUCED else ""
+        return self._change(job, JobState.RECEIVED, now, error=left_out, attempts=0)
 
     def _is_to_be_made_again(self, job: Job, lost: Collection[str]) -> bool:
         recalled = any(made.kind == REJECTION_NOTE for made in self.results(job.key))
@@ -306,7 +332,8 @@ class MemoryJobStore:
             delivery.sop_instance_uid in lost and delivery.state not in _ARRIVED
             for delivery in self.deliveries(job.key)
         )
-        return wanted and not recalled and job.state not in _OPEN
+        left_out = job.state is JobState.PRODUCED and job.error != ""
+        return (wanted or left_out) and not recalled and job.state not in _OPEN
 
     @_locked
     def retract(
@@ -418,7 +445,8 @@ class MemoryJobStore:
     def forget_transactions(self, before: datetime) -> int:
         """See JobStore."""
         old = [uid for uid, (_, at) in self._transactions.items() if at < before]
-        unneeded = [uid for uid in old if not self.asked_in(uid)]
+        needed = {d.transaction_uid for place in self._places() for d in self._asked_at(place)}
+        unneeded = [uid for uid in old if uid not in needed]
         for uid in unneeded:
             del self._transactions[uid]
         return len(unneeded)
@@ -426,11 +454,14 @@ class MemoryJobStore:
     @_locked
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
         """See JobStore."""
+        if transaction_uid not in self._transactions:
+            return []
+        transaction, at = self._transactions[transaction_uid]
         return [
             delivery
-            for delivery in self._deliveries.values()
-            if delivery.state is DeliveryState.DELIVERED
-            and delivery.transaction_uid == transaction_uid
+            for _, delivery in self._at(transaction.destination, DeliveryState.DELIVERED)
+            if delivery.sop_instance_uid in transaction.sop_instance_uids
+            and self._delivered[_name(delivery)] <= at
         ]
 
     @_locked
@@ -457,7 +488,8 @@ class MemoryJobStore:
     @_locked
     def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
         """See JobStore."""
-        for delivery in self.asked_in(transaction_uid):
+        last = [d for d in self.asked_in(transaction_uid) if d.transaction_uid == transaction_uid]
+        for delivery in last:
             self._deliveries[_name(delivery)] = replace(
                 delivery, next_attempt_at=at, reason=legible(reason)
             )
@@ -513,6 +545,7 @@ class MemoryJobStore:
                 asked=0,
             )
             self._deliveries.setdefault(_name(afresh), afresh)
+            self._delivered[_name(afresh)] = self._delivered.get(_name(delivery), now)
         return len(moved)
 
     @_locked
@@ -575,8 +608,11 @@ class MemoryJobStore:
     @_locked
     def asked_counts(self) -> dict[str, int]:
         """See JobStore."""
-        found = Counter(place for _, place in sorted(self._deliveries) if self._asked_at(place))
-        return {place: len(self._asked_at(place)) for place in found}
+        found = {place: len(self._asked_at(place)) for place in self._places()}
+        return {place: number for place, number in found.items() if number}
+
+    def _places(self) -> list[str]:
+        return sorted({place for _, place in self._deliveries})
 
     @_locked
     def job_counts(self) -> list[JobCount]:
@@ -667,6 +703,10 @@ class MemoryJobStore:
         """See JobStore."""
         return bool(self.unknown([name])) and drop()
 
+    def free_bytes(self) -> int:
+        """See JobStore."""
+        return ENDLESS_BYTES
+
     def close(self) -> None:
         """See JobStore."""
 
@@ -728,6 +768,8 @@ class MemoryJobStore:
             return False
         self._deliveries[name] = replace(parcel.delivery, asked=0, transaction_uid="")
         self._finish(name, state, at, reason, status)
+        if state is DeliveryState.DELIVERED:
+            self._delivered[name] = at
         return True
 
     def _finish(
@@ -762,6 +804,12 @@ class MemoryJobStore:
 
 def _name(delivery: Delivery) -> _Name:
     return delivery.sop_instance_uid, delivery.destination
+
+
+def _is_unsettled(delivery: Delivery, since: datetime) -> bool:
+    asked = delivery.state is DeliveryState.DELIVERED and delivery.transaction_uid != ""
+    lost = delivery.state in _RETRIED and delivery.next_attempt_at >= since
+    return delivery.state in _WAITING | {DeliveryState.SENDING} or asked or lost
 
 
 def _fields(value: object) -> dict[str, Any]:

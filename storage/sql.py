@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    case,
     delete,
     func,
     insert,
@@ -54,7 +55,7 @@ from storage.schema import (
     transactions,
 )
 from storage.states import DeliveryState, JobState, check_delivery, check_job
-from storage.store import NO_CHOICE, takers_of
+from storage.store import ENDLESS_BYTES, NO_CHOICE, takers_of
 
 _OPEN = (JobState.RECEIVED, JobState.RUNNING)
 _ENDED = (JobState.PRODUCED, JobState.REJECTED)
@@ -99,7 +100,7 @@ class SqlJobStore:
             else:
                 again = update(received).where(received.c.number == row["number"])
                 values: dict[str, object] = {"purged_at": None}
-                if not row["job_key"]:
+                if not row["job_key"] or _is_rejected(db, row["job_key"]):
                     values["decision"] = ""
                 row = db.execute(again.values(**values).returning(received)).mappings().one()
             return rows.received_of(row)
@@ -119,6 +120,26 @@ class SqlJobStore:
         if since is not None:
             query = query.where(received.c.received_at >= since)
         return [rows.received_of(row) for row in self._rows(query)]
+
+    def unsettled(self, since: datetime) -> list[Received]:
+        """See JobStore."""
+        failed = (jobs.c.state == JobState.FAILED) & (jobs.c.updated_at >= since)
+        open_jobs = select(jobs.c.key).where(or_(jobs.c.state.in_(_OPEN), failed))
+        state = deliveries.c.state
+        lost = state.in_(_RETRIED) & (deliveries.c.next_attempt_at >= since)
+        asked = _IS_ASKED[0] & _IS_ASKED[1]
+        waiting = state.in_((*_WAITING, DeliveryState.SENDING))
+        open_deliveries = select(deliveries.c.job_key).where(or_(waiting, lost, asked))
+        query = select(received).where(
+            or_(
+                received.c.decision == "",
+                received.c.job_key.in_(open_jobs),
+                received.c.job_key.in_(open_deliveries),
+            )
+        )
+        return [
+            rows.received_of(row) for row in self._rows(query.order_by(received.c.number.desc()))
+        ]
 
     def waiting(self) -> int:
         """See JobStore."""
@@ -201,10 +222,11 @@ class SqlJobStore:
         destinations: Sequence[str],
         kinds: Mapping[str, Collection[str]] = NO_CHOICE,
         quarantined: Mapping[str, str] = NO_CHOICE,
+        left_out: str = "",
     ) -> None:
         """See JobStore."""
         with engine.writing(self._engine) as db:
-            _leave_running(db, key, token, JobState.PRODUCED, now, "")
+            _leave_running(db, key, token, JobState.PRODUCED, now, left_out)
             for position, result in enumerate(results):
                 takers = takers_of(result, destinations, kinds)
                 _put_result(db, result, position, takers, now, quarantined.get(result.kind, ""))
@@ -413,7 +435,11 @@ class SqlJobStore:
 
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
         """See JobStore."""
-        return [rows.delivery_of(row) for row in self._rows(_still_asked(transaction_uid))]
+        found = self._rows(select(transactions).where(transactions.c.uid == transaction_uid))
+        if not found:
+            return []
+        query = select(deliveries).where(*_was_asked_in(found[0])).order_by(deliveries.c.position)
+        return [rows.delivery_of(row) for row in self._rows(query)]
 
     def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
         """See JobStore."""
@@ -622,6 +648,10 @@ class SqlJobStore:
                 db.execute(text("LOCK TABLE received, results IN SHARE ROW EXCLUSIVE MODE"))
             return not _known(db, [name]) and drop()
 
+    def free_bytes(self) -> int:
+        """See JobStore; SQLite's log of changes lies beside its file."""
+        return engine.free_bytes(self._engine, ENDLESS_BYTES)
+
     def close(self) -> None:
         """See JobStore."""
         self._engine.dispose()
@@ -643,6 +673,8 @@ class SqlJobStore:
         values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
             afresh = {"asked": 0, "transaction_uid": "", "lease_owner": None, "lease_until": None}
+            if state is DeliveryState.DELIVERED:
+                values["delivered_at"] = at
             change = mine.values(**values, **afresh)
             return db.execute(change).rowcount > 0
 
@@ -767,6 +799,15 @@ def _add_job(db: Connection, job: NewJob) -> None:
     same = select(jobs).where(jobs.c.key == job.key)
     if db.execute(same).first() is None:
         _insert_once(db, jobs, rows.job_values(job), same)
+    elif _restart(db, job.key, job.created_at, JobState.FAILED, JobState.REJECTED):
+        db.execute(
+            update(jobs).where(jobs.c.key == job.key).values(**rows.object_values(job.object))
+        )
+
+
+def _is_rejected(db: Connection, key: str) -> bool:
+    rejected = select(jobs.c.key).where(jobs.c.key == key, jobs.c.state == JobState.REJECTED)
+    return db.execute(rejected).first() is not None
 
 
 def _put_result(
@@ -921,29 +962,47 @@ def _is_asked_in(transaction_uid: str) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _still_asked(transaction_uid: str) -> Select[Any]:
-    query = select(deliveries).where(*_is_asked_in(transaction_uid))
-    return query.order_by(deliveries.c.position)
+def _was_asked_in(transaction: RowMapping) -> tuple[ColumnElement[bool], ...]:
+    """Last asked in it, or later too but not sent since.
+
+    Before schema 0003 it is not known what it asked about, before 0004 when results arrived.
+    """
+    uids = transaction["sop_instance_uids"] or ()
+    last = deliveries.c.transaction_uid == transaction["uid"]
+    earlier = (
+        deliveries.c.sop_instance_uid.in_(uids)
+        & (deliveries.c.destination == transaction["destination"])
+        & (deliveries.c.delivered_at <= transaction["asked_at"])
+    )
+    return deliveries.c.state == DeliveryState.DELIVERED, or_(last, earlier)
 
 
 def _restart(db: Connection, key: str, now: datetime, *old: JobState) -> int:
-    """The job, if it is in one of these states, waits afresh; how many did."""
+    """The job, if it is in one of these states, waits afresh; how many did.
+
+    What was left out of a PRODUCED one is to be known to who makes it again.
+    """
     for state in old:
         check_job(state, JobState.RECEIVED)
     ended = update(jobs).where(jobs.c.key == key, jobs.c.state.in_(old))
-    values = {"state": JobState.RECEIVED, "attempts": 0, "error": "", "updated_at": now}
+    error = case((jobs.c.state == JobState.PRODUCED, jobs.c.error), else_="")
+    values = {"state": JobState.RECEIVED, "attempts": 0, "error": error, "updated_at": now}
     return db.execute(ended.values(**values)).rowcount
 
 
 def _remake(db: Connection, job: Job, now: datetime, lost: Collection[str]) -> int:
-    """The job waits afresh if a lost result of it has yet to arrive; how many did."""
+    """The job waits afresh if something was left out, or a lost result of it has yet to arrive.
+
+    Returns how many did.
+    """
     wanted = select(deliveries.c.sop_instance_uid).where(
         deliveries.c.job_key == job.key,
         deliveries.c.sop_instance_uid.in_(lost),
         deliveries.c.state.not_in(_ARRIVED),
     )
     recalled = db.execute(_notes_of(job.key)).first() is not None
-    if recalled or db.execute(wanted).first() is None:
+    left_out = job.state is JobState.PRODUCED and job.error != ""
+    if recalled or not (left_out or db.execute(wanted).first() is not None):
         return 0
     return _restart(db, job.key, now, *_ENDED)
 

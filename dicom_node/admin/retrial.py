@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicom_node import node
 from dicom_node.errors import NodeError
+from dicom_node.work import source
 from storage.jobs import REJECTION_NOTE, Job, Result
 from storage.objects import ObjectStore, is_whole
 from storage.states import DeliveryState
@@ -22,8 +23,9 @@ def retry(path: Path, environ: Mapping[str, str], key: str, now: datetime) -> st
         StorageError: no such job, or nothing of it failed; database or objects are away.
     """
     settings = node.read_config(path, environ)
-    store, objects = node.open_kept_store(settings), node.open_objects(settings)
+    store = node.open_kept_store(settings)
     try:
+        objects = node.open_objects(settings, store)
         return _retry(store, objects, store.job(key), now)
     finally:
         store.close()
@@ -32,7 +34,7 @@ def retry(path: Path, environ: Mapping[str, str], key: str, now: datetime) -> st
 def _retry(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> str:
     gone = lost(store, objects, job)
     if gone:
-        _demand_remakable(objects, job, gone)
+        _demand_remakable(store, objects, job, gone)
     done = store.retry(job.key, now, [made.sop_instance_uid for made in gone])
     again = f"; {len(gone)} of its results are made again" if gone else ""
     return f"{done.key[:12]} is {done.state}{again}"
@@ -53,7 +55,9 @@ def lost(store: JobStore, objects: ObjectStore, job: Job) -> list[Result]:
     ]
 
 
-def _demand_remakable(objects: ObjectStore, job: Job, gone: Sequence[Result]) -> None:
+def _demand_remakable(
+    store: JobStore, objects: ObjectStore, job: Job, gone: Sequence[Result]
+) -> None:
     """Return if the results can be made again of what is kept.
 
     Raises:
@@ -65,7 +69,7 @@ def _demand_remakable(objects: ObjectStore, job: Job, gone: Sequence[Result]) ->
             f"the rejection note of {short} is not kept any more; "
             f"`vald-node retract --model {job.model_digest[:12]}` makes it again"
         )
-    if not is_whole(objects, job.object):
+    if source.film_of(store, objects, job) is None:
         raise NodeError(
             f"{len(gone)} results of {short} are not kept any more, nor is their film: "
             "have the film sent again, then retry"

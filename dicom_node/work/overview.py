@@ -52,7 +52,9 @@ class DestinationLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """The node at one moment: films that are `waiting` to be analysed, `free_mb` for objects."""
+    """The node at one moment: films that are `waiting` to be analysed; `free_mb` is the space on
+    the fuller disk, of objects and of rows.
+    """
 
     at: datetime
     waiting: int
@@ -74,7 +76,7 @@ def look(store: JobStore, objects: ObjectStore, places: Places, now: datetime) -
         waiting=store.waiting(),
         jobs=tuple(store.job_counts()),
         destinations=tuple(lines(store, places)),
-        free_mb=objects.free_bytes() // _MB,
+        free_mb=min(objects.free_bytes(), store.free_bytes()) // _MB,
         reconciled=reconcile.account(store),
     )
 

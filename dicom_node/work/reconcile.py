@@ -74,6 +74,12 @@ class Reconciler:
         """Every film received since then, newest first."""
         return [self._of(film, now) for film in self._store.received(_ALL, since=since)]
 
+    def daily(self, since: datetime, now: datetime) -> list[FilmStanding]:
+        """The same, and older ones that were not at their end then, or came to a bad one since."""
+        recent = self._store.received(_ALL, since=since)
+        older = [film for film in self._store.unsettled(since) if film.received_at < since]
+        return [self._of(film, now) for film in (*recent, *older)]
+
     def _of(self, film: Received, now: datetime) -> FilmStanding:
         late = now - film.received_at > timedelta(seconds=self._late_s)
         standing, why = self._judged(film, late)
@@ -94,12 +100,15 @@ class Reconciler:
         if not film.job_key:
             lost = film.decision == router.GONE
             return Standing.MISSING if lost else Standing.NOT_ANALYSED, film.decision
+        if film.decision.startswith(router.OTHER_PIXELS):
+            return Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         match job.state:
             case JobState.FAILED:
                 return Standing.MISSING, job.error
             case JobState.PRODUCED:
-                return self._delivered(job, waits)
+                standing, why = self._delivered(job, waits)
+                return (Standing.MISSING, job.error) if job.error else (standing, why)
             case JobState.REJECTED:  # the note that says so has to arrive, where one was made
                 standing, why = self._delivered(job, waits)
                 complete = standing is Standing.COMPLETE
@@ -149,11 +158,12 @@ def log_daily(
 ) -> None:
     """One line in the log that counts films, and one for each that is missing; kept as an account.
 
-    The films are those of the last day, or since the last time where that is longer ago.
+    The films are those of the last day, or since the last time where that is longer ago; and all
+    that were under way then, or were lost since, however old.
     """
     now, last = clock(), account(store)
     since = now - span if last is None else min(now - span, last.at)
-    films = reconciler.since(since, now)
+    films = reconciler.daily(since, now)
     missing = [film for film in films if film.standing is Standing.MISSING]
     for film in missing:
         _log.error(

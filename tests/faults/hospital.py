@@ -1,13 +1,15 @@
 """Modalities that send (DCMTK), a node that dies, and a PACS (Orthanc): who was told what."""
 
 import hashlib
+import os
 import random
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -175,6 +177,12 @@ def children_of(node: Node) -> list[int]:
         check=False,
     )
     return [int(pid) for pid in done.stdout.split() if int(pid) != node.process.pid]
+
+
+def end(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """The process is sent the signal, unless it ended by itself just now."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, how)
 
 
 def pause(chance: random.Random, longest_s: float) -> None:

@@ -268,6 +268,24 @@ def test_a_lost_result_that_everybody_has_is_not_made_again(store: JobStore) -> 
     assert store.job("k1") == before
 
 
+def test_what_was_left_out_is_said_until_it_is_made(store: JobStore) -> None:
+    _, token = running(store)
+    picture, report = (result("k1", kind) for kind in ("secondary_capture", "structured_report"))
+    words = "left out: structured_report"
+    store.produce("k1", token, NOON, [picture], ["pacs"], left_out=words)
+    assert (store.job("k1").state, store.job("k1").error) == (JobState.PRODUCED, words)
+    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
+        store.delivered(parcel, after(1), "")
+    job = store.retry("k1", after(2))
+    assert (job.state, job.error) == (JobState.RECEIVED, words)
+    claimed = store.claim("w", after(3), 60)
+    assert claimed is not None
+    assert claimed.lease is not None
+    assert claimed.error == words
+    store.produce("k1", claimed.lease.token, after(4), [picture, report], ["pacs"])
+    assert (store.job("k1").error, delivery_states(store)) == ("", ["DELIVERED", "DUE"])
+
+
 def test_a_lost_note_is_made_again(store: JobStore) -> None:
     _, token = running(store)
     store.reject("k1", token, NOON, "too dark", [result("k1", "note")], ["pacs"])

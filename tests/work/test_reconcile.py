@@ -208,6 +208,51 @@ def test_the_daily_one_is_kept_and_made_up_for_where_it_was_missed(bench: Bench)
     assert reconcile.is_late(bench.store, after(60 + day_s + 3601))
 
 
+def test_the_daily_one_comes_back_to_what_was_under_way_and_tells_a_loss_once(
+    bench: Bench,
+) -> None:
+    submitted(bench.store)
+    bench.objects.keep(bench.store.received(1)[0].object.name, b"")
+    reconciler = Reconciler(
+        store=bench.store, objects=bench.objects, promising=frozenset(), known=frozenset()
+    )
+
+    def missing(at_s: float) -> tuple[str, ...]:
+        reconcile.log_daily(reconciler, bench.store, lambda: after(at_s))
+        account = reconcile.account(bench.store)
+        assert account is not None
+        return account.missing
+
+    day_s = 86400.0
+    assert missing(1800) == ()
+    claimed = bench.store.claim("worker", after(1900), 60)
+    assert claimed is not None
+    assert claimed.lease is not None
+    bench.store.fail("k1", claimed.lease.token, after(2000), "model missing")
+    assert missing(1800 + day_s) == ("k1",)
+    assert missing(1800 + 3 * day_s) == ()
+
+
+def test_a_film_of_which_a_result_was_left_out_is_missing(bench: Bench) -> None:
+    _, token = running(bench.store)
+    made = [result("k1", "secondary_capture")]
+    bench.store.produce("k1", token, NOON, made, ["pacs"], left_out="left out: structured_report")
+    bench.deliver("pacs")
+    (film,) = bench.films()
+    assert (film.standing, film.why) == ("missing", "left out: structured_report")
+
+
+def test_other_pixels_under_a_known_uid_are_not_said_to_be_complete(bench: Bench) -> None:
+    produced(bench.store)
+    for name in ("pacs", "archive"):
+        bench.deliver(name)
+    number = bench.store.receive(film("1.2.1", "other")).number
+    text = f"{router.OTHER_PIXELS}: the first film is kept (frontal-chest)"
+    bench.store.route(number, Decision(text=text, job_key="k1"), None)
+    assert bench.standings() == ["not analysed", "complete"]
+    assert bench.films()[0].why == text
+
+
 def test_after_days_away_all_the_time_since_the_last_one_is_looked_at(bench: Bench) -> None:
     reconciler = Reconciler(
         store=bench.store, objects=bench.objects, promising=frozenset(), known=frozenset()
