@@ -14,7 +14,7 @@ from tests.intake.films import encoded, film
 from tests.intake.sender import Told, association, store
 from tests.peers import tools
 
-pytestmark = [pytest.mark.peer, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
 
 _HOLD = """
 import sqlite3, sys
@@ -54,7 +54,7 @@ def test_films_wait_for_a_database_that_another_process_holds(tmp_path: Path) ->
             place.send(away)
             assert not any(place.told[uid] for uid in away)
             tools.wait_until(
-                lambda: "tick failed" in place.node.log(), 120, "the dispatcher to see it"
+                lambda: "tick failed" in place.node.log(), 300, "the dispatcher to see it"
             )
         place.resend_what_failed()
         place.demand_nothing_lost_or_doubled()

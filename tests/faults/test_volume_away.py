@@ -11,7 +11,7 @@ from tests.faults import hospital
 from tests.faults.hospital import Hospital
 from tests.peers import nodes, tools
 
-pytestmark = [pytest.mark.peer, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
 
 
 def objects_of(place: Hospital) -> Path:
@@ -32,7 +32,7 @@ def test_films_wait_for_a_volume_that_is_away_whatever_starts_meanwhile(tmp_path
         place.send(away)
         assert not any(place.told[uid] for uid in away)
         tools.wait_until(
-            lambda: place.node.log().count("storage unavailable") >= 2, 120, "both to wait"
+            lambda: place.node.log().count("storage unavailable") >= 2, 300, "both to wait"
         )
         assert not objects_of(place).exists()
         (tmp_path / "unmounted").rename(objects_of(place))
@@ -54,10 +54,10 @@ def test_a_node_that_is_started_before_its_volume_waits_for_it(tmp_path: Path) -
             place.node.process = subprocess.Popen(
                 command, stderr=log, env=dict(os.environ), start_new_session=True
             )
-        tools.wait_until(lambda: "storage unavailable" in place.node.log(), 60, "it to say so")
+        tools.wait_until(lambda: "storage unavailable" in place.node.log(), 300, "it to say so")
         assert not tools.listens(place.node.port)
         assert list(objects_of(place).iterdir()) == []
         objects_of(place).rmdir()
         (tmp_path / "unmounted").rename(objects_of(place))
-        tools.wait_until(lambda: tools.listens(place.node.port), 60, "the node to listen")
+        tools.wait_until(lambda: tools.listens(place.node.port), 300, "the node to listen")
         place.demand_nothing_lost_or_doubled()

@@ -12,7 +12,10 @@ from tests.peers.nodes import Node
 from tests.peers.orthanc import Orthanc
 from tests.peers.test_round_trip import send
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(900)]
+
+_LONG_S = 300
+"""A worker loads its model; a busy machine takes its time."""
 
 
 def configured(folder: Path, model: Path, pacs_port: int, archive_port: int) -> Node:
@@ -61,14 +64,16 @@ def test_results_whose_files_are_gone_are_made_again_for_those_who_have_none(
                     node.of(uid).get("state") == "PRODUCED"
                     and states(node, uid, "pacs") == {"DELIVERED"}
                 ),
-                120,
+                _LONG_S,
                 "the pacs to have both",
             )
             had, uids = digests(pacs), pacs.uids()
             shutil.rmtree(node.folder / "var" / "objects" / "results")
             with orthanc.running(tmp_path / "archive", dicom_port=archive_port) as archive:
                 tools.wait_until(
-                    lambda: states(node, uid, "archive") == {"REFUSED"}, 60, "no file to be found"
+                    lambda: states(node, uid, "archive") == {"REFUSED"},
+                    _LONG_S,
+                    "no file to be found",
                 )
                 films_folder = node.folder / "var" / "objects" / "received"
                 films_folder.rename(tmp_path / "elsewhere")
@@ -78,7 +83,7 @@ def test_results_whose_files_are_gone_are_made_again_for_those_who_have_none(
                 send(node, film)
                 status, said = retried(node, uid)
                 assert (status, "2 of its results are made again" in said) == (0, True), said
-                node.wait_for(uid, "DELIVERED")
+                node.wait_for(uid, "DELIVERED", within_s=_LONG_S)
                 assert sorted(archive.uids()) == sorted(uids)
             assert digests(pacs) == had
             attempts = [
