@@ -176,7 +176,8 @@ def dispatch(settings: NodeConfig) -> None:
     store, kept = opened
     attempts = settings.work.max_attempts
     analysis = _analysis(settings)
-    store.post(model.NOTICE, analysis.model_digest, now())
+    if _when_there(partial(_announced, store, model.NOTICE, analysis.model_digest), stop) is None:
+        return
     router, delivery = _router(settings, store, kept, analysis), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
     purger = Purger(store=store, objects=kept, retention=settings.retention)
@@ -366,6 +367,12 @@ def _opened(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
     """Rows and objects."""
     store = open_store(settings)
     return store, open_objects(settings, store)
+
+
+def _announced(store: JobStore, name: str, text: str) -> bool:
+    """The notice is there."""
+    store.post(name, text, now())
+    return True
 
 
 def _when_there(step: Callable[[], _T], stop: threading.Event) -> _T | None:

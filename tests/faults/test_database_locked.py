@@ -45,6 +45,7 @@ def test_films_wait_for_a_database_that_another_process_holds(tmp_path: Path) ->
         place.node.start()
         place.send(place.expose(8))
         assert all(place.told.values())
+        tools.wait_until(lambda: "worker ready" in place.node.log(), 600, "all of it to run")
         with held(place.node.folder / "var" / "vald.db"):
             with association(place.node.port, within_s=120) as assoc:
                 told = store(assoc, encoded(film("1.2.826")), sop_instance_uid="1.2.826")
@@ -59,3 +60,20 @@ def test_films_wait_for_a_database_that_another_process_holds(tmp_path: Path) ->
         place.resend_what_failed()
         place.demand_nothing_lost_or_doubled()
         assert '"event": "process died"' not in place.node.log()
+
+
+def test_a_dispatcher_that_starts_meanwhile_waits_too(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    testing.write_tiny_model(model)
+    with hospital.opened(tmp_path, model, "", workers=1) as place:
+        place.node.start()
+        place.send(place.expose(1))
+        tools.wait_until(lambda: '"routed"' in place.node.log(), 600, "the dispatcher to run")
+        with held(place.node.folder / "var" / "vald.db"):
+            for child in hospital.children_of(place.node):
+                hospital.end(child)
+            tools.wait_until(
+                lambda: "storage unavailable" in place.node.log(), 600, "the next one to wait"
+            )
+        place.demand_nothing_lost_or_doubled()
+        assert place.node.log().count('"role": "dispatcher"') == 1  # the one that was killed
