@@ -104,12 +104,10 @@ def retry(
     key: Annotated[str, typer.Argument(help="The job's key, or enough of its beginning.")],
     config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
-    """Try a failed job, or the deliveries that were refused, again."""
-    from dicom_node import node
+    """Try a failed job, or deliveries that were refused, again; make anew what is not kept."""
+    from dicom_node.admin import retrial
 
-    store = node.open_kept_store(node.read_config(config, os.environ))
-    job = store.retry(store.job(key).key, datetime.now(UTC))
-    typer.echo(f"{job.key[:12]} is {job.state}")
+    typer.echo(retrial.retry(config, os.environ, key, datetime.now(UTC)))
 
 
 @app.command()
@@ -186,10 +184,10 @@ def move(
 
 @destinations_app.command()
 def drop(name: DestinationName, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Refuse what waits for a destination that was removed from the configuration."""
+    """Give up what waits for a destination that was removed from the configuration."""
     from dicom_node.admin import destinations as listed
 
-    typer.echo(f"{listed.drop(config, os.environ, name)} results are refused")
+    typer.echo(f"{listed.drop(config, os.environ, name)} results wait there no more")
 
 
 database_app = typer.Typer(

@@ -5,7 +5,7 @@ with roles reversed; whichever process takes it, the same ledger is written.
 
 | Failure Reason (0008,1197), PS3.3 C.14-1      | then                                |
 |-----------------------------------------------|-------------------------------------|
-| 0131 duplicate transaction UID                | asked again, in another transaction |
+| 0131 duplicate transaction UID                | asked again, with growing delay     |
 | 0122 class not supported, 0119 class conflict | sent again at the longest delay     |
 | 0112 no such object, 0110, 0213 and any other | sent again, with growing delay      |
 """
@@ -113,7 +113,8 @@ class Ledger:
 
         Only what the transaction asked about counts, and only from the AE that was asked. Said
         twice, or late, a report has the effect of once: what was sent again or committed meanwhile
-        stays so. A failure counts only where it answers the last request.
+        stays so. It need not answer the last request: a destination may take longer for its report
+        than we wait before we ask again, each time.
 
         Raises:
             InputError: an AE of that title was not asked in this transaction.
@@ -144,7 +145,9 @@ class Ledger:
         words = f"not committed: {_REASONS.get(reason, 'it failed')} ({reason:04X})"
         now = self._clock()
         if reason == _DUPLICATE_TRANSACTION:
-            self._store.ask_again(delivery.transaction_uid, now, words)
+            delay_s = backoff.delay_s(delivery.asked, self._retry, self._chance())
+            later = now + timedelta(seconds=delay_s)
+            self._store.ask_again(delivery.transaction_uid, later, words)
             return
         retry = self._retry
         if reason in _SLOW:

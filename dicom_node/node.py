@@ -8,7 +8,6 @@
     status      the status page, where the configuration asks for it
 """
 
-import os
 import random
 import threading
 import time
@@ -32,7 +31,7 @@ from dicom_node.processes import Role, Supervisor
 from pipeline import digest
 from storage import migrate, objects
 from storage.engine import is_new
-from storage.errors import StorageError, StoreUnavailableError
+from storage.errors import ObjectsUnavailableError, StorageError, StoreUnavailableError
 from storage.objects import ObjectStore
 from storage.sql import SqlJobStore
 from storage.store import JobStore
@@ -41,7 +40,7 @@ if TYPE_CHECKING:  # each process imports at its start only what it runs
     from dicom_node.delivery.commitment import Commitment
     from dicom_node.delivery.delivery import Delivery
     from dicom_node.delivery.gateway import Gateway
-    from dicom_node.routing.router import Router
+    from dicom_node.routing.router import Analysis, Router
     from dicom_node.work.reconcile import Reconciler
 
 _log = structlog.get_logger()
@@ -52,6 +51,8 @@ _STALE_PART_S, _CATCH_UP_S = 3600.0, 60.0
 _ORPHANS_S = 6 * 3600.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
+_OBJECTS = "objects"
+"""The notice that holds the mark of the folder where objects are."""
 
 _T = TypeVar("_T")
 
@@ -81,16 +82,29 @@ def open_kept_store(settings: NodeConfig) -> JobStore:
     return open_store(settings)
 
 
-def open_objects(settings: NodeConfig) -> ObjectStore:
-    """The object store."""
-    return objects.open_store(settings.storage.objects)
+def open_objects(settings: NodeConfig, store: JobStore) -> ObjectStore:
+    """The object store; a folder has to be the one whose films this database has.
+
+    Raises:
+        ObjectsUnavailableError: it is another, or gone: its volume may not be mounted.
+    """
+    known = store.notice(_OBJECTS)
+    kept = objects.open_store(settings.storage.objects, known.text if known else "")
+    if known is None or not known.text:
+        store.post(_OBJECTS, kept.mark(), now())
+    return kept
 
 
 def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":
     """Who compares what was received with what has arrived."""
     from dicom_node.work.reconcile import Reconciler
 
-    return Reconciler(store=store, objects=open_objects(settings), promising=settings.promising)
+    return Reconciler(
+        store=store,
+        objects=open_objects(settings, store),
+        promising=settings.promising,
+        known=frozenset(settings.everywhere),
+    )
 
 
 def now() -> datetime:
@@ -106,18 +120,24 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     Raises:
         ConfigError, ModelError, StorageError: it cannot start, and why.
     """
-    settings = _begin(path, environ)
+    settings = config.load(path, environ)
+    _set_up(settings)
     stop = processes.stop_event()
     digest.folder_of(settings.model.path)  # a wrong path is told now, not by a dying worker
     store = _when_there(partial(_migrated, settings), stop)
     if store is None:
         return 0
+    kept = _when_there(partial(open_objects, settings, store), stop)
+    if kept is None:
+        return 0
     scp = Scp(
         settings.node,
-        _intake(settings, store),
+        _intake(settings, store, kept),
         ledger=_ledger(settings, store),
     )
-    supervisor = Supervisor(_roles(path, settings), partial(_free, settings, store))
+    supervisor = Supervisor(
+        _roles(settings), partial(_free, settings, store), partial(_let_go, settings, store)
+    )
     _listen(scp, settings)
     _when_there(partial(_abandon, settings, store), stop)
     supervisor.start()
@@ -142,19 +162,23 @@ def _listen(scp: Scp, settings: NodeConfig) -> None:
         raise NodeError(f"node.port: cannot listen at {where}: {fault.strerror}") from fault
 
 
-def dispatch(path: str) -> None:
+def dispatch(settings: NodeConfig) -> None:
     """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
+    from dicom_node.work import model
     from dicom_node.work.retention import Purger, sweep_unknown
     from dicom_node.work.scheduler import Tick, Ticker
 
-    settings = _begin(Path(path), os.environ)
+    _set_up(settings)
     stop = processes.stop_event()
-    store = _store_when_there(settings, stop)
-    if store is None:
+    opened = _when_there(partial(_opened, settings), stop)
+    if opened is None:
         return
-    kept = open_objects(settings)
+    store, kept = opened
     attempts = settings.work.max_attempts
-    router, delivery = _router(settings, store, kept), _delivery(settings, store, kept)
+    analysis = _analysis(settings)
+    if _when_there(partial(_announced, store, model.NOTICE, analysis.model_digest), stop) is None:
+        return
+    router, delivery = _router(settings, store, kept, analysis), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
     purger = Purger(store=store, objects=kept, retention=settings.retention)
     ticker = Ticker(
@@ -219,18 +243,18 @@ def _catch_up(settings: NodeConfig, store: JobStore) -> None:
         _reconcile(settings, store)
 
 
-def show(path: str) -> None:
+def show(settings: NodeConfig) -> None:
     """The status page's main: answer until told to stop."""
     from dicom_node import __version__
     from dicom_node.work import overview
     from dicom_node.work.status_page import About, StatusPage
 
-    settings = _begin(Path(path), os.environ)
+    _set_up(settings)
     stop = processes.stop_event()
-    store = _store_when_there(settings, stop)
-    if store is None or settings.node.status is None:
+    opened, where = _when_there(partial(_opened, settings), stop), settings.node.status
+    if opened is None or where is None:
         return
-    kept, where = open_objects(settings), settings.node.status
+    store, kept = opened
     model = digest.model_digest(digest.folder_of(settings.model.path))
     page = StatusPage(
         (where.host, where.port),
@@ -252,7 +276,7 @@ def _ask(commitment: "Commitment", name: str) -> int:
     return commitment.serve(name, now())
 
 
-def work(path: str) -> None:
+def work(settings: NodeConfig) -> None:
     """A worker's main: claim and conclude jobs until told to stop."""
     from dicom_node.decoder import Decoder
     from dicom_node.results import inspection
@@ -260,12 +284,13 @@ def work(path: str) -> None:
     from dicom_node.work.worker import Worker, WorkerSettings
     from pipeline.engine.local import LocalEngine
 
-    settings = _begin(Path(path), os.environ)
+    _set_up(settings)
     stop = processes.stop_event()
     engine = LocalEngine(digest.folder_of(settings.model.path), settings.model.device)
-    store = _store_when_there(settings, stop)
-    if store is None:
+    opened = _when_there(partial(_opened, settings), stop)
+    if opened is None:
         return
+    store, kept = opened
     reader = Decoder(
         timeout_s=settings.work.decode_timeout_s,
         memory_bytes=settings.work.decode_memory_mb << 20,
@@ -273,7 +298,7 @@ def work(path: str) -> None:
     _log.info("worker ready", model=engine.model_digest[:12])
     Worker(
         store=store,
-        objects=open_objects(settings),
+        objects=kept,
         engine=engine,
         reader=reader,
         settings=WorkerSettings(
@@ -293,22 +318,20 @@ def work(path: str) -> None:
     store.close()
 
 
-def _begin(path: Path, environ: Mapping[str, str]) -> NodeConfig:
-    """The configuration, with the log set up as it says."""
-    settings = config.load(path, environ)
+def _set_up(settings: NodeConfig) -> None:
+    """The log is as the configuration says."""
     logs.configure(settings.logging.level, settings.logging.format)
     # pydicom's warnings quote the values they warn of, which may be a patient's.
     warnings.filterwarnings("ignore", module="pydicom")
-    return settings
 
 
-def _roles(path: Path, settings: NodeConfig) -> tuple[Role, ...]:
-    file = str(path.resolve())
+def _roles(settings: NodeConfig) -> tuple[Role, ...]:
+    """Each with the configuration that the node was started with, whatever the file says later."""
     workers = [f"worker-{n}" for n in range(1, settings.work.workers + 1)]
     return (
-        Role(name="dispatcher", main=dispatch, arguments=(file,)),
-        *(Role(name=name, main=work, arguments=(file,)) for name in workers),
-        *([Role(name="status", main=show, arguments=(file,))] if settings.node.status else []),
+        Role(name="dispatcher", main=dispatch, arguments=(settings,)),
+        *(Role(name=name, main=work, arguments=(settings,)) for name in workers),
+        *([Role(name="status", main=show, arguments=(settings,))] if settings.node.status else []),
     )
 
 
@@ -318,6 +341,14 @@ def _free(settings: NodeConfig, store: JobStore, pid: int) -> None:
         dead = processes.owner_of(settings.node.port, pid)
         store.reclaim(now(), settings.work.max_attempts, dead)
     except StorageError as fault:  # then its leases run out
+        _log.warning("leases not freed", error=str(fault))
+
+
+def _let_go(settings: NodeConfig, store: JobStore, pid: int) -> None:
+    """What a child that we killed had claimed is free, and that is nothing's fault."""
+    try:
+        store.abandon(processes.owner_of(settings.node.port, pid), now())
+    except StorageError as fault:  # the next start frees it
         _log.warning("leases not freed", error=str(fault))
 
 
@@ -332,36 +363,51 @@ def _abandon(settings: NodeConfig, store: JobStore) -> None:
     store.abandon(processes.owners(settings.node.port), now())
 
 
-def _store_when_there(settings: NodeConfig, stop: threading.Event) -> JobStore | None:
-    """The store, waited for while its database is away; None if told to stop first."""
-    return _when_there(partial(open_store, settings), stop)
+def _opened(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
+    """Rows and objects."""
+    store = open_store(settings)
+    return store, open_objects(settings, store)
+
+
+def _announced(store: JobStore, name: str, text: str) -> bool:
+    """The notice is there."""
+    store.post(name, text, now())
+    return True
 
 
 def _when_there(step: Callable[[], _T], stop: threading.Event) -> _T | None:
-    """What the step returns, tried while its database is away; None if told to stop first."""
+    """What the step returns, tried while database or objects are away; None if told to stop."""
     while not stop.is_set():
         try:
             return step()
-        except StoreUnavailableError as fault:
-            _log.warning("job store unavailable", error=str(fault))
+        except (StoreUnavailableError, ObjectsUnavailableError) as fault:
+            _log.warning("storage unavailable", error=str(fault))
             stop.wait(_STORE_AWAY_S)
     return None
 
 
-def _router(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Router":
-    from dicom_node.routing.router import Analysis, Router
+def _analysis(settings: NodeConfig) -> "Analysis":
+    from dicom_node.routing.router import Analysis
+
+    return Analysis(
+        model_digest=digest.model_digest(digest.folder_of(settings.model.path)),
+        calibration_digest="",  # the calibration is in the model folder, and so in its digest
+        mode=settings.model.mode,
+        seed=settings.model.seed,
+    )
+
+
+def _router(
+    settings: NodeConfig, store: JobStore, kept: ObjectStore, analysis: "Analysis"
+) -> "Router":
+    from dicom_node.routing.router import Router
     from dicom_node.work import addressing
 
     return Router(
         store=store,
         objects=kept,
         rules=settings.rules,
-        analysis=Analysis(
-            model_digest=digest.model_digest(digest.folder_of(settings.model.path)),
-            calibration_digest="",  # the calibration is in the model folder, and so in its digest
-            mode=settings.model.mode,
-            seed=settings.model.seed,
-        ),
+        analysis=analysis,
         called_ae_title=settings.node.ae_title,
         clock=now,
         telling=addressing.telling(settings.rules, settings.overrides),
@@ -381,8 +427,7 @@ def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Deli
     )
 
 
-def _intake(settings: NodeConfig, store: JobStore) -> Intake:
-    kept = open_objects(settings)
+def _intake(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> Intake:
     pressure = Pressure(
         store=store, objects=kept, limits=settings.node.limits, clock_s=time.monotonic
     )

@@ -23,17 +23,24 @@ class Role:
 
     name: str
     main: Callable[..., None]
-    arguments: tuple[str, ...]
+    arguments: tuple[object, ...]
 
 
 class Supervisor:
-    """Keeps one child a role running; `on_death` is told the process id of each that died."""
+    """Keeps one child a role running; `on_death` is told the process id of each that died.
+
+    `on_stop` is told of those that were killed since they did not end in time: no fault of theirs,
+    nor of what they had in hand.
+    """
 
     def __init__(
-        self, roles: tuple[Role, ...], on_death: Callable[[int], None] = lambda _: None
+        self,
+        roles: tuple[Role, ...],
+        on_death: Callable[[int], None] = lambda _: None,
+        on_stop: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._roles, self._on_death = roles, on_death
+        self._roles, self._on_death, self._on_stop = roles, on_death, on_stop
         self._mourned: set[int] = set()
         self._children: dict[str, BaseProcess] = {}
         self._since: dict[str, float] = {}
@@ -47,15 +54,17 @@ class Supervisor:
     def watch(self) -> None:
         """Start children again that died, each after a pause that grows while it keeps dying."""
         for role in self._roles:
-            child, age = self._children[role.name], time.monotonic() - self._since[role.name]
-            if child.is_alive():
+            child = self._children.get(role.name)
+            age = time.monotonic() - self._since[role.name]
+            if child is not None and child.is_alive():
                 continue
             self._mourn(child)
             if age > _STEADY_S:
                 self._pause_s[role.name] = _FIRST_PAUSE_S
             if age < self._pause_s[role.name]:
                 continue
-            _log.error("process died", role=role.name, exitcode=child.exitcode)
+            if child is not None:
+                _log.error("process died", role=role.name, exitcode=child.exitcode)
             self._pause_s[role.name] = min(_LONGEST_PAUSE_S, 2 * self._pause_s[role.name])
             self._start(role)
 
@@ -71,18 +80,26 @@ class Supervisor:
                 _log.error("process killed", role=name)
                 child.kill()
                 child.join()
-                self._mourn(child)  # what it had in hand is free at once
+                self._on_stop(child.pid or 0)  # what it had in hand is free at once
 
-    def _mourn(self, child: BaseProcess) -> None:
+    def _mourn(self, child: BaseProcess | None) -> None:
         """Tell of a death once, at once: its successor may have to wait."""
-        if child.pid is not None and child.pid not in self._mourned:
+        if child is not None and child.pid is not None and child.pid not in self._mourned:
             self._mourned.add(child.pid)
             self._on_death(child.pid)
 
     def _start(self, role: Role) -> None:
+        """The role has a child, or will have: where the system has no room for one, films are
+        received all the same, and it is tried again after the pause.
+        """
+        self._since[role.name] = time.monotonic()
         child = self._context.Process(target=role.main, args=role.arguments, name=role.name)
-        child.start()
-        self._children[role.name], self._since[role.name] = child, time.monotonic()
+        try:
+            child.start()
+        except OSError as fault:
+            _log.error("process not started", role=role.name, error=fault.strerror)
+            return
+        self._children[role.name] = child
         self._mourned.discard(child.pid or 0)  # the system gives numbers again
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +106,20 @@ def is_new(url: str) -> bool:
     parsed = _parse(url)
     named = parsed.get_backend_name() == "sqlite" and parsed.database
     return bool(named) and not Path(str(named)).exists()
+
+
+def free_bytes(engine: Engine, elsewhere: int) -> int:
+    """How much is free on the disk of a SQLite file; `elsewhere` of any other database.
+
+    Raises:
+        StoreUnavailableError: its folder is gone.
+    """
+    if engine.dialect.name != "sqlite":
+        return elsewhere
+    try:
+        return shutil.disk_usage(Path(str(engine.url.database)).resolve().parent).free
+    except OSError as fault:
+        raise StoreUnavailableError(f"database: {fault.strerror}") from fault
 
 
 @contextmanager

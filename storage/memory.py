@@ -30,14 +30,16 @@ from storage.jobs import (
     says_nothing,
 )
 from storage.states import DeliveryState, JobState, check_delivery, check_job
-from storage.store import NO_CHOICE, takers_of
+from storage.store import ENDLESS_BYTES, NO_CHOICE, takers_of
 from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _WAITING = {DeliveryState.DUE, DeliveryState.HELD}
+_ARRIVED = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
 _RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
 _OPEN = {JobState.RECEIVED, JobState.RUNNING}
 _Name = tuple[str, str]
+_MOMENT = timedelta.resolution
 
 
 def _locked(method: _F) -> _F:
@@ -60,6 +62,8 @@ class MemoryJobStore:
         self._results: dict[str, Result] = {}
         self._deliveries: dict[_Name, Delivery] = {}
         self._sending: dict[_Name, tuple[str, datetime]] = {}
+        self._retried: dict[_Name, datetime] = {}
+        self._delivered: dict[_Name, datetime] = {}
         self._transactions: dict[str, tuple[Transaction, datetime]] = {}
         self._notices: dict[str, Notice] = {}
         self._destinations: dict[str, DestinationHealth] = {}
@@ -75,7 +79,8 @@ class MemoryJobStore:
                 new.object.digest,
             ):
                 self._purged_films.discard(known.number)
-                if not known.job_key:
+                job = self._jobs.get(known.job_key)
+                if job is None or job.state is JobState.REJECTED:
                     known = replace(known, decision="")
                 self._received[known.number] = known
                 return known
@@ -102,6 +107,18 @@ class MemoryJobStore:
         ][:limit]
 
     @_locked
+    def unsettled(self, since: datetime) -> list[Received]:
+        """See JobStore."""
+        jobs = {
+            job.key
+            for job in self._jobs.values()
+            if job.state in _OPEN or (job.state is JobState.FAILED and job.updated_at >= since)
+        }
+        jobs |= {d.job_key for d in self._deliveries.values() if _is_unsettled(d, since)}
+        newest = reversed(self._received.values())
+        return [film for film in newest if not film.decision or film.job_key in jobs]
+
+    @_locked
     def waiting(self) -> int:
         """See JobStore."""
         unrouted = sum(not film.decision for film in self._received.values())
@@ -112,12 +129,20 @@ class MemoryJobStore:
         """See JobStore."""
         if number not in self._received:
             raise UnknownKeyError(f"no received instance {number}")
-        if job is not None and job.key not in self._jobs:
-            self._jobs[job.key] = _stored(job)
-            self._tokens[job.key] = 0
+        if job is not None:
+            self._add_job(job)
         self._received[number] = replace(
             self._received[number], decision=legible(decision.text), job_key=decision.job_key
         )
+
+    def _add_job(self, job: NewJob) -> None:
+        known = self._jobs.get(job.key)
+        if known is None:
+            self._jobs[job.key] = _stored(job)
+            self._tokens[job.key] = 0
+        elif known.state in (JobState.FAILED, JobState.REJECTED):
+            self._change(known, JobState.RECEIVED, job.created_at, attempts=0)
+            self._jobs[job.key] = replace(self._jobs[job.key], object=job.object)
 
     @_locked
     def job(self, key: str) -> Job:
@@ -175,14 +200,16 @@ class MemoryJobStore:
         destinations: Sequence[str],
         kinds: Mapping[str, Collection[str]] = NO_CHOICE,
         quarantined: Mapping[str, str] = NO_CHOICE,
+        left_out: str = "",
     ) -> None:
         """See JobStore."""
-        if any(result.sop_instance_uid in self._results for result in results):
+        known = [self._results.get(result.sop_instance_uid) for result in results]
+        if any(other is not None and other.job_key != key for other in known):
             raise ValueError("results.sop_instance_uid: another job has it")
-        self._leave(key, token, JobState.PRODUCED, now, "")
+        self._leave(key, token, JobState.PRODUCED, now, left_out)
         for result in results:
             takers = takers_of(result, destinations, kinds)
-            self._add_result(result, takers, now, quarantined.get(result.kind, ""))
+            self._put_result(result, takers, now, quarantined.get(result.kind, ""))
 
     @_locked
     def reject(
@@ -198,7 +225,23 @@ class MemoryJobStore:
         """See JobStore."""
         self._leave(key, token, JobState.REJECTED, now, reason)
         for note in notes:
-            self._add_result(note, destinations, now, quarantined.get(note.kind, ""))
+            self._put_result(note, destinations, now, quarantined.get(note.kind, ""))
+
+    def _put_result(
+        self, result: Result, destinations: Sequence[str], now: datetime, quarantined: str
+    ) -> None:
+        uid = result.sop_instance_uid
+        if uid not in self._results:
+            self._add_result(result, destinations, now, quarantined)
+            return
+        self._results[uid] = result
+        self._purged_results.discard(uid)
+        new = DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE
+        old = (_RETRIED | _WAITING if quarantined else _RETRIED) - {new}
+        for name, delivery in [*self._deliveries.items()]:
+            if name[0] == uid and delivery.state in old:
+                self._finish(name, new, now, quarantined)
+                self._retried[name] = now
 
     def _add_result(
         self, result: Result, destinations: Sequence[str], now: datetime, quarantined: str = ""
@@ -265,23 +308,32 @@ class MemoryJobStore:
                 self._finish(name, DeliveryState.DUE, now, "its sender was lost")
 
     @_locked
-    def retry(self, key: str, now: datetime) -> Job:
+    def retry(self, key: str, now: datetime, lost: Collection[str] = ()) -> Job:
         """See JobStore."""
         job = self.job(key)
         if job.state is JobState.FAILED:
             return self._change(job, JobState.RECEIVED, now, attempts=0)
-        failed = [
-            name
-            for name, delivery in self._deliveries.items()
-            if delivery.job_key == job.key
-            and delivery.state in _RETRIED
-            and not self._is_rejected(delivery)
-        ]
-        if not failed:
+        mine = [d for d in self.deliveries(job.key) if not self._is_rejected(d)]
+        failed = [d for d in mine if d.state in _RETRIED and d.sop_instance_uid not in lost]
+        remade = self._is_to_be_made_again(job, lost)
+        if not (failed or remade):
             raise TransitionError(f"job {key[:12]} is {job.state}: nothing of it has failed")
-        for name in failed:
-            self._finish(name, DeliveryState.DUE, now, "")
-        return job
+        for delivery in failed:
+            self._finish(_name(delivery), DeliveryState.DUE, now, "")
+            self._retried[_name(delivery)] = now
+        if not remade:
+            return job
+        left_out = job.error if job.state is JobState.PRODUCED else ""
+        return self._change(job, JobState.RECEIVED, now, error=left_out, attempts=0)
+
+    def _is_to_be_made_again(self, job: Job, lost: Collection[str]) -> bool:
+        recalled = any(made.kind == REJECTION_NOTE for made in self.results(job.key))
+        wanted = any(
+            delivery.sop_instance_uid in lost and delivery.state not in _ARRIVED
+            for delivery in self.deliveries(job.key)
+        )
+        left_out = job.state is JobState.PRODUCED and job.error != ""
+        return (wanted or left_out) and not recalled and job.state not in _OPEN
 
     @_locked
     def retract(
@@ -289,6 +341,7 @@ class MemoryJobStore:
     ) -> bool:
         """See JobStore."""
         if note.sop_instance_uid in self._results:
+            self._put_result(note, destinations, now, "")
             return False
         for name, delivery in [*self._deliveries.items()]:
             if delivery.job_key == note.job_key and delivery.state in _WAITING:
@@ -392,7 +445,8 @@ class MemoryJobStore:
     def forget_transactions(self, before: datetime) -> int:
         """See JobStore."""
         old = [uid for uid, (_, at) in self._transactions.items() if at < before]
-        unneeded = [uid for uid in old if not self.asked_in(uid)]
+        needed = {d.transaction_uid for place in self._places() for d in self._asked_at(place)}
+        unneeded = [uid for uid in old if uid not in needed]
         for uid in unneeded:
             del self._transactions[uid]
         return len(unneeded)
@@ -400,11 +454,14 @@ class MemoryJobStore:
     @_locked
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
         """See JobStore."""
+        if transaction_uid not in self._transactions:
+            return []
+        transaction, at = self._transactions[transaction_uid]
         return [
             delivery
-            for delivery in self._deliveries.values()
-            if delivery.state is DeliveryState.DELIVERED
-            and delivery.transaction_uid == transaction_uid
+            for _, delivery in self._at(transaction.destination, DeliveryState.DELIVERED)
+            if delivery.sop_instance_uid in transaction.sop_instance_uids
+            and self._delivered[_name(delivery)] <= at
         ]
 
     @_locked
@@ -431,7 +488,8 @@ class MemoryJobStore:
     @_locked
     def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
         """See JobStore."""
-        for delivery in self.asked_in(transaction_uid):
+        last = [d for d in self.asked_in(transaction_uid) if d.transaction_uid == transaction_uid]
+        for delivery in last:
             self._deliveries[_name(delivery)] = replace(
                 delivery, next_attempt_at=at, reason=legible(reason)
             )
@@ -455,6 +513,12 @@ class MemoryJobStore:
             self._finish(at, DeliveryState.HELD, now, delivery.reason)
 
     @_locked
+    def hold_due(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        if self.destination(name).held:
+            self.hold(name, now)
+
+    @_locked
     def release_destination(self, name: str, now: datetime) -> None:
         """See JobStore."""
         self._destinations[name] = DestinationHealth(name=name)
@@ -463,22 +527,26 @@ class MemoryJobStore:
         self.hasten(name, now)
 
     @_locked
-    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+    def move_deliveries(self, old: str, new: str, now: datetime, *, asked: bool = False) -> int:
         """See JobStore."""
-        waiting = self._waiting(old)
-        for (uid, _), delivery in waiting:
-            del self._deliveries[uid, old]
+        moved = [
+            replace(delivery, state=DeliveryState.DUE, attempts=0, status="")
+            for _, delivery in self._waiting(old)
+        ]
+        moved += self._asked_at(old) if asked else []
+        for delivery in moved:
+            del self._deliveries[_name(delivery)]
             afresh = replace(
                 delivery,
                 destination=new,
-                state=DeliveryState.DUE,
-                attempts=0,
                 next_attempt_at=now,
                 reason=f"moved from {old}",
-                status="",
+                transaction_uid="",
+                asked=0,
             )
-            self._deliveries.setdefault((uid, new), afresh)
-        return len(waiting)
+            self._deliveries.setdefault(_name(afresh), afresh)
+            self._delivered[_name(afresh)] = self._delivered.get(_name(delivery), now)
+        return len(moved)
 
     @_locked
     def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
@@ -486,7 +554,14 @@ class MemoryJobStore:
         waiting = self._waiting(name)
         for at, _ in waiting:
             self._finish(at, DeliveryState.REFUSED, now, reason)
-        return len(waiting)
+        asked = self._asked_at(name)
+        for delivery in asked:
+            self._deliveries[_name(delivery)] = replace(delivery, transaction_uid="", asked=0)
+        return len(waiting) + len(asked)
+
+    def _asked_at(self, destination: str) -> list[Delivery]:
+        there = self._at(destination, DeliveryState.DELIVERED)
+        return [delivery for _, delivery in there if delivery.transaction_uid]
 
     def _waiting(self, destination: str) -> list[tuple[_Name, Delivery]]:
         states = (DeliveryState.DUE, DeliveryState.HELD)
@@ -510,7 +585,13 @@ class MemoryJobStore:
         films = self._received.values()
         old = {film.job_key for film in films if film.received_at < received_before}
         due = self._at(name, DeliveryState.DUE)
-        late = [at for at, delivery in due if delivery.job_key in old]
+        late = [
+            at
+            for at, delivery in due
+            if delivery.job_key in old
+            and self._retried.get(at, received_before - _MOMENT) < received_before
+            and self._results[at[0]].kind != REJECTION_NOTE
+        ]
         for at in late:
             self._finish(at, DeliveryState.EXPIRED, now, reason)
         return len(late)
@@ -523,6 +604,15 @@ class MemoryJobStore:
             DeliveryCount(destination=destination, state=state, number=number)
             for (destination, state), number in sorted(found.items())
         ]
+
+    @_locked
+    def asked_counts(self) -> dict[str, int]:
+        """See JobStore."""
+        found = {place: len(self._asked_at(place)) for place in self._places()}
+        return {place: number for place, number in found.items() if number}
+
+    def _places(self) -> list[str]:
+        return sorted({place for _, place in self._deliveries})
 
     @_locked
     def job_counts(self) -> list[JobCount]:
@@ -613,6 +703,10 @@ class MemoryJobStore:
         """See JobStore."""
         return bool(self.unknown([name])) and drop()
 
+    def free_bytes(self) -> int:
+        """See JobStore."""
+        return ENDLESS_BYTES
+
     def close(self) -> None:
         """See JobStore."""
 
@@ -672,8 +766,10 @@ class MemoryJobStore:
         name = _name(parcel.delivery)
         if self._deliveries.get(name) != parcel.delivery:
             return False
-        self._deliveries[name] = replace(parcel.delivery, asked=0)
+        self._deliveries[name] = replace(parcel.delivery, asked=0, transaction_uid="")
         self._finish(name, state, at, reason, status)
+        if state is DeliveryState.DELIVERED:
+            self._delivered[name] = at
         return True
 
     def _finish(
@@ -708,6 +804,12 @@ class MemoryJobStore:
 
 def _name(delivery: Delivery) -> _Name:
     return delivery.sop_instance_uid, delivery.destination
+
+
+def _is_unsettled(delivery: Delivery, since: datetime) -> bool:
+    asked = delivery.state is DeliveryState.DELIVERED and delivery.transaction_uid != ""
+    lost = delivery.state in _RETRIED and delivery.next_attempt_at >= since
+    return delivery.state in _WAITING | {DeliveryState.SENDING} or asked or lost
 
 
 def _fields(value: object) -> dict[str, Any]:

@@ -19,15 +19,16 @@ import fsspec
 from storage import faults
 from storage.errors import (
     ObjectMissingError,
+    ObjectsUnavailableError,
     OutOfSpaceError,
     StorageError,
     StoreMismatchError,
-    StoreUnavailableError,
 )
 from storage.faults import Point
 from storage.jobs import ObjectRef
 
 _PART = ".part"
+_MARK = ".vald-objects"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: the process's limit, setrlimit(2)
 _COPIES = 64  # of remote objects that nobody is known to read any more
 _COPY_AGE_S = 3600.0  # a batch is sent, and a film decoded, long before that
@@ -93,31 +94,83 @@ class ObjectStore(Protocol):
         """How much more could be kept."""
         ...
 
+    def mark(self) -> str:
+        """What tells this place from any other that comes to have its name; empty if it needs none.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        ...
+
     def sweep(self, older_than_s: float) -> int:
         """Unfinished files of at least that age are gone; returns how many there were."""
         ...
 
 
-def open_store(root: str) -> ObjectStore:
-    """The store at `root`: a folder of this machine, or any URL that fsspec knows (s3://…)."""
+def is_whole(objects: ObjectStore, ref: ObjectRef) -> bool:
+    """Whether the object is there with the bytes that were kept.
+
+    Raises:
+        StorageError: the disk or service is away or in trouble, and nobody can tell.
+    """
+    try:
+        objects.read(ref)
+    except ObjectMissingError:
+        return False
+    return True
+
+
+def open_store(root: str, mark: str = "") -> ObjectStore:
+    """The store at `root`: a folder of this machine, or any URL that fsspec knows (s3://…).
+
+    `mark` is what the folder's `mark()` was at an earlier time, if there was one.
+
+    Raises:
+        ObjectsUnavailableError: the folder is not the one of that mark; it was not touched.
+    """
     if "://" in root and not root.startswith("file://"):
         return FsspecObjectStore(root)
-    return LocalObjectStore(Path(root.removeprefix("file://")))
+    return LocalObjectStore(Path(root.removeprefix("file://")), mark)
 
 
 class LocalObjectStore:
     """A folder of a local disk: temporary file, fsync, rename, fsync of the folder.
 
-    It must stay the folder that it was when the store was opened. Where its volume is gone, another
-    may have its name: what was kept would seem lost, and what is kept now would be.
+    It must stay the folder that it was when the store was opened, and the one of its mark. Where
+    its volume is gone, another may have its name: what was kept would seem lost, and what is kept
+    now would be.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+    def __init__(self, root: Path, mark: str = "") -> None:
+        self._root, self._mark = root.resolve(), mark
         with _translated(f"objects in {self._root}"):
-            _make_folder(self._root)
+            if mark:
+                self._demand_mark()
+            else:
+                _make_folder(self._root)
             self._identity = _identity(self._root)
         self._durable: set[Path] = set()
+
+    def mark(self) -> str:
+        """See ObjectStore; a file in the folder holds it, made once and never replaced."""
+        with _translated(f"objects in {self._root}"):
+            _write_once(self._root / _MARK, uuid.uuid4().hex.encode())
+            self._mark = self._read_mark()
+        return self._mark
+
+    def _read_mark(self) -> str:
+        """Empty where there is none."""
+        try:
+            return (self._root / _MARK).read_text("ascii").strip()
+        except (OSError, ValueError):
+            return ""
+
+    def _demand_mark(self) -> None:
+        if self._read_mark() != self._mark:
+            raise ObjectsUnavailableError(
+                f"objects in {self._root}: this is not the folder that the database knows, or its "
+                f"volume is gone. Where it is meant to be, write {self._mark} to {_MARK} in it"
+            )
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
@@ -162,6 +215,7 @@ class LocalObjectStore:
     def stale(self, older_than_s: float) -> Iterator[str]:
         """See ObjectStore."""
         before = time.time() - older_than_s
+        self._demand_root()
         with _translated(f"objects in {self._root}"):
             for path in self._root.rglob("*"):
                 if path.suffix != _PART and path.is_file() and path.stat().st_mtime < before:
@@ -169,17 +223,20 @@ class LocalObjectStore:
 
     def drop_stale(self, name: str, older_than_s: float) -> bool:
         """See ObjectStore."""
+        self._demand_root()
         with _translated(f"object {name}"):
             return _remove_stale(self._root / _plain(name), time.time() - older_than_s)
 
     def free_bytes(self) -> int:
         """See ObjectStore."""
+        self._demand_root()
         with _translated(f"objects in {self._root}"):
             return shutil.disk_usage(self._root).free
 
     def sweep(self, older_than_s: float) -> int:
         """See ObjectStore."""
         before = time.time() - older_than_s
+        self._demand_root()
         with _translated(f"objects in {self._root}"):
             return sum(_remove_stale(path, before) for path in self._root.rglob(f"*{_PART}"))
 
@@ -196,19 +253,22 @@ class LocalObjectStore:
                 self._durable.add(path)
 
     def _demand_root(self) -> None:
-        """Return if the folder is the one that was opened.
+        """Return if the folder is the one that was opened, or another device with its mark.
 
         Raises:
-            StoreUnavailableError: it is gone, or another has its name.
+            ObjectsUnavailableError: it is gone, or another has its name.
         """
         try:
-            same = _identity(self._root) == self._identity
+            found = _identity(self._root)
         except OSError:
-            same = False
-        if not same:
-            raise StoreUnavailableError(
+            found = None
+        if found == self._identity:
+            return
+        if found is None or not self._mark or self._read_mark() != self._mark:
+            raise ObjectsUnavailableError(
                 f"objects in {self._root}: the folder or its volume is gone"
             )
+        self._identity, self._durable = found, set()
 
 
 class FsspecObjectStore:
@@ -272,6 +332,10 @@ class FsspecObjectStore:
 
     def _age_s(self, name: str) -> float:
         return time.time() - float(self._files.modified(self._path(name)).timestamp())
+
+    def mark(self) -> str:
+        """None: nobody else has the address of a service."""
+        return ""
 
     def free_bytes(self) -> int:
         """Such services have no end."""
@@ -374,6 +438,10 @@ class MemoryObjectStore:
     def _age_s(self, name: str) -> float:
         return time.time() - self._at_s[name]
 
+    def mark(self) -> str:
+        """None: it is gone with its process."""
+        return ""
+
     def free_bytes(self) -> int:
         """See ObjectStore."""
         return self._capacity - sum(map(len, self._kept.values()))
@@ -399,7 +467,7 @@ def _translated(what: str) -> Iterator[None]:
     except FileNotFoundError as fault:
         raise ObjectMissingError(f"{what} is gone") from fault
     except (ConnectionError, TimeoutError) as fault:
-        raise StoreUnavailableError(f"{what}: {fault}") from fault
+        raise ObjectsUnavailableError(f"{what}: {fault}") from fault
     except OSError as fault:
         if fault.errno in _FULL:
             raise OutOfSpaceError(f"{what}: no space left") from fault
@@ -418,6 +486,24 @@ def _make_folder(folder: Path) -> None:
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
         _sync_folder(path.parent)
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """The file is there, durably, with these bytes or those of whoever was first."""
+    if path.exists():
+        return
+    scratch = path.with_name(f".{uuid.uuid4().hex}{_PART}")
+    try:
+        _write(scratch, data)
+        try:
+            path.hardlink_to(scratch)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            scratch.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _write(path: Path, data: Data) -> tuple[str, int]:

@@ -19,7 +19,8 @@ from storage.schema import jobs, received, results
 from storage.states import DeliveryState, JobState
 
 
-def _object_values(ref: ObjectRef) -> dict[str, object]:
+def object_values(ref: ObjectRef) -> dict[str, object]:
+    """The columns of a kept object."""
     return {"object_name": ref.name, "digest": ref.digest, "size_bytes": ref.size_bytes}
 
 
@@ -38,7 +39,7 @@ def _picked(row: RowMapping, *names: str) -> dict[str, Any]:
 
 def received_values(new: NewReceived) -> dict[str, object]:
     """The row of an instance that no rule has seen."""
-    return {**_plain(new, received), **_object_values(new.object), "decision": "", "job_key": ""}
+    return {**_plain(new, received), **object_values(new.object), "decision": "", "job_key": ""}
 
 
 def received_of(row: RowMapping) -> Received:
@@ -52,7 +53,7 @@ def job_values(job: NewJob) -> dict[str, object]:
     """The row of a job that waits for its first claim."""
     return {
         **_plain(job, jobs),
-        **_object_values(job.object),
+        **object_values(job.object),
         "results": list(job.results),
         "destinations": list(job.destinations),
         "state": JobState.RECEIVED,
@@ -85,7 +86,7 @@ def _lease(row: RowMapping) -> Lease | None:
 
 def result_values(result: Result) -> dict[str, object]:
     """The row of a result, without its position."""
-    return {**_plain(result, results), **_object_values(result.object)}
+    return {**_plain(result, results), **object_values(result.object)}
 
 
 def result_of(row: RowMapping) -> Result:

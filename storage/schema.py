@@ -157,6 +157,8 @@ deliveries = Table(
     Column("status", String(16), nullable=False, server_default=""),
     Column("transaction_uid", UID, nullable=False, server_default="", index=True),
     Column("asked", Integer, nullable=False, server_default=text("0")),
+    Column("retried_at", Moment),
+    Column("delivered_at", Moment),
     Index(None, "state", "destination", "next_attempt_at"),
 )
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    case,
     delete,
     func,
     insert,
@@ -54,7 +55,7 @@ from storage.schema import (
     transactions,
 )
 from storage.states import DeliveryState, JobState, check_delivery, check_job
-from storage.store import NO_CHOICE, takers_of
+from storage.store import ENDLESS_BYTES, NO_CHOICE, takers_of
 
 _OPEN = (JobState.RECEIVED, JobState.RUNNING)
 _ENDED = (JobState.PRODUCED, JobState.REJECTED)
@@ -62,6 +63,7 @@ _ENDED = (JobState.PRODUCED, JobState.REJECTED)
 _MOST_DESTINATIONS = 1000
 """Deliveries are listed by result, then destination; beyond it their order is not kept."""
 _WAITING = (DeliveryState.DUE, DeliveryState.HELD)
+_ARRIVED = (DeliveryState.DELIVERED, DeliveryState.COMMITTED)
 _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
 
 
@@ -98,7 +100,7 @@ class SqlJobStore:
             else:
                 again = update(received).where(received.c.number == row["number"])
                 values: dict[str, object] = {"purged_at": None}
-                if not row["job_key"]:
+                if not row["job_key"] or _is_rejected(db, row["job_key"]):
                     values["decision"] = ""
                 row = db.execute(again.values(**values).returning(received)).mappings().one()
             return rows.received_of(row)
@@ -118,6 +120,26 @@ class SqlJobStore:
         if since is not None:
             query = query.where(received.c.received_at >= since)
         return [rows.received_of(row) for row in self._rows(query)]
+
+    def unsettled(self, since: datetime) -> list[Received]:
+        """See JobStore."""
+        failed = (jobs.c.state == JobState.FAILED) & (jobs.c.updated_at >= since)
+        open_jobs = select(jobs.c.key).where(or_(jobs.c.state.in_(_OPEN), failed))
+        state = deliveries.c.state
+        lost = state.in_(_RETRIED) & (deliveries.c.next_attempt_at >= since)
+        asked = _IS_ASKED[0] & _IS_ASKED[1]
+        waiting = state.in_((*_WAITING, DeliveryState.SENDING))
+        open_deliveries = select(deliveries.c.job_key).where(or_(waiting, lost, asked))
+        query = select(received).where(
+            or_(
+                received.c.decision == "",
+                received.c.job_key.in_(open_jobs),
+                received.c.job_key.in_(open_deliveries),
+            )
+        )
+        return [
+            rows.received_of(row) for row in self._rows(query.order_by(received.c.number.desc()))
+        ]
 
     def waiting(self) -> int:
         """See JobStore."""
@@ -200,13 +222,14 @@ class SqlJobStore:
         destinations: Sequence[str],
         kinds: Mapping[str, Collection[str]] = NO_CHOICE,
         quarantined: Mapping[str, str] = NO_CHOICE,
+        left_out: str = "",
     ) -> None:
         """See JobStore."""
         with engine.writing(self._engine) as db:
-            _leave_running(db, key, token, JobState.PRODUCED, now, "")
+            _leave_running(db, key, token, JobState.PRODUCED, now, left_out)
             for position, result in enumerate(results):
                 takers = takers_of(result, destinations, kinds)
-                _add_result(db, result, position, takers, now, quarantined.get(result.kind, ""))
+                _put_result(db, result, position, takers, now, quarantined.get(result.kind, ""))
 
     def reject(
         self,
@@ -223,7 +246,7 @@ class SqlJobStore:
             _leave_running(db, key, token, JobState.REJECTED, now, reason)
             for position, note in enumerate(notes):
                 why = quarantined.get(note.kind, "")
-                _add_result(db, note, position, destinations, now, why)
+                _put_result(db, note, position, destinations, now, why)
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
         """See JobStore."""
@@ -275,12 +298,13 @@ class SqlJobStore:
             sending = deliveries.c.lease_owner.startswith(owners, autoescape=True)
             _free_deliveries(db, sending, now)
 
-    def retry(self, key: str, now: datetime) -> Job:
+    def retry(self, key: str, now: datetime, lost: Collection[str] = ()) -> Job:
         """See JobStore."""
         job = self.job(key)
         with engine.writing(self._engine) as db:
-            failed = job.state is JobState.FAILED
-            changed = _restart(db, job.key, now) if failed else _resend(db, job.key, now)
+            changed = _restart(db, job.key, now, JobState.FAILED)
+            if not changed:
+                changed = _resend(db, job.key, now, lost) + _remake(db, job, now, lost)
             if not changed:
                 raise TransitionError(f"job {key[:12]} is {job.state}: nothing of it has failed")
         return self.job(job.key)
@@ -292,11 +316,11 @@ class SqlJobStore:
         same = select(results).where(results.c.sop_instance_uid == note.sop_instance_uid)
         mine = select(func.count()).select_from(results).where(results.c.job_key == note.job_key)
         with engine.writing(self._engine) as db:
-            if db.execute(same).first() is not None:
-                return False
-            _refuse_due(db, note.job_key, now, reason)
-            _add_result(db, note, db.execute(mine).scalar_one(), destinations, now)
-        return True
+            new = db.execute(same).first() is None
+            if new:
+                _refuse_due(db, note.job_key, now, reason)
+            _put_result(db, note, db.execute(mine).scalar_one(), destinations, now)
+        return new
 
     def results(self, key: str) -> list[Result]:
         """See JobStore."""
@@ -411,7 +435,11 @@ class SqlJobStore:
 
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
         """See JobStore."""
-        return [rows.delivery_of(row) for row in self._rows(_still_asked(transaction_uid))]
+        found = self._rows(select(transactions).where(transactions.c.uid == transaction_uid))
+        if not found:
+            return []
+        query = select(deliveries).where(*_was_asked_in(found[0])).order_by(deliveries.c.position)
+        return [rows.delivery_of(row) for row in self._rows(query)]
 
     def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
         """See JobStore."""
@@ -465,6 +493,14 @@ class SqlJobStore:
             _put_destination(db, name, now, {"held": True})
             _move_all(db, name, DeliveryState.DUE, DeliveryState.HELD, now)
 
+    def hold_due(self, name: str, now: datetime) -> None:
+        """See JobStore."""
+        held = select(destinations).where(destinations.c.name == name, destinations.c.held)
+        with engine.writing(self._engine) as db:
+            # Locked: who releases it waits, and finds what was HELD until then.
+            if db.execute(held.with_for_update()).first() is not None:
+                _move_all(db, name, DeliveryState.DUE, DeliveryState.HELD, now)
+
     def release_destination(self, name: str, now: datetime) -> None:
         """See JobStore."""
         well = {"held": False, "failures": 0, "retry_at": None, "reason": ""}
@@ -473,26 +509,22 @@ class SqlJobStore:
             _move_all(db, name, DeliveryState.HELD, DeliveryState.DUE, now)
             db.execute(_hastened(name, now))
 
-    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+    def move_deliveries(self, old: str, new: str, now: datetime, *, asked: bool = False) -> int:
         """See JobStore."""
-        there = select(deliveries.c.sop_instance_uid).where(deliveries.c.destination == new)
-        twice = delete(deliveries).where(
-            *_waits_at(old), deliveries.c.sop_instance_uid.in_(there.scalar_subquery())
-        )
-        moved = update(deliveries).where(*_waits_at(old))
-        afresh = {"state": DeliveryState.DUE, "next_attempt_at": now, "attempts": 0, "status": ""}
+        due = {"state": DeliveryState.DUE, "attempts": 0, "status": ""}
         with engine.writing(self._engine) as db:
-            gone = db.execute(twice).rowcount
-            values = {"destination": new, "reason": f"moved from {old}", **afresh}
-            return gone + db.execute(moved.values(**values)).rowcount
+            number = _move(db, old, new, now, _waits_at(old), **due)
+            return number + (_move(db, old, new, now, _asked_at(old)) if asked else 0)
 
     def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
         """See JobStore."""
         for state in _WAITING:
             check_delivery(state, DeliveryState.REFUSED)
         values = {"state": DeliveryState.REFUSED, "next_attempt_at": now, "reason": reason}
+        refused = update(deliveries).where(*_waits_at(name)).values(**values)
+        unasked = update(deliveries).where(*_asked_at(name)).values(transaction_uid="", asked=0)
         with engine.writing(self._engine) as db:
-            return db.execute(update(deliveries).where(*_waits_at(name)).values(**values)).rowcount
+            return sum(db.execute(change).rowcount for change in (refused, unasked))
 
     def hasten(self, name: str, now: datetime) -> int:
         """See JobStore."""
@@ -503,10 +535,14 @@ class SqlJobStore:
         """See JobStore."""
         check_delivery(DeliveryState.DUE, DeliveryState.EXPIRED)
         old = select(received.c.job_key).where(received.c.received_at < received_before)
+        notes = select(results.c.sop_instance_uid).where(results.c.kind == REJECTION_NOTE)
+        retried_at = deliveries.c.retried_at
         late = update(deliveries).where(
             deliveries.c.destination == name,
             deliveries.c.state == DeliveryState.DUE,
             deliveries.c.job_key.in_(old),
+            or_(retried_at.is_(None), retried_at < received_before),
+            deliveries.c.sop_instance_uid.not_in(notes),
         )
         values = {"state": DeliveryState.EXPIRED, "next_attempt_at": now, "reason": reason}
         with engine.writing(self._engine) as db:
@@ -524,6 +560,13 @@ class SqlJobStore:
             )
             for row in self._rows(query)
         ]
+
+    def asked_counts(self) -> dict[str, int]:
+        """See JobStore."""
+        place = deliveries.c.destination
+        query = select(place, func.count().label("number")).where(*_IS_ASKED)
+        found = self._rows(query.group_by(place).order_by(place))
+        return {row["destination"]: row["number"] for row in found}
 
     def job_counts(self) -> list[JobCount]:
         """See JobStore."""
@@ -605,6 +648,10 @@ class SqlJobStore:
                 db.execute(text("LOCK TABLE received, results IN SHARE ROW EXCLUSIVE MODE"))
             return not _known(db, [name]) and drop()
 
+    def free_bytes(self) -> int:
+        """See JobStore; SQLite's log of changes lies beside its file."""
+        return engine.free_bytes(self._engine, ENDLESS_BYTES)
+
     def close(self) -> None:
         """See JobStore."""
         self._engine.dispose()
@@ -625,7 +672,10 @@ class SqlJobStore:
         )
         values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
-            change = mine.values(**values, asked=0, lease_owner=None, lease_until=None)
+            afresh = {"asked": 0, "transaction_uid": "", "lease_owner": None, "lease_until": None}
+            if state is DeliveryState.DELIVERED:
+                values["delivered_at"] = at
+            change = mine.values(**values, **afresh)
             return db.execute(change).rowcount > 0
 
 
@@ -684,6 +734,32 @@ def _waits_at(destination: str) -> tuple[ColumnElement[bool], ...]:
     return (deliveries.c.destination == destination, deliveries.c.state.in_(_WAITING))
 
 
+_IS_ASKED = (deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.transaction_uid != "")
+
+
+def _asked_at(destination: str) -> tuple[ColumnElement[bool], ...]:
+    return (deliveries.c.destination == destination, *_IS_ASKED)
+
+
+def _move(
+    db: Connection,
+    old: str,
+    new: str,
+    now: datetime,
+    which: tuple[ColumnElement[bool], ...],
+    **values: object,
+) -> int:
+    """These are at `new`, or no more where `new` gets the same result already; how many."""
+    there = select(deliveries.c.sop_instance_uid).where(deliveries.c.destination == new)
+    twice = delete(deliveries).where(
+        *which, deliveries.c.sop_instance_uid.in_(there.scalar_subquery())
+    )
+    words = {"destination": new, "reason": f"moved from {old}"}
+    afresh = {"next_attempt_at": now, "transaction_uid": "", "asked": 0}
+    moved = update(deliveries).where(*which).values(**words, **afresh, **values)
+    return sum(db.execute(change).rowcount for change in (twice, moved))
+
+
 def _hastened(destination: str, now: datetime) -> Update:
     """What waits for an association, not for the answer to itself, is due."""
     return (
@@ -723,6 +799,45 @@ def _add_job(db: Connection, job: NewJob) -> None:
     same = select(jobs).where(jobs.c.key == job.key)
     if db.execute(same).first() is None:
         _insert_once(db, jobs, rows.job_values(job), same)
+    elif _restart(db, job.key, job.created_at, JobState.FAILED, JobState.REJECTED):
+        db.execute(
+            update(jobs).where(jobs.c.key == job.key).values(**rows.object_values(job.object))
+        )
+
+
+def _is_rejected(db: Connection, key: str) -> bool:
+    rejected = select(jobs.c.key).where(jobs.c.key == key, jobs.c.state == JobState.REJECTED)
+    return db.execute(rejected).first() is not None
+
+
+def _put_result(
+    db: Connection,
+    result: Result,
+    position: int,
+    destinations: Sequence[str],
+    now: datetime,
+    quarantined: str = "",
+) -> None:
+    """The result is there, for the first time or made again under the same UID."""
+    mine = update(results).where(
+        results.c.sop_instance_uid == result.sop_instance_uid, results.c.job_key == result.job_key
+    )
+    if db.execute(mine.values(**rows.object_values(result.object), purged_at=None)).rowcount:
+        _requeue(db, result.sop_instance_uid, now, quarantined)
+    else:
+        _add_result(db, result, position, destinations, now, quarantined)
+
+
+def _requeue(db: Connection, uid: str, now: datetime, quarantined: str) -> None:
+    """Of a result made again what failed is DUE, or all that waits QUARANTINED."""
+    new = DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE
+    old = {*_RETRIED, *(_WAITING if quarantined else ())} - {new}
+    for state in old:
+        check_delivery(state, new)
+    waiting = update(deliveries).where(
+        deliveries.c.sop_instance_uid == uid, deliveries.c.state.in_(old)
+    )
+    db.execute(waiting.values(state=new, next_attempt_at=now, reason=quarantined, retried_at=now))
 
 
 def _add_result(
@@ -847,31 +962,75 @@ def _is_asked_in(transaction_uid: str) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _still_asked(transaction_uid: str) -> Select[Any]:
-    query = select(deliveries).where(*_is_asked_in(transaction_uid))
-    return query.order_by(deliveries.c.position)
+def _was_asked_in(transaction: RowMapping) -> tuple[ColumnElement[bool], ...]:
+    """Last asked in it, or later too but not sent since.
+
+    Before schema 0003 it is not known what it asked about, before 0004 when results arrived.
+    """
+    uids = transaction["sop_instance_uids"] or ()
+    last = deliveries.c.transaction_uid == transaction["uid"]
+    earlier = (
+        deliveries.c.sop_instance_uid.in_(uids)
+        & (deliveries.c.destination == transaction["destination"])
+        & (deliveries.c.delivered_at <= transaction["asked_at"])
+    )
+    return deliveries.c.state == DeliveryState.DELIVERED, or_(last, earlier)
 
 
-def _restart(db: Connection, key: str, now: datetime) -> int:
-    """The failed job waits afresh; how many did."""
-    check_job(JobState.FAILED, JobState.RECEIVED)
-    failed = update(jobs).where(jobs.c.key == key, jobs.c.state == JobState.FAILED)
-    values = {"state": JobState.RECEIVED, "attempts": 0, "error": "", "updated_at": now}
-    return db.execute(failed.values(**values)).rowcount
+def _restart(db: Connection, key: str, now: datetime, *old: JobState) -> int:
+    """The job, if it is in one of these states, waits afresh; how many did.
+
+    What was left out of a PRODUCED one is to be known to who makes it again.
+    """
+    for state in old:
+        check_job(state, JobState.RECEIVED)
+    ended = update(jobs).where(jobs.c.key == key, jobs.c.state.in_(old))
+    error = case((jobs.c.state == JobState.PRODUCED, jobs.c.error), else_="")
+    values = {"state": JobState.RECEIVED, "attempts": 0, "error": error, "updated_at": now}
+    return db.execute(ended.values(**values)).rowcount
 
 
-def _resend(db: Connection, key: str, now: datetime) -> int:
-    """The failed deliveries of a job are due, of a recalled one its note's alone; how many are."""
+def _remake(db: Connection, job: Job, now: datetime, lost: Collection[str]) -> int:
+    """The job waits afresh if something was left out, or a lost result of it has yet to arrive.
+
+    Returns how many did.
+    """
+    wanted = select(deliveries.c.sop_instance_uid).where(
+        deliveries.c.job_key == job.key,
+        deliveries.c.sop_instance_uid.in_(lost),
+        deliveries.c.state.not_in(_ARRIVED),
+    )
+    recalled = db.execute(_notes_of(job.key)).first() is not None
+    left_out = job.state is JobState.PRODUCED and job.error != ""
+    if recalled or not (left_out or db.execute(wanted).first() is not None):
+        return 0
+    return _restart(db, job.key, now, *_ENDED)
+
+
+def _resend(db: Connection, key: str, now: datetime, lost: Collection[str]) -> int:
+    """The failed deliveries of a job are due, but those of lost results; how many are.
+
+    Of a recalled job they are its note's alone.
+    """
     for state in _RETRIED:
         check_delivery(state, DeliveryState.DUE)
-    failed = update(deliveries).where(deliveries.c.job_key == key, deliveries.c.state.in_(_RETRIED))
-    notes = select(results.c.sop_instance_uid).where(
-        results.c.job_key == key, results.c.kind == REJECTION_NOTE
+    failed = update(deliveries).where(
+        deliveries.c.job_key == key,
+        deliveries.c.state.in_(_RETRIED),
+        deliveries.c.sop_instance_uid.not_in(lost),
     )
+    notes = _notes_of(key)
     if db.execute(notes).first() is not None:
         failed = failed.where(deliveries.c.sop_instance_uid.in_(notes))
     values = {"state": DeliveryState.DUE, "next_attempt_at": now, "reason": ""}
-    return db.execute(failed.values(**values)).rowcount
+    return db.execute(failed.values(**values, retried_at=now)).rowcount
+
+
+def _notes_of(key: str) -> Select[Any]:
+    """What rejects the results of a job."""
+    return select(results.c.sop_instance_uid).where(
+        results.c.job_key == key, results.c.kind == REJECTION_NOTE
+    )
 
 
 def _leave_running(

@@ -36,6 +36,8 @@ JOB_TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
         (JobState.RUNNING, JobState.FAILED),  # ours, or the installation's
         (JobState.RUNNING, JobState.RECEIVED),  # lease lost, out of memory, node stopping
         (JobState.FAILED, JobState.RECEIVED),  # by the operator
+        (JobState.PRODUCED, JobState.RECEIVED),  # the same: a result's kept file is gone
+        (JobState.REJECTED, JobState.RECEIVED),  # the same: its note's is
     }
 )
 
@@ -57,6 +59,10 @@ DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset
         (DeliveryState.HELD, DeliveryState.REFUSED),  # its destination is no more
         (DeliveryState.REFUSED, DeliveryState.DUE),  # by the operator
         (DeliveryState.QUARANTINED, DeliveryState.DUE),  # by the operator
+        (DeliveryState.REFUSED, DeliveryState.QUARANTINED),  # made again, failed its self-check
+        (DeliveryState.EXPIRED, DeliveryState.QUARANTINED),  # the same
+        (DeliveryState.DUE, DeliveryState.QUARANTINED),  # the same
+        (DeliveryState.HELD, DeliveryState.QUARANTINED),  # the same
     }
 )
 

@@ -30,6 +30,9 @@ from storage.jobs import (
 )
 from storage.states import DeliveryState, JobState
 
+ENDLESS_BYTES = 1 << 62
+"""What is free where nobody can tell how much."""
+
 NO_CHOICE: Mapping[str, Any] = MappingProxyType({})
 """Every destination gets every result."""
 
@@ -47,8 +50,8 @@ class JobStore(Protocol):
     def receive(self, new: NewReceived) -> Received:
         """The instance is recorded; same SOP Instance UID and digest return the first record.
 
-        A first record that had been decided against has no decision any more: the film was sent
-        again, perhaps because the rules or the kept file have changed.
+        A first record that had been decided against, or whose job is REJECTED, has no decision any
+        more: the film was sent again, perhaps because the rules or the kept file have changed.
         """
         ...
 
@@ -62,12 +65,23 @@ class JobStore(Protocol):
         """Recorded instances, newest first; only of one UID, or received since, where given."""
         ...
 
+    def unsettled(self, since: datetime) -> list[Received]:
+        """Films, however old, that have yet to come to their end, or whose end was bad since then.
+
+        That is: without a decision; with a job that is open, or FAILED since then; with a delivery
+        that is DUE, SENDING or HELD, or DELIVERED and asked about; or one that was lost since then.
+        Newest first.
+        """
+        ...
+
     def waiting(self) -> int:
         """How many films are not analysed yet: without a decision, or with a job not at its end."""
         ...
 
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """The decision is kept and, where there is none of its key yet, the job exists.
+
+        One of that key that is FAILED or REJECTED waits afresh, for this job's object.
 
         Raises:
             UnknownKeyError: no instance of that number.
@@ -114,11 +128,17 @@ class JobStore(Protocol):
         destinations: Sequence[str],
         kinds: Mapping[str, Collection[str]] = NO_CHOICE,
         quarantined: Mapping[str, str] = NO_CHOICE,
+        left_out: str = "",
     ) -> None:
         """The job is PRODUCED; its results and a DUE delivery for each to each destination exist.
 
         A destination that is in `kinds` gets results of those kinds only. Deliveries of a kind
         that is in `quarantined` are QUARANTINED for that reason.
+
+        `left_out` says, as the job's `error`, what else should have been made.
+
+        A result that the job has already has this object now. It goes to no other destination, and
+        to none that has it: of its deliveries those that failed are DUE.
 
         Raises:
             LeaseLostError: the job is no longer RUNNING under this token; nothing was written.
@@ -138,7 +158,8 @@ class JobStore(Protocol):
     ) -> None:
         """The job is REJECTED for `reason`; the notes that say so are DUE at the destinations.
 
-        One whose kind is in `quarantined` is QUARANTINED for that reason.
+        One whose kind is in `quarantined` is QUARANTINED for that reason. One that the job has
+        already is treated as by `produce`.
 
         Raises LeaseLostError.
         """
@@ -181,10 +202,13 @@ class JobStore(Protocol):
         """
         ...
 
-    def retry(self, key: str, now: datetime) -> Job:
+    def retry(self, key: str, now: datetime, lost: Collection[str] = ()) -> Job:
         """A FAILED job is RECEIVED with no attempts; REFUSED, QUARANTINED deliveries are DUE.
 
-        Acts only on the machine that failed: results that exist are not made again.
+        Acts only on the machine that failed: results that exist are not made again. Of those in
+        `lost`, by SOP Instance UID, the objects are gone: where one has yet to arrive somewhere,
+        the job is RECEIVED too, and its failed deliveries wait for `produce`. So is one of which
+        something was left out; its `error` still says so. What was recalled is not made again.
 
         Raises:
             UnknownKeyError: no such job.
@@ -197,8 +221,8 @@ class JobStore(Protocol):
     ) -> bool:
         """The note on its job's results is DUE at the destinations; what was not sent is REFUSED.
 
-        It stays so, whoever makes it due again (see `claim_deliveries` and `retry`). No effect, and
-        False, if the note is there already.
+        It stays so, whoever makes it due again (see `claim_deliveries` and `retry`). False if the
+        note is there already: it was made again, as by `produce`.
         """
         ...
 
@@ -261,7 +285,7 @@ class JobStore(Protocol):
         ...
 
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
-        """The DELIVERED deliveries that were last asked about in this transaction."""
+        """The DELIVERED deliveries that were asked about in this transaction, not sent since."""
         ...
 
     def forget_transactions(self, before: datetime) -> int:
@@ -295,19 +319,24 @@ class JobStore(Protocol):
         """The destination is held, and what is DUE there HELD, until it is released."""
         ...
 
+    def hold_due(self, name: str, now: datetime) -> None:
+        """What is DUE at a destination that is held is HELD too; no effect at any other."""
+        ...
+
     def release_destination(self, name: str, now: datetime) -> None:
         """It is neither held nor resting; what was HELD or had waited for it is DUE now."""
         ...
 
-    def move_deliveries(self, old: str, new: str, now: datetime) -> int:
+    def move_deliveries(self, old: str, new: str, now: datetime, *, asked: bool = False) -> int:
         """What is DUE or HELD at `old` is DUE at `new`, once; returns how many there were.
 
-        Attempts there begin afresh. A result that `new` gets already waits at `old` no more.
+        Attempts there begin afresh. A result that `new` gets already waits at `old` no more. Where
+        `asked`, what is DELIVERED and was asked about at `old` is so at `new`, to be asked about.
         """
         ...
 
     def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
-        """What is DUE or HELD there is REFUSED; returns how many."""
+        """What is DUE or HELD there is REFUSED, what is DELIVERED asked about no more; how many."""
         ...
 
     def hasten(self, name: str, now: datetime) -> int:
@@ -318,11 +347,19 @@ class JobStore(Protocol):
         ...
 
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
-        """What is DUE there, of films first received before that time, is EXPIRED; how many."""
+        """What is DUE there, of films first received before that time, is EXPIRED; how many.
+
+        What was tried again (see `retry`) is as old as that is long ago. Rejection notes never
+        come too late.
+        """
         ...
 
     def delivery_counts(self) -> list[DeliveryCount]:
         """How many deliveries are in each state, by destination and state; none that is empty."""
+        ...
+
+    def asked_counts(self) -> dict[str, int]:
+        """How many DELIVERED results each destination was asked about and has yet to commit."""
         ...
 
     def job_counts(self) -> list[JobCount]:
@@ -381,6 +418,14 @@ class JobStore(Protocol):
         """`drop` was called if nothing has the object, while nothing could come to have it.
 
         Within one transaction, for which whoever receives a film waits. Returns what `drop` did.
+        """
+        ...
+
+    def free_bytes(self) -> int:
+        """How much more the disk of the rows could take; a server's is not known, and endless.
+
+        Raises:
+            StoreUnavailableError: the disk does not tell.
         """
         ...
 

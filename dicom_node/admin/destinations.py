@@ -44,6 +44,8 @@ def hold(path: Path, environ: Mapping[str, str], name: str, *, held: bool) -> No
 def move(path: Path, environ: Mapping[str, str], old: str, new: str) -> int:
     """What waits at `old`, whether it is still configured or not, goes to `new`; how many results.
 
+    Where it is not, what it took and has yet to commit is asked about at `new`.
+
     Raises:
         NodeError: there is no destination `new`, or it is `old`.
     """
@@ -53,13 +55,16 @@ def move(path: Path, environ: Mapping[str, str], old: str, new: str) -> int:
         raise NodeError(f"{old} and {new} are the same destination")
     store = node.open_kept_store(settings)
     try:
-        return store.move_deliveries(old, new, node.now())
+        unknown = old not in settings.everywhere
+        return store.move_deliveries(old, new, node.now(), asked=unknown)
     finally:
         store.close()
 
 
 def drop(path: Path, environ: Mapping[str, str], name: str) -> int:
     """What waits at a destination that is configured no more is REFUSED; how many results.
+
+    What it took and has yet to commit counts as delivered.
 
     Raises:
         NodeError: it is configured: results wait there to be sent.

@@ -10,6 +10,7 @@ import structlog
 from pydicom import Dataset
 
 from dicom_node import node
+from dicom_node.admin import retrial
 from dicom_node.errors import ConfigError, EncodingError, InputError, InspectionError
 from dicom_node.radiograph import SourceHeader, read_header
 from dicom_node.results import carried, inspection, registry, rejection_note
@@ -57,15 +58,17 @@ class Retracted:
 def retract(path: Path, environ: Mapping[str, str], digest: str, now: datetime) -> Retracted:
     """Every result of the model whose digest begins so is named in a note that is due.
 
-    What of them was not sent yet never will be. A second call changes nothing. A film whose note
-    cannot be made holds up no other.
+    What of them was not sent yet never will be. A second call changes nothing, but that a note
+    whose kept file is gone before it has arrived is made again. A film whose note cannot be made
+    holds up no other.
 
     Raises:
         ConfigError: no model, or more than one, has such a digest.
     """
     settings = node.read_config(path, environ)
-    store, objects = node.open_kept_store(settings), node.open_objects(settings)
+    store = node.open_kept_store(settings)
     try:
+        objects = node.open_objects(settings, store)
         jobs = _jobs_of(store, digest.lower().removeprefix("sha256:"))
         done = [_retract(store, objects, job, now) for job in jobs]
     finally:
@@ -100,8 +103,10 @@ class _Done:
 
 
 def _retract(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> _Done:
-    results = store.results(job.key)
-    if not results or any(made.kind == REJECTION_NOTE for made in results):
+    every = store.results(job.key)
+    results = [made for made in every if made.kind != REJECTION_NOTE]
+    noted = len(every) > len(results) and not retrial.lost(store, objects, job)
+    if noted or not results:
         return _Done()
     unnamed = _Done(unnamed=tuple(made.sop_instance_uid for made in results))
     kept = _header(objects, [*(made.object for made in results), job.object])
@@ -114,8 +119,8 @@ def _retract(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> 
         return unnamed
     # In the order in which the job's results went there.
     places = list(dict.fromkeys(delivery.destination for delivery in store.deliveries(job.key)))
-    added = store.retract(note, places, now, RECALLED)
-    return _Done(named=len(results) if added else 0)
+    store.retract(note, places, now, RECALLED)
+    return _Done(named=len(results))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

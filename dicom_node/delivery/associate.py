@@ -11,6 +11,7 @@ from pynetdicom.presentation import PresentationContext
 from dicom_node import tls
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import outcome
+from dicom_node.errors import ConfigError
 
 
 @contextmanager
@@ -24,8 +25,8 @@ def opened(
     """The association and no words, or None and why; released in the end."""
     try:
         assoc = request(ae, destination, timeouts, contexts, handlers)
-    except OSError as error:  # the host's name has no address
-        yield None, f"cannot connect: {error.strerror or error}"
+    except (OSError, ConfigError) as error:
+        yield None, why_not(error)
         return
     try:
         if assoc.is_established:
@@ -48,6 +49,7 @@ def request(
 
     Raises:
         OSError: the host's name has no address.
+        ConfigError: our certificate, key or authority for it cannot be read.
     """
     ae.connection_timeout = timeouts.connect_s
     ae.acse_timeout = timeouts.association_s
@@ -72,6 +74,13 @@ def _tls_of(destination: Destination) -> tuple[ssl.SSLContext, str] | None:
     if destination.tls is None:
         return None
     return tls.client(destination.tls), destination.tls.host or destination.host
+
+
+def why_not(fault: OSError | ConfigError) -> str:
+    """Why nothing was sent at all, in words."""
+    if isinstance(fault, ConfigError):
+        return str(fault)
+    return f"cannot connect: {fault.strerror or fault}"
 
 
 def _why_not(assoc: Any) -> str:

@@ -47,7 +47,7 @@ class Breaker:
         """Whether results may go there now; it was probed if it was time to."""
         health = self._store.destination(name)
         if health.held:
-            self._store.hold(name, now)  # what has become due since
+            self._store.hold_due(name, now)  # what has become due since, if it is held still
             return False
         if health.retry_at is None:
             return True

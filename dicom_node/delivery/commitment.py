@@ -41,6 +41,7 @@ _REQUEST = 1
 """Action Type ID of a request for storage commitment (PS3.4 table J.3-1)."""
 _POLL_S = 0.1
 _READ = ("StudyInstanceUID",)
+_NO_STUDY = "the kept files are gone or cannot be read, and with them what study to look in"
 _LOOKS = 3
 """So often a result is looked for before it is sent again."""
 
@@ -137,15 +138,18 @@ class Commitment:
 
     def _look_for(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> str:
         """What is found is committed; what is not is looked for again, then sent again."""
+        wanted = self._by_series(parcels)
         try:
-            found = self._gateway.instances(self._asked[name], self._by_series(parcels))
+            found = self._gateway.instances(self._asked[name], wanted)
         except TransientError as fault:
             return str(fault)
         self._store.commit(name, sorted(found), now)
         faults.reach(Point.COMMITTED)
-        missing = self._store.asked_in(uid)
+        looked_for = {one for uids in wanted.values() for one in uids}
+        still = self._store.asked_in(uid)
+        missing = [delivery for delivery in still if delivery.sop_instance_uid in looked_for]
         if not missing:
-            return ""
+            return _NO_STUDY if still else ""
         asks = max(delivery.asked for delivery in missing)
         words = f"not found there, looked {asks} times"
         if asks < _LOOKS:  # its index may lag behind its store
@@ -162,7 +166,7 @@ class Commitment:
                 path = self._objects.local_path(parcel.result.object)
                 ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ))
             except (StorageError, InvalidDicomError, EOFError, OSError):
-                continue  # it is found nowhere, and when it is to be sent again that is said
+                continue  # nobody can look for it; that is no proof that it is not there
             series = Series(
                 study_instance_uid=str(ds.get("StudyInstanceUID") or ""),
                 series_instance_uid=parcel.result.series_instance_uid,

@@ -140,7 +140,23 @@ class Delivery:
     def _send_files(
         self, destination: Anywhere, files: Sequence[Path], beginning: Beginning
     ) -> list[Outcome]:
-        """What became of each, in their order."""
+        """What became of each, in their order.
+
+        What nobody foresaw is a reason too: raised, it would leave them SENDING, and nobody the
+        wiser, again and again.
+        """
+        try:
+            return self._hand_over(destination, files, beginning)
+        except StorageError:
+            raise
+        except Exception as fault:  # noqa: BLE001 - as at the worker's loop: the rows must say it
+            _log.exception("sending failed")
+            reason = f"{type(fault).__name__}: see the log"
+            return [Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason) for _ in files]
+
+    def _hand_over(
+        self, destination: Anywhere, files: Sequence[Path], beginning: Beginning
+    ) -> list[Outcome]:
         if not destination.confirms_study:
             return self._gateway.send(destination, files, _BATCH_S, beginning)
         kept_back = study.objections(self._gateway, destination, files, _BATCH_S, beginning)
@@ -205,4 +221,8 @@ def _names(parcel: Parcel) -> dict[str, str]:
     }
 
 
-_GONE = Outcome(fate=Fate.REFUSED, reason="the kept file is gone or damaged")
+_GONE = Outcome(
+    fate=Fate.REFUSED,
+    reason="the kept file is gone or damaged; `vald-node retry` makes it again",
+    status="FILE",
+)

@@ -126,8 +126,11 @@ class WebSender:
         except (requests.RequestException, OSError) as fault:
             if not answers:
                 return Outcome(fate=Fate.POSTPONED, reason=f"no answer: {type(fault).__name__}")
-        except _UNREADABLE:
-            pass  # an answer that is none: it names no instance
+        except _UNREADABLE as fault:
+            if not answers:  # not even the request could be made
+                reason = f"no request: {type(fault).__name__}"
+                return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason)
+            # an answer that is none: it names no instance
         return _of(answers[-1].status_code, _json_of(answers[-1]) or said, uid)
 
     def _ask(self, destination: DicomWeb, query: Any) -> list[Dataset]:
@@ -209,14 +212,19 @@ def _session(destination: DicomWeb, within_s: float) -> requests.Session:
     session.trust_env = False  # no password from a .netrc, no proxy from the environment
     session.headers["Accept"] = _JSON
     if destination.bearer_token is not None:
-        session.headers["Authorization"] = f"Bearer {destination.bearer_token}"
+        session.headers["Authorization"] = f"Bearer {_utf_8(destination.bearer_token)}"
     if destination.username is not None:
-        session.auth = (destination.username, destination.password or "")
+        session.auth = (_utf_8(destination.username), _utf_8(destination.password or ""))
     if destination.tls is not None:
         session.verify = destination.tls.authority or True
         if destination.tls.certificate is not None:
             session.cert = (destination.tls.certificate, destination.tls.key or "")
     return session
+
+
+def _utf_8(text: str) -> str:
+    """As the library wants it, which writes Latin-1: servers ask for UTF-8 (RFC 7617, 2.1)."""
+    return text.encode().decode("latin-1")
 
 
 def _json_of(response: Any) -> Dataset:

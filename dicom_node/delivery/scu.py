@@ -15,6 +15,7 @@ from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import associate, outcome
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Finder
+from dicom_node.errors import ConfigError
 from dicom_node.status import ECHO_SUCCESS
 
 # Files are then sent by pieces as they lie there; otherwise they are parsed and encoded anew.
@@ -63,8 +64,9 @@ class Scu:
         try:
             assoc = self._associate(destination, contexts, connected)
         except OSError as error:  # the host's name has no address
-            reason = f"cannot connect: {error.strerror or error}"
-            return [Outcome(fate=Fate.POSTPONED, reason=reason) for _ in files]
+            return [Outcome(fate=Fate.POSTPONED, reason=associate.why_not(error)) for _ in files]
+        except ConfigError as error:
+            return [Outcome(fate=Fate.POSTPONED_SLOWLY, reason=str(error)) for _ in files]
         if not assoc.is_established:
             return [_not_established(assoc, kind, bool(connected)) for kind in kinds]
         try:
@@ -84,8 +86,8 @@ class Scu:
         contexts = [build_context(_VERIFICATION)]
         try:
             assoc = self._associate(destination, contexts, [])
-        except OSError as error:
-            return f"cannot connect: {error.strerror or error}"
+        except (OSError, ConfigError) as error:
+            return associate.why_not(error)
         if not assoc.is_established:
             answer = assoc.acceptor.primitive
             there = answer is not None and answer.result == 0

@@ -77,7 +77,9 @@ class Intake:
             kept = self._keep(instance)
             faults.reach(Point.KEPT)
             received = self._store.receive(self._new(instance, kept))
-            self._keep_again_if_gone(instance, received.object)
+            if self._kept_again(instance, received.object):
+                # Who looked meanwhile has decided that the file is gone: it is looked at again.
+                received = self._store.receive(self._new(instance, kept))
             faults.reach(Point.RECORDED)
         except OutOfSpaceError:
             return _try_again("no space left, try again later", instance)
@@ -111,12 +113,14 @@ class Intake:
         name = f"received/{digest[:2]}/{digest}.dcm"
         return self._objects.keep(name, [head, instance.data_set])
 
-    def _keep_again_if_gone(self, instance: ReceivedInstance, kept: ObjectRef) -> None:
-        """The file is there, also where the row's earlier one was purged between file and row."""
+    def _kept_again(self, instance: ReceivedInstance, kept: ObjectRef) -> bool:
+        """The file is there; whether it was not, since it was purged between file and row."""
         try:
             self._objects.demand(kept)
         except ObjectMissingError:
             self._keep(instance)
+            return True
+        return False
 
     def _new(self, instance: ReceivedInstance, kept: ObjectRef) -> NewReceived:
         return NewReceived(

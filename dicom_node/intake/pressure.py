@@ -1,7 +1,8 @@
 """How full the node is: disk and queue against the limits of the configuration."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -81,8 +82,8 @@ class Pressure:
         self._look = look
 
     def _taken(self) -> Look:
-        free_mb, queue = self._free_mb(), self._queue()
-        limits, disk = self._limits, f"{free_mb} MB of disk left"
+        (free_mb, whose), queue = min(self._disks(), default=(None, "")), self._queue()
+        limits, disk = self._limits, f"{free_mb} MB of disk left{whose}"
         films = f"{queue} films wait"
         for level, least_mb, most in (
             (Level.HARD, limits.hard_free_mb, limits.hard_queue),
@@ -94,12 +95,17 @@ class Pressure:
                 return Look(level=level, reason=films)
         return Look(level=Level.FREE)
 
-    def _free_mb(self) -> int | None:
-        """None where it cannot be told; the queue is judged all the same, and the other way."""
-        try:
-            return self._objects.free_bytes() // _MB
-        except StorageError:
-            return None
+    def _disks(self) -> Iterator[tuple[int, str]]:
+        """What is free for objects and for rows, which may be on a disk of their own.
+
+        One that does not tell has no say; the others and the queue are judged all the same.
+        """
+        for free_bytes, whose in (
+            (self._objects.free_bytes, ""),
+            (self._store.free_bytes, " for the database"),
+        ):
+            with suppress(StorageError):
+                yield free_bytes() // _MB, whose
 
     def _queue(self) -> int | None:
         try:

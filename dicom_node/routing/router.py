@@ -18,12 +18,18 @@ from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
 from storage.jobs import Decision, NewJob, ObjectRef, Received
 from storage.objects import ObjectStore
+from storage.states import JobState
 from storage.store import JobStore
 
 _log = structlog.get_logger()
 
 NORMAL = "normal"
 """The target of every job: the film's normal counterpart."""
+
+OTHER_PIXELS = "received again with other pixels"
+"""How the decision about a film begins that is not analysed, since the first of its UID was."""
+
+_CAME_TO_NOTHING = (JobState.FAILED, JobState.REJECTED)
 
 GONE = "not analysed: the kept file is gone; send the film again"
 """A decision that is no judgement of the film: it is missing until it is sent again."""
@@ -133,12 +139,17 @@ class Router:
         job = self._job(received, header, rule)
         known = self._store.jobs(limit=100, sop_instance_uid=received.sop_instance_uid)
         same = next((other for other in known if other.key == job.key), None)
+        if same is not None and same.state in _CAME_TO_NOTHING:
+            text = f"received again: the first was {same.state}, analysed by rule {rule.name}"
+            return Decision(text=text, job_key=job.key), job
         if same is not None:
             if self._other_pixels(received.object, same.object):
                 _log.warning("same UID, other pixels", sop_instance_uid=received.sop_instance_uid)
-                text = f"received again with other pixels: the first film is kept ({rule.name})"
+                text = f"{OTHER_PIXELS}: the first film is kept ({rule.name})"
                 return Decision(text=text, job_key=job.key), None
             text = f"received again: the same analysis ({rule.name})"
+            if set(rule.destinations) - set(same.destinations):
+                text = f"{text}; it goes where it went first, by rule {same.rule}"
             return Decision(text=text, job_key=job.key), None
         if job.supersedes:
             text = (

@@ -5,7 +5,7 @@ No patient data is in it: no UID, no sender, no reason that a peer has worded of
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 from dicom_node.config import Destination, DicomWeb
@@ -30,7 +30,7 @@ class DestinationLine:
     """One destination: AE title or URL as `place`, and how many results stand there in which way.
 
     `state` is well, in trouble, resting, held, or unknown where the configuration does not name it
-    and results wait for it all the same.
+    and results wait for it all the same: to be sent, or for its word that they are stored.
     """
 
     name: str
@@ -52,7 +52,9 @@ class DestinationLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """The node at one moment: films that are `waiting` to be analysed, `free_mb` for objects."""
+    """The node at one moment: films that are `waiting` to be analysed; `free_mb` is the space on
+    the fuller disk, of objects and of rows.
+    """
 
     at: datetime
     waiting: int
@@ -74,7 +76,7 @@ def look(store: JobStore, objects: ObjectStore, places: Places, now: datetime) -
         waiting=store.waiting(),
         jobs=tuple(store.job_counts()),
         destinations=tuple(lines(store, places)),
-        free_mb=objects.free_bytes() // _MB,
+        free_mb=min(objects.free_bytes(), store.free_bytes()) // _MB,
         reconciled=reconcile.account(store),
     )
 
@@ -82,14 +84,15 @@ def look(store: JobStore, objects: ObjectStore, places: Places, now: datetime) -
 def lines(store: JobStore, places: Places) -> list[DestinationLine]:
     """Every destination of the configuration, in its order, then those that only results name."""
     counts = {(c.destination, c.state): c.number for c in store.delivery_counts()}
-    waited_for = {name for name, state in counts if state in _WAITING}
+    asked = store.asked_counts()
+    waited_for = {name for name, state in counts if state in _WAITING} | asked.keys()
     unknown = sorted(waited_for - places.keys())
     return [
         *(
             _line(name, _place(place), store.destination(name), counts)
             for name, place in places.items()
         ),
-        *(_unknown(name, counts) for name in unknown),
+        *(_unknown(name, counts, asked.get(name, 0)) for name in unknown),
     ]
 
 
@@ -101,9 +104,12 @@ def unknown(store: JobStore, places: Places) -> dict[str, int]:
 _UNKNOWN = "unknown"
 
 
-def _unknown(name: str, counts: Mapping[tuple[str, DeliveryState], int]) -> DestinationLine:
+def _unknown(
+    name: str, counts: Mapping[tuple[str, DeliveryState], int], asked: int
+) -> DestinationLine:
     health = DestinationHealth(name=name, reason="the configuration does not name it")
-    return _line(name, "", health, counts, _UNKNOWN)
+    line = _line(name, "", health, counts, _UNKNOWN)
+    return replace(line, waiting=line.waiting + asked, delivered=line.delivered - asked)
 
 
 def _line(

@@ -54,7 +54,8 @@ class FilmStanding:
 class Reconciler:
     """Compares what was received with what has arrived; changes nothing.
 
-    `promising` are the destinations that are asked whether they have stored what they took.
+    `promising` are the destinations that are asked whether they have stored what they took, and
+    `known` all that are configured: one that was removed owes an answer to what it was asked.
     """
 
     def __init__(
@@ -63,14 +64,21 @@ class Reconciler:
         store: JobStore,
         objects: ObjectStore,
         promising: frozenset[str],
+        known: frozenset[str],
         late_s: float = LATE_S,
     ) -> None:
         self._store, self._objects = store, objects
-        self._promising, self._late_s = promising, late_s
+        self._promising, self._known, self._late_s = promising, known, late_s
 
     def since(self, since: datetime, now: datetime) -> list[FilmStanding]:
         """Every film received since then, newest first."""
         return [self._of(film, now) for film in self._store.received(_ALL, since=since)]
+
+    def daily(self, since: datetime, now: datetime) -> list[FilmStanding]:
+        """The same, and older ones that were not at their end then, or came to a bad one since."""
+        recent = self._store.received(_ALL, since=since)
+        older = [film for film in self._store.unsettled(since) if film.received_at < since]
+        return [self._of(film, now) for film in (*recent, *older)]
 
     def _of(self, film: Received, now: datetime) -> FilmStanding:
         late = now - film.received_at > timedelta(seconds=self._late_s)
@@ -92,12 +100,15 @@ class Reconciler:
         if not film.job_key:
             lost = film.decision == router.GONE
             return Standing.MISSING if lost else Standing.NOT_ANALYSED, film.decision
+        if film.decision.startswith(router.OTHER_PIXELS):
+            return Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         match job.state:
             case JobState.FAILED:
                 return Standing.MISSING, job.error
             case JobState.PRODUCED:
-                return self._delivered(job, waits)
+                standing, why = self._delivered(job, waits)
+                return (Standing.MISSING, job.error) if job.error else (standing, why)
             case JobState.REJECTED:  # the note that says so has to arrive, where one was made
                 standing, why = self._delivered(job, waits)
                 complete = standing is Standing.COMPLETE
@@ -124,7 +135,8 @@ class Reconciler:
         return (waits, _where(unproven)) if unproven else (Standing.COMPLETE, "")
 
     def _is_unproven(self, delivery: Delivery) -> bool:
-        promised = delivery.destination in self._promising
+        owed = delivery.destination not in self._known and delivery.transaction_uid != ""
+        promised = owed or delivery.destination in self._promising
         return promised and delivery.state is not DeliveryState.COMMITTED
 
 
@@ -146,11 +158,12 @@ def log_daily(
 ) -> None:
     """One line in the log that counts films, and one for each that is missing; kept as an account.
 
-    The films are those of the last day, or since the last time where that is longer ago.
+    The films are those of the last day, or since the last time where that is longer ago; and all
+    that were under way then, or were lost since, however old.
     """
     now, last = clock(), account(store)
     since = now - span if last is None else min(now - span, last.at)
-    films = reconciler.since(since, now)
+    films = reconciler.daily(since, now)
     missing = [film for film in films if film.standing is Standing.MISSING]
     for film in missing:
         _log.error(

@@ -25,7 +25,7 @@ from dicom_node.results.inspection import Inspector
 from dicom_node.results.not_analysed import Refusal
 from dicom_node.results.provenance import DocumentReference, ResultContext
 from dicom_node.routing import guards
-from dicom_node.work import addressing, model
+from dicom_node.work import addressing, model, source
 from dicom_node.work.addressing import Addressing
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
@@ -34,12 +34,13 @@ from storage import faults
 from storage.errors import (
     LeaseLostError,
     ObjectMissingError,
+    ObjectsUnavailableError,
     StorageError,
     StoreUnavailableError,
 )
 from storage.faults import Point
 from storage.jobs import Job, Result
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, is_whole
 from storage.states import JobState
 from storage.store import JobStore
 
@@ -91,6 +92,23 @@ class WorkerSettings:
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     compressions: Mapping[str, str] = field(default_factory=dict)
     waived: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+
+_LEFT_OUT = "left out, see the log: "
+"""How the error of a job begins whose results are not all that there should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Built:
+    """The objects of a film, by kind in their order, and the kinds of those that broke."""
+
+    objects: Mapping[str, Dataset]
+    broken: tuple[str, ...]
+
+    @property
+    def left_out(self) -> str:
+        """In words; empty where nothing was."""
+        return _LEFT_OUT + ", ".join(self.broken) if self.broken else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +178,7 @@ class Worker:
 
     def _end(self, job: Job, token: int, log: FilteringBoundLogger) -> Turn:
         if job.model_digest != self._engine.model_digest:
-            self._reroute(job, token, log)
-            return Turn.DONE
+            return self._reroute(job, token, log)
         try:
             self._produce_or_reject(job, token, log)
         except (ModelError, EncodingError, ObjectMissingError) as fault:
@@ -179,14 +196,20 @@ class Worker:
             self._fail(job, token, f"{type(fault).__name__}: see the log")
         return Turn.DONE
 
-    def _reroute(self, job: Job, token: int, log: FilteringBoundLogger) -> None:
+    def _reroute(self, job: Job, token: int, log: FilteringBoundLogger) -> Turn:
         """Results are of the model that their job names: the film is routed for this one.
 
         Another model's would have UIDs that say it was the first's, and a resend would double them.
+        A worker that has another model than who routes, since the folder was changed under a
+        running node, routes nothing: the film would come back for ever.
         """
+        routed = self._patiently(lambda: self._store.notice(model.NOTICE))
+        if routed is not None and routed.text != self._engine.model_digest:
+            return self._release(job, token, ModelError("restart the node: the model was changed"))
         reason = f"the model is now {self._engine.model_digest[:12]}; the film is analysed by that"
         self._patiently(lambda: self._store.reroute(job.key, token, self._clock(), reason))
         log.warning("job rerouted", reason=reason)
+        return Turn.DONE
 
     def _fail(self, job: Job, token: int, reason: str) -> None:
         self._patiently(lambda: self._store.fail(job.key, token, self._clock(), reason))
@@ -205,7 +228,8 @@ class Worker:
     def _release(self, job: Job, token: int, fault: Exception) -> Turn:
         """Try again what is the moment's fault, for a day from the first time that it was."""
         store, now, kind = self._store, self._clock(), type(fault).__name__
-        if now - self._troubled.setdefault(job.key, now) > _GIVE_UP:
+        away = isinstance(fault, ObjectsUnavailableError)  # a volume may be so over a weekend
+        if not away and now - self._troubled.setdefault(job.key, now) > _GIVE_UP:
             self._fail(job, token, f"given up after a day of {kind}; retry once it is mended")
             return Turn.DONE
         self._patiently(lambda: store.release(job.key, token, now, f"to be tried again: {kind}"))
@@ -233,23 +257,30 @@ class Worker:
         """The film's results are kept and due, or its fault is."""
         try:
             with _limited(self._settings.limit_s):
-                made = self._make(job)
+                made, left_out = self._make(job)
         except (InputError, FilmError) as fault:
             self._reject(job, token, str(fault))
             log.info("job rejected", reason=str(fault))
             return
-        self._produce(job, token, made)
+        self._produce(job, token, made, left_out)
         log.info(
             "job produced", results=len(made), not_inspected=sum(not one.inspected for one in made)
         )
 
-    def _produce(self, job: Job, token: int, made: Sequence[_Made]) -> None:
+    def _produce(self, job: Job, token: int, made: Sequence[_Made], left_out: str) -> None:
         """Each result is due where it is asked for, or quarantined there for its faults."""
         quarantined = _quarantined(job, made)
         results, kinds = [one.result for one in made], self._addressing(job).kinds
         self._patiently(
             lambda: self._store.produce(
-                job.key, token, self._clock(), results, job.destinations, kinds, quarantined
+                job.key,
+                token,
+                self._clock(),
+                results,
+                job.destinations,
+                kinds,
+                quarantined,
+                left_out,
             )
         )
         faults.reach(Point.PRODUCED)
@@ -271,9 +302,16 @@ class Worker:
         )
 
     def _notes(self, job: Job, reason: str) -> list[_Made]:
-        """ "Not analysed, because…"; none where not even the film's header can be referred to."""
+        """ "Not analysed, because…"; none where not even the film's header can be referred to.
+
+        Nor where results were made of it at an earlier time: they may have arrived.
+        """
+        earlier = self._earlier(job)
+        if earlier and addressing.NOTE not in earlier:
+            return []
         try:
-            header = radiograph.read_header(self._objects.local_path(job.object))
+            path = self._source(job)
+            header = radiograph.read_header(path)
             refusal = Refusal(
                 header=header,
                 model=model.of(job),
@@ -281,14 +319,16 @@ class Worker:
                 created_at=job.created_at,
                 labels=self._settings.labels,
             )
-            return [self._keep(job, addressing.NOTE, not_analysed.refused(refusal, reason))]
+            note = not_analysed.refused(refusal, reason)
+            return [self._keep_once(job, addressing.NOTE, note, path, earlier)]
         except InputError:
             return []
 
-    def _make(self, job: Job) -> list[_Made]:
-        source = self._source(job)
-        self._demand_admitted(job, source)
-        film = self._reader.read(source)
+    def _make(self, job: Job) -> tuple[list[_Made], str]:
+        """The kept results, and what was left out in words."""
+        path = self._source(job)
+        self._demand_admitted(job, path)
+        film = self._reader.read(path)
         known = guards.states_chest(film.header.dataset)
         request = Request(
             film=film.radiograph,
@@ -300,10 +340,19 @@ class Worker:
         _demand_numbers(attribution)
         faults.reach(Point.ANALYSED)
         context = self._context(job, film, attribution)
-        kinds = registry.kinds_for(context, self._addressing(job).asked)
-        return [self._keep(job, kind, ds) for kind, ds in _built(kinds, context)]
+        earlier = self._earlier(job)
+        # A note alone says that the film, or the one before it, was rejected at that time.
+        again = earlier.keys() - {addressing.NOTE} and not job.error.startswith(_LEFT_OUT)
+        kinds = registry.kinds_for(context, earlier if again else self._addressing(job).asked)
+        built = _built(kinds, context)
+        made = [self._keep_once(job, kind, ds, path, earlier) for kind, ds in built.objects.items()]
+        return made, built.left_out
 
-    def _demand_admitted(self, job: Job, source: Path) -> None:
+    def _earlier(self, job: Job) -> dict[str, Result]:
+        """What was made at an earlier time, by kind: there is some where a kept file was lost."""
+        return {made.kind: made for made in self._patiently(lambda: self._store.results(job.key))}
+
+    def _demand_admitted(self, job: Job, path: Path) -> None:
         """No guard of the job's rule is against the film; a job may be there for its note only.
 
         Raises:
@@ -311,18 +360,18 @@ class Worker:
         """
         if job.rule not in self._settings.waived:
             return  # the rule has gone since
-        header = radiograph.read_header(source).dataset
+        header = radiograph.read_header(path).dataset
         if reason := guards.first_reason(header, self._settings.waived[job.rule]):
             raise InputError(reason)
 
     def _source(self, job: Job) -> Path:
-        """The kept film, which is what was received, bit by bit."""
-        path = self._objects.local_path(job.object)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != job.object.digest:
-            raise ObjectMissingError("the kept file is damaged: send the film again, then retry")
-        return path
+        """A kept film of the job, which is what was received, bit by bit."""
+        found = self._patiently(lambda: source.film_of(self._store, self._objects, job))
+        if found is None:
+            raise ObjectMissingError(
+                "the kept file is gone or damaged: send the film again, then retry"
+            )
+        return self._objects.local_path(found)
 
     def _context(self, job: Job, film: Film, attribution: Attribution) -> ResultContext:
         return ResultContext(
@@ -362,10 +411,29 @@ class Worker:
     def _addressing(self, job: Job) -> Addressing:
         return addressing.of(job, self._settings.overrides, self._settings.compressions)
 
-    def _keep(self, job: Job, kind: str, dataset: Dataset) -> _Made:
+    def _keep_once(
+        self, job: Job, kind: str, dataset: Dataset, film: Path, earlier: Mapping[str, Result]
+    ) -> _Made:
+        """The result of an earlier time while its file is whole, else this one under its UID.
+
+        Raises:
+            EncodingError: it would have another UID, and be a second one where the first arrived.
+        """
+        made = earlier.get(kind)
+        if made is None:
+            return self._keep(job, kind, dataset, film)
+        if made.sop_instance_uid != dataset.SOPInstanceUID:
+            raise EncodingError(
+                f"The {kind} was made by another version of this program, under another UID, and "
+                "its kept file is gone."
+            )
+        if is_whole(self._objects, made.object):
+            return _Made(result=made, faults=(), inspected=True)
+        return self._keep(job, kind, dataset, film)
+
+    def _keep(self, job: Job, kind: str, dataset: Dataset, film: Path) -> _Made:
         data = registry.encode(dataset, self._addressing(job).compression(kind))
         faults.reach(Point.ENCODED)
-        source = self._objects.local_path(job.object)
         # By its digest: a late worker, whose row will not be written, replaces nobody's file.
         name = f"{kind}-{hashlib.sha256(data).hexdigest()[:16]}.dcm"
         kept = self._objects.keep(f"results/{job.key[:2]}/{job.key}/{name}", data)
@@ -379,7 +447,7 @@ class Worker:
             object=kept,
         )
         try:
-            wrong = self._inspector.faults(dataset, data, source)
+            wrong = self._inspector.faults(dataset, data, film)
         except InspectionError as fault:
             _log.error("result not inspected", job=job.key[:12], kind=kind, reason=str(fault))
             return _Made(result=result, faults=(), inspected=False)
@@ -443,21 +511,21 @@ def _quarantined(job: Job, made: Sequence[_Made]) -> dict[str, str]:
     return found
 
 
-def _built(kinds: Sequence[str], context: ResultContext) -> list[tuple[str, Dataset]]:
+def _built(kinds: Sequence[str], context: ResultContext) -> _Built:
     """Each kind's object; one that cannot be built is left out, and none is lost for it.
 
     Raises:
         InputError: the film cannot be referred to.
         EncodingError: no kind can be built.
     """
-    built = []
+    built: dict[str, Dataset] = {}
     for kind in kinds:
         try:
-            built.append((kind, registry.build(kind, context)))
+            built[kind] = registry.build(kind, context)
         except (InputError, MemoryError, OSError):
             raise
         except Exception:  # noqa: BLE001 - the classes of films are many, and a library may know one less
             _log.exception("result left out", kind=kind, job=context.analysis_key[:12])
     if not built:
         raise EncodingError("no result could be built of this film: see the log")
-    return built
+    return _Built(objects=built, broken=tuple(kind for kind in kinds if kind not in built))

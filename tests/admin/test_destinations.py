@@ -99,7 +99,7 @@ def test_results_for_a_destination_that_was_removed_are_listed_moved_or_dropped(
     assert moved.output == "3 results go to pacs\n"
     store.postpone(first, NOON, "")
     dropped = commands.vald("destinations", "drop", "archive", "--config", place)
-    assert dropped.output == "1 results are refused\n"
+    assert dropped.output == "1 results wait there no more\n"
     store.close()
     done = commands.vald("destinations", "--json", "--config", place)
     assert len(json.loads(done.output)) == 1

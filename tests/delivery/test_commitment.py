@@ -197,6 +197,8 @@ def test_a_processing_failure_is_sent_again_and_a_conflict_only_slowly(
 def test_a_duplicate_transaction_is_asked_again_in_another(bench: Bench, peer: Pacs) -> None:
     peer.reports = [(pacs.BEFORE, dict.fromkeys(ALL, 0x0131)), (pacs.BEFORE, {})]
     bench.ask()
+    assert len(peer.asked) == 1
+    bench.ask(after_s=10)  # the first delay
     assert len({uid for uid, _ in peer.asked}) == len(peer.asked) == 2
     assert bench.states() == ALL
     assert len(peer.received) == 3
@@ -226,12 +228,15 @@ def test_a_report_that_comes_after_the_question_was_repeated_still_commits(
     assert bench.states() == ALL
 
 
-def test_a_late_failure_of_an_earlier_question_changes_nothing(bench: Bench, peer: Pacs) -> None:
+def test_a_failure_that_comes_after_the_question_was_repeated_counts_too(
+    bench: Bench, peer: Pacs
+) -> None:
+    """A destination that takes longer than we wait would else never have failed."""
     peer.reports = [(pacs.NEVER, {}), (pacs.NEVER, {})]
     bench.ask()
     bench.ask(after_s=600)
     assert peer.report(*peer.asked[0], {"1.1": 0x0112}) == 0x0000
-    assert bench.states() == {"1.1": "DELIVERED", "1.2": "COMMITTED", "1.3": "COMMITTED"}
+    assert bench.states() == {"1.1": "DUE", "1.2": "COMMITTED", "1.3": "COMMITTED"}
 
 
 def test_a_report_said_twice_is_taken_once(bench: Bench, peer: Pacs) -> None:
@@ -350,6 +355,19 @@ def test_what_a_query_does_not_find_three_times_is_sent_again(bench: Bench, peer
     peer.holds = ["1.2"]
     bench.ask(after_s=40)
     assert bench.states() == ALL
+
+
+def test_a_result_that_cannot_be_looked_for_is_not_found_missing(bench: Bench, peer: Pacs) -> None:
+    """Its kept file, which says in what study it is, was purged or cannot be read."""
+    bench.promise("query")
+    peer.holds = [*ALL]
+    for made in bench.store.results(bench.key):
+        bench.objects.remove(made.object)
+    for after_s in (0, 10, 30, 70):
+        bench.ask(after_s=after_s)
+    assert bench.states() == DELIVERED
+    (reason,) = bench.reasons()
+    assert reason.startswith("commitment not asked: the kept files are gone")
 
 
 def test_a_query_that_fails_proves_nothing_either_way(bench: Bench, peer: Pacs) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.config import DeliverySettings, DeliveryTimeouts, Destination, Retry
+from dicom_node.config import DeliverySettings, DeliveryTimeouts, Destination, Retry, Tls
 from dicom_node.delivery import study
 from dicom_node.delivery.delivery import Delivery
 from dicom_node.delivery.dicomweb import WebSender
@@ -175,6 +175,28 @@ def test_a_file_that_is_gone_or_damaged_is_refused_alone(make: Make) -> None:
         assert bench.tick() == 1
     assert bench.states() == [REFUSED, REFUSED, DELIVERED]
     assert [uid for uid, _ in peer.received] == ["1.3"]
+
+
+def test_a_certificate_of_ours_that_cannot_be_read_is_the_reason_why_results_wait(
+    make: Make, closed_port: int, tmp_path: Path
+) -> None:
+    bench = make(pacs=closed_port)
+    missing = Tls(authority=str(tmp_path / "gone.pem"))
+    bench.destinations["pacs"] = bench.destinations["pacs"].model_copy(update={"tls": missing})
+    bench.tick()
+    assert bench.states() == [DUE] * 3
+    assert bench.waits_s() == [1000.0] * 3
+    (reason,) = {d.reason for d in bench.store.deliveries(bench.key)}
+    assert reason.startswith("tls: no such file or directory") or "gone.pem" in reason
+    assert bench.store.destination("pacs").reason == reason
+
+
+def test_what_nobody_foresaw_is_a_reason_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make(pacs=1)
+    monkeypatch.setattr(Scu, "send", lambda *_: [][0])
+    bench.tick()
+    assert bench.states() == [DUE] * 3
+    assert {d.reason for d in bench.store.deliveries(bench.key)} == {"IndexError: see the log"}
 
 
 def test_what_a_dead_process_had_claimed_is_due_after_its_lease(make: Make) -> None:

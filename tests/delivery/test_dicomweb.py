@@ -224,6 +224,13 @@ def test_the_server_is_told_who_we_are(peer: Web, files: list[Path]) -> None:
     assert peer.authorisation == ["Bearer t0ken", f"Basic {basic}"]
 
 
+def test_a_password_of_any_letters_is_sent_in_utf_8(peer: Web, files: list[Path]) -> None:
+    (outcome,) = SENDER.send(at(peer, username="vald", password="10 €"), files[:1], 60)
+    assert outcome.fate is Fate.DELIVERED
+    basic = base64.b64encode("vald:10 €".encode()).decode()
+    assert peer.authorisation == [f"Basic {basic}"]
+
+
 SERIES = Series(study_instance_uid="1.2.3", series_instance_uid="1.2.4")
 
 

@@ -1,11 +1,14 @@
 """A disk that is really full, of films or of rows: nothing is half there, and it heals."""
 
+import itertools
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dicom_node.config import Limits
+from dicom_node.intake.pressure import Pressure
 from storage import migrate
 from storage.objects import LocalObjectStore
 from storage.sql import SqlJobStore
@@ -83,4 +86,30 @@ def test_a_database_without_space_has_films_come_again_until_there_is(
     filler.unlink()
     assert [send(receiver, f"1.2.{n}") for n in range(1, 9)] == [SUCCESS] * 8
     assert len(rows.received(100)) == 9
+    rows.close()
+
+
+def test_films_are_kept_out_before_the_database_s_own_disk_is_full(
+    start: Start,  # noqa: F811 - the fixture
+    small_disk: Path,
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{small_disk}/jobs.db"
+    migrate.up(url)
+    rows, objects = SqlJobStore(url), LocalObjectStore(tmp_path / "objects")
+    clock = itertools.count()  # each look is a second after the one before
+    limits = Limits(soft_free_mb=4, hard_free_mb=4)
+    pressure = Pressure(
+        store=rows, objects=objects, limits=limits, clock_s=lambda: float(next(clock))
+    )
+    receiver = start(store=rows, objects=objects, pressure=pressure)
+    assert send(receiver, "1.2.0") == SUCCESS
+    with association(receiver.port) as assoc:
+        filler = fill(small_disk)
+        told = store(assoc, encoded(film("1.2.1")), sop_instance_uid="1.2.1")
+        comment = "the node is full: 0 MB of disk left for the database"
+        assert told == Told(status=0xA700, comment=comment)
+        filler.unlink()
+        assert store(assoc, encoded(film("1.2.1")), sop_instance_uid="1.2.1") == SUCCESS
+    assert len(rows.received(100)) == 2
     rows.close()

@@ -3,7 +3,6 @@
 import os
 import random
 import re
-import signal
 import threading
 from collections import Counter
 from pathlib import Path
@@ -13,13 +12,13 @@ import pytest
 from storage.faults import Point
 from tests.conftest import REPOSITORY
 from tests.faults.conftest import LONG
-from tests.faults.hospital import SENDERS, Hospital, children_of, pause
+from tests.faults.hospital import SENDERS, Hospital, children_of, end, pause
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(4 * 3600 if LONG else 600)]
 
-_ARRIVALS = (1, 2, 5) if LONG else (1,)
-_MOMENTS = 200 if LONG else 2
-_LONGEST_PAUSE_S = 40.0 if LONG else 20.0
+_ARRIVALS = [int(n) for n in os.environ.get("VALD_ARRIVALS", "1,2,5" if LONG else "1").split(",")]
+_MOMENTS = int(os.environ.get("VALD_MOMENTS", "200" if LONG else "2"))
+_LONGEST_PAUSE_S = float(os.environ.get("VALD_LONGEST_PAUSE_S", "40" if LONG else "20"))
 """A node needs some 10 s to have its model; analysis, delivery and commitment come after."""
 _SEED = int(os.environ.get("VALD_SEED", "20260301"))
 
@@ -59,20 +58,13 @@ def _kill_something(place: Hospital, chance: random.Random) -> None:
     """Everything at once, the receiver alone, or one of its children, which it starts again."""
     children = children_of(place.node)
     if children and chance.random() < 0.5:
-        _kill(chance.choice(children))
+        end(chance.choice(children))
         return
     if chance.random() < 0.5:
         place.node.cut_power()
     else:
         place.node.kill()
     place.node.start()
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it ended by itself just now
 
 
 def test_the_contract_names_every_step() -> None:

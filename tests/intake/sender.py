@@ -29,10 +29,11 @@ def association(
     calling: str = "SENDER",
     called: str = "VALD",
     sop_class_uid: str = CLASS,
+    within_s: float = 30,
 ) -> Iterator[Any]:
     """An association with one context that proposes `syntaxes`, in this order."""
     ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = within_s
     context = build_context(sop_class_uid, list(syntaxes or (uid.ExplicitVRLittleEndian,)))
     assoc = ae.associate("127.0.0.1", port, [context], ae_title=called)
     try:

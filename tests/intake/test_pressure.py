@@ -34,11 +34,15 @@ class Queue(MemoryJobStore):
 
     films: int = 0
     away: bool = False
+    free_mb: int = 100
 
     def waiting(self) -> int:
         if self.away:
             raise StoreUnavailableError("locked")
         return self.films
+
+    def free_bytes(self) -> int:
+        return self.free_mb << 20
 
 
 @dataclass
@@ -79,6 +83,14 @@ def test_the_first_limit_that_is_reached_decides(
     bench.disk.free_mb, bench.queue.films = free_mb, films
     look = bench.pressure().look()
     assert (look.level, look.reason) == (level, reason)
+
+
+def test_the_database_s_own_disk_counts_too(bench: Bench) -> None:
+    bench.disk.free_mb, bench.queue.free_mb = 30, 19
+    look = bench.pressure().look()
+    assert (look.level, look.reason) == (Level.SOFT, "19 MB of disk left for the database")
+    bench.queue.free_mb = 9
+    assert bench.pressure().look().level is Level.HARD
 
 
 def test_a_look_holds_for_a_second_and_no_longer(bench: Bench) -> None:

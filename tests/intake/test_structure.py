@@ -2,9 +2,12 @@
 
 import struct
 import threading
+import tracemalloc
 import zlib
 from functools import partial
+from pathlib import Path
 
+import pydicom
 import pytest
 from pydicom import uid
 
@@ -14,6 +17,13 @@ from dicom_node.intake.scp import TRANSFER_SYNTAXES
 from tests.intake.films import CLASS, INSTANCE, encoded, film
 
 EXPLICIT = uid.ExplicitVRLittleEndian
+_NOT_WHOLE = {"MR_truncated.dcm", "rtplan_truncated.dcm", "meta_missing_tsyntax.dcm"}
+PYDICOM_S = [
+    path
+    for path in sorted((Path(pydicom.__file__).parent / "data" / "test_files").glob("*.dcm"))
+    if path.read_bytes()[128:140] == b"DICM\x02\x00\x00\x00UL\x04\x00"
+    and path.name not in _NOT_WHOLE
+]
 NATIVE = [
     uid.ExplicitVRLittleEndian,
     uid.ImplicitVRLittleEndian,
@@ -90,6 +100,57 @@ def test_sequences_nested_without_end_are_refused() -> None:
     opening = b"\x08\x00\x18\x22SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
     with pytest.raises(InputError):
         structure.check(opening * 20_000, EXPLICIT)
+
+
+ITEM, DELIMITER = b"\xfe\xff\x00\xe0\x00\x00\x00\x00", b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+SEQUENCE = b"\x08\x00\x18\x22SQ\x00\x00"
+MANY = 2_000_000
+"""16 MB of them."""
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        SEQUENCE + b"\xff\xff\xff\xff" + ITEM * MANY + DELIMITER,
+        SEQUENCE + struct.pack("<L", 8 * MANY) + ITEM * MANY,
+        b"\x09\x00\x10\x00LO\x00\x00" * MANY,
+    ],
+    ids=["items", "items of known length", "elements"],
+)
+def test_what_would_take_its_readers_memory_is_refused_at_once(bomb: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="too many elements"):
+            structure.check(bomb, EXPLICIT)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_nesting_of_known_length_is_refused_too() -> None:
+    nested = b""
+    for _ in range(100):
+        inner = ITEM[:4] + struct.pack("<L", len(nested)) + nested
+        nested = SEQUENCE + struct.pack("<L", len(inner)) + inner
+    with pytest.raises(InputError, match="nested too deeply"):
+        structure.check(nested, EXPLICIT)
+
+
+def test_a_sequence_of_known_length_may_be_badly_made() -> None:
+    """Nobody may ever look into it: a private one of another vendor, for one."""
+    bad = ITEM + b"\x08\x00\x18\x22LO\xff\xff"
+    sequence = SEQUENCE + struct.pack("<L", len(bad)) + bad
+    assert structure.check(encoded(film()) + sequence, EXPLICIT).sop_instance_uid == INSTANCE
+
+
+@pytest.mark.parametrize("path", PYDICOM_S, ids=lambda path: path.name)
+def test_pydicom_s_own_test_files_are_what_they_say(path: Path) -> None:
+    ds = pydicom.dcmread(path)
+    raw = path.read_bytes()
+    data_set = raw[144 + struct.unpack("<L", raw[140:144])[0] :]  # PS3.10 7.1
+    said = structure.check(data_set, str(ds.file_meta.TransferSyntaxUID))
+    assert said.sop_instance_uid == str(ds.get("SOPInstanceUID") or "")
+    assert said.sop_class_uid == str(ds.get("SOPClassUID") or "")
 
 
 def test_a_deflation_bomb_is_refused() -> None:

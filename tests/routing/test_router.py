@@ -196,6 +196,17 @@ def test_a_film_sent_again_in_other_bytes_is_the_same_analysis(bench: Bench) -> 
     assert bench.newest.job_key == job.key
 
 
+def test_a_film_that_another_rule_would_send_elsewhere_says_where_it_went(bench: Bench) -> None:
+    bench.decided(sources.source())
+    again = sources.source()
+    again.StudyDescription = "Thorax"
+    bench.rules = (rule("clinic", destinations=["clinic"]),)
+    assert bench.decided(again) == (
+        "received again: the same analysis (clinic); it goes where it went first, "
+        "by rule frontal-chest"
+    )
+
+
 def test_two_films_that_wait_together_are_one_analysis(bench: Bench) -> None:
     bench.receive(sources.source())
     again = sources.source()
@@ -377,6 +388,40 @@ def test_other_pixels_under_the_same_uid_are_flagged_and_the_first_kept(bench: B
     )
     assert bench.newest.job_key == job.key
     assert len(bench.jobs) == 1
+
+
+@pytest.mark.parametrize("end", ["fail", "reject"])
+def test_a_film_that_is_sent_again_takes_the_place_of_one_that_came_to_nothing(
+    bench: Bench, end: str
+) -> None:
+    bench.decided(sources.source())
+    claimed = bench.store.claim("worker", NOON, 60)
+    assert claimed is not None
+    assert claimed.lease is not None
+    getattr(bench.store, end)(claimed.key, claimed.lease.token, NOON, "its pixels are cut short")
+    whole = sources.source()
+    whole.PixelData = bytes(len(whole.PixelData) - 2) + b"\1\0"
+    state = {"fail": "FAILED", "reject": "REJECTED"}[end]
+    said = f"received again: the first was {state}, analysed by rule frontal-chest"
+    assert bench.decided(whole) == said
+    (job,) = bench.jobs
+    assert (job.state, job.object) == (JobState.RECEIVED, bench.newest.object)
+
+
+def test_a_model_that_is_taken_back_into_use_analyses_what_it_had_not(bench: Bench) -> None:
+    """A, then B, then A again, before either has come to the film."""
+    first = bench.analysis
+    bench.decided(sources.source())
+    for analysis in (replace(first, model_digest="n" * 64), first):
+        claimed = bench.store.claim("worker", NOON, 60)
+        assert claimed is not None
+        assert claimed.lease is not None
+        bench.store.reroute(claimed.key, claimed.lease.token, NOON, "another model")
+        bench.analysis = analysis
+        assert bench.route() == 1
+    states = {job.model_digest[0]: job.state for job in bench.jobs}
+    assert states == {"m": JobState.RECEIVED, "n": JobState.FAILED}
+    assert bench.newest.job_key == next(job.key for job in bench.jobs if job.model_digest[0] == "m")
 
 
 def refused_by_its_guard() -> Dataset:

@@ -56,6 +56,18 @@ def test_what_the_destination_commits_is_committed_once_and_nothing_else(store: 
     )
 
 
+def test_what_was_sent_again_answers_no_question_of_before(store: JobStore) -> None:
+    stored(store)
+    store.ask("pacs", "2.25.1", after(2), after(99), 10)
+    for asked in store.asked_in("2.25.1"):
+        store.send_again(asked, after(3), "no such object there", "0112")
+    resent = stored(store, at_s=4)
+    assert {(d.state, d.transaction_uid) for d in resent} == {("DELIVERED", "")}
+    assert store.asked_in("2.25.1") == []  # the same report once more
+    uids = [d.sop_instance_uid for d in resent]
+    assert store.commit("pacs", uids, after(5)) == 2  # its success would count
+
+
 def test_only_what_failed_is_sent_again(store: JobStore) -> None:
     stored(store)
     store.ask("pacs", "2.25.1", after(2), after(99), 10)
@@ -71,14 +83,30 @@ def test_only_what_failed_is_sent_again(store: JobStore) -> None:
     assert [d.asked for d in at_pacs(store)] == [0, 1]
 
 
-def test_a_failure_of_an_earlier_transaction_has_no_effect(store: JobStore) -> None:
+def test_a_failure_that_was_read_before_another_question_has_no_effect(store: JobStore) -> None:
     stored(store)
     store.ask("pacs", "2.25.1", after(2), after(3), 10)
     old, _ = store.asked_in("2.25.1")
     store.ask("pacs", "2.25.2", after(3), after(99), 10)
     store.send_again(old, after(4), "late word")
     assert states(store) == ["DELIVERED", "DELIVERED"]
-    assert store.asked_in("2.25.1") == []
+
+
+def test_an_earlier_question_is_still_open_unless_the_result_was_sent_since(
+    store: JobStore,
+) -> None:
+    stored(store)
+    store.ask("pacs", "2.25.1", after(2), after(3), 10)
+    store.ask("pacs", "2.25.2", after(3), after(99), 10)
+    old, other = store.asked_in("2.25.1")
+    assert {d.transaction_uid for d in (old, other)} == {"2.25.2"}
+    store.send_again(old, after(4), "no such object there", "0112")
+    stored(store, at_s=5)
+    for transaction in ("2.25.1", "2.25.2"):
+        assert store.asked_in(transaction) == [other]
+    store.ask_again("2.25.1", after(6), "it does not answer")  # which nobody was asked last
+    assert store.asked_in("2.25.2") == [other]
+    assert store.asked_in("2.25.3") == []
 
 
 def test_a_request_that_failed_is_made_again_when_it_is_said(store: JobStore) -> None:

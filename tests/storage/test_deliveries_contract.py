@@ -1,17 +1,20 @@
 """One suite over every job store: results, their deliveries, and what the operator retries."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from storage.errors import LeaseLostError, TransitionError, UnknownKeyError
+from storage.jobs import Result
 from storage.states import DeliveryState, JobState
 from storage.store import JobStore
 from tests.storage.samples import (
     NOON,
     after,
     guarded_writes,
+    kept,
     produced,
     result,
     running,
@@ -195,6 +198,137 @@ def test_retry_of_what_has_not_failed_is_refused(store: JobStore, end: str) -> N
     with pytest.raises(TransitionError, match="nothing of it has failed"):
         store.retry("k1", after(1))
     assert store.job("k1") == before
+
+
+def remade(key: str, kind: str) -> Result:
+    """The same result, made again: other bytes under the same UID."""
+    return replace(result(key, kind), object=kept(f"again-{kind[:5]}"))
+
+
+def refused_at_pacs(store: JobStore) -> list[str]:
+    """Both results were refused at pacs and reached the archive; their UIDs."""
+    produced(store)
+    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
+        store.refuse(parcel, after(1), "gone", "FILE")
+    for parcel in store.claim_deliveries("archive", "s", NOON, 60, 10):
+        store.delivered(parcel, after(1), "stored")
+    return [made.sop_instance_uid for made in store.results("k1")]
+
+
+def made_again(store: JobStore, *made: Result, quarantined: dict[str, str] | None = None) -> None:
+    job = store.claim("w", after(3), 60)
+    assert job is not None
+    assert job.lease is not None
+    token = job.lease.token
+    store.produce("k1", token, after(4), made, job.destinations, {}, quarantined or {})
+
+
+def test_a_lost_result_is_made_again_for_those_who_do_not_have_it(store: JobStore) -> None:
+    _, report = refused_at_pacs(store)
+    job = store.retry("k1", after(2), lost=[report])
+    assert (job.state, job.attempts, job.error) == (JobState.RECEIVED, 0, "")
+    assert delivery_states(store) == ["DUE", "DELIVERED", "REFUSED", "DELIVERED"]
+    picture = store.results("k1")[0]
+    again = remade("k1", "structured_report")
+    made_again(store, picture, again)
+    assert store.job("k1").state is JobState.PRODUCED
+    assert store.results("k1") == [picture, again]
+    assert delivery_states(store) == ["DUE", "DELIVERED", "DUE", "DELIVERED"]
+    parcels = store.claim_deliveries("pacs", "s", after(5), 60, 10)
+    assert [p.result.object for p in parcels] == [picture.object, again.object]
+
+
+def test_what_waits_for_a_lost_result_waits_on_while_it_is_made_again(store: JobStore) -> None:
+    produced(store)
+    store.hold("archive", after(1))
+    uids = [made.sop_instance_uid for made in store.results("k1")]
+    assert store.retry("k1", after(2), lost=uids).state is JobState.RECEIVED
+    made_again(store, *(remade("k1", made.kind) for made in store.results("k1")))
+    assert delivery_states(store) == ["DUE", "HELD", "DUE", "HELD"]
+
+
+def test_a_result_that_is_made_again_with_a_fault_is_sent_nowhere(store: JobStore) -> None:
+    uids = refused_at_pacs(store)
+    store.retry("k1", after(2), lost=uids)
+    again = [remade("k1", made.kind) for made in store.results("k1")]
+    made_again(store, *again, quarantined={"structured_report": "no UID"})
+    assert delivery_states(store) == ["DUE", "DELIVERED", "QUARANTINED", "DELIVERED"]
+    assert [d.reason for d in store.deliveries("k1")][2] == "no UID"
+
+
+def test_a_lost_result_that_everybody_has_is_not_made_again(store: JobStore) -> None:
+    produced(store)
+    for place in ("pacs", "archive"):
+        for parcel in store.claim_deliveries(place, "s", NOON, 60, 10):
+            store.delivered(parcel, after(1), "stored")
+    store.commit("pacs", [made.sop_instance_uid for made in store.results("k1")], after(1))
+    before = store.job("k1")
+    with pytest.raises(TransitionError, match="nothing of it has failed"):
+        store.retry("k1", after(2), lost=[made.sop_instance_uid for made in store.results("k1")])
+    assert store.job("k1") == before
+
+
+def test_what_was_left_out_is_said_until_it_is_made(store: JobStore) -> None:
+    _, token = running(store)
+    picture, report = (result("k1", kind) for kind in ("secondary_capture", "structured_report"))
+    words = "left out: structured_report"
+    store.produce("k1", token, NOON, [picture], ["pacs"], left_out=words)
+    assert (store.job("k1").state, store.job("k1").error) == (JobState.PRODUCED, words)
+    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
+        store.delivered(parcel, after(1), "")
+    job = store.retry("k1", after(2))
+    assert (job.state, job.error) == (JobState.RECEIVED, words)
+    claimed = store.claim("w", after(3), 60)
+    assert claimed is not None
+    assert claimed.lease is not None
+    assert claimed.error == words
+    store.produce("k1", claimed.lease.token, after(4), [picture, report], ["pacs"])
+    assert (store.job("k1").error, delivery_states(store)) == ("", ["DELIVERED", "DUE"])
+
+
+def test_a_lost_note_is_made_again(store: JobStore) -> None:
+    _, token = running(store)
+    store.reject("k1", token, NOON, "too dark", [result("k1", "note")], ["pacs"])
+    (parcel,) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.refuse(parcel, after(1), "gone", "FILE")
+    store.retry("k1", after(2), lost=[parcel.result.sop_instance_uid])
+    job = store.claim("w", after(3), 60)
+    assert job is not None
+    assert job.lease is not None
+    again = remade("k1", "note")
+    store.reject("k1", job.lease.token, after(4), "too dark", [again], ["pacs"])
+    assert (store.job("k1").state, store.results("k1")) == (JobState.REJECTED, [again])
+    assert delivery_states(store) == ["DUE"]
+
+
+def test_a_lost_result_of_a_recalled_model_is_not_made_again(store: JobStore) -> None:
+    uids = refused_at_pacs(store)
+    store.retract(result("k1", "rejection_note"), ["archive"], after(2), "recalled")
+    with pytest.raises(TransitionError):
+        store.retry("k1", after(3), lost=uids)
+
+
+def test_a_lost_note_of_a_recall_is_made_again_by_another_recall(store: JobStore) -> None:
+    produced(store)
+    note = result("k1", "rejection_note")
+    assert store.retract(note, ["pacs"], after(1), "recalled")
+    (parcel,) = store.claim_deliveries("pacs", "s", after(2), 60, 10)
+    store.refuse(parcel, after(3), "gone", "FILE")
+    again = replace(note, object=kept("again"))
+    assert not store.retract(again, ["pacs"], after(4), "recalled")
+    assert store.results("k1")[-1] == again
+    (parcel,) = store.claim_deliveries("pacs", "s", after(5), 60, 10)
+    assert parcel.result == again
+
+
+def test_a_purged_result_that_is_made_again_is_known(store: JobStore) -> None:
+    uids = refused_at_pacs(store)
+    store.purged(store.results("k1"), after(1))
+    store.retry("k1", after(2), lost=uids)
+    again = [remade("k1", made.kind) for made in store.results("k1")]
+    made_again(store, *again)
+    names = [made.object.name for made in again]
+    assert store.unknown([*names, "results/other.dcm"]) == ["results/other.dcm"]
 
 
 def test_retry_of_an_unknown_job_is_refused(store: JobStore) -> None:

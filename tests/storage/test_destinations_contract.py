@@ -70,6 +70,76 @@ def test_what_comes_too_late_expires_unless_it_has_arrived(store: JobStore) -> N
     assert at(store, "pacs") == ["DELIVERED", "DUE"]
 
 
+def test_what_the_operator_tries_again_is_as_old_as_that_is_long_ago(store: JobStore) -> None:
+    produced(store)
+    assert store.expire("pacs", after(1), after(60), "too late") == 2
+    store.retry("k1", after(70))
+    assert store.expire("pacs", after(70), after(130), "too late") == 0
+    assert len(store.claim_deliveries("pacs", "s", after(130), 60, 10)) == 2
+    store.reclaim(after(191), max_attempts=9)
+    assert store.expire("pacs", after(71), after(200), "too late") == 2
+
+
+def test_no_rejection_note_comes_too_late(store: JobStore) -> None:
+    produced(store)
+    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
+        store.delivered(parcel, after(1), "")
+    store.retract(result("k1", "rejection_note"), ["pacs"], after(2), "recalled")
+    assert store.expire("pacs", after(1), after(99), "too late") == 0
+    (note,) = store.claim_deliveries("pacs", "s", after(99), 60, 10)
+    assert note.result.kind == "rejection_note"
+
+
+def test_what_becomes_due_is_held_only_where_the_destination_still_is(store: JobStore) -> None:
+    store.hold("pacs", NOON)
+    produced(store)
+    store.hold_due("pacs", after(1))
+    store.hold_due("archive", after(1))
+    assert (at(store, "pacs"), at(store, "archive")) == (["HELD"] * 2, ["DUE"] * 2)
+    store.release_destination("pacs", after(2))
+    store.hold_due("pacs", after(3))  # of one who had looked before
+    assert at(store, "pacs") == ["DUE", "DUE"]
+    assert not store.destination("pacs").held
+
+
+def asked_at_pacs(store: JobStore) -> None:
+    """Both results reached pacs, which was asked about them."""
+    produced(store)
+    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
+        store.delivered(parcel, after(1), "", "0000")
+    store.ask("pacs", "2.25.1", after(2), after(99), 10)
+
+
+def test_results_that_a_destination_was_asked_about_are_counted(store: JobStore) -> None:
+    assert store.asked_counts() == {}
+    asked_at_pacs(store)
+    assert store.asked_counts() == {"pacs": 2}
+    store.commit("pacs", [store.results("k1")[0].sop_instance_uid], after(3))
+    assert store.asked_counts() == {"pacs": 1}
+
+
+def test_what_a_removed_destination_was_asked_about_is_asked_about_elsewhere(
+    store: JobStore,
+) -> None:
+    asked_at_pacs(store)
+    assert store.move_deliveries("pacs", "new", after(3)) == 0
+    assert store.move_deliveries("pacs", "new", after(3), asked=True) == 2
+    assert at(store, "new") == ["DELIVERED", "DELIVERED"]
+    assert store.asked_in("2.25.1") == []
+    asked = store.ask("new", "2.25.2", after(3), after(99), 10)
+    assert [p.delivery.asked for p in asked] == [1, 1]
+    assert store.move_deliveries("new", "archive", after(4), asked=True) == 2
+    assert at(store, "archive") == ["DUE", "DUE"]  # which gets them already
+
+
+def test_what_a_dropped_destination_was_asked_about_is_asked_about_no_more(
+    store: JobStore,
+) -> None:
+    asked_at_pacs(store)
+    assert store.drop_deliveries("pacs", after(3), "gone") == 2
+    assert (at(store, "pacs"), store.asked_counts()) == (["DELIVERED"] * 2, {})
+
+
 def test_deliveries_are_counted_by_destination_and_state(store: JobStore) -> None:
     assert store.delivery_counts() == []
     produced(store)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,10 +16,10 @@ import pytest
 from storage import objects
 from storage.errors import (
     ObjectMissingError,
+    ObjectsUnavailableError,
     OutOfSpaceError,
     StorageError,
     StoreMismatchError,
-    StoreUnavailableError,
 )
 from storage.objects import FsspecObjectStore, LocalObjectStore, MemoryObjectStore, ObjectStore
 
@@ -249,16 +250,44 @@ def test_nothing_is_kept_or_missed_where_the_folder_s_volume_is_gone(tmp_path: P
     ref = opened.keep("received/film.dcm", b"DICM")
     root.rename(tmp_path / "unmounted")
     for _ in range(2):  # without a folder, and with the mount point's own
-        with pytest.raises(StoreUnavailableError, match="volume is gone"):
+        with pytest.raises(ObjectsUnavailableError, match="volume is gone"):
             opened.keep("received/other.dcm", b"DICM")
         for look in (opened.read, opened.local_path, opened.demand, opened.remove):
-            with pytest.raises(StoreUnavailableError):
+            with pytest.raises(ObjectsUnavailableError):
                 look(ref)
+        for whole in (
+            opened.free_bytes,
+            lambda: opened.sweep(0),
+            lambda: [*opened.stale(0)],
+            lambda: opened.drop_stale(ref.name, 0),
+        ):
+            with pytest.raises(ObjectsUnavailableError):
+                whole()
         root.mkdir(exist_ok=True)
     assert list(root.rglob("*")) == []
     root.rmdir()
     (tmp_path / "unmounted").rename(root)
     assert opened.read(ref) == b"DICM"
+
+
+def test_a_folder_is_known_by_its_mark(tmp_path: Path) -> None:
+    root = tmp_path / "objects"
+    first = LocalObjectStore(root)
+    mark = first.mark()
+    assert len(mark) == 32
+    assert LocalObjectStore(root).mark() == first.mark() == mark
+    ref = first.keep("received/film.dcm", b"DICM")
+    root.rename(tmp_path / "unmounted")
+    for _ in range(2):  # without a folder, and with the mount point's own
+        with pytest.raises(ObjectsUnavailableError, match=f"write {mark} to .vald-objects"):
+            LocalObjectStore(root, mark)
+        assert not list(root.rglob("*"))
+        root.mkdir(exist_ok=True)
+    root.rmdir()
+    shutil.copytree(tmp_path / "unmounted", root)  # another device, as it were
+    for store in (first, LocalObjectStore(root, mark)):
+        assert store.read(ref) == b"DICM"
+        store.keep("received/other.dcm", b"DICM")
 
 
 def test_a_folder_that_another_has_just_made_is_synced_into_its_parent_too(

@@ -15,6 +15,8 @@ def test_a_job_takes_the_steps_of_its_table_and_no_others(old: JobState, new: Jo
         "RECEIVED": {"RUNNING"},
         "RUNNING": {"PRODUCED", "REJECTED", "FAILED", "RECEIVED"},
         "FAILED": {"RECEIVED"},
+        "PRODUCED": {"RECEIVED"},
+        "REJECTED": {"RECEIVED"},
     }
     if new in legal.get(old, set()):
         states.check_job(old, new)
@@ -28,13 +30,13 @@ def test_a_delivery_takes_the_steps_of_its_table_and_no_others(
     old: DeliveryState, new: DeliveryState
 ) -> None:
     legal = {
-        "DUE": {"SENDING", "HELD", "EXPIRED", "REFUSED"},
+        "DUE": {"SENDING", "HELD", "EXPIRED", "REFUSED", "QUARANTINED"},
         "SENDING": {"DELIVERED", "DUE", "REFUSED", "QUARANTINED"},
         "DELIVERED": {"COMMITTED", "DUE"},
-        "HELD": {"DUE", "REFUSED"},
-        "REFUSED": {"DUE"},
+        "HELD": {"DUE", "REFUSED", "QUARANTINED"},
+        "REFUSED": {"DUE", "QUARANTINED"},
         "QUARANTINED": {"DUE"},
-        "EXPIRED": {"DUE"},
+        "EXPIRED": {"DUE", "QUARANTINED"},
     }
     if new in legal.get(old, set()):
         states.check_delivery(old, new)

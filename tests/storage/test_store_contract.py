@@ -76,6 +76,56 @@ def test_a_resend_adds_no_second_job(store: JobStore) -> None:
     assert [job.state for job in store.jobs(10)] == [JobState.RUNNING]
 
 
+@pytest.mark.parametrize("end", ["fail", "reject"])
+def test_a_job_that_came_to_nothing_waits_afresh_for_another_film(
+    store: JobStore, end: str
+) -> None:
+    _, token = running(store)
+    getattr(store, end)("k1", token, NOON, "cut short")
+    other = film("1.2.1", "other")
+    number = store.receive(other).number
+    again = replace(new_job("k1", 9, "1.2.1"), object=other.object)
+    store.route(number, Decision(text="received again", job_key="k1"), again)
+    job = store.job("k1")
+    assert (job.state, job.attempts, job.error) == (JobState.RECEIVED, 0, "")
+    assert (job.object, job.created_at, job.updated_at) == (other.object, NOON, after(9))
+
+
+def test_a_film_whose_job_was_rejected_is_decided_about_again_when_it_is_sent_again(
+    store: JobStore,
+) -> None:
+    for key, end in (("k1", "reject"), ("k2", "fail")):
+        _, token = running(store, key)
+        getattr(store, end)(key, token, NOON, "a lateral view")
+        store.receive(film(uid=f"1.2.{key[1:]}", digest=key))
+    assert [one.sop_instance_uid for one in store.unrouted(9)] == ["1.2.1"]
+
+
+def test_films_that_are_not_at_their_end_or_came_to_a_bad_one_are_unsettled(
+    store: JobStore,
+) -> None:
+    def unsettled(since_s: float) -> list[str]:
+        return [film.sop_instance_uid for film in store.unsettled(after(since_s))]
+
+    store.receive(film("1.2.0", "undecided"))
+    _, token = running(store, "k1")
+    store.fail("k1", token, after(5), "model missing")
+    for key in ("k2", "k3"):
+        produced(store, key)
+    assert unsettled(5) == ["1.2.3", "1.2.2", "1.2.1", "1.2.0"]
+    assert unsettled(6) == ["1.2.3", "1.2.2", "1.2.0"]
+    for place in ("pacs", "archive"):
+        for parcel in store.claim_deliveries(place, "s", NOON, 60, 10):
+            if parcel.result.job_key == "k2":
+                store.refuse(parcel, after(7), "no")
+            else:
+                store.delivered(parcel, after(7), "")
+    assert unsettled(7) == ["1.2.2", "1.2.0"]
+    assert unsettled(8) == ["1.2.0"]
+    store.ask("pacs", "2.25.1", after(8), after(99), 10)
+    assert unsettled(8) == ["1.2.3", "1.2.0"]
+
+
 def test_routing_an_unknown_film_is_refused_and_makes_no_job(store: JobStore) -> None:
     with pytest.raises(UnknownKeyError):
         store.route(99, Decision(text="x", job_key="k1"), new_job("k1"))
@@ -213,12 +263,14 @@ def test_every_step_of_a_job_can_be_taken(store: JobStore) -> None:
         job = store.claim("w", NOON, 60)
         assert job is not None
         assert job.lease is not None
-        last = ([], []) if end == "produce" else ("said",)
+        made = [result(key, "secondary_capture")]
+        last = {"produce": (made, ["pacs"]), "reject": ("said", made, ["pacs"])}.get(end, ("said",))
         states.append(store.job(key).state)
         getattr(store, end)(key, job.lease.token, NOON, *last)
         states.append(store.job(key).state)
-        if end == "fail":
-            states.append(store.retry(key, NOON).state)
+        if end != "release":
+            lost = [one.sop_instance_uid for one in made]
+            states.append(store.retry(key, NOON, lost).state)
             store.claim("w", NOON, 60)
         taken |= set(pairwise(states))
     assert taken == JOB_TRANSITIONS

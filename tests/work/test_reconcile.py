@@ -22,6 +22,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder)
+        self.known = {"pacs", "archive"}
 
     def standings(self, now: object = SOON, promising: set[str] | None = None) -> list[Standing]:
         return [film.standing for film in self.films(now, promising)]
@@ -30,7 +31,10 @@ class Bench:
         for received in self.store.received(100):
             self.objects.keep(received.object.name, b"")
         reconciler = Reconciler(
-            store=self.store, objects=self.objects, promising=frozenset(promising or set())
+            store=self.store,
+            objects=self.objects,
+            promising=frozenset(promising or set()),
+            known=frozenset(self.known),
         )
         return reconciler.since(NOON, now)  # type: ignore[arg-type]  # a datetime
 
@@ -79,7 +83,9 @@ def test_a_film_without_a_decision_is_missing_after_an_hour(bench: Bench) -> Non
 def test_a_film_whose_file_is_gone_is_missing_at_once(tmp_path: Path) -> None:
     store = MemoryJobStore()
     submitted(store)
-    reconciler = Reconciler(store=store, objects=LocalObjectStore(tmp_path), promising=frozenset())
+    reconciler = Reconciler(
+        store=store, objects=LocalObjectStore(tmp_path), promising=frozenset(), known=frozenset()
+    )
     (found,) = reconciler.since(NOON, SOON)
     assert (found.standing, found.why) == (
         Standing.MISSING,
@@ -139,6 +145,19 @@ def test_where_commitment_is_promised_delivered_is_not_complete(bench: Bench) ->
     assert bench.standings(LATE, {"pacs"}) == [Standing.COMPLETE]
 
 
+def test_what_a_removed_destination_was_asked_about_is_not_complete(bench: Bench) -> None:
+    produced(bench.store)
+    for name in ("pacs", "archive"):
+        bench.deliver(name)
+    bench.store.ask("pacs", "2.25.1", NOON, after(60), 10)
+    assert bench.standings() == ["complete"]  # it is configured to promise nothing
+    bench.known = {"archive"}
+    assert bench.standings() == ["under way"]
+    assert bench.standings(LATE) == ["missing"]
+    bench.store.drop_deliveries("pacs", after(9), "its destination is no more")
+    assert bench.standings(LATE) == ["complete"]
+
+
 def test_a_result_that_is_lost_to_its_destination_is_missing_at_once(bench: Bench) -> None:
     produced(bench.store)
     for parcel in bench.store.claim_deliveries("pacs", "s", NOON, 60, 1):
@@ -154,7 +173,9 @@ def test_a_result_that_is_lost_to_its_destination_is_missing_at_once(bench: Benc
 
 def test_films_received_earlier_are_not_looked_at(bench: Bench) -> None:
     submitted(bench.store)
-    reconciler = Reconciler(store=bench.store, objects=bench.objects, promising=frozenset())
+    reconciler = Reconciler(
+        store=bench.store, objects=bench.objects, promising=frozenset(), known=frozenset()
+    )
     assert reconciler.since(NOON + timedelta(seconds=1), SOON) == []
 
 
@@ -173,7 +194,9 @@ def test_the_standings_are_counted_by_name(bench: Bench) -> None:
 def test_the_daily_one_is_kept_and_made_up_for_where_it_was_missed(bench: Bench) -> None:
     submitted(bench.store)
     day_s = 86400.0
-    reconciler = Reconciler(store=bench.store, objects=bench.objects, promising=frozenset())
+    reconciler = Reconciler(
+        store=bench.store, objects=bench.objects, promising=frozenset(), known=frozenset()
+    )
     assert reconcile.is_late(bench.store, NOON)
     reconcile.log_daily(reconciler, bench.store, lambda: after(60))
     assert reconcile.account(bench.store) == Account(
@@ -185,8 +208,55 @@ def test_the_daily_one_is_kept_and_made_up_for_where_it_was_missed(bench: Bench)
     assert reconcile.is_late(bench.store, after(60 + day_s + 3601))
 
 
+def test_the_daily_one_comes_back_to_what_was_under_way_and_tells_a_loss_once(
+    bench: Bench,
+) -> None:
+    submitted(bench.store)
+    bench.objects.keep(bench.store.received(1)[0].object.name, b"")
+    reconciler = Reconciler(
+        store=bench.store, objects=bench.objects, promising=frozenset(), known=frozenset()
+    )
+
+    def missing(at_s: float) -> tuple[str, ...]:
+        reconcile.log_daily(reconciler, bench.store, lambda: after(at_s))
+        account = reconcile.account(bench.store)
+        assert account is not None
+        return account.missing
+
+    day_s = 86400.0
+    assert missing(1800) == ()
+    claimed = bench.store.claim("worker", after(1900), 60)
+    assert claimed is not None
+    assert claimed.lease is not None
+    bench.store.fail("k1", claimed.lease.token, after(2000), "model missing")
+    assert missing(1800 + day_s) == ("k1",)
+    assert missing(1800 + 3 * day_s) == ()
+
+
+def test_a_film_of_which_a_result_was_left_out_is_missing(bench: Bench) -> None:
+    _, token = running(bench.store)
+    made = [result("k1", "secondary_capture")]
+    bench.store.produce("k1", token, NOON, made, ["pacs"], left_out="left out: structured_report")
+    bench.deliver("pacs")
+    (film,) = bench.films()
+    assert (film.standing, film.why) == ("missing", "left out: structured_report")
+
+
+def test_other_pixels_under_a_known_uid_are_not_said_to_be_complete(bench: Bench) -> None:
+    produced(bench.store)
+    for name in ("pacs", "archive"):
+        bench.deliver(name)
+    number = bench.store.receive(film("1.2.1", "other")).number
+    text = f"{router.OTHER_PIXELS}: the first film is kept (frontal-chest)"
+    bench.store.route(number, Decision(text=text, job_key="k1"), None)
+    assert bench.standings() == ["not analysed", "complete"]
+    assert bench.films()[0].why == text
+
+
 def test_after_days_away_all_the_time_since_the_last_one_is_looked_at(bench: Bench) -> None:
-    reconciler = Reconciler(store=bench.store, objects=bench.objects, promising=frozenset())
+    reconciler = Reconciler(
+        store=bench.store, objects=bench.objects, promising=frozenset(), known=frozenset()
+    )
     reconcile.log_daily(reconciler, bench.store, lambda: after(-60))
     submitted(bench.store)
     reconcile.log_daily(reconciler, bench.store, lambda: after(5 * 86400))

@@ -150,7 +150,7 @@ def test_a_film_sent_again_while_it_is_purged_has_its_file(tmp_path: Path) -> No
     purged = []
     store.between = lambda: purged.append(purger.purge(NOW + 2 * DAY))
     assert intake.accept(instance).status == StoreStatus.SUCCESS
-    assert purged == [1]
+    assert purged == [1, 0]  # recorded twice, since its file had to be kept again
     assert objects.read(kept.object)
     assert store.received(1)[0].decision == ""
 
@@ -163,3 +163,39 @@ def test_files_without_a_row_are_swept_and_others_stay(bench: Bench) -> None:
     assert bench.holds() == (True, True)
     assert (bench.folder / other.name).exists()
     assert not any((bench.folder / orphan.name).exists() for orphan in orphans)
+
+
+def test_a_film_that_is_purged_while_it_is_sent_again_is_decided_about_again(
+    tmp_path: Path,
+) -> None:
+    """The file goes between the resend's file and its row, and who routes looks just then."""
+    store, objects = MemoryJobStore(), LocalObjectStore(tmp_path)
+    instance = ReceivedInstance(
+        sop_class_uid=CLASS,
+        sop_instance_uid=INSTANCE,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        calling_ae_title="CR1",
+        address="127.0.0.1",
+        data_set=encoded(film()),
+    )
+    Intake(store, objects, lambda: NOW).accept(instance)
+    (first,) = store.received(1)
+    store.route(first.number, Decision(text="not analysed: lateral"), None)
+
+    class Purged(MemoryJobStore):
+        """The same rows, in whose way somebody comes once."""
+
+        def receive(self, new: NewReceived) -> Received:
+            received = store.receive(new)
+            if not came:
+                came.append(received)
+                objects.remove(received.object)
+                store.route(received.number, Decision(text="the kept file is gone"), None)
+            return received
+
+    came: list[Received] = []
+    answer = Intake(Purged(), objects, lambda: NOW).accept(instance)
+    assert answer.status == StoreStatus.SUCCESS
+    assert len(came) == 1
+    assert [waiting.number for waiting in store.unrouted(9)] == [first.number]
+    objects.demand(first.object)

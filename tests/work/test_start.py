@@ -51,7 +51,7 @@ def test_a_node_waits_for_a_database_that_comes_up_after_it(
     command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(path)]
     node = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        away = said(node, lambda line: line["event"] == "job store unavailable")
+        away = said(node, lambda line: line["event"] == "storage unavailable")
         assert away["error"].startswith("database: ")
         server = pgserver.get_server(folder, cleanup_mode="stop")
         said(node, lambda line: line["event"] == "node started")

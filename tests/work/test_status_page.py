@@ -48,7 +48,9 @@ class Bench:
         return answer.status, text
 
     def reconcile(self) -> None:
-        reconciler = Reconciler(store=self.store, objects=self.objects, promising=frozenset())
+        reconciler = Reconciler(
+            store=self.store, objects=self.objects, promising=frozenset(), known=frozenset()
+        )
         reconcile.log_daily(reconciler, self.store, lambda: after(7200))
 
 

@@ -21,7 +21,9 @@ from dicom_node import logs, radiograph
 from dicom_node.config import SeriesLabels
 from dicom_node.errors import DecoderError, EncodingError, InputError
 from dicom_node.radiograph import Film
+from dicom_node.results import registry
 from dicom_node.results.inspection import Inspector
+from dicom_node.work import model
 from dicom_node.work.worker import FilmReader, Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
@@ -479,7 +481,7 @@ def test_a_kept_file_that_is_gone_fails_the_job(tmp_path: Path) -> None:
     bench.add(replace(new_job("k2", uid="1.2.4"), object=gone))
     assert bench.turn() is Turn.DONE
     assert bench.store.job("k2").state is JobState.FAILED
-    assert "received/gone.dcm is gone" in bench.store.job("k2").error
+    assert "the kept file is gone" in bench.store.job("k2").error
 
 
 def test_a_fault_nobody_foresaw_fails_the_job_without_quoting_the_patient(tmp_path: Path) -> None:
@@ -632,8 +634,153 @@ def test_a_kept_film_that_was_damaged_is_not_analysed(tmp_path: Path) -> None:
     assert bench.turn() is Turn.DONE
     assert (bench.job.state, bench.job.error) == (
         JobState.FAILED,
-        "the kept file is damaged: send the film again, then retry",
+        "the kept file is gone or damaged: send the film again, then retry",
     )
+
+
+def test_a_film_that_was_sent_again_in_other_bytes_serves_where_the_first_is_gone(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    again = sources.source()
+    again.StudyDescription = "Thorax"
+    data = sources.write(again, tmp_path / "again.dcm").read_bytes()
+    kept = bench.objects.keep("received/again.dcm", data)
+    number = bench.store.receive(replace(film(), object=kept)).number
+    bench.store.route(number, Decision(text="received again", job_key="k1"), None)
+    bench.objects.remove(bench.job.object)
+    bench.turn()
+    assert bench.job.state is JobState.PRODUCED
+
+
+def test_a_worker_of_another_model_than_films_are_routed_for_sends_none_back(
+    tmp_path: Path,
+) -> None:
+    """The folder was changed under a running node: each film would come back at once, for ever."""
+    bench = Bench(tmp_path, engine=OtherEngine())
+    bench.store.post(model.NOTICE, bench.job.model_digest, NOON)
+    assert bench.turn() is Turn.RELEASED
+    assert (bench.job.state, bench.job.attempts) == (JobState.RECEIVED, 0)
+    bench.store.post(model.NOTICE, OtherEngine.model_digest, NOON)
+    assert bench.turn() is Turn.DONE
+    assert bench.job.state is JobState.FAILED
+
+
+def test_a_film_that_came_again_whole_is_analysed_though_a_note_says_it_was_not(
+    tmp_path: Path,
+) -> None:
+    telling: dict[str, tuple[str, ...]] = {"archive": ("structured_report", "not_analysed")}
+    bench = Bench(tmp_path, reader=Faulty(InputError("cut short")), overrides=telling)
+    bench.turn()
+    (note,) = bench.store.results("k1")
+    film = bench.store.received(1)[0]
+    bench.store.route(film.number, Decision(text="again", job_key="k1"), bench.job)
+    bench.reader = InProcess()
+    bench.turn()
+    kinds = [made.kind for made in bench.store.results("k1")]
+    assert kinds == ["not_analysed", "secondary_capture", "structured_report"]
+    assert bench.store.results("k1")[0] == note
+    assert bench.job.state is JobState.PRODUCED
+
+
+def lose(bench: Bench, *kinds: str) -> None:
+    """The kept files of these results are gone, at both destinations before they were sent."""
+    for made in bench.store.results("k1"):
+        if made.kind in kinds:
+            bench.objects.remove(made.object)
+    lost = [made.sop_instance_uid for made in bench.store.results("k1") if made.kind in kinds]
+    bench.store.retry("k1", bench.now, lost)
+
+
+def test_a_result_whose_file_is_gone_is_made_again_and_the_others_are_what_they_were(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    picture, report = bench.store.results("k1")
+    bench.engine = Distorting("counterfactual", 0.5)  # another machine would give other pixels
+    lose(bench, "structured_report")
+    assert bench.turn() is Turn.DONE
+    again = bench.store.results("k1")
+    assert again[0] == picture
+    assert replace(again[1], object=report.object) == report
+    assert bench.kept("structured_report").SOPInstanceUID == report.sop_instance_uid
+    assert bench.job.state is JobState.PRODUCED
+
+
+def test_a_result_is_made_again_bit_by_bit_by_the_same_program_on_the_same_day(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    made = bench.store.results("k1")
+    lose(bench, "secondary_capture", "structured_report")
+    bench.turn()
+    assert bench.store.results("k1") == made
+
+
+def test_nothing_is_made_again_that_was_not_made_before(tmp_path: Path) -> None:
+    """The site asks for more since: those who have the first results would get half of the rest."""
+    bench = Bench(tmp_path)
+    bench.turn()
+    lose(bench, "structured_report")
+    bench.overrides = {"archive": ("structured_report", "segmentation_map")}
+    bench.turn()
+    kinds = [made.kind for made in bench.store.results("k1")]
+    assert kinds == ["secondary_capture", "structured_report"]
+
+
+def test_a_result_that_would_have_another_uid_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    made = bench.store.results("k1")
+    lose(bench, "structured_report")
+    monkeypatch.setattr("dicom_node.uids.result_uid", lambda *_, **__: "2.25.7")
+    bench.turn()
+    assert (bench.job.state, bench.store.results("k1")) == (JobState.FAILED, made)
+    assert "another version of this program" in bench.job.error
+
+
+def test_a_result_that_could_not_be_built_is_said_and_built_once_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setitem(registry._KINDS, "structured_report", registry._Kind(build=lambda _: [][0]))
+        bench.turn()
+    (picture,) = bench.store.results("k1")
+    assert bench.job.state is JobState.PRODUCED
+    assert bench.job.error == "left out, see the log: structured_report"
+    bench.store.retry("k1", bench.now)
+    bench.turn()
+    assert [made.kind for made in bench.store.results("k1")] == [picture.kind, "structured_report"]
+    assert bench.store.results("k1")[0] == picture
+    assert bench.job.error == ""
+
+
+def test_a_note_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
+    telling: dict[str, tuple[str, ...]] = {"archive": ("not_analysed",)}
+    bench = Bench(tmp_path, reader=Faulty(InputError("no image")), overrides=telling)
+    bench.turn()
+    (note,) = bench.store.results("k1")
+    lose(bench, "not_analysed")
+    bench.turn()
+    (again,) = bench.store.results("k1")
+    assert (bench.job.state, again.sop_instance_uid) == (JobState.REJECTED, note.sop_instance_uid)
+    assert bench.kept("not_analysed").SOPInstanceUID == note.sop_instance_uid
+
+
+def test_a_film_with_results_gets_no_note_when_it_is_refused_later(tmp_path: Path) -> None:
+    telling: dict[str, tuple[str, ...]] = {"archive": ("structured_report", "not_analysed")}
+    bench = Bench(tmp_path, overrides=telling)
+    bench.turn()
+    made = bench.store.results("k1")
+    lose(bench, "structured_report")
+    bench.reader = Faulty(InputError("no image"))
+    bench.turn()
+    assert (bench.job.state, bench.store.results("k1")) == (JobState.REJECTED, made)
 
 
 def test_a_film_whose_decoder_is_killed_again_and_again_has_failed(tmp_path: Path) -> None:
@@ -655,6 +802,22 @@ def test_a_moments_fault_is_given_up_a_day_after_it_first_came(tmp_path: Path) -
         (Turn.RELEASED, JobState.RECEIVED),
         (Turn.DONE, JobState.FAILED),
     ]
+
+
+def test_a_volume_that_is_away_for_days_costs_no_film_an_attempt(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    local = LocalObjectStore(tmp_path / "objects")
+    local.keep(bench.job.object.name, bench.objects.read(bench.job.object))
+    bench.objects = local  # type: ignore[assignment]  # any store will do
+    (tmp_path / "objects").rename(tmp_path / "unmounted")
+    worker, day_s = bench.worker(), 86_400
+    for day in range(4):
+        bench.now = after(day * day_s)
+        assert worker.work_once() is Turn.RELEASED
+        assert (bench.job.state, bench.job.attempts) == (JobState.RECEIVED, 0)
+    (tmp_path / "unmounted").rename(tmp_path / "objects")
+    assert worker.work_once() is Turn.DONE
+    assert bench.job.state is JobState.PRODUCED
 
 
 def test_a_late_worker_leaves_the_files_of_others_alone(tmp_path: Path) -> None:

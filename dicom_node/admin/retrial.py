@@ -1,0 +1,76 @@
+"""`vald-node retry`: what failed is tried again, and what is not kept any more made again."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from dicom_node import node
+from dicom_node.errors import NodeError
+from dicom_node.work import source
+from storage.jobs import REJECTION_NOTE, Job, Result
+from storage.objects import ObjectStore, is_whole
+from storage.states import DeliveryState
+from storage.store import JobStore
+
+_ARRIVED = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
+
+
+def retry(path: Path, environ: Mapping[str, str], key: str, now: datetime) -> str:
+    """What was done, in a line.
+
+    Raises:
+        NodeError: a result that has yet to arrive is gone, and cannot be made again now.
+        StorageError: no such job, or nothing of it failed; database or objects are away.
+    """
+    settings = node.read_config(path, environ)
+    store = node.open_kept_store(settings)
+    try:
+        objects = node.open_objects(settings, store)
+        return _retry(store, objects, store.job(key), now)
+    finally:
+        store.close()
+
+
+def _retry(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> str:
+    gone = lost(store, objects, job)
+    if gone:
+        _demand_remakable(store, objects, job, gone)
+    done = store.retry(job.key, now, [made.sop_instance_uid for made in gone])
+    again = f"; {len(gone)} of its results are made again" if gone else ""
+    return f"{done.key[:12]} is {done.state}{again}"
+
+
+def lost(store: JobStore, objects: ObjectStore, job: Job) -> list[Result]:
+    """Results that have yet to arrive somewhere, and whose kept files are gone or damaged.
+
+    Of a recalled job that is its note alone: nothing else of it is sent.
+    """
+    waiting = {d.sop_instance_uid for d in store.deliveries(job.key) if d.state not in _ARRIVED}
+    results = store.results(job.key)
+    notes = [made for made in results if made.kind == REJECTION_NOTE]
+    return [
+        made
+        for made in notes or results
+        if made.sop_instance_uid in waiting and not is_whole(objects, made.object)
+    ]
+
+
+def _demand_remakable(
+    store: JobStore, objects: ObjectStore, job: Job, gone: Sequence[Result]
+) -> None:
+    """Return if the results can be made again of what is kept.
+
+    Raises:
+        NodeError: they cannot, and what to do.
+    """
+    short = job.key[:12]
+    if any(made.kind == REJECTION_NOTE for made in gone):
+        raise NodeError(
+            f"the rejection note of {short} is not kept any more; "
+            f"`vald-node retract --model {job.model_digest[:12]}` makes it again"
+        )
+    if source.film_of(store, objects, job) is None:
+        raise NodeError(
+            f"{len(gone)} results of {short} are not kept any more, nor is their film: "
+            "have the film sent again, then retry"
+        )

@@ -1,0 +1,25 @@
+"""The kept film of a job: the one that it was made for, or the same film received again."""
+
+from dicom_node.routing.router import OTHER_PIXELS
+from storage.jobs import Job, ObjectRef
+from storage.objects import ObjectStore, is_whole
+from storage.store import JobStore
+
+_MOST = 100
+
+
+def film_of(store: JobStore, objects: ObjectStore, job: Job) -> ObjectRef | None:
+    """The first that is whole; None where the film is to be sent again.
+
+    A film that is sent again seldom has the bytes of the first: archives write other headers, and
+    choose other transfer syntaxes.
+
+    Raises:
+        StorageError: rows or objects are away, and nobody can tell.
+    """
+    if is_whole(objects, job.object):
+        return job.object
+    again = store.received(_MOST, job.sop_instance_uid)
+    same = (film for film in again if film.job_key == job.key)
+    others = (film.object for film in same if not film.decision.startswith(OTHER_PIXELS))
+    return next((ref for ref in others if is_whole(objects, ref)), None)
