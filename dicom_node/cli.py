@@ -442,9 +442,16 @@ def evaluate(
         typer.Option(help="Safetensors of torchvision's inception_v3, for FID and KID."),
     ] = None,
     limit: Annotated[int, typer.Option(help="Films a group at most; 0 is all.")] = 0,
+    maps_only: Annotated[
+        bool, typer.Option("--maps-only", help="Where maps point and which normal films they mark.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line.")] = False,
 ) -> None:
     """Measure a model against baselines on films with boxes, masks and labels."""
     from dicom_node.admin import measuring
 
-    measuring.run(data, part, limit, mode, model, judges, out, inception, as_json=as_json)
+    measuring.run(
+        *(data, part, limit, mode, model, judges, out, inception),
+        maps_only=maps_only,
+        as_json=as_json,
+    )

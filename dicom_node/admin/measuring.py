@@ -29,6 +29,7 @@ def run(
     out: Path | None,
     inception: Path | None,
     *,
+    maps_only: bool,
     as_json: bool,
 ) -> None:
     """Print what was measured; `out` gets it as JSON and as a page with pictures of the films."""
@@ -37,7 +38,8 @@ def run(
     films = Selection(data=data, part=part, limit=limit)
     loaded = weights.load(digest.folder_of(model), weights.choose_device("auto"))
     judged = load_judges(judges or weights.JUDGES, inception)
-    made = Measurement(loaded, mode, judged, films, _shown).everything()
+    measurement = Measurement(loaded, mode, judged, films, _shown)
+    made = measurement.maps() if maps_only else measurement.everything()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         reading = loaded.settings.reading(mode)

@@ -105,13 +105,10 @@ class Measurement:
     def everything(self) -> Evaluation:
         """The whole table."""
         cases = {name: found for name in GROUPS if (found := self._cases(name))}
-        seen = self._seen()
+        seen = self._see(self._films.rows(lambda _: True))
         adult = [film for film in seen if not film.row.paediatric]
         numbers: Json = {
-            "model": self._model.digest,
-            "mode": str(self._mode),
-            "part": self._films.part,
-            "extractor": self._judges.encoder.name,
+            **self._heading(),
             "reconstruction": self._reconstruction(seen, cases),
             "localisation": {name: self._localisation(found) for name, found in cases.items()},
             "normals": self._normals(adult),
@@ -125,6 +122,25 @@ class Measurement:
         }
         return Evaluation(numbers=numbers, cases=cases)
 
+    def maps(self) -> Evaluation:
+        """The part that is of maps alone: where they point, and how many normal films they mark."""
+        cases = {name: found for name in GROUPS if (found := self._cases(name))}
+        normal = self._films.rows(lambda row: row.label == "Normal" and not row.paediatric)
+        numbers: Json = {
+            **self._heading(),
+            "localisation": {name: self._localisation(found) for name, found in cases.items()},
+            "normals": self._normals(self._see(normal)),
+        }
+        return Evaluation(numbers=numbers, cases=cases)
+
+    def _heading(self) -> Json:
+        return {
+            "model": self._model.digest,
+            "mode": str(self._mode),
+            "part": self._films.part,
+            "extractor": self._judges.encoder.name,
+        }
+
     def _cases(self, name: str) -> list[Case]:
         rows = self._films.group(GROUPS[name])
         if len(rows) < _LEAST_FILMS:
@@ -134,8 +150,7 @@ class Measurement:
         names = [row.file for row in rows]
         return list(self._maker.cases(names, self._track(films, name), truths))
 
-    def _seen(self) -> list[Seen]:
-        rows = self._films.rows(lambda _: True)
+    def _see(self, rows: Sequence[FilmRow]) -> list[Seen]:
         films = self._films.films(rows)
         shown = self._track(list(zip(rows, films, strict=True)), "films of the manifest")
         return [Seen(row=row, pair=as_pair(self._timed(film))) for row, film in shown]

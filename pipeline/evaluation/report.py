@@ -24,16 +24,6 @@ from pipeline.types import Image
 mpl.use("Agg")
 
 _SHOWN = 3  # best, middle and worst films of a group, so many each
-_SECTIONS = (
-    "reconstruction",
-    "normals",
-    "image_score",
-    "validity",
-    "fidelity",
-    "reliability",
-    "oracle",
-    "induction",
-)
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 72em; color: #222; }
 table { border-collapse: collapse; margin: .6em 0 1.4em; }
@@ -58,19 +48,18 @@ def write(made: Evaluation, path: Path, threshold: float, scale_max: float) -> N
 def _body(made: Evaluation, threshold: float, scale_max: float) -> Iterator[str]:
     numbers = made.numbers
     yield '<p class="warning">Research only, not for diagnosis. Holds films: do not pass it on.</p>'
-    yield (
-        f"<p>Model {html.escape(numbers['model'][:12])}, mode {html.escape(numbers['mode'])}, "
-        f"{numbers['seconds_per_film']:.2f} s a film here. Features of FID and KID: "
-        f"{html.escape(numbers['extractor'])}.</p>"
-    )
+    yield f"<p>{html.escape(summary.heading(numbers))}</p>"
+    if "seconds_per_film" in numbers:
+        yield f"<p>{numbers['seconds_per_film']:.2f} s a film here.</p>"
     for name, found in numbers["localisation"].items():
         yield f"<h2>{html.escape(name)}, {found['films']} films</h2>"
         yield _methods_table(found)
         yield _picture(_methods_plot(found), "pixel AUPRC with 95 % intervals")
         yield _table({key: found[key] for key in found if key not in ("methods", "films")})
         yield from _gallery(made.cases[name], threshold, scale_max)
-    for section in _SECTIONS:
-        yield f"<h2>{html.escape(section.replace('_', ' '))}</h2>{_table(numbers[section])}"
+    for key, title in summary.SECTIONS.items():
+        if key in numbers:
+            yield f"<h2>{html.escape(title)}</h2>{_table(numbers[key])}"
 
 
 def _methods_table(found: Json) -> str:

@@ -14,6 +14,17 @@ _CONTROLS = {
     "sensitivity": "a region touches a box",
 }
 
+SECTIONS = {
+    "reconstruction": "Reconstruction",
+    "normals": "Normal films with any region",
+    "image_score": "Image score within one source (AUROC)",
+    "validity": "Validity, by the independent classifier",
+    "fidelity": "Fidelity of normal counterparts",
+    "reliability": "Reliability",
+    "oracle": "Oracle: lesions of a family unseen in training",
+    "induction": "Induction",
+}
+
 
 def markdown(numbers: Json) -> str:
     """Every number with its 95 % interval, in tables."""
@@ -21,20 +32,20 @@ def markdown(numbers: Json) -> str:
 
 
 def _lines(numbers: Json) -> Iterator[str]:
-    yield (
-        f"Model `{numbers['model'][:12]}`, mode {numbers['mode']}, part {numbers['part']}; "
-        f"features of FID and KID: {numbers['extractor']}."
-    )
+    yield heading(numbers)
     for name, found in numbers["localisation"].items():
         yield from _localisation(name, found)
-    yield from _section("Reconstruction", numbers["reconstruction"])
-    yield from _section("Normal films with any region", numbers["normals"])
-    yield from _section("Image score within one source (AUROC)", numbers["image_score"])
-    yield from _section("Validity, by the independent classifier", numbers["validity"])
-    yield from _section("Fidelity of normal counterparts", numbers["fidelity"])
-    yield from _section("Reliability", numbers["reliability"])
-    yield from _section("Oracle: lesions of a family unseen in training", numbers["oracle"])
-    yield from _section("Induction", numbers["induction"])
+    for key, title in SECTIONS.items():
+        if key in numbers:
+            yield from _section(title, numbers[key])
+
+
+def heading(numbers: Json) -> str:
+    """Which model was measured, how and on what."""
+    return (
+        f"Model {numbers['model'][:12]}, mode {numbers['mode']}, part {numbers['part']}; "
+        f"features of FID and KID: {numbers['extractor']}."
+    )
 
 
 def _localisation(name: str, found: Json) -> Iterator[str]:

@@ -136,6 +136,23 @@ def test_normals_of_the_manifest_and_of_jsrt_are_pooled(
     assert normals["sources"]["jsrt"]["films"] == 1
 
 
+def test_the_maps_alone_are_measured_as_in_the_whole_table(
+    evaluated: tuple[dict[str, Any], Path], data: Path, model: Path, tmp_path: Path
+) -> None:
+    whole, out = evaluated
+    done = commands.vald(
+        "evaluate", "--data", data, "--model", model, "--judges", out / "judges", "--json",
+        "--maps-only", "--out", tmp_path,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(done.stdout)
+    assert numbers["normals"] == whole["normals"]
+    assert numbers["localisation"] == whole["localisation"]
+    assert "validity" not in numbers
+    for name in ("evaluation.md", "evaluation.html"):
+        assert "Normal films with any region" in (tmp_path / name).read_text(encoding="utf-8")
+
+
 def test_the_audits_see_no_lesion_in_the_border(evaluated: tuple[dict[str, Any], Path]) -> None:
     found = evaluated[0]["image_score"]["nih-chestxray14"]
     assert found["films"] == 24
