@@ -29,14 +29,13 @@ from storage.jobs import (
     Transaction,
     says_nothing,
 )
-from storage.states import DeliveryState, JobState, check_delivery, check_job
+from storage.states import OPEN, UNDONE, DeliveryState, JobState, check_delivery, check_job
 from storage.store import NO_CHOICE, takers_of
 from storage.words import legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _WAITING = {DeliveryState.DUE, DeliveryState.HELD}
 _RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
-_OPEN = {JobState.RECEIVED, JobState.RUNNING}
 _Name = tuple[str, str]
 
 
@@ -75,8 +74,8 @@ class MemoryJobStore:
                 new.object.digest,
             ):
                 self._purged_films.discard(known.number)
-                if not known.job_key:
-                    known = replace(known, decision="")
+                if not known.job_key or self._jobs[known.job_key].state in UNDONE:
+                    known = replace(known, decision="", job_key="")
                 self._received[known.number] = known
                 return known
         number = len(self._received) + 1
@@ -105,16 +104,18 @@ class MemoryJobStore:
     def waiting(self) -> int:
         """See JobStore."""
         unrouted = sum(not film.decision for film in self._received.values())
-        return unrouted + sum(job.state in _OPEN for job in self._jobs.values())
+        return unrouted + sum(job.state in OPEN for job in self._jobs.values())
 
     @_locked
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """See JobStore."""
         if number not in self._received:
             raise UnknownKeyError(f"no received instance {number}")
-        if job is not None and job.key not in self._jobs:
+        if job is not None and (job.key not in self._jobs or self._jobs[job.key].state in UNDONE):
             self._jobs[job.key] = _stored(job)
-            self._tokens[job.key] = 0
+            self._tokens.setdefault(job.key, 0)
+        if decision.job_key in self._jobs and self._jobs[decision.job_key].state in UNDONE:
+            return
         self._received[number] = replace(
             self._received[number], decision=legible(decision.text), job_key=decision.job_key
         )
@@ -197,7 +198,7 @@ class MemoryJobStore:
     ) -> None:
         """See JobStore."""
         self._leave(key, token, JobState.REJECTED, now, reason)
-        for note in notes:
+        for note in [note for note in notes if note.sop_instance_uid not in self._results]:
             self._add_result(note, destinations, now, quarantined.get(note.kind, ""))
 
     def _add_result(
@@ -649,7 +650,16 @@ class MemoryJobStore:
         self._jobs[job.key] = replace(
             job, state=state, error=legible(error), lease=lease, attempts=tries, updated_at=now
         )
+        if state in UNDONE:
+            self._free_later_films(job)
         return self._jobs[job.key]
+
+    def _free_later_films(self, job: Job) -> None:
+        mine = [film for film in self._received.values() if film.job_key == job.key]
+        of = next((film.number for film in mine if film.object.digest == job.object.digest), None)
+        for film in mine:
+            if of is not None and film.number > of:
+                self._received[film.number] = replace(film, decision="", job_key="")
 
     def _is_rejected(self, delivery: Delivery) -> bool:
         """Whether a note of its job rejects this result."""

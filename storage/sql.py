@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    and_,
     delete,
     func,
     insert,
@@ -53,10 +54,9 @@ from storage.schema import (
     results,
     transactions,
 )
-from storage.states import DeliveryState, JobState, check_delivery, check_job
+from storage.states import OPEN, UNDONE, DeliveryState, JobState, check_delivery, check_job
 from storage.store import NO_CHOICE, takers_of
 
-_OPEN = (JobState.RECEIVED, JobState.RUNNING)
 _ENDED = (JobState.PRODUCED, JobState.REJECTED)
 """A rejected job too has results: the notes that say why."""
 _MOST_DESTINATIONS = 1000
@@ -98,8 +98,8 @@ class SqlJobStore:
             else:
                 again = update(received).where(received.c.number == row["number"])
                 values: dict[str, object] = {"purged_at": None}
-                if not row["job_key"]:
-                    values["decision"] = ""
+                if not row["job_key"] or _is_undone(db, row["job_key"]):
+                    values |= {"decision": "", "job_key": ""}
                 row = db.execute(again.values(**values).returning(received)).mappings().one()
             return rows.received_of(row)
 
@@ -122,18 +122,20 @@ class SqlJobStore:
     def waiting(self) -> int:
         """See JobStore."""
         unrouted = select(func.count().label("number")).where(received.c.decision == "")
-        unfinished = select(func.count().label("number")).where(jobs.c.state.in_(_OPEN))
+        unfinished = select(func.count().label("number")).where(jobs.c.state.in_(OPEN))
         return sum(int(self._rows(query)[0]["number"]) for query in (unrouted, unfinished))
 
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """See JobStore."""
+        change = update(received).where(received.c.number == number)
+        values = {"decision": decision.text, "job_key": decision.job_key}
         with engine.writing(self._engine) as db:
-            change = update(received).where(received.c.number == number)
-            values = {"decision": decision.text, "job_key": decision.job_key}
+            if job is not None:
+                _submit(db, job)
+            elif _is_undone(db, decision.job_key):
+                return
             if db.execute(change.values(**values)).rowcount == 0:
                 raise UnknownKeyError(f"no received instance {number}")
-            if job is not None:
-                _add_job(db, job)
 
     def job(self, key: str) -> Job:
         """See JobStore."""
@@ -204,7 +206,7 @@ class SqlJobStore:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.PRODUCED, now, "")
-            for position, result in enumerate(results):
+            for position, result in enumerate(results, len(_results_of(db, key))):
                 takers = takers_of(result, destinations, kinds)
                 _add_result(db, result, position, takers, now, quarantined.get(result.kind, ""))
 
@@ -221,7 +223,9 @@ class SqlJobStore:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.REJECTED, now, reason)
-            for position, note in enumerate(notes):
+            known = _results_of(db, key)
+            new = [note for note in notes if note.sop_instance_uid not in known]
+            for position, note in enumerate(new, len(known)):
                 why = quarantined.get(note.kind, "")
                 _add_result(db, note, position, destinations, now, why)
 
@@ -719,10 +723,44 @@ def _insert_once(
             raise
 
 
-def _add_job(db: Connection, job: NewJob) -> None:
-    same = select(jobs).where(jobs.c.key == job.key)
+def _submit(db: Connection, job: NewJob) -> None:
+    """The job exists; one of its key that came to nothing begins afresh."""
+    same, values = select(jobs).where(jobs.c.key == job.key), rows.job_values(job)
     if db.execute(same).first() is None:
-        _insert_once(db, jobs, rows.job_values(job), same)
+        _insert_once(db, jobs, values, same)
+        return
+    for state in UNDONE:
+        check_job(state, JobState.RECEIVED)
+    del values["key"], values["lease_token"]  # the tokens of those who failed stay behind it
+    undone = update(jobs).where(jobs.c.key == job.key, jobs.c.state.in_(UNDONE))
+    db.execute(undone.values(**values))
+
+
+def _is_undone(db: Connection, key: str) -> bool:
+    """Whether the job came to nothing; if not, it does not before this transaction's end."""
+    query = select(jobs.c.state).where(jobs.c.key == key).with_for_update(read=True)
+    found = db.execute(query).first()
+    return found is not None and found.state in UNDONE
+
+
+def _free_later_films(db: Connection, key: str) -> None:
+    """Films that came to the job after the one it was made of have no decision any more."""
+    film = received.alias()
+    its_own = select(film.c.number).join(
+        jobs,
+        and_(jobs.c.sop_instance_uid == film.c.sop_instance_uid, jobs.c.digest == film.c.digest),
+    )
+    later = update(received).where(
+        received.c.job_key == key,
+        received.c.number > its_own.where(jobs.c.key == key).scalar_subquery(),
+    )
+    db.execute(later.values(decision="", job_key=""))
+
+
+def _results_of(db: Connection, key: str) -> set[str]:
+    """The UIDs of what the job has made: notes, where it came to nothing before."""
+    query = select(results.c.sop_instance_uid).where(results.c.job_key == key)
+    return {row.sop_instance_uid for row in db.execute(query)}
 
 
 def _add_result(
@@ -886,6 +924,8 @@ def _leave_running(
     check_job(JobState.RUNNING, state)
     values = {"state": state, "error": reason, "updated_at": now, **more}
     _guarded(db, key, token, **values, lease_owner=None, lease_until=None)
+    if state in UNDONE:
+        _free_later_films(db, key)
 
 
 def _guarded(db: Connection, key: str, token: int, **values: object) -> None:

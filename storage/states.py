@@ -35,9 +35,15 @@ JOB_TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
         (JobState.RUNNING, JobState.REJECTED),  # the image's fault
         (JobState.RUNNING, JobState.FAILED),  # ours, or the installation's
         (JobState.RUNNING, JobState.RECEIVED),  # lease lost, out of memory, node stopping
-        (JobState.FAILED, JobState.RECEIVED),  # by the operator
+        (JobState.FAILED, JobState.RECEIVED),  # by the operator, or its film was sent again
+        (JobState.REJECTED, JobState.RECEIVED),  # its film was sent again
     }
 )
+
+OPEN = frozenset({JobState.RECEIVED, JobState.RUNNING})
+"""Jobs that are not at their end."""
+UNDONE = frozenset({JobState.REJECTED, JobState.FAILED})
+"""Jobs that came to nothing: the film, sent again, begins them afresh."""
 
 DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
     {

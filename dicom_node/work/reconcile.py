@@ -96,6 +96,8 @@ class Reconciler:
         match job.state:
             case JobState.FAILED:
                 return Standing.MISSING, job.error
+            case JobState.PRODUCED if film.decision.startswith(router.OTHER_PIXELS):
+                return Standing.NOT_ANALYSED, film.decision
             case JobState.PRODUCED:
                 return self._delivered(job, waits)
             case JobState.REJECTED:  # the note that says so has to arrive, where one was made

@@ -321,7 +321,7 @@ class Worker:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != job.object.digest:
-            raise ObjectMissingError("the kept file is damaged: send the film again, then retry")
+            raise ObjectMissingError("the kept file is damaged: send the film again")
         return path
 
     def _context(self, job: Job, film: Film, attribution: Attribution) -> ResultContext:

@@ -14,6 +14,7 @@ def test_a_job_takes_the_steps_of_its_table_and_no_others(old: JobState, new: Jo
     legal = {
         "RECEIVED": {"RUNNING"},
         "RUNNING": {"PRODUCED", "REJECTED", "FAILED", "RECEIVED"},
+        "REJECTED": {"RECEIVED"},
         "FAILED": {"RECEIVED"},
     }
     if new in legal.get(old, set()):

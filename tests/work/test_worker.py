@@ -398,6 +398,25 @@ def test_who_asks_for_it_is_told_of_a_film_that_a_guard_refused(tmp_path: Path) 
         assert let_in.job.state is JobState.PRODUCED
 
 
+def test_a_film_that_is_sent_again_may_be_refused_for_another_reason_and_then_produced(
+    tmp_path: Path,
+) -> None:
+    """Each note has a UID of its own, and one for the same reason is made once."""
+    bench = Bench(tmp_path, overrides={"pacs": ("not_analysed",)})
+    for reason in ("It is cut short", "It is cut short", "It shows no chest"):
+        bench.engine = FaultyEngine(FilmError(reason))
+        assert bench.turn() is Turn.DONE
+        assert bench.job.state is JobState.REJECTED
+        again = bench.store.receive(film("1.2.3"))
+        routed = Decision(text="analysed anew", job_key="k1")
+        bench.store.route(again.number, routed, bench.job_to_be("k1", created_s=9))
+    bench.engine = BrightnessEngine()
+    bench.turn()
+    assert bench.job.state is JobState.PRODUCED
+    assert bench.kinds_at("pacs") == ["not_analysed", "not_analysed"]
+    assert len(bench.kinds_at("archive")) == 2  # picture and report
+
+
 def test_a_note_that_cannot_be_kept_lets_the_job_wait_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path, overrides={"pacs": ("not_analysed",)}, capacity_bytes=10)
     bench.engine = FaultyEngine(FilmError("It shows no chest"))
@@ -632,7 +651,7 @@ def test_a_kept_film_that_was_damaged_is_not_analysed(tmp_path: Path) -> None:
     assert bench.turn() is Turn.DONE
     assert (bench.job.state, bench.job.error) == (
         JobState.FAILED,
-        "the kept file is damaged: send the film again, then retry",
+        "the kept file is damaged: send the film again",
     )
 
 
