@@ -40,12 +40,15 @@ class Supervisor:
         self._pause_s: dict[str, float] = dict.fromkeys((r.name for r in roles), _FIRST_PAUSE_S)
 
     def start(self) -> None:
-        """Every role has its child."""
+        """Every role has its child, or will have: see `watch`."""
         for role in self._roles:
             self._start(role)
 
     def watch(self) -> None:
-        """Start children again that died, each after a pause that grows while it keeps dying."""
+        """Start children again that died, each after a pause that grows while it keeps dying.
+
+        One that the machine cannot start now, for want of file handles or memory, has died too.
+        """
         for role in self._roles:
             child, age = self._children[role.name], time.monotonic() - self._since[role.name]
             if child.is_alive():
@@ -55,7 +58,8 @@ class Supervisor:
                 self._pause_s[role.name] = _FIRST_PAUSE_S
             if age < self._pause_s[role.name]:
                 continue
-            _log.error("process died", role=role.name, exitcode=child.exitcode)
+            if child.pid is not None:
+                _log.error("process died", role=role.name, exitcode=child.exitcode)
             self._pause_s[role.name] = min(_LONGEST_PAUSE_S, 2 * self._pause_s[role.name])
             self._start(role)
 
@@ -66,6 +70,8 @@ class Supervisor:
                 child.terminate()
         deadline = time.monotonic() + grace_s
         for name, child in self._children.items():
+            if child.pid is None:
+                continue  # it was never started
             child.join(max(0.0, deadline - time.monotonic()))
             if child.is_alive():
                 _log.error("process killed", role=name)
@@ -81,8 +87,11 @@ class Supervisor:
 
     def _start(self, role: Role) -> None:
         child = self._context.Process(target=role.main, args=role.arguments, name=role.name)
-        child.start()
         self._children[role.name], self._since[role.name] = child, time.monotonic()
+        try:
+            child.start()
+        except (OSError, MemoryError) as fault:
+            _log.error("process not started", role=role.name, error=str(fault))
         self._mourned.discard(child.pid or 0)  # the system gives numbers again
 
 

@@ -1,8 +1,11 @@
 """Children that die are told of, once each, and started again."""
 
 import os
+import resource
 import threading
 import time
+
+from structlog.testing import capture_logs
 
 from dicom_node import processes
 from dicom_node.processes import Role, Supervisor
@@ -32,6 +35,36 @@ def test_each_death_is_told_once_with_its_process_id_and_the_child_started_again
         supervisor.stop(5)
     assert len(set(told)) == len(told)
     assert os.getpid() not in told
+
+
+def test_a_child_that_cannot_be_started_for_now_is_started_later() -> None:
+    """No file handle is left, as when a receiver has many connections; nor for the first start."""
+    told: list[int] = []
+    supervisor = Supervisor((Role(name="worker-1", main=dies, arguments=()),), told.append)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with capture_logs() as logs:
+            supervisor.start()
+            supervisor.watch()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {(line["event"], line["role"]) for line in logs} == {("process not started", "worker-1")}
+    try:
+        watch_until(supervisor, told, 1)
+    finally:
+        supervisor.stop(5)
+
+
+def test_a_supervisor_whose_child_was_never_started_can_be_stopped() -> None:
+    supervisor = Supervisor((Role(name="worker-1", main=dies, arguments=()),))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        supervisor.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    supervisor.stop(5)
 
 
 def test_the_owner_of_a_process_is_no_beginning_of_another_owner() -> None:
