@@ -2,6 +2,7 @@
 
 StorageError
 ├── StoreUnavailableError   the moment's: the database is locked, full or unreachable; try again
+├── ObjectsUnavailableError the moment's: the objects' volume or service is away; try again
 ├── OutOfSpaceError         the moment's: the disk is full; try again when space has returned
 ├── ObjectMissingError      the installation's: a kept object is gone or damaged
 ├── StoreMismatchError      the installation's: the schema is not this version's
@@ -17,6 +18,10 @@ class StorageError(Exception):
 
 class StoreUnavailableError(StorageError):
     """The database cannot answer now; the same call may succeed later."""
+
+
+class ObjectsUnavailableError(StorageError):
+    """The place where objects are kept cannot answer now; what it holds is not known to be lost."""
 
 
 class OutOfSpaceError(StorageError):

@@ -19,10 +19,10 @@ import fsspec
 from storage import faults
 from storage.errors import (
     ObjectMissingError,
+    ObjectsUnavailableError,
     OutOfSpaceError,
     StorageError,
     StoreMismatchError,
-    StoreUnavailableError,
 )
 from storage.faults import Point
 from storage.jobs import ObjectRef
@@ -37,7 +37,11 @@ Data = Piece | Iterable[Piece]
 
 
 class ObjectStore(Protocol):
-    """Named, immutable bytes."""
+    """Named, immutable bytes.
+
+    All may raise `ObjectsUnavailableError`: the volume or service is away, and nothing is known of
+    what it holds.
+    """
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """The bytes are durable under `name`; a name already taken has its bytes replaced whole.
@@ -199,14 +203,14 @@ class LocalObjectStore:
         """Return if the folder is the one that was opened.
 
         Raises:
-            StoreUnavailableError: it is gone, or another has its name.
+            ObjectsUnavailableError: it is gone, or another has its name.
         """
         try:
             same = _identity(self._root) == self._identity
         except OSError:
             same = False
         if not same:
-            raise StoreUnavailableError(
+            raise ObjectsUnavailableError(
                 f"objects in {self._root}: the folder or its volume is gone"
             )
 
@@ -399,7 +403,7 @@ def _translated(what: str) -> Iterator[None]:
     except FileNotFoundError as fault:
         raise ObjectMissingError(f"{what} is gone") from fault
     except (ConnectionError, TimeoutError) as fault:
-        raise StoreUnavailableError(f"{what}: {fault}") from fault
+        raise ObjectsUnavailableError(f"{what}: {fault}") from fault
     except OSError as fault:
         if fault.errno in _FULL:
             raise OutOfSpaceError(f"{what}: no space left") from fault

@@ -34,6 +34,7 @@ from storage import faults
 from storage.errors import (
     LeaseLostError,
     ObjectMissingError,
+    ObjectsUnavailableError,
     StorageError,
     StoreUnavailableError,
 )
@@ -168,6 +169,8 @@ class Worker:
             self._fail(job, token, str(fault))
         except (LeaseLostError, StoreUnavailableError):
             raise
+        except ObjectsUnavailableError as fault:
+            return self._let_go(job, token, fault)  # until they are back, however long it takes
         except DecoderError as fault:
             return self._count(job, token, str(fault))
         except (OutOfMemoryError, MemoryError, StorageError, OSError) as fault:
@@ -204,11 +207,16 @@ class Worker:
 
     def _release(self, job: Job, token: int, fault: Exception) -> Turn:
         """Try again what is the moment's fault, for a day from the first time that it was."""
-        store, now, kind = self._store, self._clock(), type(fault).__name__
+        now, kind = self._clock(), type(fault).__name__
         if now - self._troubled.setdefault(job.key, now) > _GIVE_UP:
             self._fail(job, token, f"given up after a day of {kind}; retry once it is mended")
             return Turn.DONE
-        self._patiently(lambda: store.release(job.key, token, now, f"to be tried again: {kind}"))
+        return self._let_go(job, token, fault)
+
+    def _let_go(self, job: Job, token: int, fault: Exception) -> Turn:
+        """The job waits again, and no attempt was spent."""
+        store, why = self._store, f"to be tried again: {type(fault).__name__}"
+        self._patiently(lambda: store.release(job.key, token, self._clock(), why))
         _log.warning("job released", job=job.key[:12], error=str(fault))
         return Turn.RELEASED
 

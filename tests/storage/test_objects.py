@@ -15,10 +15,10 @@ import pytest
 from storage import objects
 from storage.errors import (
     ObjectMissingError,
+    ObjectsUnavailableError,
     OutOfSpaceError,
     StorageError,
     StoreMismatchError,
-    StoreUnavailableError,
 )
 from storage.objects import FsspecObjectStore, LocalObjectStore, MemoryObjectStore, ObjectStore
 
@@ -249,10 +249,10 @@ def test_nothing_is_kept_or_missed_where_the_folder_s_volume_is_gone(tmp_path: P
     ref = opened.keep("received/film.dcm", b"DICM")
     root.rename(tmp_path / "unmounted")
     for _ in range(2):  # without a folder, and with the mount point's own
-        with pytest.raises(StoreUnavailableError, match="volume is gone"):
+        with pytest.raises(ObjectsUnavailableError, match="volume is gone"):
             opened.keep("received/other.dcm", b"DICM")
         for look in (opened.read, opened.local_path, opened.demand, opened.remove):
-            with pytest.raises(StoreUnavailableError):
+            with pytest.raises(ObjectsUnavailableError):
                 look(ref)
         root.mkdir(exist_ok=True)
     assert list(root.rglob("*")) == []

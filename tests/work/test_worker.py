@@ -676,6 +676,26 @@ def test_a_moments_fault_is_given_up_a_day_after_it_first_came(tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize("at_s", [0, 5 * 86_400])
+def test_while_the_volume_of_the_objects_is_gone_films_wait_and_no_attempt_is_spent(
+    tmp_path: Path, at_s: float
+) -> None:
+    bench = Bench(tmp_path)
+    root, away = tmp_path / "objects", tmp_path / "away"
+    volume = LocalObjectStore(root)
+    volume.keep(bench.job.object.name, bench.objects.read(bench.job.object))
+    bench.objects = volume  # type: ignore[assignment]  # any store will do
+    root.rename(away)
+    worker = bench.worker()
+    for seconds in (0, at_s):
+        bench.now = after(seconds)
+        assert worker.work_once() is Turn.RELEASED
+        assert (bench.job.state, bench.job.attempts) == (JobState.RECEIVED, 0)
+    away.rename(root)
+    assert worker.work_once() is Turn.DONE
+    assert (bench.job.state, bench.job.attempts) == (JobState.PRODUCED, 1)
+
+
 def test_a_late_worker_leaves_the_files_of_others_alone(tmp_path: Path) -> None:
     """Two workers that would make other bytes of one job, such as with another configuration."""
     bench = Bench(tmp_path)
