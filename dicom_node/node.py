@@ -52,6 +52,7 @@ _STALE_PART_S, _CATCH_UP_S = 3600.0, 60.0
 _ORPHANS_S = 6 * 3600.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
+_OBJECTS = "objects"
 
 _T = TypeVar("_T")
 
@@ -81,16 +82,25 @@ def open_kept_store(settings: NodeConfig) -> JobStore:
     return open_store(settings)
 
 
-def open_objects(settings: NodeConfig) -> ObjectStore:
-    """The object store."""
-    return objects.open_store(settings.storage.objects)
+def open_objects(settings: NodeConfig, store: JobStore) -> ObjectStore:
+    """The object store that the database knows; the first that is opened with it becomes that.
+
+    While its volume is away another folder may have its name, also when we start.
+    """
+    known = store.notice(_OBJECTS)
+    kept = objects.open_store(settings.storage.objects, known.text if known else "")
+    if known is None and kept.mark:
+        store.post(_OBJECTS, kept.mark, now())
+    return kept
 
 
 def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":
     """Who compares what was received with what has arrived."""
     from dicom_node.work.reconcile import Reconciler
 
-    return Reconciler(store=store, objects=open_objects(settings), promising=settings.promising)
+    return Reconciler(
+        store=store, objects=open_objects(settings, store), promising=settings.promising
+    )
 
 
 def now() -> datetime:
@@ -109,12 +119,13 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     settings = _begin(path, environ)
     stop = processes.stop_event()
     digest.folder_of(settings.model.path)  # a wrong path is told now, not by a dying worker
-    store = _when_there(partial(_migrated, settings), stop)
-    if store is None:
+    opened = _when_there(partial(_opened, settings), stop)
+    if opened is None:
         return 0
+    store, kept = opened
     scp = Scp(
         settings.node,
-        _intake(settings, store),
+        _intake(settings, store, kept),
         ledger=_ledger(settings, store),
     )
     supervisor = Supervisor(_roles(path, settings), partial(_free, settings, store))
@@ -152,7 +163,7 @@ def dispatch(path: str) -> None:
     store = _store_when_there(settings, stop)
     if store is None:
         return
-    kept = open_objects(settings)
+    kept = open_objects(settings, store)
     attempts = settings.work.max_attempts
     router, delivery = _router(settings, store, kept), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
@@ -230,7 +241,7 @@ def show(path: str) -> None:
     store = _store_when_there(settings, stop)
     if store is None or settings.node.status is None:
         return
-    kept, where = open_objects(settings), settings.node.status
+    kept, where = open_objects(settings, store), settings.node.status
     model = digest.model_digest(digest.folder_of(settings.model.path))
     page = StatusPage(
         (where.host, where.port),
@@ -273,7 +284,7 @@ def work(path: str) -> None:
     _log.info("worker ready", model=engine.model_digest[:12])
     Worker(
         store=store,
-        objects=open_objects(settings),
+        objects=open_objects(settings, store),
         engine=engine,
         reader=reader,
         settings=WorkerSettings(
@@ -321,10 +332,16 @@ def _free(settings: NodeConfig, store: JobStore, pid: int) -> None:
         _log.warning("leases not freed", error=str(fault))
 
 
-def _migrated(settings: NodeConfig) -> JobStore:
-    """The job store, whose schema is this version's."""
+def _opened(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
+    """The job store, whose schema is this version's, and the object store that it knows."""
     migrate.up(settings.storage.database)
-    return open_store(settings)
+    store = open_store(settings)
+    kept = open_objects(settings, store)
+    try:
+        kept.free_bytes()
+    except StorageError as fault:  # films are told to come again until it is back
+        _log.error("objects unavailable", error=str(fault))
+    return store, kept
 
 
 def _abandon(settings: NodeConfig, store: JobStore) -> None:
@@ -381,8 +398,7 @@ def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Deli
     )
 
 
-def _intake(settings: NodeConfig, store: JobStore) -> Intake:
-    kept = open_objects(settings)
+def _intake(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> Intake:
     pressure = Pressure(
         store=store, objects=kept, limits=settings.node.limits, clock_s=time.monotonic
     )

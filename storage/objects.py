@@ -28,7 +28,9 @@ from storage.faults import Point
 from storage.jobs import ObjectRef
 
 _PART = ".part"
+_MARK = ".vald-objects"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: the process's limit, setrlimit(2)
+_MACHINES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # which say nothing of a volume
 _COPIES = 64  # of remote objects that nobody is known to read any more
 _COPY_AGE_S = 3600.0  # a batch is sent, and a film decoded, long before that
 
@@ -42,6 +44,9 @@ class ObjectStore(Protocol):
     All may raise `ObjectsUnavailableError`: the volume or service is away, and nothing is known of
     what it holds.
     """
+
+    mark: str
+    """What tells this store from another of the same address; empty where nothing has to."""
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """The bytes are durable under `name`; a name already taken has its bytes replaced whole.
@@ -102,33 +107,34 @@ class ObjectStore(Protocol):
         ...
 
 
-def open_store(root: str) -> ObjectStore:
-    """The store at `root`: a folder of this machine, or any URL that fsspec knows (s3://…)."""
+def open_store(root: str, mark: str = "") -> ObjectStore:
+    """The store at `root`: a folder of this machine, or any URL that fsspec knows (s3://…).
+
+    The folder must be the one of that `mark`, where one is given.
+    """
     if "://" in root and not root.startswith("file://"):
         return FsspecObjectStore(root)
-    return LocalObjectStore(Path(root.removeprefix("file://")))
+    return LocalObjectStore(Path(root.removeprefix("file://")), mark)
 
 
 class LocalObjectStore:
     """A folder of a local disk: temporary file, fsync, rename, fsync of the folder.
 
-    It must stay the folder that it was when the store was opened. Where its volume is gone, another
-    may have its name: what was kept would seem lost, and what is kept now would be.
+    A file in it holds its mark. Where its volume is gone another folder may have its name: what was
+    kept would seem lost, and what is kept now would be.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, mark: str = "") -> None:
+        """Open the folder of that mark, also while it is away; without one, make it or take it."""
         self._root = root.resolve()
-        with _translated(f"objects in {self._root}"):
-            _make_folder(self._root)
-            self._identity = _identity(self._root)
+        self.mark = mark or _marked(self._root)
         self._durable: set[Path] = set()
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
         path = self._root / _plain(name)
         scratch = path.with_name(f".{uuid.uuid4().hex}{_PART}")
-        self._demand_root()
-        with _translated(f"object {name}"):
+        with self._there(f"object {name}"):
             try:
                 self._make(path.parent)
                 digest, size_bytes = _write(scratch, data)
@@ -137,12 +143,12 @@ class LocalObjectStore:
                 _sync_folder(path.parent)
             finally:
                 scratch.unlink(missing_ok=True)  # there only if something above failed
+        self._demand_root()  # it was so all the while
         return ObjectRef(name=name, digest=digest, size_bytes=size_bytes)
 
     def read(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
-        self._demand_root()
-        with _translated(f"object {ref.name}"):
+        with self._there(f"object {ref.name}"):
             return _checked(ref, (self._root / _plain(ref.name)).read_bytes())
 
     def demand(self, ref: ObjectRef) -> None:
@@ -151,40 +157,40 @@ class LocalObjectStore:
 
     def local_path(self, ref: ObjectRef) -> Path:
         """See ObjectStore."""
-        self._demand_root()
         path = self._root / _plain(ref.name)
-        if not path.is_file():
-            raise ObjectMissingError(f"object {ref.name} is gone")
+        with self._there(f"object {ref.name}"):
+            if not path.is_file():
+                raise ObjectMissingError(f"object {ref.name} is gone")
         return path
 
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
-        self._demand_root()
-        with _translated(f"object {ref.name}"):
+        with self._there(f"object {ref.name}"):
             (self._root / _plain(ref.name)).unlink(missing_ok=True)
 
     def stale(self, older_than_s: float) -> Iterator[str]:
         """See ObjectStore."""
         before = time.time() - older_than_s
-        with _translated(f"objects in {self._root}"):
+        with self._there("objects"):
             for path in self._root.rglob("*"):
-                if path.suffix != _PART and path.is_file() and path.stat().st_mtime < before:
+                kept = path.suffix != _PART and path.name != _MARK and path.is_file()
+                if kept and path.stat().st_mtime < before:
                     yield path.relative_to(self._root).as_posix()
 
     def drop_stale(self, name: str, older_than_s: float) -> bool:
         """See ObjectStore."""
-        with _translated(f"object {name}"):
+        with self._there(f"object {name}"):
             return _remove_stale(self._root / _plain(name), time.time() - older_than_s)
 
     def free_bytes(self) -> int:
         """See ObjectStore."""
-        with _translated(f"objects in {self._root}"):
+        with self._there("objects"):
             return shutil.disk_usage(self._root).free
 
     def sweep(self, older_than_s: float) -> int:
         """See ObjectStore."""
         before = time.time() - older_than_s
-        with _translated(f"objects in {self._root}"):
+        with self._there("objects"):
             return sum(_remove_stale(path, before) for path in self._root.rglob(f"*{_PART}"))
 
     def _make(self, folder: Path) -> None:
@@ -199,24 +205,34 @@ class LocalObjectStore:
                 _sync_folder(path.parent)
                 self._durable.add(path)
 
+    @contextmanager
+    def _there(self, what: str) -> Iterator[None]:
+        """The block looks into the folder of this mark: what is missing from it is missing."""
+        self._demand_root()
+        try:
+            with _translated(what):
+                yield
+        except ObjectMissingError:
+            self._demand_root()
+            raise
+
     def _demand_root(self) -> None:
-        """Return if the folder is the one that was opened.
+        """Return if the folder is the one of this mark.
 
         Raises:
             ObjectsUnavailableError: it is gone, or another has its name.
         """
-        try:
-            same = _identity(self._root) == self._identity
-        except OSError:
-            same = False
-        if not same:
+        if _mark_of(self._root) != self.mark:
             raise ObjectsUnavailableError(
-                f"objects in {self._root}: the folder or its volume is gone"
+                f"objects in {self._root}: the folder or its volume is gone, or is another: "
+                f"its {_MARK} should say {self.mark}"
             )
 
 
 class FsspecObjectStore:
     """Objects behind any fsspec URL, such as s3://bucket/prefix; as durable as that service is."""
+
+    mark = ""  # a service that is away does not answer; none takes its place
 
     def __init__(self, root: str) -> None:
         """Name the place.
@@ -326,6 +342,8 @@ class _Copies:
 class MemoryObjectStore:
     """The same contract in memory, for tests; `local_path` writes to the folder it was given."""
 
+    mark = ""
+
     def __init__(self, folder: Path, capacity_bytes: int = 1 << 30) -> None:
         self._folder, self._capacity = folder, capacity_bytes
         self._kept: dict[str, bytes] = {}
@@ -410,10 +428,32 @@ def _translated(what: str) -> Iterator[None]:
         raise StorageError(f"{what}: {fault.strerror or fault}") from fault
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    """What tells a folder from another of the same name."""
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+def _mark_of(root: Path) -> str:
+    """What the folder's mark says; empty where there is none, or no folder."""
+    try:
+        return (root / _MARK).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as fault:
+        if fault.errno in _MACHINES:
+            raise
+        return ""
+
+
+def _marked(root: Path) -> str:
+    """The mark of the folder, which is there and has one from now on.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    with _translated(f"objects in {root}"):
+        _make_folder(root)
+        with suppress(FileExistsError), (root / _MARK).open("x", encoding="utf-8") as file:
+            file.write(uuid.uuid4().hex)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(root)
+    if mark := _mark_of(root):
+        return mark
+    raise StorageError(f"objects in {root}: {_MARK} is empty: remove it")
 
 
 def _make_folder(folder: Path) -> None:

@@ -64,8 +64,9 @@ def retract(path: Path, environ: Mapping[str, str], digest: str, now: datetime) 
         ConfigError: no model, or more than one, has such a digest.
     """
     settings = node.read_config(path, environ)
-    store, objects = node.open_kept_store(settings), node.open_objects(settings)
+    store = node.open_kept_store(settings)
     try:
+        objects = node.open_objects(settings, store)
         jobs = _jobs_of(store, digest.lower().removeprefix("sha256:"))
         done = [_retract(store, objects, job, now) for job in jobs]
     finally:

@@ -26,9 +26,9 @@ def receive(place: Path, uid: str, decision: str = "", days_ago: float = 0) -> N
     from datetime import timedelta
 
     settings = node.read_config(place, {})
-    kept = node.open_objects(settings).keep(f"received/{uid}.dcm", uid.encode())
-    when = node.now() - timedelta(days=days_ago)
     store = node.open_store(settings)
+    kept = node.open_objects(settings, store).keep(f"received/{uid}.dcm", uid.encode())
+    when = node.now() - timedelta(days=days_ago)
     new = replace(film(uid), object=kept, received_at=when)
     number = store.receive(new).number
     if decision:

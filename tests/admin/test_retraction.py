@@ -36,7 +36,8 @@ def analysed(settings: NodeConfig, folder: Path, key: str, digest: str) -> None:
     source = sources.source()
     source.SOPInstanceUID = f"1.2.3.4.{key[1:]}"
     context = replace(sources.context_of(source, folder), analysis_key=key)
-    store, objects = node.open_store(settings), node.open_objects(settings)
+    store = node.open_store(settings)
+    objects = node.open_objects(settings, store)
     received = store.receive(film(uid=source.SOPInstanceUID, digest=key))
     job = replace(new_job(key, uid=source.SOPInstanceUID), model_digest=digest)
     store.route(received.number, Decision(text="analysed", job_key=key), job)
@@ -65,7 +66,8 @@ def test_every_film_of_the_model_has_a_note_that_names_its_results(config: Path)
     assert done.exit_code == 0, done.output
     assert done.stdout == "abcdef012345: 4 results of 2 films rejected\n"
     settings = node.read_config(config, {})
-    store, objects = node.open_store(settings), node.open_objects(settings)
+    store = node.open_store(settings)
+    objects = node.open_objects(settings, store)
     for key in ("k1", "k2"):
         *results, note = store.results(key)
         ds = pydicom.dcmread(BytesIO(objects.read(note.object)))
@@ -100,8 +102,8 @@ def notes_below(config: Path) -> list[Path]:
 
 def test_a_film_whose_results_are_gone_holds_up_no_other(config: Path) -> None:
     settings = node.read_config(config, {})
-    objects = node.open_objects(settings)
     store = node.open_store(settings)
+    objects = node.open_objects(settings, store)
     (first, second), others = store.results("k1"), store.results("k2")
     for made in (first, second, others[0]):
         objects.remove(made.object)

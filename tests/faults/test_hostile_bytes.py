@@ -157,7 +157,7 @@ def kept(node: Node) -> set[bytes]:
     """The data sets of every film that the node has recorded."""
     settings = wiring.read_config(node.config, {})
     rows = wiring.open_store(settings)
-    objects = wiring.open_objects(settings)
+    objects = wiring.open_objects(settings, rows)
     found = {data_set_of(objects.read(f.object)) for f in rows.received(100_000)}
     rows.close()
     return found
