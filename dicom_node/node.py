@@ -155,6 +155,7 @@ def _listen(scp: Scp, settings: NodeConfig) -> None:
 
 def dispatch(path: str) -> None:
     """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
+    from dicom_node.work import model
     from dicom_node.work.retention import Purger, sweep_unknown
     from dicom_node.work.scheduler import Tick, Ticker
 
@@ -165,7 +166,8 @@ def dispatch(path: str) -> None:
         return
     kept = open_objects(settings, store)
     attempts = settings.work.max_attempts
-    router, delivery = _router(settings, store, kept), _delivery(settings, store, kept)
+    in_use = digest.model_digest(digest.folder_of(settings.model.path))
+    router, delivery = _router(settings, store, kept, in_use), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
     purger = Purger(store=store, objects=kept, retention=settings.retention)
     ticker = Ticker(
@@ -198,6 +200,7 @@ def dispatch(path: str) -> None:
         )
     )
     _warn_of_stranded(settings, store)
+    model.announce(store, in_use, now())
     ticker.start()
     stop.wait()
     ticker.stop()
@@ -365,7 +368,9 @@ def _when_there(step: Callable[[], _T], stop: threading.Event) -> _T | None:
     return None
 
 
-def _router(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Router":
+def _router(
+    settings: NodeConfig, store: JobStore, kept: ObjectStore, model_digest: str
+) -> "Router":
     from dicom_node.routing.router import Analysis, Router
     from dicom_node.work import addressing
 
@@ -374,7 +379,7 @@ def _router(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Router
         objects=kept,
         rules=settings.rules,
         analysis=Analysis(
-            model_digest=digest.model_digest(digest.folder_of(settings.model.path)),
+            model_digest=model_digest,
             calibration_digest="",  # the calibration is in the model folder, and so in its digest
             mode=settings.model.mode,
             seed=settings.model.seed,

@@ -161,8 +161,7 @@ class Worker:
 
     def _end(self, job: Job, token: int, log: FilteringBoundLogger) -> Turn:
         if job.model_digest != self._engine.model_digest:
-            self._reroute(job, token, log)
-            return Turn.DONE
+            return self._reroute(job, token, log)
         try:
             self._produce_or_reject(job, token, log)
         except (ModelError, EncodingError, ObjectMissingError) as fault:
@@ -182,14 +181,20 @@ class Worker:
             self._fail(job, token, f"{type(fault).__name__}: see the log")
         return Turn.DONE
 
-    def _reroute(self, job: Job, token: int, log: FilteringBoundLogger) -> None:
+    def _reroute(self, job: Job, token: int, log: FilteringBoundLogger) -> Turn:
         """Results are of the model that their job names: the film is routed for this one.
 
         Another model's would have UIDs that say it was the first's, and a resend would double them.
         """
-        reason = f"the model is now {self._engine.model_digest[:12]}; the film is analysed by that"
+        mine = self._engine.model_digest
+        if not self._patiently(lambda: model.is_in_use(self._store, mine)):
+            # The film would come back for ever. Films are routed for the model of the node's start.
+            why = ModelError("the model was changed under the running node: start it again")
+            return self._let_go(job, token, why)
+        reason = f"the model is now {mine[:12]}; the film is analysed by that"
         self._patiently(lambda: self._store.reroute(job.key, token, self._clock(), reason))
         log.warning("job rerouted", reason=reason)
+        return Turn.DONE
 
     def _fail(self, job: Job, token: int, reason: str) -> None:
         self._patiently(lambda: self._store.fail(job.key, token, self._clock(), reason))

@@ -22,6 +22,7 @@ from dicom_node.config import SeriesLabels
 from dicom_node.errors import DecoderError, EncodingError, InputError
 from dicom_node.radiograph import Film
 from dicom_node.results.inspection import Inspector
+from dicom_node.work import model
 from dicom_node.work.worker import FilmReader, Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
@@ -635,10 +636,24 @@ def test_a_database_that_is_away_at_the_end_costs_no_attempt(
 
 def test_a_job_of_another_model_is_not_run_and_its_film_is_routed_afresh(tmp_path: Path) -> None:
     bench = Bench(tmp_path, engine=OtherEngine())
+    model.announce(bench.store, OtherEngine.model_digest, NOON)
     assert bench.turn() is Turn.DONE
     assert (bench.job.state, bench.store.results("k1")) == (JobState.FAILED, [])
     assert bench.job.error == "the model is now eeeeeeeeeeee; the film is analysed by that"
     assert [film.sop_instance_uid for film in bench.store.unrouted(9)] == ["1.2.3"]
+
+
+def test_a_worker_whose_model_films_are_not_routed_for_leaves_jobs_to_others(
+    tmp_path: Path,
+) -> None:
+    """The model was replaced in place, and this worker alone started again since."""
+    bench = Bench(tmp_path, engine=OtherEngine())
+    for announced in (None, bench.job.model_digest):
+        if announced:
+            model.announce(bench.store, announced, NOON)
+        assert bench.turn() is Turn.RELEASED
+        assert (bench.job.state, bench.job.attempts) == (JobState.RECEIVED, 0)
+    assert bench.store.unrouted(9) == []
 
 
 def test_a_kept_film_that_was_damaged_is_not_analysed(tmp_path: Path) -> None:
