@@ -3,25 +3,27 @@
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from io import SEEK_CUR, BytesIO
 
-from pydicom import DataElement, Dataset
-from pydicom.dataelem import RawDataElement
-from pydicom.filereader import data_element_generator
-from pydicom.tag import BaseTag
 from pydicom.uid import UID
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from dicom_node import attributes
 from dicom_node.errors import InputError
 
-_PIXEL_DATA = 0x7FE00010
-_ITEM, _DELIMITER = 0xFFFEE000, 0xFFFEE0DD  # PS3.5 A.4
+_SOP_CLASS_UID, _SOP_INSTANCE_UID, _PIXEL_DATA = 0x00080016, 0x00080018, 0x7FE00010
+_DELIMITERS_GROUP = 0xFFFE
+_ITEM, _ITEM_DELIMITER, _DELIMITER = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD  # PS3.5 7.5
 _UNDEFINED = 0xFFFFFFFF
-_SKIPPED_BYTES = 4096
-"""Values longer than this are stepped over, not read."""
+_LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
+_UID_BYTES = 128
+"""More than any UID has: what is longer is none."""
+_MOST_STEPS = 1_000_000
+"""Elements and items that are walked: some seconds. A film has hundreds, an enhanced multi-frame
+object of thousands of frames hundreds of thousands."""
+_DEEPEST = 128
+"""Sequences and items within each other; whoever reads the film later does it by recursion."""
 _INFLATED_BYTES = 1 << 28
 """Deflated at most so much, 11,000 x 11,000 pixels of 16 bits: it is held in the receiver's memory,
 and a few kB may deflate to any size. Larger films are taken in every other transfer syntax."""
@@ -65,71 +67,92 @@ def _inflated(data_set: bytes) -> bytes:
 
 
 class _Walk:
-    """One way through a data set, from element to element."""
+    """One way through a data set, from element to element.
+
+    Nothing is kept of it but the two UIDs. A value of defined length is stepped over whole, also
+    where it is a sequence; of one without, the items are walked (PS3.5 7.5, A.4).
+    """
 
     def __init__(self, data_set: bytes, *, implicit: bool, little: bool) -> None:
-        self._stream, self._size = BytesIO(data_set), len(data_set)
-        self._implicit, self._little = implicit, little
+        self._data, self._size, self._implicit = data_set, len(data_set), implicit
         order = "<" if little else ">"
-        self._tag, self._length = struct.Struct(f"{order}HH"), struct.Struct(f"{order}L")
+        self._head = struct.Struct(f"{order}HHL")
+        self._short, self._long = struct.Struct(f"{order}H"), struct.Struct(f"{order}L")
+        self._at = self._steps = 0
+        self._depth = 0  # odd: among the items of a sequence; even: among elements
+        self._uids = {_SOP_CLASS_UID: "", _SOP_INSTANCE_UID: ""}
+        self._pixels_passed = False
 
     def to_the_end(self) -> Identity:
         """See `check`."""
-        header = Dataset({element.tag: element for element in self._elements()})
-        if self._stream.tell() < self._size:  # the pixels follow
-            self._step_over_pixels()
-            for _ in self._elements():
-                pass  # what may stand behind the pixels: padding, signatures
-        self._demand(self._stream.tell() == self._size)
+        while self._depth or not self._is_over():
+            self._steps += 1
+            if self._steps > _MOST_STEPS:
+                raise InputError("the data set has too many elements")
+            if self._depth % 2:
+                self._take_item()
+            else:
+                self._take_element()
         return Identity(
-            sop_class_uid=_uid(header, "SOPClassUID"),
-            sop_instance_uid=_uid(header, "SOPInstanceUID"),
+            sop_class_uid=self._uids[_SOP_CLASS_UID], sop_instance_uid=self._uids[_SOP_INSTANCE_UID]
         )
 
-    def _elements(self) -> Iterator[DataElement | RawDataElement]:
-        """The elements up to the pixels or the end, each with its value within the data set."""
-        end = self._stream.tell()
-        for element in data_element_generator(
-            self._stream, self._implicit, self._little, _is_pixels, defer_size=_SKIPPED_BYTES
-        ):
-            end = self._stream.tell()
-            if isinstance(element, RawDataElement) and element.length != _UNDEFINED:
-                self._demand(element.value_tell + element.length <= self._size)
-            yield element
-        if self._stream.tell() == self._size:  # it reads a last piece too short for an element
-            self._demand(not any(self._stream.getbuffer()[end:]))
+    def _is_over(self) -> bool:
+        """Whether no element follows; a last piece too short for one may only be padding."""
+        if self._size - self._at >= self._head.size:
+            return False
+        self._demand(not any(self._data[self._at :]))
+        return True
 
-    def _step_over_pixels(self) -> None:
-        """Native or encapsulated (PS3.5 A.4), the value ends within the data set."""
-        self._demand(self._next_tag() == _PIXEL_DATA)
-        if not self._implicit and self._stream.read(2) in (b"OB", b"OW", b"UN", b"OF", b"OD"):
-            self._stream.read(2)  # reserved, and the length has 32 bits (PS3.5 7.1.2)
-        length = self._next_length()
-        if length != _UNDEFINED:
-            self._step(length)
+    def _take_item(self) -> None:
+        """The next item of the innermost sequence, or its end."""
+        group, element, length = self._head.unpack_from(self._data, self._at)
+        self._at += self._head.size
+        tag = group << 16 | element
+        if tag == _DELIMITER:
+            self._depth -= 1
             return
-        while (tag := self._next_tag()) == _ITEM:
-            self._step(self._next_length())
-        self._demand(tag == _DELIMITER and self._next_length() == 0)
+        self._demand(tag == _ITEM)
+        self._enter_or_step_over(length)
 
-    def _next_tag(self) -> int:
-        group, element = self._tag.unpack(self._stream.read(4))
-        return int(group) << 16 | int(element)
+    def _take_element(self) -> None:
+        """The next element of the data set or innermost item, or that item's end."""
+        tag, length = self._next()
+        if tag == _ITEM_DELIMITER and self._depth:
+            self._depth -= 1
+            return
+        self._demand(tag >> 16 != _DELIMITERS_GROUP)
+        if not self._depth:
+            self._note(tag, length)
+        self._enter_or_step_over(length)
 
-    def _next_length(self) -> int:
-        return int(self._length.unpack(self._stream.read(4))[0])
+    def _next(self) -> tuple[int, int]:
+        """Tag and length of an element; where its VR should be may be none (PS3.5 6.2.2, UN)."""
+        group, element, length = self._head.unpack_from(self._data, self._at)
+        vr = self._data[self._at + 4 : self._at + 6]
+        self._at += self._head.size
+        explicit = not self._implicit and group != _DELIMITERS_GROUP and b"AA" <= vr <= b"ZZ"
+        if explicit and vr in _LONG_VRS:  # two bytes are reserved, then come four (PS3.5 7.1.2)
+            (length,) = self._long.unpack_from(self._data, self._at)
+            self._at += self._long.size
+        elif explicit:
+            (length,) = self._short.unpack_from(self._data, self._at - self._short.size)
+        return group << 16 | element, length
 
-    def _step(self, length: int) -> None:
-        self._demand(self._stream.seek(length, SEEK_CUR) <= self._size)
+    def _note(self, tag: int, length: int) -> None:
+        self._pixels_passed = self._pixels_passed or tag == _PIXEL_DATA
+        if tag in self._uids and not self._pixels_passed and length <= _UID_BYTES:
+            value = self._data[self._at : self._at + length]
+            self._uids[tag] = value.decode("ascii", "replace").strip(" \0")
+
+    def _enter_or_step_over(self, length: int) -> None:
+        if length == _UNDEFINED:
+            self._depth += 1
+            self._demand(self._depth <= _DEEPEST)
+            return
+        self._at += length
+        self._demand(self._at <= self._size)
 
     def _demand(self, holds: bool) -> None:
         if not holds:
             raise InputError("the data set is cut short, or goes on behind its end")
-
-
-def _is_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:  # noqa: ARG001
-    return int(tag) == _PIXEL_DATA
-
-
-def _uid(header: Dataset, keyword: str) -> str:
-    return str(header.get(keyword) or "").strip(" \0")

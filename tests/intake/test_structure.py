@@ -2,6 +2,7 @@
 
 import struct
 import threading
+import tracemalloc
 import zlib
 from functools import partial
 
@@ -90,6 +91,60 @@ def test_sequences_nested_without_end_are_refused() -> None:
     opening = b"\x08\x00\x18\x22SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
     with pytest.raises(InputError):
         structure.check(opening * 20_000, EXPLICIT)
+
+
+_UNDEFINED = b"\xff\xff\xff\xff"
+_EMPTY_ITEM = b"\xfe\xff\x00\xe0" + bytes(4)
+_SEQUENCE = b"\x08\x00\x18\x22"  # (0008,2218), implicit
+
+
+@pytest.mark.parametrize(
+    ("opening", "piece"),
+    [
+        (b"", b"\x09\x00\x10\x00" + bytes(4)),
+        (_SEQUENCE + _UNDEFINED, _EMPTY_ITEM),
+        (_SEQUENCE + _UNDEFINED + b"\xfe\xff\x00\xe0" + _UNDEFINED, b"\x09\x00\x10\x00" + bytes(4)),
+    ],
+    ids=["elements", "items", "elements of an item"],
+)
+def test_elements_without_number_are_refused_and_take_no_memory(
+    opening: bytes, piece: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structure, "_MOST_STEPS", 20_000)
+    data = opening + piece * 30_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="too many elements"):
+            structure.check(data, uid.ImplicitVRLittleEndian)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_sequence_that_says_its_length_is_stepped_over_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(structure, "_MOST_STEPS", 10)
+    items = _EMPTY_ITEM * 1000
+    data = _SEQUENCE + len(items).to_bytes(4, "little") + items
+    assert structure.check(data, uid.ImplicitVRLittleEndian).sop_class_uid == ""
+
+
+def test_a_sequence_of_unknown_vr_has_implicit_items() -> None:
+    """PS3.5 6.2.2, note 2: whoever did not know its VR left it encoded as it came."""
+    element = b"\x10\x00\x20\x00\x02\x00\x00\x00\x31\x20"  # (0010,0020), 2 bytes
+    item = b"\xfe\xff\x00\xe0" + _UNDEFINED + element + b"\xfe\xff\x0d\xe0" + bytes(4)
+    unknown = b"\x09\x00\x10\x10UN\x00\x00" + _UNDEFINED + item + b"\xfe\xff\xdd\xe0" + bytes(4)
+    uids = encoded(film())
+    assert structure.check(uids + unknown, EXPLICIT).sop_instance_uid == INSTANCE
+    for length in range(1, len(unknown)):
+        with pytest.raises(InputError):
+            structure.check(uids + unknown[:length], EXPLICIT)
+
+
+def test_what_stands_behind_the_pixels_does_not_say_what_a_film_is() -> None:
+    other = b"\x08\x00\x18\x00UI\x02\x001\x00"
+    assert structure.check(encoded(film()) + other, EXPLICIT).sop_instance_uid == INSTANCE
 
 
 def test_a_deflation_bomb_is_refused() -> None:
