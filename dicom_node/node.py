@@ -83,15 +83,14 @@ def open_kept_store(settings: NodeConfig) -> JobStore:
 
 
 def open_objects(settings: NodeConfig, store: JobStore) -> ObjectStore:
-    """The object store; a folder has to be the one whose films this database has.
+    """The object store that the database knows; the first that is opened with it becomes that.
 
-    Raises:
-        ObjectsUnavailableError: it is another, or gone: its volume may not be mounted.
+    While its volume is away another folder may have its name, also when we start.
     """
     known = store.notice(_OBJECTS)
     kept = objects.open_store(settings.storage.objects, known.text if known else "")
-    if known is None or not known.text:
-        store.post(_OBJECTS, kept.mark(), now())
+    if known is None and kept.mark:
+        store.post(_OBJECTS, kept.mark, now())
     return kept
 
 
@@ -124,12 +123,10 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     _set_up(settings)
     stop = processes.stop_event()
     digest.folder_of(settings.model.path)  # a wrong path is told now, not by a dying worker
-    store = _when_there(partial(_migrated, settings), stop)
-    if store is None:
+    opened = _when_there(partial(_migrated, settings), stop)
+    if opened is None:
         return 0
-    kept = _when_there(partial(open_objects, settings, store), stop)
-    if kept is None:
-        return 0
+    store, kept = opened
     scp = Scp(
         settings.node,
         _intake(settings, store, kept),
@@ -164,7 +161,6 @@ def _listen(scp: Scp, settings: NodeConfig) -> None:
 
 def dispatch(settings: NodeConfig) -> None:
     """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
-    from dicom_node.work import model
     from dicom_node.work.retention import Purger, sweep_unknown
     from dicom_node.work.scheduler import Tick, Ticker
 
@@ -176,7 +172,7 @@ def dispatch(settings: NodeConfig) -> None:
     store, kept = opened
     attempts = settings.work.max_attempts
     analysis = _analysis(settings)
-    if _when_there(partial(_announced, store, model.NOTICE, analysis.model_digest), stop) is None:
+    if _when_there(partial(_announced, store, analysis.model_digest), stop) is None:
         return
     router, delivery = _router(settings, store, kept, analysis), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
@@ -352,10 +348,15 @@ def _let_go(settings: NodeConfig, store: JobStore, pid: int) -> None:
         _log.warning("leases not freed", error=str(fault))
 
 
-def _migrated(settings: NodeConfig) -> JobStore:
-    """The job store, whose schema is this version's."""
+def _migrated(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
+    """Rows, whose schema is this version's, and objects."""
     migrate.up(settings.storage.database)
-    return open_store(settings)
+    store, kept = _opened(settings)
+    try:
+        kept.free_bytes()
+    except StorageError as fault:  # films are told to come again until it is back
+        _log.error("objects unavailable", error=str(fault))
+    return store, kept
 
 
 def _abandon(settings: NodeConfig, store: JobStore) -> None:
@@ -369,9 +370,11 @@ def _opened(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
     return store, open_objects(settings, store)
 
 
-def _announced(store: JobStore, name: str, text: str) -> bool:
-    """The notice is there."""
-    store.post(name, text, now())
+def _announced(store: JobStore, model_digest: str) -> bool:
+    """Workers know which model films are routed for."""
+    from dicom_node.work import model
+
+    model.announce(store, model_digest, now())
     return True
 
 

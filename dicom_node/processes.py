@@ -47,23 +47,25 @@ class Supervisor:
         self._pause_s: dict[str, float] = dict.fromkeys((r.name for r in roles), _FIRST_PAUSE_S)
 
     def start(self) -> None:
-        """Every role has its child."""
+        """Every role has its child, or will have: see `watch`."""
         for role in self._roles:
             self._start(role)
 
     def watch(self) -> None:
-        """Start children again that died, each after a pause that grows while it keeps dying."""
+        """Start children again that died, each after a pause that grows while it keeps dying.
+
+        One that the machine cannot start now, for want of file handles or memory, has died too.
+        """
         for role in self._roles:
-            child = self._children.get(role.name)
-            age = time.monotonic() - self._since[role.name]
-            if child is not None and child.is_alive():
+            child, age = self._children[role.name], time.monotonic() - self._since[role.name]
+            if child.is_alive():
                 continue
             self._mourn(child)
             if age > _STEADY_S:
                 self._pause_s[role.name] = _FIRST_PAUSE_S
             if age < self._pause_s[role.name]:
                 continue
-            if child is not None:
+            if child.pid is not None:
                 _log.error("process died", role=role.name, exitcode=child.exitcode)
             self._pause_s[role.name] = min(_LONGEST_PAUSE_S, 2 * self._pause_s[role.name])
             self._start(role)
@@ -75,6 +77,8 @@ class Supervisor:
                 child.terminate()
         deadline = time.monotonic() + grace_s
         for name, child in self._children.items():
+            if child.pid is None:
+                continue  # it was never started
             child.join(max(0.0, deadline - time.monotonic()))
             if child.is_alive():
                 _log.error("process killed", role=name)
@@ -82,24 +86,19 @@ class Supervisor:
                 child.join()
                 self._on_stop(child.pid or 0)  # what it had in hand is free at once
 
-    def _mourn(self, child: BaseProcess | None) -> None:
+    def _mourn(self, child: BaseProcess) -> None:
         """Tell of a death once, at once: its successor may have to wait."""
-        if child is not None and child.pid is not None and child.pid not in self._mourned:
+        if child.pid is not None and child.pid not in self._mourned:
             self._mourned.add(child.pid)
             self._on_death(child.pid)
 
     def _start(self, role: Role) -> None:
-        """The role has a child, or will have: where the system has no room for one, films are
-        received all the same, and it is tried again after the pause.
-        """
-        self._since[role.name] = time.monotonic()
         child = self._context.Process(target=role.main, args=role.arguments, name=role.name)
+        self._children[role.name], self._since[role.name] = child, time.monotonic()
         try:
             child.start()
-        except OSError as fault:
-            _log.error("process not started", role=role.name, error=fault.strerror)
-            return
-        self._children[role.name] = child
+        except (OSError, MemoryError) as fault:
+            _log.error("process not started", role=role.name, error=str(fault))
         self._mourned.discard(child.pid or 0)  # the system gives numbers again
 
 

@@ -2,7 +2,7 @@
 
 StorageError
 ├── StoreUnavailableError   the moment's: the database is locked, full or unreachable; try again
-├── ObjectsUnavailableError the moment's: the folder, volume or service of the objects is away
+├── ObjectsUnavailableError the moment's: the objects' volume or service is away; try again
 ├── OutOfSpaceError         the moment's: the disk is full; try again when space has returned
 ├── ObjectMissingError      the installation's: a kept object is gone or damaged
 ├── StoreMismatchError      the installation's: the schema is not this version's
@@ -21,7 +21,7 @@ class StoreUnavailableError(StorageError):
 
 
 class ObjectsUnavailableError(StorageError):
-    """Where objects are kept nothing can be read or written now; all that needs them waits."""
+    """The place where objects are kept cannot answer now; what it holds is not known to be lost."""
 
 
 class OutOfSpaceError(StorageError):

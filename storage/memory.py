@@ -29,7 +29,7 @@ from storage.jobs import (
     Transaction,
     says_nothing,
 )
-from storage.states import DeliveryState, JobState, check_delivery, check_job
+from storage.states import OPEN, UNDONE, DeliveryState, JobState, check_delivery, check_job
 from storage.store import ENDLESS_BYTES, NO_CHOICE, takers_of
 from storage.words import legible
 
@@ -37,7 +37,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _WAITING = {DeliveryState.DUE, DeliveryState.HELD}
 _ARRIVED = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
 _RETRIED = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
-_OPEN = {JobState.RECEIVED, JobState.RUNNING}
 _Name = tuple[str, str]
 _MOMENT = timedelta.resolution
 
@@ -79,9 +78,8 @@ class MemoryJobStore:
                 new.object.digest,
             ):
                 self._purged_films.discard(known.number)
-                job = self._jobs.get(known.job_key)
-                if job is None or job.state is JobState.REJECTED:
-                    known = replace(known, decision="")
+                if not known.job_key or self._jobs[known.job_key].state in UNDONE:
+                    known = replace(known, decision="", job_key="")
                 self._received[known.number] = known
                 return known
         number = len(self._received) + 1
@@ -112,7 +110,7 @@ class MemoryJobStore:
         jobs = {
             job.key
             for job in self._jobs.values()
-            if job.state in _OPEN or (job.state is JobState.FAILED and job.updated_at >= since)
+            if job.state in OPEN or (job.state is JobState.FAILED and job.updated_at >= since)
         }
         jobs |= {d.job_key for d in self._deliveries.values() if _is_unsettled(d, since)}
         newest = reversed(self._received.values())
@@ -122,27 +120,21 @@ class MemoryJobStore:
     def waiting(self) -> int:
         """See JobStore."""
         unrouted = sum(not film.decision for film in self._received.values())
-        return unrouted + sum(job.state in _OPEN for job in self._jobs.values())
+        return unrouted + sum(job.state in OPEN for job in self._jobs.values())
 
     @_locked
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """See JobStore."""
         if number not in self._received:
             raise UnknownKeyError(f"no received instance {number}")
-        if job is not None:
-            self._add_job(job)
+        if job is not None and (job.key not in self._jobs or self._jobs[job.key].state in UNDONE):
+            self._jobs[job.key] = _stored(job)
+            self._tokens.setdefault(job.key, 0)
+        if decision.job_key in self._jobs and self._jobs[decision.job_key].state in UNDONE:
+            return
         self._received[number] = replace(
             self._received[number], decision=legible(decision.text), job_key=decision.job_key
         )
-
-    def _add_job(self, job: NewJob) -> None:
-        known = self._jobs.get(job.key)
-        if known is None:
-            self._jobs[job.key] = _stored(job)
-            self._tokens[job.key] = 0
-        elif known.state in (JobState.FAILED, JobState.REJECTED):
-            self._change(known, JobState.RECEIVED, job.created_at, attempts=0)
-            self._jobs[job.key] = replace(self._jobs[job.key], object=job.object)
 
     @_locked
     def job(self, key: str) -> Job:
@@ -333,7 +325,7 @@ class MemoryJobStore:
             for delivery in self.deliveries(job.key)
         )
         left_out = job.state is JobState.PRODUCED and job.error != ""
-        return (wanted or left_out) and not recalled and job.state not in _OPEN
+        return (wanted or left_out) and not recalled and job.state not in OPEN
 
     @_locked
     def retract(
@@ -743,7 +735,16 @@ class MemoryJobStore:
         self._jobs[job.key] = replace(
             job, state=state, error=legible(error), lease=lease, attempts=tries, updated_at=now
         )
+        if state in UNDONE:
+            self._free_later_films(job)
         return self._jobs[job.key]
+
+    def _free_later_films(self, job: Job) -> None:
+        mine = [film for film in self._received.values() if film.job_key == job.key]
+        of = next((film.number for film in mine if film.object.digest == job.object.digest), None)
+        for film in mine:
+            if of is not None and film.number > of:
+                self._received[film.number] = replace(film, decision="", job_key="")
 
     def _is_rejected(self, delivery: Delivery) -> bool:
         """Whether a note of its job rejects this result."""

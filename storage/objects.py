@@ -30,6 +30,7 @@ from storage.jobs import ObjectRef
 _PART = ".part"
 _MARK = ".vald-objects"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: the process's limit, setrlimit(2)
+_MACHINES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # which say nothing of a volume
 _COPIES = 64  # of remote objects that nobody is known to read any more
 _COPY_AGE_S = 3600.0  # a batch is sent, and a film decoded, long before that
 
@@ -38,7 +39,14 @@ Data = Piece | Iterable[Piece]
 
 
 class ObjectStore(Protocol):
-    """Named, immutable bytes."""
+    """Named, immutable bytes.
+
+    All may raise `ObjectsUnavailableError`: the volume or service is away, and nothing is known of
+    what it holds.
+    """
+
+    mark: str
+    """What tells this store from another of the same address; empty where nothing has to."""
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """The bytes are durable under `name`; a name already taken has its bytes replaced whole.
@@ -94,14 +102,6 @@ class ObjectStore(Protocol):
         """How much more could be kept."""
         ...
 
-    def mark(self) -> str:
-        """What tells this place from any other that comes to have its name; empty if it needs none.
-
-        Raises:
-            StorageError: the disk failed.
-        """
-        ...
-
     def sweep(self, older_than_s: float) -> int:
         """Unfinished files of at least that age are gone; returns how many there were."""
         ...
@@ -123,10 +123,7 @@ def is_whole(objects: ObjectStore, ref: ObjectRef) -> bool:
 def open_store(root: str, mark: str = "") -> ObjectStore:
     """The store at `root`: a folder of this machine, or any URL that fsspec knows (s3://…).
 
-    `mark` is what the folder's `mark()` was at an earlier time, if there was one.
-
-    Raises:
-        ObjectsUnavailableError: the folder is not the one of that mark; it was not touched.
+    The folder must be the one of that `mark`, where one is given.
     """
     if "://" in root and not root.startswith("file://"):
         return FsspecObjectStore(root)
@@ -136,48 +133,21 @@ def open_store(root: str, mark: str = "") -> ObjectStore:
 class LocalObjectStore:
     """A folder of a local disk: temporary file, fsync, rename, fsync of the folder.
 
-    It must stay the folder that it was when the store was opened, and the one of its mark. Where
-    its volume is gone, another may have its name: what was kept would seem lost, and what is kept
-    now would be.
+    A file in it holds its mark. Where its volume is gone another folder may have its name: what was
+    kept would seem lost, and what is kept now would be.
     """
 
     def __init__(self, root: Path, mark: str = "") -> None:
-        self._root, self._mark = root.resolve(), mark
-        with _translated(f"objects in {self._root}"):
-            if mark:
-                self._demand_mark()
-            else:
-                _make_folder(self._root)
-            self._identity = _identity(self._root)
+        """Open the folder of that mark, also while it is away; without one, make it or take it."""
+        self._root = root.resolve()
+        self.mark = mark or _marked(self._root)
         self._durable: set[Path] = set()
-
-    def mark(self) -> str:
-        """See ObjectStore; a file in the folder holds it, made once and never replaced."""
-        with _translated(f"objects in {self._root}"):
-            _write_once(self._root / _MARK, uuid.uuid4().hex.encode())
-            self._mark = self._read_mark()
-        return self._mark
-
-    def _read_mark(self) -> str:
-        """Empty where there is none."""
-        try:
-            return (self._root / _MARK).read_text("ascii").strip()
-        except (OSError, ValueError):
-            return ""
-
-    def _demand_mark(self) -> None:
-        if self._read_mark() != self._mark:
-            raise ObjectsUnavailableError(
-                f"objects in {self._root}: this is not the folder that the database knows, or its "
-                f"volume is gone. Where it is meant to be, write {self._mark} to {_MARK} in it"
-            )
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
         path = self._root / _plain(name)
         scratch = path.with_name(f".{uuid.uuid4().hex}{_PART}")
-        self._demand_root()
-        with _translated(f"object {name}"):
+        with self._there(f"object {name}"):
             try:
                 self._make(path.parent)
                 digest, size_bytes = _write(scratch, data)
@@ -186,12 +156,12 @@ class LocalObjectStore:
                 _sync_folder(path.parent)
             finally:
                 scratch.unlink(missing_ok=True)  # there only if something above failed
+        self._demand_root()  # it was so all the while
         return ObjectRef(name=name, digest=digest, size_bytes=size_bytes)
 
     def read(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
-        self._demand_root()
-        with _translated(f"object {ref.name}"):
+        with self._there(f"object {ref.name}"):
             return _checked(ref, (self._root / _plain(ref.name)).read_bytes())
 
     def demand(self, ref: ObjectRef) -> None:
@@ -200,44 +170,40 @@ class LocalObjectStore:
 
     def local_path(self, ref: ObjectRef) -> Path:
         """See ObjectStore."""
-        self._demand_root()
         path = self._root / _plain(ref.name)
-        if not path.is_file():
-            raise ObjectMissingError(f"object {ref.name} is gone")
+        with self._there(f"object {ref.name}"):
+            if not path.is_file():
+                raise ObjectMissingError(f"object {ref.name} is gone")
         return path
 
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
-        self._demand_root()
-        with _translated(f"object {ref.name}"):
+        with self._there(f"object {ref.name}"):
             (self._root / _plain(ref.name)).unlink(missing_ok=True)
 
     def stale(self, older_than_s: float) -> Iterator[str]:
         """See ObjectStore."""
         before = time.time() - older_than_s
-        self._demand_root()
-        with _translated(f"objects in {self._root}"):
+        with self._there("objects"):
             for path in self._root.rglob("*"):
-                if path.suffix != _PART and path.is_file() and path.stat().st_mtime < before:
+                kept = path.suffix != _PART and path.name != _MARK and path.is_file()
+                if kept and path.stat().st_mtime < before:
                     yield path.relative_to(self._root).as_posix()
 
     def drop_stale(self, name: str, older_than_s: float) -> bool:
         """See ObjectStore."""
-        self._demand_root()
-        with _translated(f"object {name}"):
+        with self._there(f"object {name}"):
             return _remove_stale(self._root / _plain(name), time.time() - older_than_s)
 
     def free_bytes(self) -> int:
         """See ObjectStore."""
-        self._demand_root()
-        with _translated(f"objects in {self._root}"):
+        with self._there("objects"):
             return shutil.disk_usage(self._root).free
 
     def sweep(self, older_than_s: float) -> int:
         """See ObjectStore."""
         before = time.time() - older_than_s
-        self._demand_root()
-        with _translated(f"objects in {self._root}"):
+        with self._there("objects"):
             return sum(_remove_stale(path, before) for path in self._root.rglob(f"*{_PART}"))
 
     def _make(self, folder: Path) -> None:
@@ -252,27 +218,37 @@ class LocalObjectStore:
                 _sync_folder(path.parent)
                 self._durable.add(path)
 
+    @contextmanager
+    def _there(self, what: str) -> Iterator[None]:
+        """The block looks into the folder of this mark: what is missing from it is missing."""
+        self._demand_root()
+        try:
+            with _translated(what):
+                yield
+        except ObjectMissingError:
+            self._demand_root()
+            raise
+
     def _demand_root(self) -> None:
-        """Return if the folder is the one that was opened, or another device with its mark.
+        """Return if the folder is the one of this mark.
 
         Raises:
             ObjectsUnavailableError: it is gone, or another has its name.
         """
-        try:
-            found = _identity(self._root)
-        except OSError:
-            found = None
-        if found == self._identity:
-            return
-        if found is None or not self._mark or self._read_mark() != self._mark:
+        with _translated(f"objects in {self._root}"):
+            found = _mark_of(self._root)
+        if found != self.mark:
+            self._durable.clear()  # it may come back as another device
             raise ObjectsUnavailableError(
-                f"objects in {self._root}: the folder or its volume is gone"
+                f"objects in {self._root}: the folder or its volume is gone, or is another: "
+                f"its {_MARK} should say {self.mark}"
             )
-        self._identity, self._durable = found, set()
 
 
 class FsspecObjectStore:
     """Objects behind any fsspec URL, such as s3://bucket/prefix; as durable as that service is."""
+
+    mark = ""  # a service that is away does not answer; none takes its place
 
     def __init__(self, root: str) -> None:
         """Name the place.
@@ -333,10 +309,6 @@ class FsspecObjectStore:
     def _age_s(self, name: str) -> float:
         return time.time() - float(self._files.modified(self._path(name)).timestamp())
 
-    def mark(self) -> str:
-        """None: nobody else has the address of a service."""
-        return ""
-
     def free_bytes(self) -> int:
         """Such services have no end."""
         return 1 << 62
@@ -385,6 +357,8 @@ class _Copies:
 
 class MemoryObjectStore:
     """The same contract in memory, for tests; `local_path` writes to the folder it was given."""
+
+    mark = ""
 
     def __init__(self, folder: Path, capacity_bytes: int = 1 << 30) -> None:
         self._folder, self._capacity = folder, capacity_bytes
@@ -438,10 +412,6 @@ class MemoryObjectStore:
     def _age_s(self, name: str) -> float:
         return time.time() - self._at_s[name]
 
-    def mark(self) -> str:
-        """None: it is gone with its process."""
-        return ""
-
     def free_bytes(self) -> int:
         """See ObjectStore."""
         return self._capacity - sum(map(len, self._kept.values()))
@@ -474,10 +444,28 @@ def _translated(what: str) -> Iterator[None]:
         raise StorageError(f"{what}: {fault.strerror or fault}") from fault
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    """What tells a folder from another of the same name."""
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+def _mark_of(root: Path) -> str:
+    """What the folder's mark says; empty where there is none, or no folder."""
+    try:
+        return (root / _MARK).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as fault:
+        if fault.errno in _MACHINES:
+            raise
+        return ""
+
+
+def _marked(root: Path) -> str:
+    """The mark of the folder, which is there and has one from now on.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    with _translated(f"objects in {root}"):
+        _make_folder(root)
+        _write_once(root / _MARK, uuid.uuid4().hex.encode())
+    if mark := _mark_of(root):
+        return mark
+    raise StorageError(f"objects in {root}: {_MARK} is empty: remove it")
 
 
 def _make_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    and_,
     case,
     delete,
     func,
@@ -54,10 +55,9 @@ from storage.schema import (
     results,
     transactions,
 )
-from storage.states import DeliveryState, JobState, check_delivery, check_job
+from storage.states import OPEN, UNDONE, DeliveryState, JobState, check_delivery, check_job
 from storage.store import ENDLESS_BYTES, NO_CHOICE, takers_of
 
-_OPEN = (JobState.RECEIVED, JobState.RUNNING)
 _ENDED = (JobState.PRODUCED, JobState.REJECTED)
 """A rejected job too has results: the notes that say why."""
 _MOST_DESTINATIONS = 1000
@@ -100,8 +100,8 @@ class SqlJobStore:
             else:
                 again = update(received).where(received.c.number == row["number"])
                 values: dict[str, object] = {"purged_at": None}
-                if not row["job_key"] or _is_rejected(db, row["job_key"]):
-                    values["decision"] = ""
+                if not row["job_key"] or _is_undone(db, row["job_key"]):
+                    values |= {"decision": "", "job_key": ""}
                 row = db.execute(again.values(**values).returning(received)).mappings().one()
             return rows.received_of(row)
 
@@ -124,7 +124,7 @@ class SqlJobStore:
     def unsettled(self, since: datetime) -> list[Received]:
         """See JobStore."""
         failed = (jobs.c.state == JobState.FAILED) & (jobs.c.updated_at >= since)
-        open_jobs = select(jobs.c.key).where(or_(jobs.c.state.in_(_OPEN), failed))
+        open_jobs = select(jobs.c.key).where(or_(jobs.c.state.in_(OPEN), failed))
         state = deliveries.c.state
         lost = state.in_(_RETRIED) & (deliveries.c.next_attempt_at >= since)
         asked = _IS_ASKED[0] & _IS_ASKED[1]
@@ -144,18 +144,20 @@ class SqlJobStore:
     def waiting(self) -> int:
         """See JobStore."""
         unrouted = select(func.count().label("number")).where(received.c.decision == "")
-        unfinished = select(func.count().label("number")).where(jobs.c.state.in_(_OPEN))
+        unfinished = select(func.count().label("number")).where(jobs.c.state.in_(OPEN))
         return sum(int(self._rows(query)[0]["number"]) for query in (unrouted, unfinished))
 
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """See JobStore."""
+        change = update(received).where(received.c.number == number)
+        values = {"decision": decision.text, "job_key": decision.job_key}
         with engine.writing(self._engine) as db:
-            change = update(received).where(received.c.number == number)
-            values = {"decision": decision.text, "job_key": decision.job_key}
+            if job is not None:
+                _submit(db, job)
+            elif _is_undone(db, decision.job_key):
+                return
             if db.execute(change.values(**values)).rowcount == 0:
                 raise UnknownKeyError(f"no received instance {number}")
-            if job is not None:
-                _add_job(db, job)
 
     def job(self, key: str) -> Job:
         """See JobStore."""
@@ -227,9 +229,9 @@ class SqlJobStore:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.PRODUCED, now, left_out)
-            for position, result in enumerate(results):
+            for result in results:
                 takers = takers_of(result, destinations, kinds)
-                _put_result(db, result, position, takers, now, quarantined.get(result.kind, ""))
+                _put_result(db, result, takers, now, quarantined.get(result.kind, ""))
 
     def reject(
         self,
@@ -244,9 +246,8 @@ class SqlJobStore:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.REJECTED, now, reason)
-            for position, note in enumerate(notes):
-                why = quarantined.get(note.kind, "")
-                _put_result(db, note, position, destinations, now, why)
+            for note in notes:
+                _put_result(db, note, destinations, now, quarantined.get(note.kind, ""))
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
         """See JobStore."""
@@ -314,12 +315,11 @@ class SqlJobStore:
     ) -> bool:
         """See JobStore."""
         same = select(results).where(results.c.sop_instance_uid == note.sop_instance_uid)
-        mine = select(func.count()).select_from(results).where(results.c.job_key == note.job_key)
         with engine.writing(self._engine) as db:
             new = db.execute(same).first() is None
             if new:
                 _refuse_due(db, note.job_key, now, reason)
-            _put_result(db, note, db.execute(mine).scalar_one(), destinations, now)
+            _put_result(db, note, destinations, now)
         return new
 
     def results(self, key: str) -> list[Result]:
@@ -795,37 +795,55 @@ def _insert_once(
             raise
 
 
-def _add_job(db: Connection, job: NewJob) -> None:
-    same = select(jobs).where(jobs.c.key == job.key)
+def _submit(db: Connection, job: NewJob) -> None:
+    """The job exists; one of its key that came to nothing begins afresh."""
+    same, values = select(jobs).where(jobs.c.key == job.key), rows.job_values(job)
     if db.execute(same).first() is None:
-        _insert_once(db, jobs, rows.job_values(job), same)
-    elif _restart(db, job.key, job.created_at, JobState.FAILED, JobState.REJECTED):
-        db.execute(
-            update(jobs).where(jobs.c.key == job.key).values(**rows.object_values(job.object))
-        )
+        _insert_once(db, jobs, values, same)
+        return
+    for state in UNDONE:
+        check_job(state, JobState.RECEIVED)
+    del values["key"], values["lease_token"]  # the tokens of those who failed stay behind it
+    undone = update(jobs).where(jobs.c.key == job.key, jobs.c.state.in_(UNDONE))
+    db.execute(undone.values(**values))
 
 
-def _is_rejected(db: Connection, key: str) -> bool:
-    rejected = select(jobs.c.key).where(jobs.c.key == key, jobs.c.state == JobState.REJECTED)
-    return db.execute(rejected).first() is not None
+def _is_undone(db: Connection, key: str) -> bool:
+    """Whether the job came to nothing; if not, it does not before this transaction's end."""
+    query = select(jobs.c.state).where(jobs.c.key == key).with_for_update(read=True)
+    found = db.execute(query).first()
+    return found is not None and found.state in UNDONE
+
+
+def _free_later_films(db: Connection, key: str) -> None:
+    """Films that came to the job after the one it was made of have no decision any more."""
+    film = received.alias()
+    its_own = select(film.c.number).join(
+        jobs,
+        and_(jobs.c.sop_instance_uid == film.c.sop_instance_uid, jobs.c.digest == film.c.digest),
+    )
+    later = update(received).where(
+        received.c.job_key == key,
+        received.c.number > its_own.where(jobs.c.key == key).scalar_subquery(),
+    )
+    db.execute(later.values(decision="", job_key=""))
 
 
 def _put_result(
     db: Connection,
     result: Result,
-    position: int,
     destinations: Sequence[str],
     now: datetime,
     quarantined: str = "",
 ) -> None:
     """The result is there, for the first time or made again under the same UID."""
-    mine = update(results).where(
-        results.c.sop_instance_uid == result.sop_instance_uid, results.c.job_key == result.job_key
-    )
-    if db.execute(mine.values(**rows.object_values(result.object), purged_at=None)).rowcount:
+    its_job = results.c.job_key == result.job_key
+    same = update(results).where(its_job, results.c.sop_instance_uid == result.sop_instance_uid)
+    if db.execute(same.values(**rows.object_values(result.object), purged_at=None)).rowcount:
         _requeue(db, result.sop_instance_uid, now, quarantined)
-    else:
-        _add_result(db, result, position, destinations, now, quarantined)
+        return
+    earlier = db.execute(select(func.count()).select_from(results).where(its_job)).scalar_one()
+    _add_result(db, result, earlier, destinations, now, quarantined)
 
 
 def _requeue(db: Connection, uid: str, now: datetime, quarantined: str) -> None:
@@ -1045,6 +1063,8 @@ def _leave_running(
     check_job(JobState.RUNNING, state)
     values = {"state": state, "error": reason, "updated_at": now, **more}
     _guarded(db, key, token, **values, lease_owner=None, lease_until=None)
+    if state in UNDONE:
+        _free_later_films(db, key)
 
 
 def _guarded(db: Connection, key: str, token: int, **values: object) -> None:

@@ -35,11 +35,16 @@ JOB_TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
         (JobState.RUNNING, JobState.REJECTED),  # the image's fault
         (JobState.RUNNING, JobState.FAILED),  # ours, or the installation's
         (JobState.RUNNING, JobState.RECEIVED),  # lease lost, out of memory, node stopping
-        (JobState.FAILED, JobState.RECEIVED),  # by the operator
-        (JobState.PRODUCED, JobState.RECEIVED),  # the same: a result's kept file is gone
-        (JobState.REJECTED, JobState.RECEIVED),  # the same: its note's is
+        (JobState.FAILED, JobState.RECEIVED),  # by the operator, or its film was sent again
+        (JobState.PRODUCED, JobState.RECEIVED),  # by the operator: a result's kept file is gone
+        (JobState.REJECTED, JobState.RECEIVED),  # the same: its note's is; or sent again
     }
 )
+
+OPEN = frozenset({JobState.RECEIVED, JobState.RUNNING})
+"""Jobs that are not at their end."""
+UNDONE = frozenset({JobState.REJECTED, JobState.FAILED})
+"""Jobs that came to nothing: the film, sent again, begins them afresh."""
 
 DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
     {

@@ -50,8 +50,8 @@ class JobStore(Protocol):
     def receive(self, new: NewReceived) -> Received:
         """The instance is recorded; same SOP Instance UID and digest return the first record.
 
-        A first record that had been decided against, or whose job is REJECTED, has no decision any
-        more: the film was sent again, perhaps because the rules or the kept file have changed.
+        A first record that had been decided against, or whose job came to nothing, has no decision
+        any more: the film was sent again, perhaps because the rules or the kept file have changed.
         """
         ...
 
@@ -79,9 +79,11 @@ class JobStore(Protocol):
         ...
 
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
-        """The decision is kept and, where there is none of its key yet, the job exists.
+        """The decision is kept and the job, where one is given, exists.
 
-        One of that key that is FAILED or REJECTED waits afresh, for this job's object.
+        One of its key that came to nothing begins afresh as this one; another stays as it is. Where
+        no job is given, and the decision names one that came to nothing meanwhile, the film stays
+        undecided.
 
         Raises:
             UnknownKeyError: no instance of that number.
@@ -159,7 +161,8 @@ class JobStore(Protocol):
         """The job is REJECTED for `reason`; the notes that say so are DUE at the destinations.
 
         One whose kind is in `quarantined` is QUARANTINED for that reason. One that the job has
-        already is treated as by `produce`.
+        already is treated as by `produce`. Films that came to the job later than the one it was
+        made of, with other bytes, have no decision any more, here and wherever else it ends FAILED.
 
         Raises LeaseLostError.
         """

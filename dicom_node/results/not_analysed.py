@@ -1,6 +1,6 @@
 """Why a film was not analysed, as a Basic Text SR (PS3.3 A.35.1): a note instead of silence."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from highdicom import sr
@@ -53,16 +53,19 @@ def build(context: ResultContext) -> Dataset:
 
 
 def refused(context: Context, reason: str) -> Dataset:
-    """The note on a film that was refused for `reason`.
+    """The note on a film that was refused for `reason`, which its UID depends on.
+
+    A film that is sent again may be refused for another, or analysed.
 
     Raises:
         InputError: the source cannot be referred to.
     """
-    return _note(context, reason, "No result of this film exists.")
+    series = replace(SERIES, template=f"{SERIES.template} {reason}")
+    return _note(context, reason, "No result of this film exists.", series)
 
 
-def _note(context: Context, reason: str, consequence: str) -> Dataset:
-    ds = provenance.new_object(context, SERIES)
+def _note(context: Context, reason: str, consequence: str, series: Series = SERIES) -> Dataset:
+    ds = provenance.new_object(context, series)
     document.put_general(ds, context, complete=True, said="The film was not analysed")
     ds.update(_content(context, f"Not analysed, because {reason}", consequence))
     return ds

@@ -13,12 +13,11 @@ from dicom_node.errors import InputError
 from dicom_node.radiograph import read_header, stored_pixels
 from dicom_node.routing import guards, rules
 from dicom_node.uids import AnalysisInputs
-from storage import faults
+from storage import faults, states
 from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
-from storage.jobs import Decision, NewJob, ObjectRef, Received
+from storage.jobs import Decision, Job, NewJob, ObjectRef, Received
 from storage.objects import ObjectStore
-from storage.states import JobState
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -26,13 +25,14 @@ _log = structlog.get_logger()
 NORMAL = "normal"
 """The target of every job: the film's normal counterpart."""
 
-OTHER_PIXELS = "received again with other pixels"
-"""How the decision about a film begins that is not analysed, since the first of its UID was."""
-
-_CAME_TO_NOTHING = (JobState.FAILED, JobState.REJECTED)
-
 GONE = "not analysed: the kept file is gone; send the film again"
 """A decision that is no judgement of the film: it is missing until it is sent again."""
+
+OTHER_PIXELS = "received again with other pixels: the first film is kept"
+"""How the decision begins about a film that is not analysed where the first of its UID was."""
+
+Routed = tuple[Decision, NewJob | None]
+"""A decision, and the job that follows from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ class Router:
         )
         return True
 
-    def _decide_whatever_comes(self, received: Received) -> tuple[Decision, NewJob | None]:
+    def _decide_whatever_comes(self, received: Received) -> Routed:
         """`decide`, where a film that breaks it ends as a decision and holds up no other."""
         try:
             return self.decide(received)
@@ -109,7 +109,7 @@ class Router:
             name = type(fault).__name__
             return Decision(text=f"not analysed: its header cannot be read ({name})"), None
 
-    def decide(self, received: Received) -> tuple[Decision, NewJob | None]:
+    def decide(self, received: Received) -> Routed:
         """What is to be done with one film; reads its header only."""
         try:
             header = read_header(self._objects.local_path(received.object)).dataset
@@ -133,30 +133,31 @@ class Router:
         decision, job = self._new_or_same(received, header, rule)
         return (replace(decision, text=text) if job else decision), job
 
-    def _new_or_same(
-        self, received: Received, header: Dataset, rule: Rule
-    ) -> tuple[Decision, NewJob | None]:
+    def _new_or_same(self, received: Received, header: Dataset, rule: Rule) -> Routed:
         job = self._job(received, header, rule)
         known = self._store.jobs(limit=100, sop_instance_uid=received.sop_instance_uid)
         same = next((other for other in known if other.key == job.key), None)
-        if same is not None and same.state in _CAME_TO_NOTHING:
-            text = f"received again: the first was {same.state}, analysed by rule {rule.name}"
-            return Decision(text=text, job_key=job.key), job
+        if same is not None and same.state in states.UNDONE:
+            # Of a film that was cut short, is damaged, or which another model was to analyse.
+            return Decision(text=f"analysed anew by rule {rule.name}", job_key=job.key), job
         if same is not None:
-            if self._other_pixels(received.object, same.object):
-                _log.warning("same UID, other pixels", sop_instance_uid=received.sop_instance_uid)
-                text = f"{OTHER_PIXELS}: the first film is kept ({rule.name})"
-                return Decision(text=text, job_key=job.key), None
-            text = f"received again: the same analysis ({rule.name})"
-            if set(rule.destinations) - set(same.destinations):
-                text = f"{text}; it goes where it went first, by rule {same.rule}"
-            return Decision(text=text, job_key=job.key), None
+            return self._again(received, same, rule), None
         if job.supersedes:
             text = (
                 f"analysed by rule {rule.name}: patient or study corrected, earlier job superseded"
             )
             return Decision(text=text, job_key=job.key), job
         return Decision(text=f"analysed by rule {rule.name}", job_key=job.key), job
+
+    def _again(self, received: Received, same: Job, rule: Rule) -> Decision:
+        """The analysis was made, or is under way. Should it come to nothing, this film is freed."""
+        if self._other_pixels(received.object, same.object):
+            _log.warning("same UID, other pixels", sop_instance_uid=received.sop_instance_uid)
+            return Decision(text=f"{OTHER_PIXELS} ({rule.name})", job_key=same.key)
+        text = f"received again: the same analysis ({rule.name})"
+        if set(rule.destinations) - set(same.destinations):
+            text = f"{text}; it goes where it went first, by rule {same.rule}"
+        return Decision(text=text, job_key=same.key)
 
     def _other_pixels(self, one: ObjectRef, other: ObjectRef) -> bool:
         """Whether two objects of one UID differ in their stored pixels, which the standard forbids.

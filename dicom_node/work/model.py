@@ -1,11 +1,13 @@
-"""The model of a job, as far as its row knows it."""
+"""The model of a job, as far as its row knows it, and the one that films are routed for."""
+
+from datetime import datetime
 
 from dicom_node import uids
 from pipeline.types import Mode, ModelIdentity
 from storage.jobs import Job
+from storage.store import JobStore
 
-NOTICE = "model"
-"""The notice that holds the digest of the model that films are routed for."""
+_NOTICE = "model"
 
 
 def of(job: Job) -> ModelIdentity:
@@ -18,3 +20,14 @@ def of(job: Job) -> ModelIdentity:
         seed=job.seed,
         method_version=uids.METHOD_VERSION,
     )
+
+
+def announce(store: JobStore, digest: str, now: datetime) -> None:
+    """Films are routed for the model of this digest from now on."""
+    store.post(_NOTICE, digest, now)
+
+
+def is_in_use(store: JobStore, digest: str) -> bool:
+    """Whether films are routed for the model of this digest."""
+    said = store.notice(_NOTICE)
+    return said is not None and said.text == digest

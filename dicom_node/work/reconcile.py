@@ -100,12 +100,12 @@ class Reconciler:
         if not film.job_key:
             lost = film.decision == router.GONE
             return Standing.MISSING if lost else Standing.NOT_ANALYSED, film.decision
-        if film.decision.startswith(router.OTHER_PIXELS):
-            return Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         match job.state:
             case JobState.FAILED:
                 return Standing.MISSING, job.error
+            case JobState.PRODUCED if film.decision.startswith(router.OTHER_PIXELS):
+                return Standing.NOT_ANALYSED, film.decision
             case JobState.PRODUCED:
                 standing, why = self._delivered(job, waits)
                 return (Standing.MISSING, job.error) if job.error else (standing, why)

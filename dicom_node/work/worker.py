@@ -185,6 +185,8 @@ class Worker:
             self._fail(job, token, str(fault))
         except (LeaseLostError, StoreUnavailableError):
             raise
+        except ObjectsUnavailableError as fault:
+            return self._let_go(job, token, fault)  # until they are back, however long it takes
         except DecoderError as fault:
             return self._count(job, token, str(fault))
         except (OutOfMemoryError, MemoryError, StorageError, OSError) as fault:
@@ -200,13 +202,13 @@ class Worker:
         """Results are of the model that their job names: the film is routed for this one.
 
         Another model's would have UIDs that say it was the first's, and a resend would double them.
-        A worker that has another model than who routes, since the folder was changed under a
-        running node, routes nothing: the film would come back for ever.
         """
-        routed = self._patiently(lambda: self._store.notice(model.NOTICE))
-        if routed is not None and routed.text != self._engine.model_digest:
-            return self._release(job, token, ModelError("restart the node: the model was changed"))
-        reason = f"the model is now {self._engine.model_digest[:12]}; the film is analysed by that"
+        mine = self._engine.model_digest
+        if not self._patiently(lambda: model.is_in_use(self._store, mine)):
+            # The film would come back for ever. Films are routed for the model of the node's start.
+            why = ModelError("the model was changed under the running node: start it again")
+            return self._let_go(job, token, why)
+        reason = f"the model is now {mine[:12]}; the film is analysed by that"
         self._patiently(lambda: self._store.reroute(job.key, token, self._clock(), reason))
         log.warning("job rerouted", reason=reason)
         return Turn.DONE
@@ -227,12 +229,16 @@ class Worker:
 
     def _release(self, job: Job, token: int, fault: Exception) -> Turn:
         """Try again what is the moment's fault, for a day from the first time that it was."""
-        store, now, kind = self._store, self._clock(), type(fault).__name__
-        away = isinstance(fault, ObjectsUnavailableError)  # a volume may be so over a weekend
-        if not away and now - self._troubled.setdefault(job.key, now) > _GIVE_UP:
+        now, kind = self._clock(), type(fault).__name__
+        if now - self._troubled.setdefault(job.key, now) > _GIVE_UP:
             self._fail(job, token, f"given up after a day of {kind}; retry once it is mended")
             return Turn.DONE
-        self._patiently(lambda: store.release(job.key, token, now, f"to be tried again: {kind}"))
+        return self._let_go(job, token, fault)
+
+    def _let_go(self, job: Job, token: int, fault: Exception) -> Turn:
+        """The job waits again, and no attempt was spent."""
+        store, why = self._store, f"to be tried again: {type(fault).__name__}"
+        self._patiently(lambda: store.release(job.key, token, self._clock(), why))
         _log.warning("job released", job=job.key[:12], error=str(fault))
         return Turn.RELEASED
 
@@ -304,10 +310,10 @@ class Worker:
     def _notes(self, job: Job, reason: str) -> list[_Made]:
         """ "Not analysed, because…"; none where not even the film's header can be referred to.
 
-        Nor where results were made of it at an earlier time: they may have arrived.
+        Nor where results were made of it at an earlier time, which may have arrived, or where the
+        same was said.
         """
-        earlier = self._earlier(job)
-        if earlier and addressing.NOTE not in earlier:
+        if self._earlier(job):
             return []
         try:
             path = self._source(job)
@@ -320,7 +326,8 @@ class Worker:
                 labels=self._settings.labels,
             )
             note = not_analysed.refused(refusal, reason)
-            return [self._keep_once(job, addressing.NOTE, note, path, earlier)]
+            said = self._is_kept(job, str(note.SOPInstanceUID))
+            return [] if said else [self._keep(job, addressing.NOTE, note, path)]
         except InputError:
             return []
 
@@ -341,16 +348,24 @@ class Worker:
         faults.reach(Point.ANALYSED)
         context = self._context(job, film, attribution)
         earlier = self._earlier(job)
-        # A note alone says that the film, or the one before it, was rejected at that time.
-        again = earlier.keys() - {addressing.NOTE} and not job.error.startswith(_LEFT_OUT)
+        again = earlier and not job.error.startswith(_LEFT_OUT)
         kinds = registry.kinds_for(context, earlier if again else self._addressing(job).asked)
         built = _built(kinds, context)
         made = [self._keep_once(job, kind, ds, path, earlier) for kind, ds in built.objects.items()]
         return made, built.left_out
 
     def _earlier(self, job: Job) -> dict[str, Result]:
-        """What was made at an earlier time, by kind: there is some where a kept file was lost."""
-        return {made.kind: made for made in self._patiently(lambda: self._store.results(job.key))}
+        """What was made at an earlier time, by kind: there is some where a kept file was lost.
+
+        Notes are none of it: they say that the film, or one before it, was rejected at that time.
+        """
+        every = self._patiently(lambda: self._store.results(job.key))
+        return {made.kind: made for made in every if made.kind != addressing.NOTE}
+
+    def _is_kept(self, job: Job, uid: str) -> bool:
+        """Whether the job has a result of this UID whose file is whole."""
+        every = self._patiently(lambda: self._store.results(job.key))
+        return any(m.sop_instance_uid == uid and is_whole(self._objects, m.object) for m in every)
 
     def _demand_admitted(self, job: Job, path: Path) -> None:
         """No guard of the job's rule is against the film; a job may be there for its note only.
@@ -368,9 +383,7 @@ class Worker:
         """A kept film of the job, which is what was received, bit by bit."""
         found = self._patiently(lambda: source.film_of(self._store, self._objects, job))
         if found is None:
-            raise ObjectMissingError(
-                "the kept file is gone or damaged: send the film again, then retry"
-            )
+            raise ObjectMissingError("the kept file is gone or damaged: send the film again")
         return self._objects.local_path(found)
 
     def _context(self, job: Job, film: Film, attribution: Attribution) -> ResultContext:

@@ -307,7 +307,7 @@ def test_a_film_half_sent_when_the_connection_breaks_leaves_nothing(receiver: Re
         _wait_until(lambda: not assoc.is_established)
     with association(receiver.port) as assoc:
         assert store(assoc, encoded(film())) == SUCCESS
-    assert len(list(receiver.folder.rglob("*"))) == 3  # received/, its folder, the one film
+    assert len(list(receiver.folder.rglob("*"))) == 4  # its mark, received/, its folder, the film
 
 
 def _wait_until(holds: object) -> None:

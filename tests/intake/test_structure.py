@@ -143,6 +143,24 @@ def test_a_sequence_of_known_length_may_be_badly_made() -> None:
     assert structure.check(encoded(film()) + sequence, EXPLICIT).sop_instance_uid == INSTANCE
 
 
+def test_a_sequence_of_unknown_vr_has_implicit_items() -> None:
+    """PS3.5 6.2.2, note 2: whoever did not know its VR left it encoded as it came."""
+    undefined = b"\xff\xff\xff\xff"
+    element = b"\x10\x00\x20\x00\x02\x00\x00\x00\x31\x20"  # (0010,0020), 2 bytes
+    item = ITEM[:4] + undefined + element + b"\xfe\xff\x0d\xe0" + bytes(4)
+    unknown = b"\x09\x00\x10\x10UN\x00\x00" + undefined + item + DELIMITER
+    uids = encoded(film())
+    assert structure.check(uids + unknown, EXPLICIT).sop_instance_uid == INSTANCE
+    for length in range(1, len(unknown)):
+        with pytest.raises(InputError):
+            structure.check(uids + unknown[:length], EXPLICIT)
+
+
+def test_what_stands_behind_the_pixels_does_not_say_what_a_film_is() -> None:
+    other = b"\x08\x00\x18\x00UI\x02\x001\x00"
+    assert structure.check(encoded(film()) + other, EXPLICIT).sop_instance_uid == INSTANCE
+
+
 @pytest.mark.parametrize("path", PYDICOM_S, ids=lambda path: path.name)
 def test_pydicom_s_own_test_files_are_what_they_say(path: Path) -> None:
     ds = pydicom.dcmread(path)

@@ -16,7 +16,7 @@ import yaml
 from tests.peers import tools
 from tests.peers.orthanc import AE_TITLE
 
-VALD = [sys.executable, "-m", "dicom_node"]
+_VALD = [sys.executable, "-m", "dicom_node"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Node:
         """It listens; its processes are a group of their own."""
         with (self.folder / "node.log").open("a") as log:
             self.process = subprocess.Popen(
-                [*VALD, "serve", "--config", str(self.config)],
+                [*_VALD, "serve", "--config", str(self.config)],
                 stderr=log,
                 env=environment(**variables),
                 start_new_session=True,
@@ -67,7 +67,7 @@ class Node:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another vald-node command with the same configuration."""
-        command = [*VALD, *arguments, "--config", str(self.config)]
+        command = [*_VALD, *arguments, "--config", str(self.config)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     def results(self) -> list[Path]:

@@ -378,50 +378,80 @@ def test_a_film_that_breaks_the_router_ends_as_a_decision(
     assert film.decision == "not analysed: its header cannot be read (LookupError)"
 
 
+def with_other_pixels() -> Dataset:
+    film = sources.source()
+    film.PixelData = bytes(len(film.PixelData) - 2) + b"\1\0"
+    return film
+
+
+def end(bench: Bench, how: str) -> Job:
+    """The job that waits is claimed, and ends so."""
+    job = bench.store.claim("w", NOON, 60)
+    assert job is not None
+    assert job.lease is not None
+    more = {"produce": ([], []), "reject": ("cut short",), "fail": ("damaged",)}[how]
+    getattr(bench.store, how)(job.key, job.lease.token, NOON, *more)
+    return bench.store.job(job.key)
+
+
 def test_other_pixels_under_the_same_uid_are_flagged_and_the_first_kept(bench: Bench) -> None:
     bench.decided(sources.source())
     (job,) = bench.jobs
-    other = sources.source()
-    other.PixelData = bytes(len(other.PixelData) - 2) + b"\1\0"
-    assert bench.decided(other) == (
+    assert bench.decided(with_other_pixels()) == (
         "received again with other pixels: the first film is kept (frontal-chest)"
     )
     assert bench.newest.job_key == job.key
     assert len(bench.jobs) == 1
 
 
-@pytest.mark.parametrize("end", ["fail", "reject"])
-def test_a_film_that_is_sent_again_takes_the_place_of_one_that_came_to_nothing(
-    bench: Bench, end: str
+@pytest.mark.parametrize("how", ["reject", "fail"])
+def test_a_film_takes_the_place_of_one_of_its_uid_that_came_to_nothing(
+    bench: Bench, how: str
 ) -> None:
     bench.decided(sources.source())
-    claimed = bench.store.claim("worker", NOON, 60)
-    assert claimed is not None
-    assert claimed.lease is not None
-    getattr(bench.store, end)(claimed.key, claimed.lease.token, NOON, "its pixels are cut short")
-    whole = sources.source()
-    whole.PixelData = bytes(len(whole.PixelData) - 2) + b"\1\0"
-    state = {"fail": "FAILED", "reject": "REJECTED"}[end]
-    said = f"received again: the first was {state}, analysed by rule frontal-chest"
-    assert bench.decided(whole) == said
+    end(bench, how)
+    assert bench.decided(with_other_pixels()) == "analysed anew by rule frontal-chest"
+    (job,) = bench.jobs
+    assert (job.state, job.object) == (JobState.RECEIVED, bench.newest.object)
+    assert bench.newest.job_key == job.key
+
+
+def test_a_film_that_came_while_the_first_was_in_work_is_analysed_where_that_one_fails(
+    bench: Bench,
+) -> None:
+    bench.decided(sources.source())
+    bench.decided(with_other_pixels())
+    end(bench, "reject")
+    assert bench.route() == 1
+    assert bench.newest.decision == "analysed anew by rule frontal-chest"
     (job,) = bench.jobs
     assert (job.state, job.object) == (JobState.RECEIVED, bench.newest.object)
 
 
-def test_a_model_that_is_taken_back_into_use_analyses_what_it_had_not(bench: Bench) -> None:
-    """A, then B, then A again, before either has come to the film."""
-    first = bench.analysis
-    bench.decided(sources.source())
-    for analysis in (replace(first, model_digest="n" * 64), first):
-        claimed = bench.store.claim("worker", NOON, 60)
-        assert claimed is not None
-        assert claimed.lease is not None
-        bench.store.reroute(claimed.key, claimed.lease.token, NOON, "another model")
+def test_the_same_bytes_after_a_failure_are_analysed_anew(bench: Bench) -> None:
+    """Its file was damaged: now it is whole."""
+    sent = sources.source()
+    bench.decided(sent)
+    first = end(bench, "fail")
+    bench.record(first.object)
+    assert bench.route() == 1
+    assert bench.newest.decision == "analysed anew by rule frontal-chest"
+    assert [job.state for job in bench.jobs] == [JobState.RECEIVED]
+
+
+def test_a_film_that_waited_while_its_model_was_changed_and_changed_back_is_analysed(
+    bench: Bench,
+) -> None:
+    first, other = bench.analysis, replace(bench.analysis, model_digest="n" * 64)
+    bench.receive(sources.source())
+    for analysis in (first, other, first):
         bench.analysis = analysis
         assert bench.route() == 1
-    states = {job.model_digest[0]: job.state for job in bench.jobs}
-    assert states == {"m": JobState.RECEIVED, "n": JobState.FAILED}
-    assert bench.newest.job_key == next(job.key for job in bench.jobs if job.model_digest[0] == "m")
+        job = bench.store.claim("w", NOON, 60)
+        assert job is not None
+        assert job.lease is not None
+        assert job.model_digest == analysis.model_digest
+        bench.store.reroute(job.key, job.lease.token, NOON, "another model")
 
 
 def refused_by_its_guard() -> Dataset:
@@ -450,3 +480,19 @@ def test_of_a_result_that_comes_back_nobody_is_told(bench: Bench) -> None:
     bench.rules = (rule(waive=["synthetic"]),)
     assert "guard body_part" in bench.decided(film)
     assert bench.jobs == []
+
+
+def test_a_film_that_a_guard_refused_is_analysed_once_the_rule_lets_it_pass_and_it_is_sent_again(
+    bench: Bench,
+) -> None:
+    bench.telling = ("frontal-chest",)
+    bench.decided(refused_by_its_guard())
+    refused = end(bench, "reject")
+    bench.record(refused.object)
+    assert bench.route() == 1
+    assert "guard body_part" in bench.newest.decision  # and its note is made again, once
+    end(bench, "reject")
+    bench.rules = (rule(waive=["body_part"]),)
+    bench.record(refused.object)
+    assert bench.route() == 1
+    assert bench.newest.decision == "analysed anew by rule frontal-chest"

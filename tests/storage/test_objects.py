@@ -3,12 +3,14 @@
 import errno
 import hashlib
 import os
+import resource
 import shutil
 import stat
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "fsspec":
         return FsspecObjectStore(f"memory://{tmp_path.name}")
     return MemoryObjectStore(tmp_path)
+
+
+def files(folder: Path) -> list[Path]:
+    """What is in a store's folder, besides its mark."""
+    return [path for path in folder.iterdir() if path.name != objects._MARK]
 
 
 def test_what_was_kept_is_read_back_with_its_digest(store: ObjectStore) -> None:
@@ -131,13 +138,13 @@ def test_a_disk_that_fills_in_the_middle_is_told_and_left_clean(
 ) -> None:
     with pytest.raises(OutOfSpaceError):
         LocalObjectStore(tmp_path).keep("x", failing(number))
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 def test_a_failing_disk_is_told_and_left_clean(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="Input/output error"):
         LocalObjectStore(tmp_path).keep("x", failing(errno.EIO))
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 def test_bytes_that_stop_coming_leave_nothing_behind(tmp_path: Path) -> None:
@@ -147,7 +154,7 @@ def test_bytes_that_stop_coming_leave_nothing_behind(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="aborted"):
         LocalObjectStore(tmp_path).keep("x", cut())
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_keep_returns(
@@ -193,7 +200,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert said.stdout.startswith("told: object x: no space left")
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 def test_unfinished_files_are_swept_once_they_are_old(tmp_path: Path) -> None:
@@ -270,24 +277,58 @@ def test_nothing_is_kept_or_missed_where_the_folder_s_volume_is_gone(tmp_path: P
     assert opened.read(ref) == b"DICM"
 
 
-def test_a_folder_is_known_by_its_mark(tmp_path: Path) -> None:
+def test_a_store_that_is_opened_while_its_volume_is_gone_takes_no_other_for_it(
+    tmp_path: Path,
+) -> None:
     root = tmp_path / "objects"
     first = LocalObjectStore(root)
-    mark = first.mark()
-    assert len(mark) == 32
-    assert LocalObjectStore(root).mark() == first.mark() == mark
     ref = first.keep("received/film.dcm", b"DICM")
     root.rename(tmp_path / "unmounted")
-    for _ in range(2):  # without a folder, and with the mount point's own
-        with pytest.raises(ObjectsUnavailableError, match=f"write {mark} to .vald-objects"):
-            LocalObjectStore(root, mark)
-        assert not list(root.rglob("*"))
-        root.mkdir(exist_ok=True)
-    root.rmdir()
-    shutil.copytree(tmp_path / "unmounted", root)  # another device, as it were
-    for store in (first, LocalObjectStore(root, mark)):
-        assert store.read(ref) == b"DICM"
-        store.keep("received/other.dcm", b"DICM")
+    opened = LocalObjectStore(root, first.mark)
+    assert not root.exists()
+    looks = (
+        partial(opened.keep, "received/other.dcm", b"DICM"),
+        partial(opened.local_path, ref),
+        opened.free_bytes,
+        partial(opened.sweep, 0),
+        partial(opened.drop_stale, "received/stranger.dcm", -1),
+        lambda: list(opened.stale(-1)),
+    )
+    for _ in range(2):  # without a folder, and with another's
+        for look in looks:
+            with pytest.raises(ObjectsUnavailableError, match="volume is gone, or is another"):
+                look()
+        if not root.exists():
+            LocalObjectStore(root).keep("received/stranger.dcm", b"DICM")
+    assert [path.name for path in root.rglob("*.dcm")] == ["stranger.dcm"]
+
+
+def test_a_volume_that_comes_back_elsewhere_is_the_same(tmp_path: Path) -> None:
+    """Copied here, as to another device; its files have other inodes."""
+    first = LocalObjectStore(tmp_path / "objects")
+    ref = first.keep("received/film.dcm", b"DICM")
+    shutil.copytree(tmp_path / "objects", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "objects")
+    (tmp_path / "copy").rename(tmp_path / "objects")
+    assert first.read(ref) == b"DICM"
+
+
+def test_a_folder_is_marked_once(tmp_path: Path) -> None:
+    stores = [LocalObjectStore(tmp_path) for _ in range(2)]
+    assert stores[0].mark == stores[1].mark != LocalObjectStore(tmp_path / "other").mark
+    assert len(stores[0].mark) == 32
+
+
+def test_a_store_without_file_handles_is_not_said_to_be_gone(tmp_path: Path) -> None:
+    opened = LocalObjectStore(tmp_path)
+    ref = opened.keep("film.dcm", b"DICM")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(StorageError, match="Too many open files"):
+            opened.local_path(ref)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_folder_that_another_has_just_made_is_synced_into_its_parent_too(

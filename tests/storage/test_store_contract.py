@@ -1,7 +1,7 @@
 """One suite over every job store: films, decisions, jobs and leases."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta, timezone
@@ -18,6 +18,7 @@ from tests.storage.samples import (
     after,
     film,
     guarded_writes,
+    kept,
     new_job,
     produced,
     result,
@@ -74,31 +75,6 @@ def test_a_resend_adds_no_second_job(store: JobStore) -> None:
     number = store.receive(film("1.2.1", "other")).number
     store.route(number, Decision(text="received again", job_key="k1"), new_job("k1"))
     assert [job.state for job in store.jobs(10)] == [JobState.RUNNING]
-
-
-@pytest.mark.parametrize("end", ["fail", "reject"])
-def test_a_job_that_came_to_nothing_waits_afresh_for_another_film(
-    store: JobStore, end: str
-) -> None:
-    _, token = running(store)
-    getattr(store, end)("k1", token, NOON, "cut short")
-    other = film("1.2.1", "other")
-    number = store.receive(other).number
-    again = replace(new_job("k1", 9, "1.2.1"), object=other.object)
-    store.route(number, Decision(text="received again", job_key="k1"), again)
-    job = store.job("k1")
-    assert (job.state, job.attempts, job.error) == (JobState.RECEIVED, 0, "")
-    assert (job.object, job.created_at, job.updated_at) == (other.object, NOON, after(9))
-
-
-def test_a_film_whose_job_was_rejected_is_decided_about_again_when_it_is_sent_again(
-    store: JobStore,
-) -> None:
-    for key, end in (("k1", "reject"), ("k2", "fail")):
-        _, token = running(store, key)
-        getattr(store, end)(key, token, NOON, "a lateral view")
-        store.receive(film(uid=f"1.2.{key[1:]}", digest=key))
-    assert [one.sop_instance_uid for one in store.unrouted(9)] == ["1.2.1"]
 
 
 def test_films_that_are_not_at_their_end_or_came_to_a_bad_one_are_unsettled(
@@ -345,6 +321,94 @@ def test_a_film_that_is_sent_again_after_its_job_was_made_is_not(store: JobStore
     again = store.receive(film(uid="1.2.1", digest="k1"))
     assert again.job_key == "k1"
     assert store.unrouted(10) == []
+
+
+COME_TO_NOTHING = pytest.mark.parametrize("end", ["reject", "fail"])
+
+
+@COME_TO_NOTHING
+def test_a_film_that_is_sent_again_after_its_job_came_to_nothing_is_decided_anew(
+    store: JobStore, end: str
+) -> None:
+    _, token = running(store)
+    getattr(store, end)("k1", token, after(1), "the file is damaged")
+    again = store.receive(film(uid="1.2.1", digest="k1"))
+    assert (again.decision, again.job_key) == ("", "")
+    assert [waiting.number for waiting in store.unrouted(10)] == [again.number]
+
+
+@COME_TO_NOTHING
+def test_a_job_that_came_to_nothing_begins_afresh_with_the_film_that_is_routed_to_it(
+    store: JobStore, end: str
+) -> None:
+    _, token = running(store)
+    getattr(store, end)("k1", token, after(1), "cut short")
+    number = store.receive(film("1.2.1", "whole")).number
+    anew = new_job("k1", created_s=5, uid="1.2.1")
+    whole = replace(anew, object=kept("whole"), destinations=("archive",))
+    store.route(number, Decision(text="anew", job_key="k1"), whole)
+    (job,) = store.jobs(10)
+    assert (job.state, job.attempts, job.error, job.lease) == (JobState.RECEIVED, 0, "", None)
+    assert (job.object, job.destinations) == (kept("whole"), ("archive",))
+    assert (job.created_at, job.updated_at) == (after(5), after(5))
+    claimed = store.claim("w", after(6), 60)
+    assert claimed is not None
+    assert claimed.lease is not None
+    with pytest.raises(LeaseLostError):  # by who failed before
+        store.heartbeat("k1", token, after(99))
+    store.produce("k1", claimed.lease.token, after(7), [result("k1", "picture")], ["archive"])
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda store, token: store.reject("k1", token, after(1), "cut short"),
+        lambda store, token: store.fail("k1", token, after(1), "damaged"),
+        lambda store, _: store.reclaim(after(61), max_attempts=1),
+    ],
+    ids=["reject", "fail", "reclaim"],
+)
+def test_where_a_job_comes_to_nothing_films_that_came_to_it_later_are_undecided(
+    store: JobStore, end: Callable[[JobStore, int], object]
+) -> None:
+    """Each once, else two that both fail would take turns for ever."""
+    numbers = [store.receive(film("1.2.1", name)).number for name in ("earlier", "its", "later")]
+    job = replace(new_job(uid="1.2.1"), object=kept("its"))
+    for number in numbers:
+        store.route(number, Decision(text="analysed", job_key="k1"), job)
+    claimed = store.claim("w", NOON, 60)
+    assert claimed is not None
+    assert claimed.lease is not None
+    end(store, claimed.lease.token)
+    assert [film.number for film in store.unrouted(9)] == numbers[2:]
+
+
+def test_a_film_is_not_put_to_a_job_that_has_just_come_to_nothing(store: JobStore) -> None:
+    _, token = running(store)
+    number = store.receive(film("1.2.1", "later")).number
+    store.fail("k1", token, after(1), "damaged")
+    store.route(number, Decision(text="received again", job_key="k1"), None)
+    assert [film.number for film in store.unrouted(9)] == [number]
+
+
+def test_a_job_that_is_rejected_again_has_its_first_notes_once_and_those_that_are_new(
+    store: JobStore,
+) -> None:
+    _, token = running(store)
+    first, second = result("k1", "one"), result("k1", "two")
+    store.reject("k1", token, after(1), "cut short", [first], ["pacs"])
+    store.route(1, Decision(text="anew", job_key="k1"), new_job())
+    claimed = store.claim("w", after(2), 60)
+    assert claimed is not None
+    assert claimed.lease is not None
+    again = replace(first, object=kept("other"))
+    store.reject("k1", claimed.lease.token, after(3), "in colour", [again, second], ["pacs"])
+    assert store.job("k1").error == "in colour"
+    assert store.results("k1") == [again, second]
+    assert [d.sop_instance_uid for d in store.deliveries("k1")] == [
+        first.sop_instance_uid,
+        second.sop_instance_uid,
+    ]
 
 
 def test_jobs_are_counted_by_state_with_the_oldest_of_each(store: JobStore) -> None:

@@ -5,16 +5,21 @@ import resource
 import signal
 import threading
 import time
+from pathlib import Path
+
+from structlog.testing import capture_logs
 
 from dicom_node import processes
 from dicom_node.processes import Role, Supervisor
+from tests.peers import tools
 
 _LONG_S = 60.0
 
 
-def hangs() -> None:
-    """A child's main that does not end when it is told to."""
+def hangs(told: str) -> None:
+    """A child's main that does not end when it is told to; a file is there from when it is so."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(told).touch()
     threading.Event().wait(_LONG_S)
 
 
@@ -42,30 +47,48 @@ def test_each_death_is_told_once_with_its_process_id_and_the_child_started_again
     assert os.getpid() not in told
 
 
-def test_a_child_that_the_system_has_no_room_for_is_started_once_it_has() -> None:
+def test_a_child_that_cannot_be_started_for_now_is_started_later() -> None:
+    """No file handle is left, as when a receiver has many connections; nor for the first start."""
     told: list[int] = []
     supervisor = Supervisor((Role(name="worker-1", main=dies, arguments=()),), told.append)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # no pipe to a child can be made
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        supervisor.start()
-        supervisor.watch()
+        with capture_logs() as logs:
+            supervisor.start()
+            supervisor.watch()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {(line["event"], line["role"]) for line in logs} == {("process not started", "worker-1")}
     try:
         watch_until(supervisor, told, 1)
     finally:
         supervisor.stop(5)
 
 
-def test_a_child_that_is_killed_since_it_did_not_stop_is_no_death() -> None:
+def test_a_child_that_is_killed_since_it_did_not_stop_is_no_death(tmp_path: Path) -> None:
     died: list[int] = []
     stopped: list[int] = []
-    role = Role(name="worker-1", main=hangs, arguments=())
+    told = tmp_path / "told"
+    role = Role(name="worker-1", main=hangs, arguments=(str(told),))
     supervisor = Supervisor((role,), died.append, stopped.append)
     supervisor.start()
-    supervisor.stop(0)
+    try:
+        tools.wait_until(told.exists, _LONG_S, "the child to run")
+    finally:
+        supervisor.stop(0)
     assert (died, len(stopped)) == ([], 1)
+
+
+def test_a_supervisor_whose_child_was_never_started_can_be_stopped() -> None:
+    supervisor = Supervisor((Role(name="worker-1", main=dies, arguments=()),))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        supervisor.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    supervisor.stop(5)
 
 
 def test_the_owner_of_a_process_is_no_beginning_of_another_owner() -> None:

@@ -123,6 +123,18 @@ def test_a_failed_job_is_missing_at_once(bench: Bench) -> None:
     assert [(f.standing, f.why) for f in bench.films()] == [(Standing.MISSING, "model missing")]
 
 
+def test_other_pixels_under_the_uid_of_an_analysed_film_are_named(bench: Bench) -> None:
+    produced(bench.store)
+    for destination in ("pacs", "archive"):
+        bench.deliver(destination)
+    other = bench.store.receive(film("1.2.1", "other"))
+    said = f"{router.OTHER_PIXELS} (frontal-chest)"
+    bench.store.route(other.number, Decision(text=said, job_key="k1"), None)
+    newer, first = bench.films()
+    assert (newer.standing, newer.why) == (Standing.NOT_ANALYSED, said)
+    assert first.standing is Standing.COMPLETE
+
+
 def test_a_film_is_complete_once_every_result_is_everywhere(bench: Bench) -> None:
     produced(bench.store)
     bench.deliver("pacs")

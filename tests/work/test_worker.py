@@ -400,6 +400,25 @@ def test_who_asks_for_it_is_told_of_a_film_that_a_guard_refused(tmp_path: Path) 
         assert let_in.job.state is JobState.PRODUCED
 
 
+def test_a_film_that_is_sent_again_may_be_refused_for_another_reason_and_then_produced(
+    tmp_path: Path,
+) -> None:
+    """Each note has a UID of its own, and one for the same reason is made once."""
+    bench = Bench(tmp_path, overrides={"pacs": ("not_analysed",)})
+    for reason in ("It is cut short", "It is cut short", "It shows no chest"):
+        bench.engine = FaultyEngine(FilmError(reason))
+        assert bench.turn() is Turn.DONE
+        assert bench.job.state is JobState.REJECTED
+        again = bench.store.receive(film("1.2.3"))
+        routed = Decision(text="analysed anew", job_key="k1")
+        bench.store.route(again.number, routed, bench.job_to_be("k1", created_s=9))
+    bench.engine = BrightnessEngine()
+    bench.turn()
+    assert bench.job.state is JobState.PRODUCED
+    assert bench.kinds_at("pacs") == ["not_analysed", "not_analysed"]
+    assert len(bench.kinds_at("archive")) == 2  # picture and report
+
+
 def test_a_note_that_cannot_be_kept_lets_the_job_wait_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path, overrides={"pacs": ("not_analysed",)}, capacity_bytes=10)
     bench.engine = FaultyEngine(FilmError("It shows no chest"))
@@ -618,10 +637,24 @@ def test_a_database_that_is_away_at_the_end_costs_no_attempt(
 
 def test_a_job_of_another_model_is_not_run_and_its_film_is_routed_afresh(tmp_path: Path) -> None:
     bench = Bench(tmp_path, engine=OtherEngine())
+    model.announce(bench.store, OtherEngine.model_digest, NOON)
     assert bench.turn() is Turn.DONE
     assert (bench.job.state, bench.store.results("k1")) == (JobState.FAILED, [])
     assert bench.job.error == "the model is now eeeeeeeeeeee; the film is analysed by that"
     assert [film.sop_instance_uid for film in bench.store.unrouted(9)] == ["1.2.3"]
+
+
+def test_a_worker_whose_model_films_are_not_routed_for_leaves_jobs_to_others(
+    tmp_path: Path,
+) -> None:
+    """The model was replaced in place, and this worker alone started again since."""
+    bench = Bench(tmp_path, engine=OtherEngine())
+    for announced in (None, bench.job.model_digest):
+        if announced:
+            model.announce(bench.store, announced, NOON)
+        assert bench.turn() is Turn.RELEASED
+        assert (bench.job.state, bench.job.attempts) == (JobState.RECEIVED, 0)
+    assert bench.store.unrouted(9) == []
 
 
 def test_a_kept_film_that_was_damaged_is_not_analysed(tmp_path: Path) -> None:
@@ -634,7 +667,7 @@ def test_a_kept_film_that_was_damaged_is_not_analysed(tmp_path: Path) -> None:
     assert bench.turn() is Turn.DONE
     assert (bench.job.state, bench.job.error) == (
         JobState.FAILED,
-        "the kept file is gone or damaged: send the film again, then retry",
+        "the kept file is gone or damaged: send the film again",
     )
 
 
@@ -650,36 +683,6 @@ def test_a_film_that_was_sent_again_in_other_bytes_serves_where_the_first_is_gon
     bench.store.route(number, Decision(text="received again", job_key="k1"), None)
     bench.objects.remove(bench.job.object)
     bench.turn()
-    assert bench.job.state is JobState.PRODUCED
-
-
-def test_a_worker_of_another_model_than_films_are_routed_for_sends_none_back(
-    tmp_path: Path,
-) -> None:
-    """The folder was changed under a running node: each film would come back at once, for ever."""
-    bench = Bench(tmp_path, engine=OtherEngine())
-    bench.store.post(model.NOTICE, bench.job.model_digest, NOON)
-    assert bench.turn() is Turn.RELEASED
-    assert (bench.job.state, bench.job.attempts) == (JobState.RECEIVED, 0)
-    bench.store.post(model.NOTICE, OtherEngine.model_digest, NOON)
-    assert bench.turn() is Turn.DONE
-    assert bench.job.state is JobState.FAILED
-
-
-def test_a_film_that_came_again_whole_is_analysed_though_a_note_says_it_was_not(
-    tmp_path: Path,
-) -> None:
-    telling: dict[str, tuple[str, ...]] = {"archive": ("structured_report", "not_analysed")}
-    bench = Bench(tmp_path, reader=Faulty(InputError("cut short")), overrides=telling)
-    bench.turn()
-    (note,) = bench.store.results("k1")
-    film = bench.store.received(1)[0]
-    bench.store.route(film.number, Decision(text="again", job_key="k1"), bench.job)
-    bench.reader = InProcess()
-    bench.turn()
-    kinds = [made.kind for made in bench.store.results("k1")]
-    assert kinds == ["not_analysed", "secondary_capture", "structured_report"]
-    assert bench.store.results("k1")[0] == note
     assert bench.job.state is JobState.PRODUCED
 
 
@@ -804,20 +807,24 @@ def test_a_moments_fault_is_given_up_a_day_after_it_first_came(tmp_path: Path) -
     ]
 
 
-def test_a_volume_that_is_away_for_days_costs_no_film_an_attempt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_s", [0, 5 * 86_400])
+def test_while_the_volume_of_the_objects_is_gone_films_wait_and_no_attempt_is_spent(
+    tmp_path: Path, at_s: float
+) -> None:
     bench = Bench(tmp_path)
-    local = LocalObjectStore(tmp_path / "objects")
-    local.keep(bench.job.object.name, bench.objects.read(bench.job.object))
-    bench.objects = local  # type: ignore[assignment]  # any store will do
-    (tmp_path / "objects").rename(tmp_path / "unmounted")
-    worker, day_s = bench.worker(), 86_400
-    for day in range(4):
-        bench.now = after(day * day_s)
+    root, away = tmp_path / "objects", tmp_path / "away"
+    volume = LocalObjectStore(root)
+    volume.keep(bench.job.object.name, bench.objects.read(bench.job.object))
+    bench.objects = volume  # type: ignore[assignment]  # any store will do
+    root.rename(away)
+    worker = bench.worker()
+    for seconds in (0, at_s):
+        bench.now = after(seconds)
         assert worker.work_once() is Turn.RELEASED
         assert (bench.job.state, bench.job.attempts) == (JobState.RECEIVED, 0)
-    (tmp_path / "unmounted").rename(tmp_path / "objects")
+    away.rename(root)
     assert worker.work_once() is Turn.DONE
-    assert bench.job.state is JobState.PRODUCED
+    assert (bench.job.state, bench.job.attempts) == (JobState.PRODUCED, 1)
 
 
 def test_a_late_worker_leaves_the_files_of_others_alone(tmp_path: Path) -> None:
