@@ -24,6 +24,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     started.cleanup()
 
 
+_TOLD = ("storage unavailable", "job store unavailable", "tick failed")
+"""By a process that starts, by a worker in mid-work, by the dispatcher."""
+
+
 @contextmanager
 def stopped(server: Any) -> Iterator[None]:
     """Immediately, as by a crash; started again on leaving."""
@@ -58,9 +62,7 @@ def test_films_wait_for_a_database_that_went_away_and_came_back(
             place.send(away)
             assert not any(place.told[uid] for uid in away)
             tools.wait_until(
-                lambda: (
-                    "job store unavailable" in place.node.log() or "tick failed" in place.node.log()
-                ),
+                lambda: any(event in place.node.log() for event in _TOLD),
                 60,
                 "the node to see it",
             )
