@@ -1,7 +1,6 @@
 """Fine-tuning a folder of Stable Diffusion's shape: tiny and random, but real diffusers parts."""
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,10 @@ from pipeline.training.session import Recipe, Session
 from pipeline.types import Mode, Radiograph
 from pipeline.weights import Networks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 _CPU = torch.device("cpu")
 _MEMBERS = 12
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The second gate: what it says of a film, what an edit makes of it, and how it is taught."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +20,7 @@ from pipeline.training.session import Recipe, Session
 from pipeline.types import Image, Mode, Target
 from tests.pipeline import chests
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """On a busy machine a second thread is mostly waited for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def always(logit: float) -> Segmenter:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,16 +35,9 @@ from pipeline.training.pairs import Counts, Material, PairMaker, Pool
 from pipeline.training.session import DivergedError, Recipe, Session
 from tests.pipeline import chests
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Maker = Callable[[np.random.Generator], Paste]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """On a busy machine a second thread is mostly waited for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 _DRAWS = range(6)
