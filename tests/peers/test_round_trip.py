@@ -28,6 +28,9 @@ _PROPOSE = {
 }
 
 # What becomes of each real film by the shipped guards and the embedded model.
+_ANALYSED_WITHIN_S = 240
+"""Five films by the embedded model, on a machine that does other things too."""
+
 _ENDS = {
     "rg1-chest-philips-mono1-15bit-jpeg2000": "DELIVERED",
     "cr-mono1-10-chest-fuji-no-preamble": "DELIVERED",
@@ -173,7 +176,8 @@ def test_every_real_film_ends_as_it_should(
             return state in [line["state"] for line in embedded.all_of(uid)]
 
         # The mislabelled film has the UID of the one that it was made from: two lines.
-        tools.wait_until(ended, 120, f"{name} to be {state}; {embedded.all_of(uid)}")
+        what = f"{name} to be {state}; {embedded.all_of(uid)}"
+        tools.wait_until(ended, _ANALYSED_WITHIN_S, what, every_s=1)
         if state == "DELIVERED":
             _demand_no_new_errors(pacs, film, tmp_path)
 
@@ -195,7 +199,7 @@ def test_a_real_film_in_any_transfer_syntax_ends_the_same(
         found = {job["source_sop_instance_uid"]: job["state"] for job in embedded.jobs()}
         return ends.items() <= found.items()
 
-    tools.wait_until(ended, 120, f"{ends}; {embedded.jobs()}")
+    tools.wait_until(ended, _ANALYSED_WITHIN_S, f"{ends}; {embedded.jobs()}", every_s=1)
     for name, copy in copies.items():
         if _ENDS[name] == "DELIVERED":
             _demand_no_new_errors(pacs, copy, tmp_path)
