@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from pipeline import calibration, digest, settings, testing, weights
 from pipeline.classifier import Classifier
-from pipeline.training import workshop
+from pipeline.training import assembly
 from tests.admin import commands
 from tests.pipeline import chests
 
@@ -89,7 +89,7 @@ def evaluated(
     data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
     out = tmp_path_factory.mktemp("evaluation")
-    workshop.save_network(Classifier(), out / "judges" / weights.CLASSIFIER)
+    assembly.save_network(Classifier(), out / "judges" / weights.CLASSIFIER)
     done = commands.vald(
         "evaluate", "--data", data, "--model", model, "--judges", out / "judges", "--out", out,
         "--json",
