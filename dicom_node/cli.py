@@ -310,6 +310,7 @@ class Part(StrEnum):
     VIEW = "view"
     DIFFUSION = "diffusion"
     GATE = "gate"
+    WHOLE_LUNG = "whole-lung"
     CLASSIFIER = "classifier"
     RIVAL = "rival"
 

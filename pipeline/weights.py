@@ -35,6 +35,7 @@ IMAGE_GATE = "image_gate.safetensors"
 LUNG_SEGMENTER = "lung_segmenter.safetensors"
 LATENT_PRIOR = "latent_prior.safetensors"
 LESION_GATE = "lesion_gate.safetensors"
+WHOLE_LUNG = "whole_lung.safetensors"
 CLASSIFIER = "classifier.safetensors"
 RIVAL = "lesion_segmenter.safetensors"
 JUDGES = Path(__file__).parent / "judges"
@@ -64,6 +65,7 @@ class LoadedModel:
     latent_prior: LatentPrior | None
     lung_segmenter: Segmenter | None
     lesion_gate: LesionGate | None
+    whole_lung: Denoiser | None
     healthy: HealthyReference | None
 
 
@@ -117,6 +119,7 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
             latent_prior=_latent_prior(folder / LATENT_PRIOR),
             lung_segmenter=_lung_segmenter(folder / LUNG_SEGMENTER),
             lesion_gate=_lesion_gate(folder / LESION_GATE),
+            whole_lung=_whole_lung(folder, device),
             healthy=calibration.load(folder),
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
@@ -255,8 +258,21 @@ def _autoencoder_network(folder: Path, device: torch.device) -> Any:
     return _diffuser(kinds[name], folder / "vae", device)
 
 
-def _denoiser(folder: Path, device: torch.device) -> Denoiser:
+def _whole_lung(folder: Path, device: torch.device) -> Denoiser | None:
+    path = folder / WHOLE_LUNG
+    return _denoiser(folder, device, load_file(path)) if path.is_file() else None
+
+
+def _denoiser(
+    folder: Path, device: torch.device, adapter: dict[str, torch.Tensor] | None = None
+) -> Denoiser:
+    """The folder's U-Net, or a second one that an adapter has become part of (LoRA)."""
     network = _diffuser(UNet2DConditionModel, folder / "unet", device)
+    if adapter is not None:
+        whole = {name: part.float() for name, part in adapter.items()}
+        network.load_lora_adapter(whole, prefix=None)
+        network.fuse_lora()
+        network.unload_lora()
     latents = int(digest.read_object(folder / "vae" / "config.json")["latent_channels"])
     _demand_channels(folder, int(network.config.in_channels), latents)
     steps, prediction = _scheduler(folder)

@@ -13,6 +13,7 @@ from dicom_node.errors import InputError
 from pipeline import digest, preprocess, weights
 from pipeline.settings import Settings
 from pipeline.training import calibrate as calibration
+from pipeline.training import whole_lung
 from pipeline.training.finetune import Form, Plan
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
@@ -29,6 +30,7 @@ MINUTES = {
     "view": 2.0,
     "diffusion": 57.0,
     "gate": 44.0,
+    "whole-lung": 40.0,
     "classifier": 13.0,
     "rival": 8.0,
 }
@@ -50,6 +52,9 @@ def train(part: str, data: Path, work: Path, minutes: float | None, device: str,
                 "language-model": workshop.train_language_model,
                 "view": workshop.train_view,
                 "gate": lambda minutes: workshop.train_gate(minutes, shares(_pairs(minutes))),
+                "whole-lung": lambda minutes: workshop.train_whole_lung(
+                    minutes, whole_lung.counts(_pairs(minutes))
+                ),
                 "classifier": workshop.train_classifier,
                 "rival": lambda minutes: workshop.train_rival(minutes, shares(_pairs(minutes))),
             }

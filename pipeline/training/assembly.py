@@ -23,6 +23,7 @@ from pipeline.weights import (
     LATENT_PRIOR,
     LESION_GATE,
     LUNG_SEGMENTER,
+    WHOLE_LUNG,
     load_segmenter,
     save_image_gate,
 )
@@ -48,9 +49,9 @@ def assemble(bench: Bench, version: str) -> str:
     _scheduler().save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(_INDEX, encoding="utf-8")
     save_network(load_segmenter(bench.segmenter), folder / LUNG_SEGMENTER)
-    second = bench.work / "lesion-gate" / LESION_GATE
-    if second.exists():
-        shutil.copy(second, folder / LESION_GATE)
+    for made in (bench.work / "lesion-gate" / LESION_GATE, bench.work / "whole-lung" / WHOLE_LUNG):
+        if made.exists():
+            shutil.copy(made, folder / made.name)
     _write_gate(bench, folder / IMAGE_GATE)
     _write_prior(bench, folder / LATENT_PRIOR)
     settings.write(folder, _first_settings(bench, version))

@@ -28,10 +28,13 @@ _GATE_WEIGHT = 0.25
 _LABEL_WEIGHT = 0.03
 _LESION_WEIGHT = 8.0  # of a pixel that is to change: most of a film is copied, and soon learnt
 _LABEL_SHARE = 0.05  # of the lungs' cells: so much of a sick film's lungs must be told
+_PLAIN = 0.6  # the distance of latents, of mean 0 and SD 1, that is to change altogether
 _RECORD_EVERY = 50
 
-# What is asked of the network, as shares of a batch: (kind in the pool, share, task).
-_TASKS = (
+Task = tuple[str, float, str]
+"""What is asked of a network: a kind in the pool, its share of a batch, and what to do with it."""
+
+_TASKS: tuple[Task, ...] = (
     ("pasted", 0.46, "heal"),
     ("pasted", 0.12, "induce"),
     ("boxed", 0.17, "find"),
@@ -105,10 +108,23 @@ def train(
 ) -> UNet2DConditionModel:
     """Train on the pool; `embeddings` [captions, tokens, width] are those of pool.captions."""
     torch.manual_seed(recipe.seed)
-    model = build().to(recipe.device, memory_format=torch.channels_last)
+    return learn(build(), _TASKS, pool, embeddings, recipe, folder, progress)
+
+
+def learn(
+    model: UNet2DConditionModel,
+    tasks: Sequence[Task],
+    pool: Pool,
+    embeddings: torch.Tensor,
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+) -> UNet2DConditionModel:
+    """What of `model` is to learn does so by these tasks; returns it with its averaged weights."""
+    model = model.to(recipe.device, memory_format=torch.channels_last).train()
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
     rng = np.random.default_rng((recipe.seed, session.step))
-    lessons = Lessons(pool, rng)
+    lessons = Lessons(pool, rng, tasks)
     for step in session.steps():
         lesson = lessons.take(recipe.batch)
         loss = losses(model, lesson, embeddings[lesson.words], recipe.device)
@@ -122,10 +138,12 @@ def train(
 class Lessons:
     """Draws batches from a pool in the tasks' shares, the same ones for the same generator."""
 
-    def __init__(self, pool: Pool, rng: np.random.Generator) -> None:
+    def __init__(
+        self, pool: Pool, rng: np.random.Generator, tasks: Sequence[Task] = _TASKS
+    ) -> None:
         self._pool, self._rng = pool, rng
-        self._places = {kind: pool.of(kind) for kind, _, _ in _TASKS}
-        self._tasks = [task for task in _TASKS if len(self._places[task[0]])]
+        self._places = {kind: pool.of(kind) for kind, _, _ in tasks}
+        self._tasks = [task for task in tasks if len(self._places[task[0]])]
         self._empty = pool.captions.index("")
         self._normal = paraphrases(pool.captions)
 
@@ -145,6 +163,9 @@ class Lessons:
         judged, lungs, sick = torch.ones_like(mask), torch.zeros_like(mask), torch.nan
         if task in ("heal", "induce"):
             judged = 1 + _LESION_WEIGHT * mask
+        if task == "restore":
+            mask = need(source, aim)
+            judged = 1 + _LESION_WEIGHT * mask
         if task == "induce":
             source, aim = aim, source
         if task == "find":
@@ -158,7 +179,7 @@ class Lessons:
             sick = float(pool.words[i] != pool.normal[i])
             lungs, judged = mask, judged * (1 - sick)
             mask = torch.full_like(mask, torch.nan if sick else 0)
-        elif self._rng.random() < _DROP_IMAGE and task != "find":
+        elif self._rng.random() < _DROP_IMAGE and task not in ("find", "restore"):
             source = torch.zeros_like(source)
             words = normal if task == "heal" else int(pool.words[i])
             mask = torch.full_like(mask, torch.nan)
@@ -174,6 +195,15 @@ class Lessons:
             lungs=lungs,
             sick=torch.tensor(sick),
         )
+
+
+def need(source: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
+    """How much of each cell is to change, [1, h, w] in 0 .. 1: the distance of latents [c, h, w],
+    root mean square over the channels and the cells around, as a share of a plain lesion's.
+    """
+    apart = (source - aim).square().mean(0, keepdim=True)
+    around = functional.avg_pool2d(apart[None], 3, stride=1, padding=1)[0]
+    return (around.sqrt() / _PLAIN).clamp(max=1)
 
 
 def paraphrases(captions: Sequence[str]) -> dict[int, list[int]]:

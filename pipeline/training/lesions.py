@@ -16,6 +16,10 @@ from pipeline.training.augment import Plane
 
 _ZONES_PER_LUNG = ("upper", "mid", "lower")
 _FAINTEST = 0.02  # of a blob: beyond it nothing is blended
+_DIFFUSE_PX = (2.5, 8.0)  # SD of what counts as brightness, not texture
+_ONE_LUNG = 0.3  # share of diffuse disease that one lung has, and the other has not
+_SIDES_EDGE_PX = 4.0
+_ALMOST_NOTHING = 1e-6
 _VISIBLE = 0.35  # of the soft mask; what is fainter is not labelled as lesion
 
 
@@ -98,6 +102,41 @@ def transplanted(
     lifted = film + mask * (moved - film)
     centre = np.unravel_index(int((mask * lungs).argmax()), mask.shape)
     return _paste(lifted, mask, (int(centre[0]), int(centre[1])), lungs, "tuberculosis")
+
+
+def diffuse(
+    rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_], donor: Donor
+) -> Plane:
+    """A film whose lungs are as bright as a sick film's are, both or one: no lesion has an edge.
+
+    The donor's brightness, smoothed, takes the place of the film's own within the hull of the
+    lungs, with some of the donor's texture for some of the film's. Ribs and vessels stay the
+    film's: what lies between the two is what a disease of whole lungs adds.
+    """
+    hull = anatomy.hull(lungs)
+    seam = (hull > 0) & (hull < 1)
+    moved = align(donor, lungs)
+    moved = moved + (film[seam].mean() - moved[seam].mean() if seam.any() else 0.0)
+    smooth_px = np.exp(rng.uniform(*np.log(_DIFFUSE_PX)))
+    own, others = (_smooth_within(plane, hull, smooth_px) for plane in (film, moved))
+    change = rng.uniform(0.5, 1.1) * (others - own)
+    change = change + rng.uniform(0, 0.8) * (moved - others) - rng.uniform(0, 0.6) * (film - own)
+    if rng.random() < _ONE_LUNG:
+        hull = hull * _one_side(rng, lungs)
+    return np.asarray((film + hull * change).clip(0, 1), np.float32)
+
+
+def _smooth_within(plane: Plane, weight: Plane, sd_px: float) -> Plane:
+    """Gaussian smoothing that sees what has a weight, and nothing else."""
+    weights = ndimage.gaussian_filter(weight, sd_px) + _ALMOST_NOTHING
+    return np.asarray(ndimage.gaussian_filter(plane * weight, sd_px) / weights, np.float32)
+
+
+def _one_side(rng: np.random.Generator, lungs: npt.NDArray[np.bool_]) -> Plane:
+    """1 at one side of the lungs' middle, 0 at the other, with a soft edge."""
+    cols = np.arange(lungs.shape[1]) - np.nonzero(lungs)[1].mean()
+    side = 1 / (1 + np.exp(rng.choice((-1, 1)) * cols / _SIDES_EDGE_PX))
+    return np.broadcast_to(side, lungs.shape).astype(np.float32)
 
 
 def seam(

@@ -24,7 +24,8 @@ _CHUNK = 32
 _LARGEST_BLUR_PX = 0.8
 FRAMED = 0.5
 """The share of films seen as an explanation's second draw sees them, in the lungs' frame."""
-_KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled")
+_KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled", "diffuse")
+_CHILDREN = 0.3  # of diffuse disease: fewer than their films are
 _MADE_OF = {
     "COVID": "pneumonia",
     "Viral_Pneumonia": "pneumonia",
@@ -56,13 +57,15 @@ class Counts:
     healthy: int = 2000
     abnormal: int = 2000
     labelled: int = 4000
+    diffuse: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One member of the pool, as films: what is seen, what is aimed at, and where they differ.
 
-    Of a labelled film nobody knows where: its mask is its lungs.
+    Of a labelled film nobody knows where: its mask is its lungs. Of a film with diffuse disease it
+    is blank: where it differs from its aim is to be seen from the two.
     """
 
     kind: str
@@ -123,6 +126,7 @@ class PairMaker:
             [i for i in index if fit[i] and rows[i].label in _MADE_OF and not material.boxes[i]]
         )
         self._labelled_lots = self._lots_by_label([i for i in index if fit[i]])
+        self._ages = self._lots_by_age([i for i in index if fit[i] and not material.boxes[i]])
 
     def samples(self, counts: Counts) -> Iterator[Sample]:
         """All samples of all kinds."""
@@ -132,9 +136,12 @@ class PairMaker:
             "healthy": self._healthy,
             "abnormal": self._abnormal,
             "labelled": self._labelled,
+            "diffuse": self._diffuse,
         }
         if not self._labelled_lots:  # no source has films of both labels
             del makers["labelled"]
+        if not self._ages:
+            del makers["diffuse"]
         for kind, make in makers.items():
             for _ in range(getattr(counts, kind)):
                 yield make()
@@ -190,9 +197,19 @@ class PairMaker:
         words, view = self._said_of(index), self._view(index)
         return Sample(kind="labelled", source=film, aim=film, mask=mask, words=words, view=view)
 
-    def _normal(self) -> tuple[Plane, npt.NDArray[np.bool_], str]:
+    def _diffuse(self) -> Sample:
+        ages = len(self._ages)
+        well, sick = self._ages[ages - 1 if self._rng.random() < _CHILDREN else 0]
+        film, lungs, view = self._normal(well)
+        index = self._pick(sick)
+        hazy = lesions.diffuse(self._rng, film, lungs, self._donor_of(index))
+        words = prompts.load().labelled_prompt(_MADE_OF[self._material.rows[index].label], view)
+        blank = np.zeros_like(film)
+        return Sample(kind="diffuse", source=hazy, aim=film, mask=blank, words=words, view=view)
+
+    def _normal(self, among: _Lot | None = None) -> tuple[Plane, npt.NDArray[np.bool_], str]:
         while True:
-            index = self._pick(self._normals)
+            index = self._pick(among or self._normals)
             film, lungs, _ = self._seen(index, np.zeros_like(self._plane(index)))
             if anatomy.usable(lungs):
                 return film, lungs, self._view(index)
@@ -214,7 +231,9 @@ class PairMaker:
         return [frame.see(plane) for plane in planes]
 
     def _donor(self, among: _Lot) -> Donor:
-        index = self._pick(among)
+        return self._donor_of(self._pick(among))
+
+    def _donor_of(self, index: int) -> Donor:
         boxes = self._material.boxes[index]
         box = boxes[int(self._rng.integers(len(boxes)))] if boxes else None
         return Donor(
@@ -250,6 +269,20 @@ class PairMaker:
         counts = Counter(sources)
         weights = np.array([counts[source] ** -0.5 for source in sources])
         return _Lot(films=films, chances=weights / max(weights.sum(), 1e-9))
+
+    def _lots_by_age(self, films: Sequence[int]) -> list[tuple[_Lot, _Lot]]:
+        """Normal and sick films of adults, then of children; an age that lacks either is left out.
+
+        Here hospitals may differ: what is taught is the difference, not which of them has it.
+        """
+        rows, found = self._material.rows, []
+        for paediatric in (False, True):
+            own = [i for i in films if rows[i].paediatric == paediatric]
+            well = [i for i in own if rows[i].label == "Normal"]
+            sick = [i for i in own if rows[i].label in _MADE_OF]
+            if well and sick:
+                found.append((self._lot(well), self._lot(sick)))
+        return found
 
     def _lots_by_label(self, films: Sequence[int]) -> list[_Lot]:
         """Sick and normal films, as often as each other, of sources that have both."""

@@ -32,15 +32,16 @@ from pipeline.training import (
     rival,
     segmenter,
     view,
+    whole_lung,
 )
 from pipeline.training.assembly import save_network
 from pipeline.training.bench import Bench
 from pipeline.training.dataset import Films
 from pipeline.training.finetune import Plan
 from pipeline.training.lesion_gate import Taught
-from pipeline.training.pairs import Counts, Pool, Sample
+from pipeline.training.pairs import Counts, Encode, Pool, Sample
 from pipeline.training.session import Progress, Recipe
-from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, LUNG_SEGMENTER, RIVAL
+from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, LUNG_SEGMENTER, RIVAL, WHOLE_LUNG
 
 _TUNING_BATCH = 32
 _SHOWN = 6
@@ -96,21 +97,24 @@ class Workshop:
     def train_diffusion(self, minutes: float, counts: Counts) -> None:
         """The U-Net is trained on a pool of pairs, made first where the run has none yet."""
         folder = self._bench.work / "diffusion"
-        folder.mkdir(parents=True, exist_ok=True)
-        maker = pairs.PairMaker(self._bench.material, self._seed)
-        pool = pairs.make_pool(
-            maker,
-            counts,
-            self._bench.encode,
-            folder / "pool.safetensors",
-            lambda text: self._progress(0.0, text),
-        )
+        pool = self._pool(folder, counts, self._bench.encode)
         recipe = self._recipe(minutes, batch=32, learning_rate=5e-4)
         model = diffusion.train(
             pool, self._bench.embeddings(pool.captions), recipe, folder, self._progress
         )
         model.save_pretrained(folder / "final")
-        self._picture_edits(model, pool)
+        self._picture_edits(model, pool, "pasted", folder)
+
+    def train_whole_lung(self, minutes: float, counts: Counts) -> None:
+        """The whole-lung adapter of the trained U-Net is trained on a pool of its own."""
+        folder = self._bench.work / "whole-lung"
+        pool = self._pool(folder, counts, self._bench.encode)
+        recipe = self._recipe(minutes, batch=24, learning_rate=1.5e-3, warmup_steps=50)
+        embeddings = self._bench.embeddings(pool.captions)
+        unet = UNet2DConditionModel.from_pretrained(self._bench.work / "diffusion" / "final")
+        model = whole_lung.train(unet, pool, embeddings, recipe, folder, self._progress)
+        whole_lung.save(model, folder / WHOLE_LUNG)
+        self._picture_edits(model, pool, "diffuse", folder)
 
     def fine_tune(self, base: Path, plan: Plan, minutes: float, counts: Counts) -> Path:
         """`fine-tuned/` is a model folder made of `base` by the plan; returns where it lies.
@@ -119,16 +123,10 @@ class Workshop:
             ModelError: `base` cannot be loaded, or its parts do not fit each other.
         """
         folder = self._bench.work / "fine-tuning"
-        folder.mkdir(parents=True, exist_ok=True)
         networks = weights.load_networks(base, torch.device(self._bench.device))
         grid = int(networks.unet.config.sample_size) * 8
-        pool = pairs.make_pool(
-            pairs.PairMaker(self._bench.material, self._seed),
-            counts,
-            finetune.encoder_of(networks, grid, self._bench.device),
-            folder / "pool.safetensors",
-            lambda text: self._progress(0.0, text),
-        )
+        encode = finetune.encoder_of(networks, grid, self._bench.device)
+        pool = self._pool(folder, counts, encode)
         recipe = self._recipe(minutes, batch=_TUNING_BATCH, learning_rate=1e-5)
         tuned = finetune.train(networks, plan, pool, recipe, folder, self._progress)
         said = replace(settings.read(base), name=base.name, version="fine-tuned", grid=grid)
@@ -229,15 +227,26 @@ class Workshop:
         plots.samples(pictures, self._bench.work / "lesion-gate" / "samples.png")
 
     @torch.no_grad()
-    def _picture_edits(self, model: torch.nn.Module, pool: Pool) -> None:
-        """samples.png: films with pasted lesions, healed in one step, and as they truly were."""
-        places = torch.from_numpy(pool.of("pasted")[:_SHOWN])
+    def _picture_edits(self, model: torch.nn.Module, pool: Pool, kind: str, folder: Path) -> None:
+        """samples.png: films of a kind, edited in one step, and as they truly were."""
+        places = torch.from_numpy(pool.of(kind)[:_SHOWN])
         source, aim = pool.source[places].float(), pool.aim[places].float()
         out = self._answers(model, source, [pool.captions[int(i)] for i in pool.normal[places]])
         # At t = T alpha is 0 and sigma 1: the velocity is minus the clean latent.
-        healed = source + out[:, -1:].sigmoid() * (-out[:, : source.shape[1]] - source)
-        rows = [self._bench.decoded(z) for z in (source, healed, aim)]
-        plots.samples(rows, self._bench.work / "diffusion" / "samples.png")
+        edited = source + out[:, -1:].sigmoid() * (-out[:, : source.shape[1]] - source)
+        rows = [self._bench.decoded(z) for z in (source, edited, aim)]
+        plots.samples(rows, folder / "samples.png")
+
+    def _pool(self, folder: Path, counts: Counts, encode: Encode) -> Pool:
+        """The pool of pairs kept in `folder`, made first where it has none yet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return pairs.make_pool(
+            pairs.PairMaker(self._bench.material, self._seed),
+            counts,
+            encode,
+            folder / "pool.safetensors",
+            lambda text: self._progress(0.0, text),
+        )
 
     def _recipe(
         self, minutes: float, batch: int, learning_rate: float, warmup_steps: int = 200

@@ -1,86 +1,32 @@
 """`vald-node evaluate` and `calibrate --healthy`, on films of nobody and a random model."""
 
-import csv
-import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
 
 from pipeline import calibration, digest, settings, testing, weights
 from pipeline.classifier import Classifier
 from pipeline.training import assembly
-from tests.admin import commands
-from tests.pipeline import chests
-
-_BOX = (40.0, 60.0, 90.0, 110.0)  # x0, y0, x1, y1
-_SIDE = 224
-
-
-def png(film: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Pillow.fromarray((film.clip(0, 1) * 255).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
-def chest(seed: int, *, sick: bool) -> np.ndarray:
-    film = chests.varied(np.random.default_rng(seed))
-    if sick:
-        x0, y0, x1, y1 = map(int, _BOX)
-        film[y0:y1, x0:x1] = 0.8
-    return film
-
-
-def write_table(path: Path, rows: list[dict[str, object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+from tests.admin import commands, data_folder
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder: a few films of one source in train and val, two boxed ones, one normal."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "cxr256").mkdir()
-    rows: list[dict[str, object]] = []
-    for index in range(40):
-        sick, split = index % 2 == 1, "val" if index < 24 else "train"
-        name = f"{index}.png"
-        (folder / "cxr256" / name).write_bytes(png(chest(index, sick=sick)))
-        label = "Lung_Opacity" if sick else "Normal"
-        rows.append(
-            {"file": name, "tar": "", "split": split, "label": label, "source": "nih-chestxray14"}
-        )
-    write_table(folder / "cxr256" / "manifest.csv", rows)
-    (folder / "localised").mkdir()
-    images, boxes = [], []
-    with tarfile.open(folder / "localised" / "images.tar", "w") as archive:
-        for index, source in enumerate(["nih-chestxray14", "nih-chestxray14", "jsrt"]):
-            sick, name = source != "jsrt", f"l{index}.png"
-            content = png(chest(100 + index, sick=sick))
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-            images.append(
-                {"file": name, "width": _SIDE, "height": _SIDE, "source": source, "part": "dev"}
-            )
-            if sick:
-                place = dict(zip(("x0", "y0", "x1", "y1"), _BOX, strict=True))
-                boxes.append({"file": name, "finding": "Lung_Opacity", **place})
-    write_table(folder / "localised" / "images.csv", images)
-    write_table(folder / "localised" / "boxes.csv", boxes)
+    data_folder.manifest(folder, ["val"] * 24 + ["train"] * 16)
+    parts = ("nih-chestxray14", "nih-chestxray14", "jsrt")
+    data_folder.localised(folder, [(source, "dev") for source in parts])
     return folder
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    testing.write_tiny_model(folder, grid=_SIDE)
+    testing.write_tiny_model(folder, grid=data_folder.SIDE)
     return folder
 
 
@@ -186,7 +132,9 @@ def test_an_unknown_part_is_refused(data: Path, model: Path) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     for index in range(20):
-        (folder / f"{index:02}.png").write_bytes(png(chest(index, sick=False)))
+        (folder / f"{index:02}.png").write_bytes(
+            data_folder.png(data_folder.chest(index, sick=False))
+        )
     return folder
 
 
@@ -208,7 +156,7 @@ def test_a_site_calibrates_a_copy_with_its_own_normals(
 
 def test_too_few_films_calibrate_nothing(model: Path, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
-    (tmp_path / "few" / "one.png").write_bytes(png(chest(0, sick=False)))
+    (tmp_path / "few" / "one.png").write_bytes(data_folder.png(data_folder.chest(0, sick=False)))
     out = tmp_path / "ours"
     done = commands.vald("calibrate", "--healthy", tmp_path / "few", "--model", model, "--out", out)
     assert "1 healthy films; at least 20" in str(done.exception)

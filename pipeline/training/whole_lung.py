@@ -1,0 +1,78 @@
+"""Trains the whole-lung adapter: low-rank changes of the U-Net (LoRA, 2106.09685).
+
+The U-Net was taught by pasted lesions, which are local, and takes back nothing that lies over a
+whole lung. What it points at by them is not to suffer by another lesson: so its own weights stay,
+and the adapter is switched on for the last passes of a counterpart alone
+(docs/decisions/0008-whole-lungs.md).
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+
+from pipeline.training import diffusion
+from pipeline.training.diffusion import Task
+from pipeline.training.pairs import Counts, Pool
+from pipeline.training.session import Progress, Recipe
+
+_RANK = 4
+_TIME = "time_emb"  # what t says is what it said before
+
+_TASKS: tuple[Task, ...] = (
+    ("diffuse", 0.45, "restore"),
+    ("pasted", 0.15, "restore"),
+    ("healthy", 0.22, "keep"),
+    ("labelled", 0.18, "tell"),
+)
+
+
+def counts(pairs: int) -> Counts:
+    """A pool of so many, in the shares that its tasks ask for."""
+    return Counts(
+        pasted=round(pairs * 0.18),
+        boxed=0,
+        healthy=round(pairs * 0.20),
+        abnormal=0,
+        labelled=round(pairs * 0.16),
+        diffuse=round(pairs * 0.46),
+    )
+
+
+def train(
+    unet: UNet2DConditionModel,
+    pool: Pool,
+    embeddings: torch.Tensor,
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+) -> UNet2DConditionModel:
+    """`unet` with an adapter that was trained on the pool; `embeddings` as in diffusion.train."""
+    torch.manual_seed(recipe.seed)
+    adapt(unet)
+    return diffusion.learn(unet, _TASKS, pool, embeddings, recipe, folder, progress)
+
+
+def adapt(unet: UNet2DConditionModel) -> None:
+    """The U-Net gets an adapter that changes nothing yet; nothing else of it learns any more."""
+    unet.requires_grad_(False)
+    layers = [
+        name
+        for name, layer in unet.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and _TIME not in name
+    ]
+    unet.add_adapter(
+        LoraConfig(r=_RANK, lora_alpha=_RANK, init_lora_weights="gaussian", target_modules=layers)
+    )
+
+
+def save(unet: UNet2DConditionModel, path: Path) -> None:
+    """The adapter alone, in fp16, as diffusers reads it."""
+    adapter = get_peft_model_state_dict(unet)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: part.half().contiguous() for name, part in adapter.items()}, path)
+    path.chmod(0o644)
