@@ -37,7 +37,7 @@ from pipeline.types import (
 )
 from pipeline.weights import LoadedModel
 
-METHOD_VERSION = "4"
+METHOD_VERSION = "5"
 """Raised whenever the same weights would give another map."""
 
 _NEXT_PASS = 7_919
@@ -48,10 +48,11 @@ _NEXT_PASS = 7_919
 class Evidence:
     """What an edit shows, before it is read; all planes are on the model grid.
 
-    `changes` [draws, side, side] are film minus counterpart, signed; `maps` [draws, side, side] are
-    the attribution of each draw, >= 0; `gate` [draws, side, side] in 0 .. 1 (ones without a gate)
-    is what the edit was held to; `second` [side, side] in 0 .. 1 is what the second gate says of
-    the film, None without one.
+    `changes` [draws, side, side] are film minus counterpart, signed; `local` the same before what
+    covers whole lungs was taken back, if it was; `maps` [draws, side, side] are the attribution of
+    each draw, >= 0; `gate` [draws, side, side] in 0 .. 1 (ones without a gate) is what the edit was
+    held to; `second` [side, side] in 0 .. 1 is what the second gate says of the film, None without
+    one.
     `free` is |film minus counterpart| had the gate been open everywhere, where it was asked for.
     `first` and `still` are what the gate of the first step would change of the film and of its
     counterpart, None without a gate.
@@ -60,6 +61,7 @@ class Evidence:
     plane: Image
     lungs: Mask
     changes: Image
+    local: Image
     maps: Image
     gate: Image
     second: Image | None
@@ -140,7 +142,7 @@ class Explainer:
         frames = alike if target else framing.frames(lungs, said.draws)
         second = None if target else self._second_gate(plane, lungs)
         z, text = self._latents(plane, frames), self._text(target)
-        noise = self._noise(z, seed, passes=1 if target else said.passes)
+        noise = self._noise(z, seed, range(1 if target else said.passes))
         made = editing.counterpart(model.denoiser, z, text, noise, said.steps)
         still = editing.remaining(model.denoiser, made.latent, text, noise[0])
         own = self._decoded(z)
@@ -155,10 +157,17 @@ class Explainer:
             for change, gate in zip(seen, gates, strict=True)
         ]
         ungated = _back(frames, own - self._decoded(made.first.latent)) if free else None
+        local = _back(frames, own - self._decoded(made.latent))
+        clear = None if target else self._clear(made.latent, text, seed)
+        changes = local
+        if clear is not None:
+            whole = _back(frames, own - self._decoded(clear))
+            changes = local + difference.held(whole - local, lungs)
         return Evidence(
             plane=plane,
             lungs=lungs,
-            changes=_back(frames, own - self._decoded(made.latent)),
+            changes=changes,
+            local=local,
             maps=difference.held(np.stack(maps), lungs),
             gate=gates,
             second=second,
@@ -167,13 +176,25 @@ class Explainer:
             still=None if still is None else self._on_grid(still),
         )
 
+    def _clear(self, z: torch.Tensor, text: torch.Tensor, seed: int) -> torch.Tensor | None:
+        """The counterpart without what covers whole lungs; None where the model takes back none.
+
+        One step a pass, from noise alone: what normal lungs have in common, and no new texture.
+        """
+        denoiser, said = self._model.whole_lung, self.settings
+        if denoiser is None:
+            return None
+        passes = range(said.passes, said.passes + said.whole_lung_passes)
+        noise = self._noise(z, seed, passes)
+        return editing.counterpart(denoiser, z, text, noise, steps=1).latent
+
     def _second_gate(self, plane: Image, lungs: Mask) -> Image | None:
         gate = self._model.lesion_gate
         return None if gate is None else gate.probability(plane, lungs)
 
-    def _noise(self, z: torch.Tensor, seed: int, passes: int) -> list[torch.Tensor]:
-        """[draws, c, h, w] for each pass; the first is that of a single pass."""
-        seeds = [seed + _NEXT_PASS * n for n in range(passes)]
+    def _noise(self, z: torch.Tensor, seed: int, passes: range) -> list[torch.Tensor]:
+        """[draws, c, h, w] for each of these passes; pass 0 has that of an edit of one pass."""
+        seeds = [seed + _NEXT_PASS * n for n in passes]
         draws = self.settings.draws
         return [editing.noises(z.shape[1:], s, draws).to(self._model.device) for s in seeds]
 
@@ -213,6 +234,7 @@ class Explainer:
             plane=plane,
             lungs=self.lungs(plane),
             changes=changes,
+            local=changes,
             maps=maps,
             gate=np.ones_like(maps),
             second=None,
@@ -329,7 +351,7 @@ def findings(made: Evidence, threshold: float) -> Findings:
         lungs_found=anatomy.usable(made.lungs),
         stability=checks.overlap(made.maps, threshold) if found else None,
         effect=_effect(made) if found else None,
-        off_target=checks.share_outside(made.changes.mean(0), made.lungs) if found else None,
+        off_target=checks.share_outside(made.local.mean(0), made.lungs) if found else None,
     )
 
 

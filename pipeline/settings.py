@@ -22,9 +22,10 @@ class Reading:
 class Settings:
     """Model name and version, its grid and latent statistics, and how its maps are made.
 
-    `steps`, `draws` and `passes` are the edit's; `strength`, `guidance` and `paper_steps` those of
-    `paper` mode; `blur_px` is in grid pixels. `inversion_start` is how far to noise a film is taken
-    by a model that was not trained in pairs, which also uses `guidance` and `paper_steps`.
+    `steps`, `draws` and `passes` are the edit's, `whole_lung_passes` those of its adapter, if any;
+    `strength`, `guidance` and `paper_steps` those of `paper` mode; `blur_px` is in grid pixels.
+    `inversion_start` is how far to noise a film is taken by a model that was not trained in pairs,
+    which also uses `guidance` and `paper_steps`.
     """
 
     name: str = "unnamed"
@@ -36,6 +37,7 @@ class Settings:
     steps: int = 8
     draws: int = 2
     passes: int = 1
+    whole_lung_passes: int = 1
     blur_px: float = 4.0
     strength: float = 0.5
     guidance: float = 3.0

@@ -20,8 +20,6 @@ from pipeline.weights import LoadedModel
 SIDE = 128
 """Maps are judged at this size: boxes are no finer."""
 
-OURS = "calibrated"
-PAPER = "paper"
 SEGMENTER = "plain segmenter"
 GRAD_CAM = "Grad-CAM"
 
@@ -37,13 +35,22 @@ class Judges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One film judged: its truth and maps are [SIDE, SIDE], the rest is on the model grid."""
+    """One film judged: its truth and maps are [SIDE, SIDE], the rest is on the model grid.
+
+    `mode` is the one that is measured; the map of the other mode stands among its rivals.
+    """
 
     name: str
+    mode: Mode
     truth: Truth
     lungs: Truth
     maps: dict[str, Image]
     evidence: Evidence
+
+    @property
+    def own(self) -> Image:
+        """The map that is measured."""
+        return self.maps[str(self.mode)]
 
     @property
     def pair(self) -> Pair:
@@ -77,6 +84,7 @@ class CaseMaker:
             maps["mean box of others"] = baselines.mean_of_others(truths, index)
             yield Case(
                 name=name,
+                mode=self._mode,
                 truth=truths[index],
                 lungs=localisation.to_side(made.lungs.astype(np.float32), SIDE) > 0.5,
                 maps=maps,
@@ -86,10 +94,10 @@ class CaseMaker:
     def _own(self, made: Evidence) -> dict[str, Image]:
         """The product's map and the parts that it is made of."""
         plane, spread = difference.mean_and_sd(made.maps)
-        found = {OURS: plane}
-        if made.free is not None:
+        found = {str(self._mode): plane}
+        if made.free is not None and made.first is not None:
             blur_px = self._explainer.settings.blur_px
-            gated = [difference.magnitude(change, blur_px) for change in made.changes]
+            gated = [difference.magnitude(change, blur_px) for change in made.local]
             found["gate alone"] = made.gate.mean(0)
             found["gated difference"] = np.mean(gated, axis=0)
             found["ungated difference"] = difference.magnitude(made.free, blur_px)
@@ -102,8 +110,9 @@ class CaseMaker:
 
     def _others(self, film: Image, made: Evidence) -> dict[str, Image]:
         x = signed(film)
+        other = Mode.CALIBRATED if self._mode is Mode.PAPER else Mode.PAPER
         found = {
-            PAPER: self.evidence(film, Mode.PAPER).maps.mean(0),
+            str(other): self.evidence(film, other).maps.mean(0),
             GRAD_CAM: baselines.grad_cam(self._judges.classifier, x),
             "reconstruction error": baselines.reconstruction_error(
                 self._model.autoencoder, x.to(self._model.device)

@@ -20,6 +20,7 @@ from pipeline.types import Image
 
 _LEAST_FILMS = 10  # below this a set has no distance worth the name
 _KID_SUBSETS = 50
+_LEAST_MS_SSIM_PX = (11 - 1) * 2**4
 
 
 class Encoder(nn.Module):
@@ -81,7 +82,12 @@ def ssim_where(film: Image, other: Image, where: np.ndarray) -> float:
 
 
 def ms_ssim(film: Image, other: Image) -> float:
-    """Multi-scale structural similarity (Wang et al., 2003), five scales, range 0 .. 1."""
+    """Multi-scale structural similarity (Wang et al., 2003), five scales, range 0 .. 1.
+
+    NaN for films that are too small to be halved four times under a kernel of 11 pixels.
+    """
+    if min(film.shape) <= _LEAST_MS_SSIM_PX:
+        return float("nan")
     value = multiscale_structural_similarity_index_measure(
         _batch(other), _batch(film), gaussian_kernel=True, sigma=1.5, kernel_size=11, data_range=1.0
     )

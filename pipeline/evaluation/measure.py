@@ -24,7 +24,6 @@ from pipeline.evaluation import (
     validity,
 )
 from pipeline.evaluation.cases import (
-    OURS,
     SIDE,
     Case,
     CaseMaker,
@@ -198,7 +197,7 @@ class Measurement:
 
     def _localisation(self, cases: Sequence[Case]) -> Json:
         truths, lungs = [case.truth for case in cases], [case.lungs for case in cases]
-        ours = [case.maps[OURS] for case in cases]
+        ours = [case.own for case in cases]
         own = localisation.precisions(ours, truths)
         shuffled = localisation.shuffled(ours, truths)
         aligned = localisation.shuffled_in_lungs(ours, truths, lungs)
@@ -222,7 +221,7 @@ class Measurement:
                     own - localisation.precisions([c.maps[name] for c in cases], truths)
                 )
                 for name in methods
-                if name != OURS
+                if name != str(self._mode)
             },
             "right_side": _share(one_sided),
             "sensitivity": _share(hits),
@@ -294,7 +293,7 @@ class Measurement:
             name: validity.judge(self._judges.classifier, pairs, donors, _SEED)
             for name, pairs in {**groups, "all": everything}.items()
         }
-        outside = [_outside_lesion(case) for group in cases.values() for case in group]
+        outside = [self._outside_lesion(case) for group in cases.values() for case in group]
         return {
             "groups": {name: asdict(found) for name, found in judged.items() if found},
             "ssim_outside_lesion": _interval(outside),
@@ -350,10 +349,10 @@ class Measurement:
         distance, chance = reliability.not_uniform(p_values)
         return {
             "films": len(even),
-            "expected_calibration_error": reliability.expected_calibration_error(
-                said[even], truth[even]
+            "expected_calibration_error": asdict(
+                reliability.expected_calibration_error_interval(said[even], truth[even], _SEED)
             ),
-            "brier": reliability.brier(said[even], truth[even]),
+            "brier": _interval(reliability.squared_errors(said[even], truth[even])),
             "conformal": {
                 "films": len(p_values),
                 "largest_gap_to_uniform": distance,
@@ -421,6 +420,13 @@ class Measurement:
             fidelity.ssim_where(pair.film, film, ~where),
         )
 
+    def _outside_lesion(self, case: Case) -> float:
+        """SSIM of the decoded counterpart to the reconstruction, outside what readers marked."""
+        own = self._round_trip(case.evidence.plane)
+        made = (own - case.evidence.changes.mean(0, dtype=np.float32)).clip(0, 1)
+        before, after = (localisation.to_side(plane, SIDE) for plane in (own, made))
+        return fidelity.ssim_where(before, after, ~case.truth)
+
     @torch.inference_mode()
     def _logit(self, film: Image) -> float:
         return float(self._judges.classifier(validity.signed(film)))
@@ -436,13 +442,6 @@ class Measurement:
 def _donors(films: Sequence[Seen]) -> list[Pair]:
     """Normal films whose lungs were found."""
     return [film.pair for film in films if film.normal and anatomy.usable(film.pair.lungs)]
-
-
-def _outside_lesion(case: Case) -> float:
-    """SSIM to the film outside what readers marked."""
-    film = localisation.to_side(case.evidence.plane, SIDE)
-    made = localisation.to_side(case.pair.counterfactual, SIDE)
-    return fidelity.ssim_where(film, made, ~case.truth)
 
 
 def _contrast(plane: Image, truth: Mask) -> float:

@@ -3,9 +3,10 @@
 import numpy as np
 from scipy import stats
 
-from pipeline.evaluation.statistics import Values
+from pipeline.evaluation.statistics import LEVELS, Interval, Values
 
 _BINS = 10
+_RESAMPLES = 500
 
 
 def expected_calibration_error(probabilities: Values, truth: Values) -> float:
@@ -21,9 +22,27 @@ def expected_calibration_error(probabilities: Values, truth: Values) -> float:
     return float(np.sum(gaps))
 
 
-def brier(probabilities: Values, truth: Values) -> float:
-    """Mean squared difference between probability and truth (Brier, 1950)."""
-    return float(np.square(probabilities - truth).mean())
+def expected_calibration_error_interval(
+    probabilities: Values, truth: Values, seed: int
+) -> Interval:
+    """The error with its basic bootstrap interval, films resampled.
+
+    Basic, not percentile: an error that is a sum of magnitudes is larger in every resample.
+    """
+    rng = np.random.default_rng(seed)
+    found = expected_calibration_error(probabilities, truth)
+    draws = []
+    for _ in range(_RESAMPLES):
+        some = rng.integers(0, len(truth), len(truth))
+        draws.append(expected_calibration_error(probabilities[some], truth[some]))
+    low, high = np.quantile(draws, LEVELS)
+    ends = (max(0.0, 2 * found - float(end)) for end in (high, low))
+    return Interval(mean=found, low=next(ends), high=next(ends))
+
+
+def squared_errors(probabilities: Values, truth: Values) -> Values:
+    """Of each film; their mean is Brier's score (1950)."""
+    return np.asarray(np.square(probabilities - truth))
 
 
 def not_uniform(p_values: Values) -> tuple[float, float]:

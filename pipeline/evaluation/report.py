@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from pipeline.evaluation import localisation, summary
-from pipeline.evaluation.cases import OURS, SIDE, Case
+from pipeline.evaluation.cases import SIDE, Case
 from pipeline.evaluation.measure import Evaluation, Json
 from pipeline.types import Image
 
@@ -81,7 +81,7 @@ def _methods_plot(found: Json) -> Figure:
     axes = figure.subplots()
     means = np.array([score["mean"] for score in scores])
     ends = np.array([[s["mean"] - s["low"], s["high"] - s["mean"]] for s in scores]).T
-    colours = ["tab:red" if name == OURS else "tab:blue" for name in names]
+    colours = ["tab:blue" if name in found["gain_over"] else "tab:red" for name in names]
     axes.barh(names, means, xerr=ends, color=colours, ecolor="black", height=0.6)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -103,13 +103,13 @@ def _cell(value: object) -> str:
 
 def _gallery(cases: Sequence[Case], threshold: float, scale_max: float) -> Iterator[str]:
     """Best, middle and worst by AUPRC: input, counterpart, map as the product colours it, truth."""
-    scored = sorted(cases, key=lambda c: -localisation.average_precision(c.truth, c.maps[OURS]))
+    scored = sorted(cases, key=lambda c: -localisation.average_precision(c.truth, c.own))
     middle = max(0, len(scored) // 2 - _SHOWN // 2)
     picks = {"best": scored[:_SHOWN], "middle": scored[middle : middle + _SHOWN]}
     picks["worst"] = scored[-_SHOWN:]
     for word, chosen in picks.items():
         for case in chosen:
-            score = localisation.average_precision(case.truth, case.maps[OURS])
+            score = localisation.average_precision(case.truth, case.own)
             strip = np.concatenate(_panels(case, threshold, scale_max), axis=1)
             yield _figure(_png(strip), f"{word}: {html.escape(case.name)}, AUPRC {score:.2f}")
 
@@ -117,11 +117,11 @@ def _gallery(cases: Sequence[Case], threshold: float, scale_max: float) -> Itera
 def _panels(case: Case, threshold: float, scale_max: float) -> list[np.ndarray]:
     film = localisation.to_side(case.evidence.plane, SIDE)
     normal = localisation.to_side(case.pair.counterfactual, SIDE)
-    shown = ((case.maps[OURS] - threshold) / max(scale_max - threshold, 1e-6)).clip(0, 1)
-    visible = case.maps[OURS] >= threshold
+    shown = ((case.own - threshold) / max(scale_max - threshold, 1e-6)).clip(0, 1)
+    visible = case.own >= threshold
     heat = mpl.colormaps["inferno"](0.35 + 0.65 * shown)[..., :3]
     overlay = np.where(visible[..., None], 0.45 * _grey(film) + 0.55 * heat, _grey(film))
-    raw = mpl.colormaps["viridis"]((case.maps[OURS] / scale_max).clip(0, 1))[..., :3]
+    raw = mpl.colormaps["viridis"]((case.own / scale_max).clip(0, 1))[..., :3]
     truth = _grey(film) * np.where(case.truth[..., None], 1.0, 0.55)
     return [_grey(film), _grey(normal), overlay, raw, truth]
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 from scipy import stats
 
 _RESAMPLES = 2000
-_LEVELS = (0.025, 0.975)
+LEVELS = (0.025, 0.975)
+"""The ends of a 95 % interval."""
 
 Values = npt.NDArray[np.float64]
 
@@ -28,14 +29,14 @@ def bootstrap(values: Values, seed: int) -> Interval:
     """The mean of per-film values and its percentile interval (Efron, 1979)."""
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (_RESAMPLES, len(values)))].mean(1)
-    low, high = np.quantile(means, _LEVELS)
+    low, high = np.quantile(means, LEVELS)
     return Interval(mean=float(values.mean()), low=float(low), high=float(high))
 
 
 def share(hits: int, films: int) -> Interval:
     """A share of films with its exact interval (Clopper and Pearson, 1934)."""
-    low = float(stats.beta.ppf(_LEVELS[0], hits, films - hits + 1)) if hits else 0.0
-    high = float(stats.beta.ppf(_LEVELS[1], hits + 1, films - hits)) if hits < films else 1.0
+    low = float(stats.beta.ppf(LEVELS[0], hits, films - hits + 1)) if hits else 0.0
+    high = float(stats.beta.ppf(LEVELS[1], hits + 1, films - hits)) if hits < films else 1.0
     return Interval(mean=hits / films, low=low, high=high)
 
 
@@ -53,5 +54,5 @@ def auroc_interval(positive: Values, negative: Values, seed: int) -> Interval:
         auroc(rng.choice(positive, len(positive)), rng.choice(negative, len(negative)))
         for _ in range(_RESAMPLES // 4)
     ]
-    low, high = np.quantile(draws, _LEVELS)
+    low, high = np.quantile(draws, LEVELS)
     return Interval(mean=auroc(positive, negative), low=float(low), high=float(high))

@@ -33,6 +33,8 @@ def markdown(numbers: Json) -> str:
 
 def _lines(numbers: Json) -> Iterator[str]:
     yield heading(numbers)
+    if "seconds_per_film" in numbers:
+        yield f"Median time of one film's evidence: {numbers['seconds_per_film']:.2f} s."
     for name, found in numbers["localisation"].items():
         yield from _localisation(name, found)
     for key, title in SECTIONS.items():

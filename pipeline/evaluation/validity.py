@@ -10,7 +10,7 @@ from pipeline import anatomy
 from pipeline.anatomy import Mask
 from pipeline.classifier import Classifier
 from pipeline.evaluation import fidelity
-from pipeline.evaluation.statistics import Interval, bootstrap, share
+from pipeline.evaluation.statistics import Interval, Values, bootstrap, share
 from pipeline.types import Image
 
 
@@ -32,8 +32,8 @@ class Validity:
     moved to a random place; `gain` their paired difference; `ceiling` the share called normal with
     a normal film's lungs in the place of their own, which no edit of lungs can be expected to pass
     (None where there is no such film). `source_kept` is the share whose source is still recognised;
-    `off_target` the mean share of the change outside the lungs; `ssim_outside` the similarity to
-    the film outside the lungs.
+    `off_target` the mean share of the change outside the lungs; `ssim` and `ms_ssim` the similarity
+    to the film, `ssim_outside` and `ssim_inside` that outside and inside the lungs.
     """
 
     films: int
@@ -43,7 +43,10 @@ class Validity:
     ceiling: Interval | None
     source_kept: Interval
     off_target: Interval
+    ssim: Interval
+    ms_ssim: Interval
     ssim_outside: Interval
+    ssim_inside: Interval
 
 
 def judge(
@@ -57,7 +60,6 @@ def judge(
     flips = np.array([_logit(classifier, p.counterfactual) <= 0 for p in called], float)
     chance = np.array([_logit(classifier, _elsewhere(rng, p)) <= 0 for p in called], float)
     kept = [_source(classifier, p.film) == _source(classifier, p.counterfactual) for p in called]
-    outside = [fidelity.ssim_where(p.film, p.counterfactual, ~p.lungs) for p in called]
     return Validity(
         films=len(called),
         flipped=share(int(flips.sum()), len(called)),
@@ -66,8 +68,28 @@ def judge(
         ceiling=_ceiling(classifier, called, donors, seed),
         source_kept=share(sum(kept), len(called)),
         off_target=bootstrap(np.array([_off_target(p) for p in called]), seed),
-        ssim_outside=bootstrap(np.array(outside), seed),
+        **_alike(called, seed),
     )
+
+
+def _alike(pairs: Sequence[Pair], seed: int) -> dict[str, Interval]:
+    """How similar film and counterpart are, each mean over the films where it can be told."""
+    both = [(p.film, p.counterfactual) for p in pairs]
+    told = {
+        "ssim": [fidelity.ssim(*films) for films in both],
+        "ms_ssim": [fidelity.ms_ssim(*films) for films in both],
+        "ssim_outside": [
+            fidelity.ssim_where(*f, ~p.lungs) for f, p in zip(both, pairs, strict=True)
+        ],
+        "ssim_inside": [fidelity.ssim_where(*f, p.lungs) for f, p in zip(both, pairs, strict=True)],
+    }
+    return {name: _mean(np.array(values), seed) for name, values in told.items()}
+
+
+def _mean(values: Values, seed: int) -> Interval:
+    known = values[np.isfinite(values)]
+    nothing = Interval(mean=np.nan, low=np.nan, high=np.nan)
+    return bootstrap(known, seed) if len(known) else nothing
 
 
 def _ceiling(

@@ -99,6 +99,24 @@ def test_the_maps_alone_are_measured_as_in_the_whole_table(
         assert "Normal films with any region" in (tmp_path / name).read_text(encoding="utf-8")
 
 
+def test_papers_mode_is_measured_with_the_calibrated_map_among_its_rivals(
+    evaluated: tuple[dict[str, Any], Path], data: Path, model: Path, tmp_path: Path
+) -> None:
+    calibrated, out = evaluated
+    done = commands.vald(
+        "evaluate", "--data", data, "--model", model, "--judges", out / "judges", "--json",
+        "--maps-only", "--mode", "paper", "--out", tmp_path,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (found,), (before,) = (
+        numbers["localisation"].values() for numbers in (json.loads(done.stdout), calibrated)
+    )
+    for mode in ("paper", "calibrated"):
+        assert found["methods"][mode] == before["methods"][mode]
+    assert "calibrated" in found["gain_over"]
+    assert not {"paper", "gate alone"} & found["gain_over"].keys()
+
+
 def test_the_audits_see_no_lesion_in_the_border(evaluated: tuple[dict[str, Any], Path]) -> None:
     found = evaluated[0]["image_score"]["nih-chestxray14"]
     assert found["films"] == 24
@@ -121,6 +139,7 @@ def test_the_summary_has_the_numbers_and_no_picture(
     assert "### RSNA opacity: 2 films" in text
     assert "| uniform | 0.051 [0.051, 0.051] |" in text
     assert "data:image" not in text
+    assert "Median time of one film" in text
 
 
 def test_an_unknown_part_is_refused(data: Path, model: Path) -> None:

@@ -216,7 +216,21 @@ def test_calibration_error_by_hand() -> None:
     # Bin of 0.25: half true, 0.25 off; bin of 0.95: all true, 0.05 off; two films of four each.
     p, truth = np.array([0.25, 0.25, 0.95, 0.95]), np.array([1.0, 0.0, 1.0, 1.0])
     assert reliability.expected_calibration_error(p, truth) == pytest.approx(0.15)
-    assert reliability.brier(p, truth) == pytest.approx((0.75**2 + 0.25**2 + 2 * 0.05**2) / 4)
+    assert reliability.squared_errors(p, truth).mean() == pytest.approx(
+        (0.75**2 + 0.25**2 + 2 * 0.05**2) / 4
+    )
+
+
+def test_the_calibration_errors_interval_holds_it_and_shrinks_with_the_films() -> None:
+    rng = np.random.default_rng(0)
+    wide, narrow = (
+        reliability.expected_calibration_error_interval(
+            p, (rng.random(len(p)) < p).astype(float), 0
+        )
+        for p in (rng.random(60), rng.random(6000))
+    )
+    assert wide.low <= wide.mean <= wide.high
+    assert narrow.high - narrow.low < (wide.high - wide.low) / 3
 
 
 def test_even_p_values_are_uniform_and_crowded_ones_are_not() -> None:
