@@ -33,8 +33,9 @@ class HealthyReference:
     """Healthy maps in the frame where all lungs lie at one place.
 
     `mean` and `sd` are [side, side] in the map's unit; `place` is that frame's lungs; `scores` are
-    the healthy films' scores, the largest Z of each, in rising order; `slope` and `intercept` turn
-    the logarithm of a score into log odds of a finding at even prevalence.
+    the healthy films' scores, the map's maximum of each, in rising order. `slope`, `diffuse_slope`
+    and `intercept` make of the logarithm of a score, and of the share of the lungs that a
+    whole-lung gate opens to, the log odds of a finding at even prevalence.
     """
 
     mean: Image
@@ -43,6 +44,7 @@ class HealthyReference:
     scores: Values
     slope: float
     intercept: float
+    diffuse_slope: float = 0.0
 
     def z_map(self, magnitude: Image, seed_sd: Image, draws: int, lungs: Mask) -> Image:
         """Z = (|d| - m_h) / sqrt(s_h^2 + s_seed^2 / K + s_0^2), not below 0.
@@ -63,9 +65,14 @@ class HealthyReference:
         at_least = len(self.scores) - int(np.searchsorted(self.scores, score, side="left"))
         return (1 + at_least) / (len(self.scores) + 1)
 
-    def probability(self, score: float) -> float:
-        """The probability of a finding, if half of the films had one (Platt, 1999)."""
-        return 1 / (1 + math.exp(-(self.slope * log_score(score) + self.intercept)))
+    def log_odds(self, score: float, diffuse: float | None) -> float:
+        """Of a finding, if half of the films had one (Platt, 1999)."""
+        opened = 0.0 if diffuse is None else diffuse
+        return self.slope * log_score(score) + self.diffuse_slope * opened + self.intercept
+
+    def probability(self, score: float, diffuse: float | None) -> float:
+        """The probability of a finding, if half of the films had one."""
+        return 1 / (1 + math.exp(-self.log_odds(score, diffuse)))
 
 
 def log_score(score: float) -> float:
@@ -91,6 +98,7 @@ def load(folder: Path) -> HealthyReference | None:
             scores=np.sort(parts["scores"].astype(np.float32)),
             slope=float(parts["slope"][0]),
             intercept=float(parts["intercept"][0]),
+            diffuse_slope=float(parts.get("diffuse_slope", np.zeros(1))[0]),
         )
     except (OSError, KeyError, ValueError, SafetensorError) as fault:
         raise ModelError(f"{path}: no healthy reference of this form: {fault}") from fault
@@ -105,6 +113,7 @@ def save(reference: HealthyReference, folder: Path) -> None:
         "scores": np.sort(reference.scores),
         "slope": np.array([reference.slope], np.float32),
         "intercept": np.array([reference.intercept], np.float32),
+        "diffuse_slope": np.array([reference.diffuse_slope], np.float32),
     }
     save_file(parts, folder / FILE)
     (folder / FILE).chmod(0o644)  # safetensors are written for their owner only

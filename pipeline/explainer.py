@@ -55,7 +55,8 @@ class Evidence:
     one.
     `free` is |film minus counterpart| had the gate been open everywhere, where it was asked for.
     `first` and `still` are what the gate of the first step would change of the film and of its
-    counterpart, None without a gate.
+    counterpart, None without a gate. `diffuse` is the share, 0 .. 1, of the lungs' hull that the
+    whole-lung gate opens to on seeing the film, None without one.
     """
 
     plane: Image
@@ -68,6 +69,7 @@ class Evidence:
     free: Image | None
     first: Image | None
     still: Image | None
+    diffuse: float | None
 
 
 class Explainer:
@@ -174,7 +176,24 @@ class Explainer:
             free=None if ungated is None else np.abs(ungated).mean(0),
             first=None if still is None else self._on_grid(made.first.first_gate),
             still=None if still is None else self._on_grid(still),
+            diffuse=None if target else self._diffuse(z, text, noise[0], frames, lungs),
         )
+
+    def _diffuse(
+        self,
+        z: torch.Tensor,
+        text: torch.Tensor,
+        noise: torch.Tensor,
+        frames: Sequence[Frame],
+        lungs: Mask,
+    ) -> float | None:
+        denoiser = self._model.whole_lung
+        opened = None if denoiser is None else editing.remaining(denoiser, z, text, noise)
+        if opened is None:
+            return None
+        hull = anatomy.hull(lungs)
+        planes = _back(frames, self._on_grid(opened))
+        return float((planes.mean(0) * hull).sum() / hull.sum())
 
     def _clear(self, z: torch.Tensor, text: torch.Tensor, seed: int) -> torch.Tensor | None:
         """The counterpart without what covers whole lungs; None where the model takes back none.
@@ -241,6 +260,7 @@ class Explainer:
             free=np.abs(changes).mean(0),
             first=None,
             still=None,
+            diffuse=None,
         )
 
     def _latent(self, plane: Image) -> torch.Tensor:
@@ -309,7 +329,7 @@ class Explainer:
             status=status,
             reasons=reasons,
             model=self._identity(mode, seed),
-            probability=None if healthy is None else healthy.probability(peak),
+            probability=None if healthy is None else healthy.probability(peak, made.diffuse),
             conformal_p=None if healthy is None else healthy.conformal_p(peak),
         )
 

@@ -260,8 +260,11 @@ class Measurement:
             judged = [(film.pair.film, film.pair.lungs) for film in films]
             found[source] = {
                 "films": len(films),
-                "score_in_lungs": _auroc([(film.normal, film.peak_in_lungs) for film in films]),
-                "score": _auroc([(film.normal, film.peak) for film in films]),
+                "score_in_lungs": _auroc(
+                    [(film.normal, self._score(film, film.peak_in_lungs)) for film in films]
+                ),
+                "peak_in_lungs": _auroc([(film.normal, film.peak_in_lungs) for film in films]),
+                "score": _auroc([(film.normal, self._score(film, film.peak)) for film in films]),
             }
             for name, look in audits.LOOKS.items():
                 said = audits.scores(look, taught, judged)
@@ -269,6 +272,13 @@ class Measurement:
                     [(film.normal, float(s)) for film, s in zip(films, said, strict=True)]
                 )
         return found
+
+    def _score(self, film: Seen, peak: float) -> float:
+        """Log odds of a finding, where the model gives them, else the peak."""
+        healthy = self._model.healthy
+        if healthy is None or self._mode is Mode.PAPER:
+            return peak
+        return healthy.log_odds(peak, film.pair.diffuse)
 
     def _taught(self, source: str) -> list[tuple[Image, Mask, bool]]:
         rows = self._films.rows(lambda row: row.source == source, split="train")
@@ -338,7 +348,7 @@ class Measurement:
         healthy = self._model.healthy
         if healthy is None or self._mode is Mode.PAPER:
             return {}
-        said = np.array([healthy.probability(film.peak) for film in adult])
+        said = np.array([healthy.probability(film.peak, film.pair.diffuse) for film in adult])
         truth = np.array([float(not film.normal) for film in adult])
         rng = np.random.default_rng(_SEED)
         few = min(_counts([film.normal for film in adult]))

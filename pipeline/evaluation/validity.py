@@ -16,12 +16,16 @@ from pipeline.types import Image
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A film on the grid with its counterpart, 0 .. 1, its map, and where the lesion may be."""
+    """A film on the grid with its counterpart, 0 .. 1, its map, and where the lesion may be.
+
+    `diffuse` is what Evidence says of whole lungs.
+    """
 
     film: Image
     counterfactual: Image
     attribution_map: Image
     lungs: Mask
+    diffuse: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,10 +27,11 @@ _TOP_OF_SCALE = 3.0  # the colour scale and the score end at so many thresholds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """One film's map with its lungs, on the grid."""
+    """One film's map with its lungs, on the grid, and what Evidence says of whole lungs."""
 
     plane: Image
     lungs: Mask
+    diffuse: float | None
 
     @property
     def peak(self) -> float:
@@ -94,7 +95,8 @@ class _Maker:
         made = self._explainer.evidence(film, mode, seed=0)
         self._made += 1
         self._progress(self._made / self._films, f"{mode}: {self._made} films")
-        return Scored(plane=made.maps.mean(0, dtype=np.float32), lungs=made.lungs)
+        plane = made.maps.mean(0, dtype=np.float32)
+        return Scored(plane=plane, lungs=made.lungs, diffuse=made.diffuse)
 
 
 def _reading(films: Sequence[Scored]) -> Reading:
@@ -114,9 +116,11 @@ def _reference(
         place = np.zeros_like(healthy[0].lungs)
         maps = np.stack([film.plane for film in healthy])
     if sick:
-        slope, intercept = _platt([f.peak for f in healthy], [f.peak for f in sick])
+        slope, diffuse_slope, intercept = _platt(healthy, sick)
+    elif before:
+        slope, diffuse_slope, intercept = before.slope, before.diffuse_slope, before.intercept
     else:
-        slope, intercept = (before.slope, before.intercept) if before else (0.0, 0.0)
+        slope = diffuse_slope = intercept = 0.0
     return HealthyReference(
         mean=maps.mean(0),
         sd=maps.std(0),
@@ -124,12 +128,15 @@ def _reference(
         scores=np.array([film.peak for film in healthy], np.float32),
         slope=slope,
         intercept=intercept,
+        diffuse_slope=diffuse_slope,
     )
 
 
-def _platt(healthy: Sequence[float], sick: Sequence[float]) -> tuple[float, float]:
-    """Slope and intercept of log odds over the logarithm of the score; classes weigh alike."""
-    x = np.array([calibration.log_score(score) for score in (*healthy, *sick)])[:, None]
+def _platt(healthy: Sequence[Scored], sick: Sequence[Scored]) -> tuple[float, float, float]:
+    """Slopes of the score's logarithm and of whole lungs, and intercept; classes weigh alike."""
+    films = (*healthy, *sick)
+    x = np.array([(calibration.log_score(film.peak), film.diffuse or 0.0) for film in films])
     y = np.repeat([0, 1], [len(healthy), len(sick)])
     fitted = LogisticRegression(class_weight="balanced").fit(x, y)
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    slope, diffuse_slope = map(float, fitted.coef_[0])
+    return slope, diffuse_slope, float(fitted.intercept_[0])

@@ -3,7 +3,7 @@
 The U-Net was taught by pasted lesions, which are local, and takes back nothing that lies over a
 whole lung. What it points at by them is not to suffer by another lesson: so its own weights stay,
 and the adapter is switched on for the last passes of a counterpart alone
-(docs/decisions/0008-whole-lungs.md).
+(docs/decisions/0010-whole-lungs.md).
 """
 
 from pathlib import Path

@@ -146,3 +146,12 @@ def test_what_is_asked_for_in_words_is_made_without_the_adapter(model: Path) -> 
     without = evidence(model, asked).changes
     adapted(model)
     assert np.array_equal(evidence(model, asked).changes, without)
+
+
+def test_the_adapters_gate_says_of_the_film_how_much_of_its_lungs_it_opens_to(model: Path) -> None:
+    assert evidence(model).diffuse is None
+    adapted(model)
+    said_of_it = evidence(model).diffuse
+    assert said_of_it is not None
+    assert 0 < said_of_it < 1
+    assert said_of_it != pytest.approx(evidence(model).gate.mean(), abs=1e-3)
