@@ -414,6 +414,7 @@ def _router(
         called_ae_title=settings.node.ae_title,
         clock=now,
         telling=addressing.telling(settings.rules, settings.overrides),
+        overrides=settings.overrides,
     )
 
 

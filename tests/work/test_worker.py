@@ -35,7 +35,7 @@ from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore, MemoryObjectStore
 from storage.states import DeliveryState, JobState
 from tests.results import sources
-from tests.storage.samples import NOON, after, film, new_job
+from tests.storage.samples import NOON, after, film, from_clinic, new_job
 
 _LONG_S = 10.0
 _PATIENT = ("Phantom", "Ada", "PID-7")
@@ -731,6 +731,26 @@ def test_nothing_is_made_again_that_was_not_made_before(tmp_path: Path) -> None:
     bench.turn()
     kinds = [made.kind for made in bench.store.results("k1")]
     assert kinds == ["secondary_capture", "structured_report"]
+
+
+def test_a_kind_that_is_promised_later_is_made_and_what_there_was_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    made = bench.store.results("k1")
+    for parcel in bench.store.claim_deliveries("pacs", "s", bench.now, 60, 9):
+        bench.store.delivered(parcel, bench.now, "")
+    clinic = {"clinic": ("structured_report", "segmentation_map")}
+    number = bench.store.receive(from_clinic()).number
+    anew = replace(new_job(), promised=clinic, created_at=bench.now)
+    bench.store.route(number, Decision(text="received again", job_key="k1"), anew)
+    bench.turn()
+    assert bench.job.state is JobState.PRODUCED
+    assert bench.kinds_at("clinic") == ["structured_report", "segmentation_map"]
+    assert bench.kinds_at("pacs") == ["secondary_capture", "structured_report"]
+    assert bench.store.results("k1")[:2] == made
+    assert bench.store.claim_deliveries("pacs", "s", bench.now, 60, 9) == []
 
 
 def test_a_result_that_would_have_another_uid_is_not_made_again(
