@@ -176,7 +176,7 @@ def dispatch(settings: NodeConfig) -> None:
         return
     router, delivery = _router(settings, store, kept, analysis), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
-    purger = Purger(store=store, objects=kept, retention=settings.retention)
+    purger = Purger(store=store, objects=kept, retention=settings.retention, asked=settings.queried)
     ticker = Ticker(
         (
             Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),

@@ -703,27 +703,39 @@ class MemoryJobStore:
 
     @_locked
     def purgeable_received(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Received]:
         """See JobStore."""
         films = self._received.values()
-        return [film for film in films if self._is_purgeable(film, before, proofs)][:limit]
+        return [film for film in films if self._is_purgeable(film, before, proofs, asked)][:limit]
 
     def _is_purgeable(
-        self, film: Received, before: datetime, proofs: AbstractSet[DeliveryState]
+        self,
+        film: Received,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        asked: Collection[str],
     ) -> bool:
         senders = [other for other in self._received.values() if other.object == film.object]
         return film.number not in self._purged_films and all(
             other.received_at < before
             and other.decision != ""
-            and (not other.job_key or self._is_final(other.job_key, proofs))
+            and (not other.job_key or self._is_final(other.job_key, proofs, asked))
             for other in senders
             if other.number not in self._purged_films
         )
 
     @_locked
     def purgeable_results(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Result]:
         """See JobStore."""
         return [
@@ -731,7 +743,7 @@ class MemoryJobStore:
             for result in self._results.values()
             if self._jobs[result.job_key].updated_at < before
             and result.sop_instance_uid not in self._purged_results
-            and self._is_final(result.job_key, proofs)
+            and self._is_final(result.job_key, proofs, asked)
         ][:limit]
 
     @_locked
@@ -742,9 +754,10 @@ class MemoryJobStore:
         proofs: AbstractSet[DeliveryState],
         now: datetime,  # noqa: ARG002
         remove: Callable[[ObjectRef], None],
+        asked: Collection[str] = (),
     ) -> bool:
         """See JobStore."""
-        if not self._is_purgeable(self._received[film.number], before, proofs):
+        if not self._is_purgeable(self._received[film.number], before, proofs, asked):
             return False
         remove(film.object)
         self._purged_films.add(film.number)
@@ -755,9 +768,14 @@ class MemoryJobStore:
         """See JobStore."""
         self._purged_results.update(result.sop_instance_uid for result in results)
 
-    def _is_final(self, key: str, proofs: AbstractSet[DeliveryState]) -> bool:
+    def _is_final(
+        self, key: str, proofs: AbstractSet[DeliveryState], asked: Collection[str]
+    ) -> bool:
         ended = self._jobs[key].state in (JobState.PRODUCED, JobState.REJECTED)
-        return ended and all(d.state in proofs for d in self.deliveries(key))
+        return ended and all(
+            d.state in proofs and (d.destination not in asked or d.state is DeliveryState.COMMITTED)
+            for d in self.deliveries(key)
+        )
 
     @_locked
     def unknown(self, names: Collection[str]) -> list[str]:

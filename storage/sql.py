@@ -599,17 +599,25 @@ class SqlJobStore:
         return Notice(at=found[0]["at"], text=found[0]["text"]) if found else None
 
     def purgeable_received(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Received]:
         """See JobStore."""
-        query = _purgeable(before, proofs).order_by(received.c.number).limit(limit)
+        query = _purgeable(before, proofs, asked).order_by(received.c.number).limit(limit)
         return [rows.received_of(row) for row in self._rows(query)]
 
     def purgeable_results(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Result]:
         """See JobStore."""
-        final = _final_jobs(proofs).where(jobs.c.updated_at < before)
+        final = _final_jobs(proofs, asked).where(jobs.c.updated_at < before)
         query = (
             select(results)
             .where(results.c.purged_at.is_(None), results.c.job_key.in_(final))
@@ -625,13 +633,14 @@ class SqlJobStore:
         proofs: AbstractSet[DeliveryState],
         now: datetime,
         remove: Callable[[ObjectRef], None],
+        asked: Collection[str] = (),
     ) -> bool:
         """See JobStore."""
         mine = received.c.number == film.number
         with engine.writing(self._engine) as db:
             # First all rows of its object are ours: the next statement sees what they are then.
             db.execute(_rows_of(film.sop_instance_uid, film.object.digest).with_for_update())
-            still = _purgeable(before, proofs).where(mine).with_for_update(of=received)
+            still = _purgeable(before, proofs, asked).where(mine).with_for_update(of=received)
             if db.execute(still).first() is None:
                 return False
             db.execute(update(received).where(mine).values(purged_at=now))
@@ -709,9 +718,11 @@ def _rows_of(sop_instance_uid: str, digest: str) -> Select[Any]:
     )
 
 
-def _purgeable(before: datetime, proofs: AbstractSet[DeliveryState]) -> Select[Any]:
+def _purgeable(
+    before: datetime, proofs: AbstractSet[DeliveryState], asked: Collection[str]
+) -> Select[Any]:
     """Films whose object nobody needs any more, by whichever sender it came."""
-    final, sender = _final_jobs(proofs), received.alias()
+    final, sender = _final_jobs(proofs, asked), received.alias()
     its_end = or_(sender.c.job_key == "", sender.c.job_key.in_(final))
     needed = select(sender.c.number).where(
         sender.c.sop_instance_uid == received.c.sop_instance_uid,
@@ -724,9 +735,11 @@ def _purgeable(before: datetime, proofs: AbstractSet[DeliveryState]) -> Select[A
     )
 
 
-def _final_jobs(proofs: AbstractSet[DeliveryState]) -> Select[Any]:
+def _final_jobs(proofs: AbstractSet[DeliveryState], asked: Collection[str]) -> Select[Any]:
     """Keys of jobs that will never need their film or results again."""
-    unproven = select(deliveries.c.job_key).where(deliveries.c.state.not_in(proofs))
+    state = deliveries.c.state
+    to_be_asked = deliveries.c.destination.in_(asked) & (state != DeliveryState.COMMITTED)
+    unproven = select(deliveries.c.job_key).where(or_(state.not_in(proofs), to_be_asked))
     return select(jobs.c.key).where(jobs.c.state.in_(_ENDED), jobs.c.key.not_in(unproven))
 
 

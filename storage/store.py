@@ -387,17 +387,26 @@ class JobStore(Protocol):
         ...
 
     def purgeable_received(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Received]:
         """Films received before then whose object nobody needs any more, oldest first.
 
         That is so where it was decided not to analyse them, or their job is PRODUCED or REJECTED
-        and each of its deliveries, a note's too, is in one of the states `proofs`.
+        and each of its deliveries, a note's too, is in one of the states `proofs`; COMMITTED at
+        the destinations in `asked`.
         """
         ...
 
     def purgeable_results(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Result]:
         """Results of jobs that ended before then, each of whose deliveries is in `proofs`."""
         ...
@@ -409,6 +418,7 @@ class JobStore(Protocol):
         proofs: AbstractSet[DeliveryState],
         now: datetime,
         remove: Callable[[ObjectRef], None],
+        asked: Collection[str] = (),
     ) -> bool:
         """A film that is still purgeable (see `purgeable_received`) is purged, and its row says so.
 

@@ -418,6 +418,12 @@ class NodeConfig(_Section):
         return {name: place.results for name, place in self.everywhere.items() if place.results}
 
     @property
+    def queried(self) -> frozenset[str]:
+        """The names of those where results are looked for by a query."""
+        places = self.everywhere.items()
+        return frozenset(name for name, place in places if place.commitment == "query")
+
+    @property
     def promising(self) -> frozenset[str]:
         """The names of those that are asked whether they have stored what they took."""
         places = self.everywhere.items()

@@ -101,6 +101,20 @@ def test_one_delivery_that_is_not_proven_keeps_film_and_results(store: JobStore)
     assert store.purgeable_results(after(1), EITHER, 10) == []
 
 
+def test_delivered_is_no_proof_where_it_is_yet_to_be_asked(store: JobStore) -> None:
+    produced(store, "k1")
+    settle(store, "k1", committed=False)
+    (found,) = store.purgeable_received(after(1), EITHER, 10, ["elsewhere"])
+    assert store.purgeable_received(after(1), EITHER, 10, ["archive"]) == []
+    assert store.purgeable_results(after(1), EITHER, 10, ["archive"]) == []
+    assert not store.purge_received(found, after(1), EITHER, after(2), lambda _: None, ["archive"])
+    settle(store, "k1", committed=True)
+    uids = [made.sop_instance_uid for made in store.results("k1")]
+    store.commit("archive", uids, after(2))
+    assert len(store.purgeable_results(after(1), EITHER, 10, ["archive"])) == 2
+    assert store.purge_received(found, after(1), EITHER, after(2), lambda _: None, ["archive"])
+
+
 def purge(
     store: JobStore, film: Received, remove: Callable[[ObjectRef], None] = lambda _: None
 ) -> bool:

@@ -25,7 +25,7 @@ class Bench:
     """A produced job whose results are due to a PACS, with real files."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.asked = folder, [""]
         self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder)
         self.key = make_due(self.store, self.objects, ["1.1", "1.2"])
         (self.film,) = self.store.received(1)
@@ -33,7 +33,10 @@ class Bench:
 
     def purge(self, days: float, **values: object) -> int:
         purger = Purger(
-            store=self.store, objects=self.objects, retention=Retention.model_validate(values)
+            store=self.store,
+            objects=self.objects,
+            retention=Retention.model_validate(values),
+            asked=self.asked,
         )
         return purger.purge(NOW + days * DAY)
 
@@ -95,6 +98,19 @@ def test_what_is_not_committed_stays_unless_the_site_says_delivered_is_enough(
     assert bench.holds() == (True, True)
     assert bench.purge(99, **limits, after="delivered") == 3
     assert bench.holds() == (False, False)
+
+
+def test_what_a_destination_is_yet_to_be_asked_about_stays_though_delivered_is_enough(
+    bench: Bench,
+) -> None:
+    """It is looked for in the study that its file names, and sent again where it is not found."""
+    limits: dict[str, object] = {"received_days": 1, "results_days": 1, "after": "delivered"}
+    bench.asked = ["pacs"]
+    bench.deliver()
+    assert bench.purge(99, **limits) == 0
+    assert bench.holds() == (True, True)
+    bench.commit()
+    assert bench.purge(99, **limits) == 3
 
 
 def test_a_purge_that_was_cut_off_is_finished_by_the_next(bench: Bench) -> None:
