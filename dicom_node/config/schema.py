@@ -361,7 +361,14 @@ class DicomWeb(_Place):
     def _knows_one_way_in(self) -> "DicomWeb":
         if self.bearer_token is not None and self.username is not None:
             raise ValueError("write bearer_token, or username and password, not both")
+        if self.tls is not None and not self.encrypted:
+            raise ValueError("tls needs a url that begins with https://; http:// is not encrypted")
         return self
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is spoken to by TLS."""
+        return self.url.startswith("https://")
 
 
 class SeriesLabels(_Section):
