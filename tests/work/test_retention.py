@@ -147,25 +147,32 @@ class Interrupted(MemoryJobStore):
         return super().receive(new)
 
 
-def test_a_film_sent_again_while_it_is_purged_has_its_file(tmp_path: Path) -> None:
-    store, objects = Interrupted(), LocalObjectStore(tmp_path)
-    intake = Intake(store, objects, lambda: NOW)
-    data = encoded(film())
-    instance = ReceivedInstance(
-        sop_class_uid=CLASS,
-        sop_instance_uid=INSTANCE,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        calling_ae_title="CR1",
-        address="10.0.0.5",
-        data_set=data,
-    )
-    intake.accept(instance)
+SENT = ReceivedInstance(
+    sop_class_uid=CLASS,
+    sop_instance_uid=INSTANCE,
+    transfer_syntax_uid=ExplicitVRLittleEndian,
+    calling_ae_title="CR1",
+    address="10.0.0.5",
+    data_set=encoded(film()),
+)
+
+
+def refused(store: MemoryJobStore, objects: LocalObjectStore) -> Received:
+    """That film was received, and is not analysed."""
+    Intake(store, objects, lambda: NOW).accept(SENT)
     (kept,) = store.received(1)
     store.route(kept.number, Decision(text="not analysed: lateral"), None)
+    return kept
+
+
+def test_a_film_sent_again_while_it_is_purged_has_its_file(tmp_path: Path) -> None:
+    store, objects = Interrupted(), LocalObjectStore(tmp_path)
+    kept = refused(store, objects)
     purger = Purger(store=store, objects=objects, retention=Retention(received_days=1))
     purged = []
     store.between = lambda: purged.append(purger.purge(NOW + 2 * DAY))
-    assert intake.accept(instance).status == StoreStatus.SUCCESS
+    answer = Intake(store, objects, lambda: NOW).accept(SENT)
+    assert answer.status == StoreStatus.SUCCESS
     assert purged == [1, 0]  # recorded twice, since its file had to be kept again
     assert objects.read(kept.object)
     assert store.received(1)[0].decision == ""
@@ -186,17 +193,7 @@ def test_a_film_that_is_purged_while_it_is_sent_again_is_decided_about_again(
 ) -> None:
     """The file goes between the resend's file and its row, and who routes looks just then."""
     store, objects = MemoryJobStore(), LocalObjectStore(tmp_path)
-    instance = ReceivedInstance(
-        sop_class_uid=CLASS,
-        sop_instance_uid=INSTANCE,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        calling_ae_title="CR1",
-        address="127.0.0.1",
-        data_set=encoded(film()),
-    )
-    Intake(store, objects, lambda: NOW).accept(instance)
-    (first,) = store.received(1)
-    store.route(first.number, Decision(text="not analysed: lateral"), None)
+    first = refused(store, objects)
 
     class Purged(MemoryJobStore):
         """The same rows, in whose way somebody comes once."""
@@ -210,7 +207,7 @@ def test_a_film_that_is_purged_while_it_is_sent_again_is_decided_about_again(
             return received
 
     came: list[Received] = []
-    answer = Intake(Purged(), objects, lambda: NOW).accept(instance)
+    answer = Intake(Purged(), objects, lambda: NOW).accept(SENT)
     assert answer.status == StoreStatus.SUCCESS
     assert len(came) == 1
     assert [waiting.number for waiting in store.unrouted(9)] == [first.number]
