@@ -23,6 +23,7 @@ from dicom_node.errors import DecoderError, EncodingError, InputError
 from dicom_node.radiograph import Film
 from dicom_node.results import registry
 from dicom_node.results.inspection import Inspector
+from dicom_node.routing.router import OTHER_PIXELS
 from dicom_node.work import model
 from dicom_node.work.worker import FilmReader, Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
@@ -684,6 +685,21 @@ def test_a_film_that_was_sent_again_in_other_bytes_serves_where_the_first_is_gon
     bench.objects.remove(bench.job.object)
     bench.turn()
     assert bench.job.state is JobState.PRODUCED
+
+
+def test_a_film_that_is_decided_about_again_does_not_serve_yet(tmp_path: Path) -> None:
+    """It may turn out to have other pixels, as it did the first time."""
+    bench = Bench(tmp_path)
+    other = sources.source()
+    other.PixelData = bytes(len(other.PixelData))
+    data = sources.write(other, tmp_path / "other.dcm").read_bytes()
+    sent = replace(film(), object=bench.objects.keep("received/other.dcm", data))
+    said = Decision(text=OTHER_PIXELS, job_key="k1")
+    bench.store.route(bench.store.receive(sent).number, said, None)
+    bench.store.receive(sent)
+    bench.objects.remove(bench.job.object)
+    bench.turn()
+    assert bench.job.state is JobState.FAILED
 
 
 def lose(bench: Bench, *kinds: str) -> None:
