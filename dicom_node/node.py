@@ -51,6 +51,7 @@ _STALE_PART_S, _CATCH_UP_S = 3600.0, 60.0
 _ORPHANS_S = 6 * 3600.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
+_PURGE_AT = "*:17"
 _OBJECTS = "objects"
 """The notice that holds the mark of the folder where objects are."""
 
@@ -176,7 +177,7 @@ def dispatch(settings: NodeConfig) -> None:
         return
     router, delivery = _router(settings, store, kept, analysis), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
-    purger = Purger(store=store, objects=kept, retention=settings.retention)
+    purger = Purger(store=store, objects=kept, retention=settings.retention, asked=settings.queried)
     ticker = Ticker(
         (
             Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
@@ -193,7 +194,7 @@ def dispatch(settings: NodeConfig) -> None:
             Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
             Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
             Tick(name="orphans", every_s=_ORPHANS_S, run=lambda: sweep_unknown(store, kept)),
-            Tick(name="purge", every_s=_SWEEP_S, run=lambda: purger.purge(now())),
+            Tick(name="purge", at=_PURGE_AT, run=lambda: purger.purge(now())),
             Tick(
                 name="reconcile",
                 at=settings.work.reconcile_at,
@@ -414,6 +415,7 @@ def _router(
         called_ae_title=settings.node.ae_title,
         clock=now,
         telling=addressing.telling(settings.rules, settings.overrides),
+        overrides=settings.overrides,
     )
 
 

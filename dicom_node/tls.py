@@ -1,6 +1,9 @@
 """TLS for associations: the BCP 195 profiles (PS3.15 B.9 to B.12), mutual where configured."""
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from dicom_node.config import ServerTls, Tls
 from dicom_node.errors import ConfigError
@@ -47,12 +50,23 @@ def reason(fault: OSError) -> str:
 def _filled(context: ssl.SSLContext, settings: ServerTls | Tls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
-    try:
-        if settings.certificate is not None:
+    if settings.certificate is not None:
+        with _named("certificate and key", settings.certificate, settings.key):
             context.load_cert_chain(settings.certificate, settings.key)
-        if settings.authority is not None:
+    if settings.authority is not None:
+        with _named("authority", settings.authority):
             context.load_verify_locations(settings.authority)
-    except (OSError, ssl.SSLError) as fault:
-        names = ", ".join(filter(None, (settings.certificate, settings.key, settings.authority)))
-        raise ConfigError(f"tls: {reason(fault)}; one of {names}") from fault
     return context
+
+
+@contextmanager
+def _named(what: str, *files: str | None) -> Iterator[None]:
+    """A fault says which file it is of, which OpenSSL does not."""
+    names = [name for name in files if name]
+    try:
+        for name in names:
+            Path(name).read_bytes()
+        yield
+    except OSError as fault:
+        where = fault.filename or ", ".join(names)
+        raise ConfigError(f"tls: {what}: {reason(fault)}: {where}") from fault

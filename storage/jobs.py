@@ -1,6 +1,7 @@
 """What is stored: received instances, jobs, results and deliveries. All times are UTC."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from storage.states import DeliveryState, JobState
@@ -50,7 +51,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """An analysis to be made. `key` is the digest of everything that decides its outcome."""
+    """An analysis to be made. `key` is the digest of everything that decides its outcome.
+
+    `rule`, `results` and `destinations` are those of the film that it is made of; `promised` what
+    each destination is to get by the rules of all its films, kinds by destination. It is empty in
+    rows of older programs (see storage.promises).
+    """
 
     key: str
     sop_instance_uid: str
@@ -66,6 +72,7 @@ class NewJob:
     destinations: tuple[str, ...]
     supersedes: str
     created_at: datetime
+    promised: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

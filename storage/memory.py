@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from storage import promises
 from storage.errors import LeaseLostError, TransitionError, UnknownKeyError
 from storage.jobs import (
     RECALLED,
@@ -73,15 +74,12 @@ class MemoryJobStore:
     def receive(self, new: NewReceived) -> Received:
         """See JobStore."""
         for known in self._received.values():
-            if (known.sop_instance_uid, known.object.digest) == (
-                new.sop_instance_uid,
-                new.object.digest,
-            ):
+            if _sent(known) == _sent(new):
                 self._purged_films.discard(known.number)
-                if not known.job_key or self._jobs[known.job_key].state in UNDONE:
-                    known = replace(known, decision="", job_key="")
-                self._received[known.number] = known
-                return known
+                undone = known.job_key and self._jobs[known.job_key].state in UNDONE
+                job_key = "" if undone else known.job_key
+                self._received[known.number] = replace(known, decision="", job_key=job_key)
+                return self._received[known.number]
         number = len(self._received) + 1
         self._received[number] = Received(**_fields(new), number=number, decision="", job_key="")
         return self._received[number]
@@ -127,14 +125,57 @@ class MemoryJobStore:
         """See JobStore."""
         if number not in self._received:
             raise UnknownKeyError(f"no received instance {number}")
-        if job is not None and (job.key not in self._jobs or self._jobs[job.key].state in UNDONE):
-            self._jobs[job.key] = _stored(job)
-            self._tokens.setdefault(job.key, 0)
+        if job is not None:
+            self._submit(job)
         if decision.job_key in self._jobs and self._jobs[decision.job_key].state in UNDONE:
             return
         self._received[number] = replace(
             self._received[number], decision=legible(decision.text), job_key=decision.job_key
         )
+
+    def _submit(self, job: NewJob) -> None:
+        known = self._jobs.setdefault(job.key, _stored(job))
+        self._tokens.setdefault(job.key, 0)
+        had = promises.kept_of(known)
+        more = promises.beyond(had, promises.of(job))
+        if known.state in UNDONE:
+            check_job(known.state, JobState.RECEIVED)
+            self._jobs[job.key] = _stored(job)
+        if more or known.state in UNDONE:
+            promised = promises.in_all(had, job)
+            self._jobs[job.key] = replace(self._jobs[job.key], promised=promised)
+        if known.state is not JobState.REJECTED:
+            self._bring(job.key, had, more, job.created_at)
+
+    def _bring(self, key: str, had: promises.Kinds, more: promises.Kinds, now: datetime) -> None:
+        if not more:
+            return
+        made = {result.kind: result for result in self.results(key)}
+        recalled = REJECTION_NOTE in made
+        for kind, result in made.items():
+            takers = [name for name, kinds in more.items() if kind in kinds]
+            self._add_takers(result, takers, now, recalled=recalled)
+        wanted = {kind for kinds in more.values() for kind in kinds} & set(made)
+        gone = any(made[kind].sop_instance_uid in self._purged_results for kind in wanted)
+        anew = gone or promises.kinds_new_to(had, more) - set(made)
+        job = self._jobs[key]
+        if anew and not recalled and job.state is JobState.PRODUCED:
+            self._change(job, JobState.RECEIVED, now, error=job.error, attempts=0)
+
+    def _add_takers(
+        self, result: Result, takers: Sequence[str], now: datetime, *, recalled: bool
+    ) -> None:
+        uid = result.sop_instance_uid
+        there = [d for (of, _), d in self._deliveries.items() if of == uid]
+        state, reason = promises.first_step(
+            recalled=recalled,
+            purged=uid in self._purged_results,
+            faults=[d.reason for d in there if d.state is DeliveryState.QUARANTINED],
+        )
+        known = {delivery.destination for delivery in there}
+        for destination in takers:
+            if destination not in known:
+                self._add_delivery(result, destination, now, state, reason, again=True)
 
     @_locked
     def job(self, key: str) -> Job:
@@ -199,9 +240,13 @@ class MemoryJobStore:
         if any(other is not None and other.job_key != key for other in known):
             raise ValueError("results.sop_instance_uid: another job has it")
         self._leave(key, token, JobState.PRODUCED, now, left_out)
+        again = bool(self.results(key))
         for result in results:
             takers = takers_of(result, destinations, kinds)
-            self._put_result(result, takers, now, quarantined.get(result.kind, ""))
+            self._put_result(result, takers, now, quarantined.get(result.kind, ""), again=again)
+        promised = self._jobs[key].promised
+        had = {name: tuple(kinds.get(name, promised.get(name, ()))) for name in destinations}
+        self._bring(key, had, promises.beyond(had, promised), now)
 
     @_locked
     def reject(
@@ -218,13 +263,20 @@ class MemoryJobStore:
         self._leave(key, token, JobState.REJECTED, now, reason)
         for note in notes:
             self._put_result(note, destinations, now, quarantined.get(note.kind, ""))
+            self._add_takers(note, destinations, now, recalled=False)
 
     def _put_result(
-        self, result: Result, destinations: Sequence[str], now: datetime, quarantined: str
+        self,
+        result: Result,
+        destinations: Sequence[str],
+        now: datetime,
+        quarantined: str,
+        *,
+        again: bool = False,
     ) -> None:
         uid = result.sop_instance_uid
         if uid not in self._results:
-            self._add_result(result, destinations, now, quarantined)
+            self._add_result(result, destinations, now, quarantined, again=again)
             return
         self._results[uid] = result
         self._purged_results.discard(uid)
@@ -236,19 +288,41 @@ class MemoryJobStore:
                 self._retried[name] = now
 
     def _add_result(
-        self, result: Result, destinations: Sequence[str], now: datetime, quarantined: str = ""
+        self,
+        result: Result,
+        destinations: Sequence[str],
+        now: datetime,
+        quarantined: str = "",
+        *,
+        again: bool = False,
     ) -> None:
         self._results[result.sop_instance_uid] = result
+        state = DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE
         for destination in destinations:
-            self._deliveries[result.sop_instance_uid, destination] = Delivery(
-                job_key=result.job_key,
-                sop_instance_uid=result.sop_instance_uid,
-                destination=destination,
-                state=DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE,
-                attempts=0,
-                next_attempt_at=now,
-                reason=legible(quarantined),
-            )
+            self._add_delivery(result, destination, now, state, quarantined, again=again)
+
+    def _add_delivery(
+        self,
+        result: Result,
+        destination: str,
+        now: datetime,
+        state: DeliveryState,
+        reason: str,
+        *,
+        again: bool,
+    ) -> None:
+        name = result.sop_instance_uid, destination
+        self._deliveries[name] = Delivery(
+            job_key=result.job_key,
+            sop_instance_uid=result.sop_instance_uid,
+            destination=destination,
+            state=state,
+            attempts=0,
+            next_attempt_at=now,
+            reason=legible(reason),
+        )
+        if again:
+            self._retried[name] = now
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
         """See JobStore."""
@@ -629,25 +703,39 @@ class MemoryJobStore:
 
     @_locked
     def purgeable_received(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Received]:
         """See JobStore."""
         films = self._received.values()
-        return [film for film in films if self._is_purgeable(film, before, proofs)][:limit]
+        return [film for film in films if self._is_purgeable(film, before, proofs, asked)][:limit]
 
     def _is_purgeable(
-        self, film: Received, before: datetime, proofs: AbstractSet[DeliveryState]
+        self,
+        film: Received,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        asked: Collection[str],
     ) -> bool:
-        return (
-            film.received_at < before
-            and film.number not in self._purged_films
-            and film.decision != ""
-            and (not film.job_key or self._is_final(film.job_key, proofs))
+        senders = [other for other in self._received.values() if other.object == film.object]
+        return film.number not in self._purged_films and all(
+            other.received_at < before
+            and other.decision != ""
+            and (not other.job_key or self._is_final(other.job_key, proofs, asked))
+            for other in senders
+            if other.number not in self._purged_films
         )
 
     @_locked
     def purgeable_results(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Result]:
         """See JobStore."""
         return [
@@ -655,7 +743,7 @@ class MemoryJobStore:
             for result in self._results.values()
             if self._jobs[result.job_key].updated_at < before
             and result.sop_instance_uid not in self._purged_results
-            and self._is_final(result.job_key, proofs)
+            and self._is_final(result.job_key, proofs, asked)
         ][:limit]
 
     @_locked
@@ -666,9 +754,10 @@ class MemoryJobStore:
         proofs: AbstractSet[DeliveryState],
         now: datetime,  # noqa: ARG002
         remove: Callable[[ObjectRef], None],
+        asked: Collection[str] = (),
     ) -> bool:
         """See JobStore."""
-        if not self._is_purgeable(self._received[film.number], before, proofs):
+        if not self._is_purgeable(self._received[film.number], before, proofs, asked):
             return False
         remove(film.object)
         self._purged_films.add(film.number)
@@ -679,9 +768,14 @@ class MemoryJobStore:
         """See JobStore."""
         self._purged_results.update(result.sop_instance_uid for result in results)
 
-    def _is_final(self, key: str, proofs: AbstractSet[DeliveryState]) -> bool:
+    def _is_final(
+        self, key: str, proofs: AbstractSet[DeliveryState], asked: Collection[str]
+    ) -> bool:
         ended = self._jobs[key].state in (JobState.PRODUCED, JobState.REJECTED)
-        return ended and all(d.state in proofs for d in self.deliveries(key))
+        return ended and all(
+            d.state in proofs and (d.destination not in asked or d.state is DeliveryState.COMMITTED)
+            for d in self.deliveries(key)
+        )
 
     @_locked
     def unknown(self, names: Collection[str]) -> list[str]:
@@ -741,7 +835,8 @@ class MemoryJobStore:
 
     def _free_later_films(self, job: Job) -> None:
         mine = [film for film in self._received.values() if film.job_key == job.key]
-        of = next((film.number for film in mine if film.object.digest == job.object.digest), None)
+        its_own = (job.sop_instance_uid, job.object.digest, job.calling_ae_title)
+        of = next((film.number for film in mine if _sent(film) == its_own), None)
         for film in mine:
             if of is not None and film.number > of:
                 self._received[film.number] = replace(film, decision="", job_key="")
@@ -805,6 +900,11 @@ class MemoryJobStore:
 
 def _name(delivery: Delivery) -> _Name:
     return delivery.sop_instance_uid, delivery.destination
+
+
+def _sent(film: NewReceived) -> tuple[str, ...]:
+    """What makes it the same film of the same sender."""
+    return film.sop_instance_uid, film.object.digest, film.calling_ae_title
 
 
 def _is_unsettled(delivery: Delivery, since: datetime) -> bool:

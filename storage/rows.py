@@ -1,5 +1,6 @@
 """Rows to dataclasses, and back."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import RowMapping, Table
@@ -49,6 +50,11 @@ def received_of(row: RowMapping) -> Received:
     return Received(**_picked(row, *names, *more), object=_object(row))
 
 
+def promised_value(promised: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """As the column holds it."""
+    return {name: list(kinds) for name, kinds in promised.items()}
+
+
 def job_values(job: NewJob) -> dict[str, object]:
     """The row of a job that waits for its first claim."""
     return {
@@ -56,6 +62,7 @@ def job_values(job: NewJob) -> dict[str, object]:
         **object_values(job.object),
         "results": list(job.results),
         "destinations": list(job.destinations),
+        "promised": promised_value(job.promised),
         "state": JobState.RECEIVED,
         "attempts": 0,
         "error": "",
@@ -73,6 +80,7 @@ def job_of(row: RowMapping) -> Job:
         object=_object(row),
         results=tuple(row["results"]),
         destinations=tuple(row["destinations"]),
+        promised={name: tuple(kinds) for name, kinds in (row["promised"] or {}).items()},
         state=JobState(row["state"]),
         lease=_lease(row),
     )

@@ -88,7 +88,7 @@ received = Table(
     Column("decision", Words, nullable=False),
     Column("job_key", DIGEST, nullable=False, index=True),
     Column("purged_at", Moment),
-    UniqueConstraint("sop_instance_uid", "digest"),
+    UniqueConstraint("sop_instance_uid", "digest", "calling_ae_title"),
 )
 Index(
     "ix_received_unrouted",
@@ -123,6 +123,7 @@ jobs = Table(
     Column("lease_owner", Text),
     Column("lease_token", BigInteger, nullable=False),
     Column("lease_until", Moment),
+    Column("promised", JSON),
     Index(None, "state", "created_at"),
 )
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    not_,
     or_,
     select,
     text,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from storage import engine, migrate, rows, schema
+from storage import engine, migrate, promises, rows, schema
 from storage.errors import LeaseLostError, StorageError, TransitionError, UnknownKeyError
 from storage.jobs import (
     FOR_PEOPLE,
@@ -88,22 +89,22 @@ class SqlJobStore:
 
     def receive(self, new: NewReceived) -> Received:
         """See JobStore."""
-        same = select(received).where(
-            received.c.sop_instance_uid == new.sop_instance_uid,
-            received.c.digest == new.object.digest,
+        same = _rows_of(new.sop_instance_uid, new.object.digest).where(
+            received.c.calling_ae_title == new.calling_ae_title
         )
         with engine.writing(self._engine) as db:
-            row = db.execute(same).mappings().first()
-            if row is None:
+            known = db.execute(same).mappings().first()
+            # Jobs are locked before films, wherever both are.
+            undone = known is not None and _is_undone(db, known["job_key"])
+            # Of any sender: whoever purges its object waits, or is waited for.
+            db.execute(_rows_of(new.sop_instance_uid, new.object.digest).with_for_update())
+            if known is None:
                 _insert_once(db, received, rows.received_values(new), same)
-                row = db.execute(same).mappings().one()
             else:
-                again = update(received).where(received.c.number == row["number"])
-                values: dict[str, object] = {"purged_at": None}
-                if not row["job_key"] or _is_undone(db, row["job_key"]):
-                    values |= {"decision": "", "job_key": ""}
-                row = db.execute(again.values(**values).returning(received)).mappings().one()
-            return rows.received_of(row)
+                no_job = {"job_key": ""} if undone else {}
+                again = update(received).where(received.c.number == known["number"])
+                db.execute(again.values(purged_at=None, decision="", **no_job))
+            return rows.received_of(db.execute(same).mappings().one())
 
     def unrouted(self, limit: int) -> list[Received]:
         """See JobStore."""
@@ -229,9 +230,12 @@ class SqlJobStore:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.PRODUCED, now, left_out)
+            again = db.execute(_made_of(key).limit(1)).first() is not None
             for result in results:
                 takers = takers_of(result, destinations, kinds)
-                _put_result(db, result, takers, now, quarantined.get(result.kind, ""))
+                wrong = quarantined.get(result.kind, "")
+                _put_result(db, result, takers, now, wrong, again=again)
+            _catch_up(db, key, destinations, kinds, now)
 
     def reject(
         self,
@@ -248,6 +252,11 @@ class SqlJobStore:
             _leave_running(db, key, token, JobState.REJECTED, now, reason)
             for note in notes:
                 _put_result(db, note, destinations, now, quarantined.get(note.kind, ""))
+                mine = _made_of(key).where(
+                    schema.results.c.sop_instance_uid == note.sop_instance_uid
+                )
+                row = db.execute(mine).mappings().one()
+                _add_takers(db, row, destinations, now, recalled=False)
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
         """See JobStore."""
@@ -324,8 +333,7 @@ class SqlJobStore:
 
     def results(self, key: str) -> list[Result]:
         """See JobStore."""
-        query = select(results).where(results.c.job_key == key).order_by(results.c.position)
-        return [rows.result_of(row) for row in self._rows(query)]
+        return [rows.result_of(row) for row in self._rows(_made_of(key))]
 
     def deliveries(self, key: str) -> list[Delivery]:
         """See JobStore."""
@@ -591,17 +599,25 @@ class SqlJobStore:
         return Notice(at=found[0]["at"], text=found[0]["text"]) if found else None
 
     def purgeable_received(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Received]:
         """See JobStore."""
-        query = _purgeable(before, proofs).order_by(received.c.number).limit(limit)
+        query = _purgeable(before, proofs, asked).order_by(received.c.number).limit(limit)
         return [rows.received_of(row) for row in self._rows(query)]
 
     def purgeable_results(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Result]:
         """See JobStore."""
-        final = _final_jobs(proofs).where(jobs.c.updated_at < before)
+        final = _final_jobs(proofs, asked).where(jobs.c.updated_at < before)
         query = (
             select(results)
             .where(results.c.purged_at.is_(None), results.c.job_key.in_(final))
@@ -617,11 +633,14 @@ class SqlJobStore:
         proofs: AbstractSet[DeliveryState],
         now: datetime,
         remove: Callable[[ObjectRef], None],
+        asked: Collection[str] = (),
     ) -> bool:
         """See JobStore."""
         mine = received.c.number == film.number
         with engine.writing(self._engine) as db:
-            still = _purgeable(before, proofs).where(mine).with_for_update(of=received)
+            # First all rows of its object are ours: the next statement sees what they are then.
+            db.execute(_rows_of(film.sop_instance_uid, film.object.digest).with_for_update())
+            still = _purgeable(before, proofs, asked).where(mine).with_for_update(of=received)
             if db.execute(still).first() is None:
                 return False
             db.execute(update(received).where(mine).values(purged_at=now))
@@ -692,19 +711,35 @@ def _known(db: Connection, names: Collection[str]) -> set[str]:
     }
 
 
-def _purgeable(before: datetime, proofs: AbstractSet[DeliveryState]) -> Select[Any]:
-    """Films whose object nobody needs any more."""
+def _rows_of(sop_instance_uid: str, digest: str) -> Select[Any]:
+    """The film of these bytes, once for each of its senders."""
     return select(received).where(
-        received.c.received_at < before,
-        received.c.purged_at.is_(None),
-        received.c.decision != "",
-        or_(received.c.job_key == "", received.c.job_key.in_(_final_jobs(proofs))),
+        received.c.sop_instance_uid == sop_instance_uid, received.c.digest == digest
     )
 
 
-def _final_jobs(proofs: AbstractSet[DeliveryState]) -> Select[Any]:
+def _purgeable(
+    before: datetime, proofs: AbstractSet[DeliveryState], asked: Collection[str]
+) -> Select[Any]:
+    """Films whose object nobody needs any more, by whichever sender it came."""
+    final, sender = _final_jobs(proofs, asked), received.alias()
+    its_end = or_(sender.c.job_key == "", sender.c.job_key.in_(final))
+    needed = select(sender.c.number).where(
+        sender.c.sop_instance_uid == received.c.sop_instance_uid,
+        sender.c.digest == received.c.digest,
+        sender.c.purged_at.is_(None),
+        or_(sender.c.received_at >= before, sender.c.decision == "", not_(its_end)),
+    )
+    return select(received).where(
+        received.c.received_at < before, received.c.purged_at.is_(None), ~needed.exists()
+    )
+
+
+def _final_jobs(proofs: AbstractSet[DeliveryState], asked: Collection[str]) -> Select[Any]:
     """Keys of jobs that will never need their film or results again."""
-    unproven = select(deliveries.c.job_key).where(deliveries.c.state.not_in(proofs))
+    state = deliveries.c.state
+    to_be_asked = deliveries.c.destination.in_(asked) & (state != DeliveryState.COMMITTED)
+    unproven = select(deliveries.c.job_key).where(or_(state.not_in(proofs), to_be_asked))
     return select(jobs.c.key).where(jobs.c.state.in_(_ENDED), jobs.c.key.not_in(unproven))
 
 
@@ -796,16 +831,84 @@ def _insert_once(
 
 
 def _submit(db: Connection, job: NewJob) -> None:
-    """The job exists; one of its key that came to nothing begins afresh."""
-    same, values = select(jobs).where(jobs.c.key == job.key), rows.job_values(job)
+    """The job exists, and promises this too; one of its key that came to nothing begins afresh."""
+    same = select(jobs).where(jobs.c.key == job.key)
     if db.execute(same).first() is None:
-        _insert_once(db, jobs, values, same)
-        return
-    for state in UNDONE:
-        check_job(state, JobState.RECEIVED)
+        _insert_once(db, jobs, rows.job_values(job), same)
+    # Locked: a worker that produces it meanwhile sees what it is to promise, or we what it made.
+    known = rows.job_of(db.execute(same.with_for_update()).mappings().one())
+    had = promises.kept_of(known)
+    more = promises.beyond(had, promises.of(job))
+    values = _afresh(known.state, job) if known.state in UNDONE else {}
+    if more or values:
+        values["promised"] = rows.promised_value(promises.in_all(had, job))
+        db.execute(update(jobs).where(jobs.c.key == job.key).values(**values))
+    if known.state is not JobState.REJECTED:  # all that is there of that are its notes
+        _bring(db, job.key, had, more, job.created_at)
+
+
+def _afresh(state: JobState, job: NewJob) -> dict[str, object]:
+    """The values of a job that begins again as this one."""
+    check_job(state, JobState.RECEIVED)
+    values = rows.job_values(job)
     del values["key"], values["lease_token"]  # the tokens of those who failed stay behind it
-    undone = update(jobs).where(jobs.c.key == job.key, jobs.c.state.in_(UNDONE))
-    db.execute(undone.values(**values))
+    return values
+
+
+def _catch_up(
+    db: Connection,
+    key: str,
+    destinations: Sequence[str],
+    kinds: Mapping[str, Collection[str]],
+    now: datetime,
+) -> None:
+    """What was promised since its worker claimed the job, and so not brought, is brought."""
+    row = db.execute(select(jobs).where(jobs.c.key == key)).mappings().one()
+    promised = rows.job_of(row).promised
+    had = {name: tuple(kinds.get(name, promised.get(name, ()))) for name in destinations}
+    _bring(db, key, had, promises.beyond(had, promised), now)
+
+
+def _bring(
+    db: Connection, key: str, had: promises.Kinds, more: promises.Kinds, now: datetime
+) -> None:
+    """What is there of these kinds is due at these destinations; for the rest the job is remade."""
+    if not more:
+        return
+    made = {row["kind"]: row for row in db.execute(_made_of(key)).mappings()}
+    wanted = {kind for kinds in more.values() for kind in kinds}
+    recalled = REJECTION_NOTE in made
+    for row in made.values():
+        takers = [name for name, kinds in more.items() if row["kind"] in kinds]
+        _add_takers(db, row, takers, now, recalled=recalled)
+    gone = {kind for kind in wanted & set(made) if made[kind]["purged_at"] is not None}
+    if not recalled and (gone or promises.kinds_new_to(had, more) - set(made)):
+        _restart(db, key, now, JobState.PRODUCED)
+
+
+def _add_takers(
+    db: Connection, row: RowMapping, takers: Sequence[str], now: datetime, *, recalled: bool
+) -> None:
+    """The result is on its way to these too, as far as it can be; to none a second time."""
+    result = rows.result_of(row)
+    mine = select(deliveries).where(deliveries.c.sop_instance_uid == result.sop_instance_uid)
+    there = {found["destination"]: found for found in db.execute(mine).mappings()}
+    faults = [d["reason"] for d in there.values() if d["state"] == DeliveryState.QUARANTINED]
+    state, reason = promises.first_step(
+        recalled=recalled, purged=row["purged_at"] is not None, faults=faults
+    )
+    position = row["position"] * _MOST_DESTINATIONS + len(there)
+    for order, destination in enumerate(name for name in takers if name not in there):
+        _add_delivery(
+            db,
+            result,
+            destination,
+            position + order,
+            state=state,
+            reason=reason,
+            at=now,
+            again=True,
+        )
 
 
 def _is_undone(db: Connection, key: str) -> bool:
@@ -818,10 +921,8 @@ def _is_undone(db: Connection, key: str) -> bool:
 def _free_later_films(db: Connection, key: str) -> None:
     """Films that came to the job after the one it was made of have no decision any more."""
     film = received.alias()
-    its_own = select(film.c.number).join(
-        jobs,
-        and_(jobs.c.sop_instance_uid == film.c.sop_instance_uid, jobs.c.digest == film.c.digest),
-    )
+    same = ("sop_instance_uid", "digest", "calling_ae_title")
+    its_own = select(film.c.number).join(jobs, and_(*(jobs.c[n] == film.c[n] for n in same)))
     later = update(received).where(
         received.c.job_key == key,
         received.c.number > its_own.where(jobs.c.key == key).scalar_subquery(),
@@ -835,15 +936,20 @@ def _put_result(
     destinations: Sequence[str],
     now: datetime,
     quarantined: str = "",
+    *,
+    again: bool = False,
 ) -> None:
-    """The result is there, for the first time or made again under the same UID."""
+    """The result is there, for the first time or made again under the same UID.
+
+    A new one of a job that is at work `again` is as old as that, not as its film.
+    """
     its_job = results.c.job_key == result.job_key
     same = update(results).where(its_job, results.c.sop_instance_uid == result.sop_instance_uid)
     if db.execute(same.values(**rows.object_values(result.object), purged_at=None)).rowcount:
         _requeue(db, result.sop_instance_uid, now, quarantined)
         return
     earlier = db.execute(select(func.count()).select_from(results).where(its_job)).scalar_one()
-    _add_result(db, result, earlier, destinations, now, quarantined)
+    _add_result(db, result, earlier, destinations, now, quarantined, again=again)
 
 
 def _requeue(db: Connection, uid: str, now: datetime, quarantined: str) -> None:
@@ -865,23 +971,43 @@ def _add_result(
     destinations: Sequence[str],
     now: datetime,
     quarantined: str = "",
+    *,
+    again: bool = False,
 ) -> None:
     """The result is there, and DUE, or QUARANTINED for that reason, at each destination."""
     state = DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE
     db.execute(insert(results).values(**rows.result_values(result), position=position))
-    for order, destination in enumerate(destinations):
-        db.execute(
-            insert(deliveries).values(
-                sop_instance_uid=result.sop_instance_uid,
-                destination=destination,
-                job_key=result.job_key,
-                position=position * _MOST_DESTINATIONS + order,
-                state=state,
-                attempts=0,
-                next_attempt_at=now,
-                reason=quarantined,
-            )
+    for order, destination in enumerate(destinations, position * _MOST_DESTINATIONS):
+        _add_delivery(
+            db, result, destination, order, state=state, reason=quarantined, at=now, again=again
         )
+
+
+def _add_delivery(
+    db: Connection,
+    result: Result,
+    destination: str,
+    position: int,
+    *,
+    state: DeliveryState,
+    reason: str,
+    at: datetime,
+    again: bool,
+) -> None:
+    """The result is on its way there; its age counts from now where it is so `again`."""
+    db.execute(
+        insert(deliveries).values(
+            sop_instance_uid=result.sop_instance_uid,
+            destination=destination,
+            job_key=result.job_key,
+            position=position,
+            state=state,
+            attempts=0,
+            next_attempt_at=at,
+            reason=reason,
+            retried_at=at if again else None,
+        )
+    )
 
 
 def _refuse_due(db: Connection, key: str, now: datetime, reason: str) -> None:
@@ -1042,6 +1168,11 @@ def _resend(db: Connection, key: str, now: datetime, lost: Collection[str]) -> i
         failed = failed.where(deliveries.c.sop_instance_uid.in_(notes))
     values = {"state": DeliveryState.DUE, "next_attempt_at": now, "reason": ""}
     return db.execute(failed.values(**values, retried_at=now)).rowcount
+
+
+def _made_of(key: str) -> Select[Any]:
+    """The results of a job, in the order they were produced."""
+    return select(results).where(results.c.job_key == key).order_by(results.c.position)
 
 
 def _notes_of(key: str) -> Select[Any]:

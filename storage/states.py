@@ -36,7 +36,7 @@ JOB_TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
         (JobState.RUNNING, JobState.FAILED),  # ours, or the installation's
         (JobState.RUNNING, JobState.RECEIVED),  # lease lost, out of memory, node stopping
         (JobState.FAILED, JobState.RECEIVED),  # by the operator, or its film was sent again
-        (JobState.PRODUCED, JobState.RECEIVED),  # by the operator: a result's kept file is gone
+        (JobState.PRODUCED, JobState.RECEIVED),  # a result is gone, or more is asked of it
         (JobState.REJECTED, JobState.RECEIVED),  # the same: its note's is; or sent again
     }
 )

@@ -48,10 +48,10 @@ class JobStore(Protocol):
     """Received instances, jobs, results and deliveries with their states."""
 
     def receive(self, new: NewReceived) -> Received:
-        """The instance is recorded; same SOP Instance UID and digest return the first record.
+        """The instance is recorded; once for each SOP Instance UID, digest and calling AE title.
 
-        A first record that had been decided against, or whose job came to nothing, has no decision
-        any more: the film was sent again, perhaps because the rules or the kept file have changed.
+        The first record has no decision any more: the film was sent again, perhaps because the
+        rules or the kept file have changed. It keeps its job, unless that came to nothing.
         """
         ...
 
@@ -81,9 +81,15 @@ class JobStore(Protocol):
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """The decision is kept and the job, where one is given, exists.
 
-        One of its key that came to nothing begins afresh as this one; another stays as it is. Where
-        no job is given, and the decision names one that came to nothing meanwhile, the film stays
-        undecided.
+        One of its key that came to nothing begins afresh as this one. Another stays, and what this
+        one promises beyond it (see storage.promises) is added: results that are there are DUE at
+        destinations that did not have them, and as the others where they are QUARANTINED; one of a
+        kind that was promised to nobody, or whose object was purged, is made with the rest, or the
+        job is RECEIVED again for it. So is what a FAILED one had promised kept; the age of what is
+        added counts from now (see `expire`). What was recalled goes nowhere.
+
+        Where no job is given, and the decision names one that came to nothing meanwhile, the film
+        stays undecided.
 
         Raises:
             UnknownKeyError: no instance of that number.
@@ -140,7 +146,8 @@ class JobStore(Protocol):
         `left_out` says, as the job's `error`, what else should have been made.
 
         A result that the job has already has this object now. It goes to no other destination, and
-        to none that has it: of its deliveries those that failed are DUE.
+        to none that has it: of its deliveries those that failed are DUE. What was promised since
+        the job was claimed, and is not in `destinations` and `kinds`, is added as by `route`.
 
         Raises:
             LeaseLostError: the job is no longer RUNNING under this token; nothing was written.
@@ -161,7 +168,9 @@ class JobStore(Protocol):
         """The job is REJECTED for `reason`; the notes that say so are DUE at the destinations.
 
         One whose kind is in `quarantined` is QUARANTINED for that reason. One that the job has
-        already is treated as by `produce`. Films that came to the job later than the one it was
+        already is treated as by `produce`, but goes to those who were not told, too.
+
+        Films that came to the job later than the one it was
         made of, with other bytes, have no decision any more, here and wherever else it ends FAILED.
 
         Raises LeaseLostError.
@@ -378,17 +387,26 @@ class JobStore(Protocol):
         ...
 
     def purgeable_received(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Received]:
         """Films received before then whose object nobody needs any more, oldest first.
 
         That is so where it was decided not to analyse them, or their job is PRODUCED or REJECTED
-        and each of its deliveries, a note's too, is in one of the states `proofs`.
+        and each of its deliveries, a note's too, is in one of the states `proofs`; COMMITTED at
+        the destinations in `asked`.
         """
         ...
 
     def purgeable_results(
-        self, before: datetime, proofs: AbstractSet[DeliveryState], limit: int
+        self,
+        before: datetime,
+        proofs: AbstractSet[DeliveryState],
+        limit: int,
+        asked: Collection[str] = (),
     ) -> list[Result]:
         """Results of jobs that ended before then, each of whose deliveries is in `proofs`."""
         ...
@@ -400,6 +418,7 @@ class JobStore(Protocol):
         proofs: AbstractSet[DeliveryState],
         now: datetime,
         remove: Callable[[ObjectRef], None],
+        asked: Collection[str] = (),
     ) -> bool:
         """A film that is still purgeable (see `purgeable_received`) is purged, and its row says so.
 

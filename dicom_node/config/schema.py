@@ -361,7 +361,14 @@ class DicomWeb(_Place):
     def _knows_one_way_in(self) -> "DicomWeb":
         if self.bearer_token is not None and self.username is not None:
             raise ValueError("write bearer_token, or username and password, not both")
+        if self.tls is not None and not self.encrypted:
+            raise ValueError("tls needs a url that begins with https://; http:// is not encrypted")
         return self
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is spoken to by TLS."""
+        return self.url.startswith("https://")
 
 
 class SeriesLabels(_Section):
@@ -416,6 +423,12 @@ class NodeConfig(_Section):
     def overrides(self) -> dict[str, tuple[str, ...]]:
         """The destinations' own `results:`, by the names of those that have any."""
         return {name: place.results for name, place in self.everywhere.items() if place.results}
+
+    @property
+    def queried(self) -> frozenset[str]:
+        """The names of those where results are looked for by a query."""
+        places = self.everywhere.items()
+        return frozenset(name for name, place in places if place.commitment == "query")
 
     @property
     def promising(self) -> frozenset[str]:

@@ -10,6 +10,7 @@
 | 401, 403, 404, 405, 407, 410, 501, 505         | postponed, slowly: administrators repair it |
 | 408, 425, 429, any other 5xx, anything else    | postponed: its moment's                     |
 | no connection, no answer, TLS refused          | postponed: its moment's                     |
+| a certificate or key of ours cannot be read    | postponed, slowly: administrators repair it |
 
 Each result is a request of its own, so that each has its own answer, and is sent as it is kept. The
 library's own retries are off: an attempt is an attempt. Redirections are not followed: a request
@@ -31,10 +32,10 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from dicom_node.config import DeliveryTimeouts, DicomWeb
-from dicom_node.delivery import outcome
+from dicom_node.delivery import https, outcome
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Series
-from dicom_node.errors import TransientError
+from dicom_node.errors import ConfigError, TransientError
 from storage.jobs import says_nothing
 
 _OK, _REDIRECTIONS, _BLAMES, _CONFLICT = 200, 300, 400, 409
@@ -116,7 +117,10 @@ class WebSender:
             return Outcome(fate=Fate.REFUSED, reason="the kept file is no DICOM file any more")
         except OSError:
             return _NOT_READ
-        client, answers = self._client(destination)
+        try:
+            client, answers = self._client(destination)
+        except ConfigError as fault:
+            return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=str(fault))
         said = Dataset()
         try:
             # Not store_instances(), which would encode the object anew.
@@ -125,7 +129,8 @@ class WebSender:
             )
         except (requests.RequestException, OSError) as fault:
             if not answers:
-                return Outcome(fate=Fate.POSTPONED, reason=f"no answer: {type(fault).__name__}")
+                reason = f"no answer: {https.why(fault, encrypted=destination.encrypted)}"
+                return Outcome(fate=Fate.POSTPONED, reason=reason)
         except _UNREADABLE as fault:
             if not answers:  # not even the request could be made
                 reason = f"no request: {type(fault).__name__}"
@@ -134,19 +139,23 @@ class WebSender:
         return _of(answers[-1].status_code, _json_of(answers[-1]) or said, uid)
 
     def _ask(self, destination: DicomWeb, query: Any) -> list[Dataset]:
-        client, answers = self._client(destination)
+        try:
+            client, answers = self._client(destination)
+        except ConfigError as fault:
+            raise TransientError(f"QIDO-RS: {fault}") from fault
         try:
             found = [Dataset.from_json(one) for one in query(client)]
         except (requests.RequestException, OSError, *_UNREADABLE) as fault:
             status = answers[-1].status_code if answers else _OK
-            why = type(fault).__name__ if status == _OK else f"HTTP {status}"
+            said = https.why(fault, encrypted=destination.encrypted)
+            why = said if status == _OK else f"HTTP {status}"
             raise TransientError(f"QIDO-RS: {why}") from fault
         if answers and answers[-1].status_code >= _REDIRECTIONS:
             raise TransientError(f"QIDO-RS: HTTP {answers[-1].status_code}")
         return found
 
     def _client(self, destination: DicomWeb) -> tuple[DICOMwebClient, list[Any]]:
-        """A client, and the answers that it will get."""
+        """A client, and the answers that it will get. Raises ConfigError."""
         answers: list[Any] = []
 
         def heard(response: Any, *_: object, **__: object) -> Any:
@@ -208,6 +217,7 @@ class _Session(requests.Session):
 
 
 def _session(destination: DicomWeb, within_s: float) -> requests.Session:
+    """A session with the destination's credentials. Raises ConfigError (see https.Adapter)."""
     session = _Session(within_s)
     session.trust_env = False  # no password from a .netrc, no proxy from the environment
     session.headers["Accept"] = _JSON
@@ -215,10 +225,8 @@ def _session(destination: DicomWeb, within_s: float) -> requests.Session:
         session.headers["Authorization"] = f"Bearer {_utf_8(destination.bearer_token)}"
     if destination.username is not None:
         session.auth = (_utf_8(destination.username), _utf_8(destination.password or ""))
-    if destination.tls is not None:
-        session.verify = destination.tls.authority or True
-        if destination.tls.certificate is not None:
-            session.cert = (destination.tls.certificate, destination.tls.key or "")
+    if destination.encrypted:
+        session.mount("https://", https.Adapter(destination.tls))
     return session
 
 

@@ -1,8 +1,9 @@
 """A received film becomes a job, or a kept decision that says why there is none."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 import structlog
 from pydicom import Dataset
@@ -13,11 +14,12 @@ from dicom_node.errors import InputError
 from dicom_node.radiograph import read_header, stored_pixels
 from dicom_node.routing import guards, rules
 from dicom_node.uids import AnalysisInputs
-from storage import faults, states
+from storage import faults, promises, states
 from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
 from storage.jobs import Decision, Job, NewJob, ObjectRef, Received
 from storage.objects import ObjectStore
+from storage.states import JobState
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -58,9 +60,14 @@ class Router:
         called_ae_title: str,
         clock: Callable[[], datetime],
         telling: Collection[str] = (),
+        overrides: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
-        """`telling` names the rules of whose refused films somebody is sent a note."""
+        """`telling` names the rules of whose refused films somebody is sent a note.
+
+        `overrides` are the destinations' own `results:`, which they get instead of the rule's.
+        """
         self._store, self._objects, self._telling = store, objects, telling
+        self._overrides = overrides
         self._rules, self._analysis = rules, analysis
         self._called_ae_title, self._clock = called_ae_title, clock
         self._waiting: set[int] = set()
@@ -130,18 +137,20 @@ class Router:
         if rule.name not in self._telling or not guards.may_be_told_of(header):
             return Decision(text=text), None
         # The worker asks the guards too: this job ends as REJECTED, with the note.
-        decision, job = self._new_or_same(received, header, rule)
-        return (replace(decision, text=text) if job else decision), job
+        job = self._job(received, header, rule)
+        same = self._same(job)
+        if same is not None and not _may_be_refused(same, rule):
+            return Decision(text=text), None
+        return Decision(text=text, job_key=job.key), job
 
     def _new_or_same(self, received: Received, header: Dataset, rule: Rule) -> Routed:
         job = self._job(received, header, rule)
-        known = self._store.jobs(limit=100, sop_instance_uid=received.sop_instance_uid)
-        same = next((other for other in known if other.key == job.key), None)
+        same = self._same(job)
         if same is not None and same.state in states.UNDONE:
             # Of a film that was cut short, is damaged, or which another model was to analyse.
             return Decision(text=f"analysed anew by rule {rule.name}", job_key=job.key), job
         if same is not None:
-            return self._again(received, same, rule), None
+            return self._again(received, job, same)
         if job.supersedes:
             text = (
                 f"analysed by rule {rule.name}: patient or study corrected, earlier job superseded"
@@ -149,15 +158,20 @@ class Router:
             return Decision(text=text, job_key=job.key), job
         return Decision(text=f"analysed by rule {rule.name}", job_key=job.key), job
 
-    def _again(self, received: Received, same: Job, rule: Rule) -> Decision:
+    def _same(self, job: NewJob) -> Job | None:
+        """The job of that key that is there already."""
+        known = self._store.jobs(limit=100, sop_instance_uid=job.sop_instance_uid)
+        return next((other for other in known if other.key == job.key), None)
+
+    def _again(self, received: Received, job: NewJob, same: Job) -> Routed:
         """The analysis was made, or is under way. Should it come to nothing, this film is freed."""
         if self._other_pixels(received.object, same.object):
             _log.warning("same UID, other pixels", sop_instance_uid=received.sop_instance_uid)
-            return Decision(text=f"{OTHER_PIXELS} ({rule.name})", job_key=same.key)
-        text = f"received again: the same analysis ({rule.name})"
-        if set(rule.destinations) - set(same.destinations):
-            text = f"{text}; it goes where it went first, by rule {same.rule}"
-        return Decision(text=text, job_key=same.key)
+            return Decision(text=f"{OTHER_PIXELS} ({job.rule})", job_key=same.key), None
+        text = f"received again: the same analysis ({job.rule})"
+        if more := promises.beyond(promises.of(same), promises.of(job)):
+            text = f"{text}; now for {', '.join(more)} too"
+        return Decision(text=text, job_key=same.key), job
 
     def _other_pixels(self, one: ObjectRef, other: ObjectRef) -> bool:
         """Whether two objects of one UID differ in their stored pixels, which the standard forbids.
@@ -200,6 +214,7 @@ class Router:
             seed=analysis.seed,
             results=tuple(rule.results),
             destinations=tuple(rule.destinations),
+            promised={n: self._overrides.get(n, tuple(rule.results)) for n in rule.destinations},
             supersedes=self._superseded(received.sop_instance_uid, identity),
             created_at=self._clock(),
         )
@@ -208,3 +223,9 @@ class Router:
         """The newest job of the same film under another identity, if there is one."""
         known = self._store.jobs(limit=100, sop_instance_uid=sop_instance_uid)
         return next((job.key for job in known if job.identity_digest != identity), "")
+
+
+def _may_be_refused(same: Job, rule: Rule) -> bool:
+    """Whether no analysis is undone by it: another rule may let pass what this one refuses."""
+    failed_here = same.state is JobState.FAILED and same.rule == rule.name
+    return same.state is JobState.REJECTED or failed_here

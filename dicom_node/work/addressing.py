@@ -41,8 +41,12 @@ class Addressing:
 def of(
     job: Job, overrides: Mapping[str, tuple[str, ...]], compressions: Mapping[str, str]
 ) -> Addressing:
-    """Who gets what of this job; `overrides` are the destinations' own `results:`."""
-    kinds = {name: overrides.get(name, job.results) for name in job.destinations}
+    """Who gets what of this job; `overrides` are the destinations' own `results:`.
+
+    They count for a job of an older program, which does not know what it promised.
+    """
+    older = {name: overrides.get(name, job.results) for name in job.destinations}
+    kinds = dict(job.promised) or older
     return Addressing(kinds=kinds, compressions=compressions)
 
 

@@ -1,6 +1,6 @@
 """Objects that are old enough, and that nobody needs any more, are purged; their rows stay."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -28,8 +28,20 @@ _DAY_S = 86_400.0
 class Purger:
     """Removes kept films and results by age; never those of a job that is not at its end."""
 
-    def __init__(self, *, store: JobStore, objects: ObjectStore, retention: Retention) -> None:
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        objects: ObjectStore,
+        retention: Retention,
+        asked: Collection[str] = (),
+    ) -> None:
+        """`asked` are the destinations where results are looked for in the study their files name.
+
+        There DELIVERED is no proof: without its file nobody can ask, or send it again.
+        """
         self._store, self._objects, self._retention = store, objects, retention
+        self._asked = asked
         self._proofs = {DeliveryState.COMMITTED}
         if retention.after == "delivered":
             self._proofs.add(DeliveryState.DELIVERED)
@@ -49,15 +61,19 @@ class Purger:
         """A film that is sent again meanwhile keeps its file, or has it again: see Intake."""
         before, number = _before(self._retention.received_days, now), 0
         store, proofs, remove = self._store, self._proofs, self._objects.remove
-        while before and (films := store.purgeable_received(before, proofs, _BATCH)):
-            number += sum(store.purge_received(one, before, proofs, now, remove) for one in films)
+        asked = self._asked
+        while before and (films := store.purgeable_received(before, proofs, _BATCH, asked)):
+            number += sum(
+                store.purge_received(one, before, proofs, now, remove, asked) for one in films
+            )
         return number
 
     def _purge_results(self, now: datetime) -> int:
         before, number = _before(self._retention.results_days, now), 0
-        while before and (results := self._store.purgeable_results(before, self._proofs, _BATCH)):
+        store, proofs, asked = self._store, self._proofs, self._asked
+        while before and (results := store.purgeable_results(before, proofs, _BATCH, asked)):
             self._remove([result.object for result in results])
-            self._store.purged(results, now)
+            store.purged(results, now)
             number += len(results)
         return number
 

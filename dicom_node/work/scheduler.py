@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -16,7 +17,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """Work that is due every `every_s` seconds, or once a day `at` HH:MM UTC."""
+    """Work that is due every `every_s` seconds, or once a day `at` HH:MM UTC, each hour at *:MM."""
 
     name: str
     run: Callable[[], object]
@@ -28,10 +29,11 @@ class Ticker:
     """Runs ticks in the background; job state is never kept here, only time.
 
     Intervals are measured by a clock that nobody can set (Event.wait is monotonic): APScheduler,
-    which waits for a time of day, would stand still for as long as the day's time was set back.
+    which waits for a time of day, would stand still for as long as the day's time was set back. So
+    what it runs is given its time anew then, within `look_s`.
     """
 
-    def __init__(self, ticks: tuple[Tick, ...]) -> None:
+    def __init__(self, ticks: tuple[Tick, ...], look_s: float = 60.0) -> None:
         # A thread each: a tick that waits for a peer holds up no other.
         self._stop = threading.Event()
         self._threads = [
@@ -39,6 +41,8 @@ class Ticker:
             for tick in ticks
             if not tick.at
         ]
+        self._look_s = look_s
+        self._threads.append(threading.Thread(target=self._mind_the_clock, daemon=True))
         daily = [tick for tick in ticks if tick.at]
         threads = ThreadPoolExecutor(max(1, len(daily)))
         self._scheduler = BackgroundScheduler(timezone="UTC", executors={"default": threads})
@@ -65,6 +69,15 @@ class Ticker:
         for thread in self._threads:
             thread.join()
 
+    def _mind_the_clock(self) -> None:
+        """What waits for a time of day waits for the next one, though the clock was set back."""
+        before = datetime.now(UTC)
+        while not self._stop.wait(self._look_s):
+            now = datetime.now(UTC)
+            for job in self._scheduler.get_jobs() if now < before else ():
+                job.reschedule(job.trigger)
+            before = now
+
     def _repeat(self, tick: Tick) -> None:
         run = _guarded(tick)
         while not self._stop.wait(tick.every_s):
@@ -72,7 +85,7 @@ class Ticker:
 
 
 def _trigger(tick: Tick) -> CronTrigger:
-    hour, minute = map(int, tick.at.split(":"))
+    hour, minute = tick.at.split(":")
     return CronTrigger(hour=hour, minute=minute, timezone="UTC")
 
 

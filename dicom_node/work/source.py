@@ -20,6 +20,7 @@ def film_of(store: JobStore, objects: ObjectStore, job: Job) -> ObjectRef | None
     if is_whole(objects, job.object):
         return job.object
     again = store.received(_MOST, job.sop_instance_uid)
-    same = (film for film in again if film.job_key == job.key)
+    # One that has just come again may be found to have other pixels.
+    same = (film for film in again if film.job_key == job.key and film.decision)
     others = (film.object for film in same if not film.decision.startswith(OTHER_PIXELS))
     return next((ref for ref in others if is_whole(objects, ref)), None)

@@ -283,7 +283,7 @@ class Worker:
                 token,
                 self._clock(),
                 results,
-                job.destinations,
+                tuple(kinds),
                 kinds,
                 quarantined,
                 left_out,
@@ -310,8 +310,8 @@ class Worker:
     def _notes(self, job: Job, reason: str) -> list[_Made]:
         """ "Not analysed, because…"; none where not even the film's header can be referred to.
 
-        Nor where results were made of it at an earlier time, which may have arrived, or where the
-        same was said.
+        Nor where results were made of it at an earlier time, which may have arrived. Where the same
+        was said, that is for whoever was not told.
         """
         if self._earlier(job):
             return []
@@ -326,8 +326,8 @@ class Worker:
                 labels=self._settings.labels,
             )
             note = not_analysed.refused(refusal, reason)
-            said = self._is_kept(job, str(note.SOPInstanceUID))
-            return [] if said else [self._keep(job, addressing.NOTE, note, path)]
+            said = self._kept_as(job, str(note.SOPInstanceUID))
+            return [said or self._keep(job, addressing.NOTE, note, path)]
         except InputError:
             return []
 
@@ -348,11 +348,19 @@ class Worker:
         faults.reach(Point.ANALYSED)
         context = self._context(job, film, attribution)
         earlier = self._earlier(job)
-        again = earlier and not job.error.startswith(_LEFT_OUT)
-        kinds = registry.kinds_for(context, earlier if again else self._addressing(job).asked)
-        built = _built(kinds, context)
+        built = _built(registry.kinds_for(context, self._wanted(job, earlier)), context)
         made = [self._keep_once(job, kind, ds, path, earlier) for kind, ds in built.objects.items()]
         return made, built.left_out
+
+    def _wanted(self, job: Job, earlier: Mapping[str, Result]) -> Collection[str]:
+        """What is to be made: at another time what was lost, left out, or promised since.
+
+        What a job of an older program had promised is not known: no more than there was.
+        """
+        asked = self._addressing(job).asked
+        if not earlier or job.error.startswith(_LEFT_OUT):
+            return asked
+        return {*earlier, *(asked if job.promised else ())}
 
     def _earlier(self, job: Job) -> dict[str, Result]:
         """What was made at an earlier time, by kind: there is some where a kept file was lost.
@@ -362,10 +370,12 @@ class Worker:
         every = self._patiently(lambda: self._store.results(job.key))
         return {made.kind: made for made in every if made.kind != addressing.NOTE}
 
-    def _is_kept(self, job: Job, uid: str) -> bool:
-        """Whether the job has a result of this UID whose file is whole."""
+    def _kept_as(self, job: Job, uid: str) -> _Made | None:
+        """The job's result of this UID, if its file is whole."""
         every = self._patiently(lambda: self._store.results(job.key))
-        return any(m.sop_instance_uid == uid and is_whole(self._objects, m.object) for m in every)
+        same = (made for made in every if made.sop_instance_uid == uid)
+        whole = (made for made in same if is_whole(self._objects, made.object))
+        return next((_Made(result=made, faults=(), inspected=True) for made in whole), None)
 
     def _demand_admitted(self, job: Job, path: Path) -> None:
         """No guard of the job's rule is against the film; a job may be there for its note only.

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,8 +72,8 @@ def _encoded(said: object) -> bytes:
 
 
 @contextmanager
-def running() -> Iterator[Web]:
-    """It listens at a port of the system's choice."""
+def running(context: ssl.SSLContext | None = None) -> Iterator[Web]:
+    """It listens at a port of the system's choice, by TLS where a context is given."""
     web = Web()
 
     class Handler(BaseHTTPRequestHandler):
@@ -115,11 +116,20 @@ def running() -> Iterator[Web]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    web.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
-    try:
+    with _served(Handler, context) as port:
+        web.url = f"http{'s' if context else ''}://127.0.0.1:{port}/dicom-web"
         yield web
+
+
+@contextmanager
+def _served(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None) -> Iterator[int]:
+    """The port of a server that answers by it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()

@@ -34,6 +34,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture
+def rows(small_disk: Path) -> Iterator[SqlJobStore]:
+    """A SQLite file on that disk."""
+    url = f"sqlite:///{small_disk}/jobs.db"
+    migrate.up(url)
+    opened = SqlJobStore(url)
+    yield opened
+    opened.close()
+
+
 def send(receiver: Receiver, name: str) -> Told | None:
     with association(receiver.port) as assoc:
         return store(assoc, encoded(film(name, rows=20_000)), sop_instance_uid=name)  # 640 KB
@@ -73,11 +83,9 @@ def test_films_are_told_to_come_again_until_there_is_space(
 def test_a_database_without_space_has_films_come_again_until_there_is(
     start: Start,  # noqa: F811 - the fixture
     small_disk: Path,
+    rows: SqlJobStore,
     tmp_path: Path,
 ) -> None:
-    url = f"sqlite:///{small_disk}/jobs.db"
-    migrate.up(url)
-    rows = SqlJobStore(url)
     receiver = start(store=rows, objects=LocalObjectStore(tmp_path / "objects"))
     assert send(receiver, "1.2.0") == SUCCESS
     filler = fill(small_disk)
@@ -86,17 +94,15 @@ def test_a_database_without_space_has_films_come_again_until_there_is(
     filler.unlink()
     assert [send(receiver, f"1.2.{n}") for n in range(1, 9)] == [SUCCESS] * 8
     assert len(rows.received(100)) == 9
-    rows.close()
 
 
 def test_films_are_kept_out_before_the_database_s_own_disk_is_full(
     start: Start,  # noqa: F811 - the fixture
     small_disk: Path,
+    rows: SqlJobStore,
     tmp_path: Path,
 ) -> None:
-    url = f"sqlite:///{small_disk}/jobs.db"
-    migrate.up(url)
-    rows, objects = SqlJobStore(url), LocalObjectStore(tmp_path / "objects")
+    objects = LocalObjectStore(tmp_path / "objects")
     clock = itertools.count()  # each look is a second after the one before
     limits = Limits(soft_free_mb=4, hard_free_mb=4)
     pressure = Pressure(
@@ -112,4 +118,3 @@ def test_films_are_kept_out_before_the_database_s_own_disk_is_full(
         filler.unlink()
         assert store(assoc, encoded(film("1.2.1")), sop_instance_uid="1.2.1") == SUCCESS
     assert len(rows.received(100)) == 2
-    rows.close()

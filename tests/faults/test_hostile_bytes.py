@@ -6,6 +6,9 @@ import random
 import re
 import socket
 import struct
+import threading
+import time
+import zlib
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -13,16 +16,17 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
 from dicom_node import node as wiring
 from tests.faults.conftest import LONG
 from tests.intake.films import CLASS, data_set_of, encoded, film
-from tests.intake.sender import association, store
+from tests.intake.sender import Told, association, store
 from tests.peers import nodes, tools
 from tests.peers.nodes import Node
 
@@ -32,6 +36,9 @@ _CASES = 20_000 if LONG else 300
 _WARM_UP = 100
 _SEED = int(os.environ.get("VALD_SEED", "7"))
 _MOST_GROWTH_MB = 64
+_SENDERS, _BOMBS = 4, 5
+_ECHO_S = 5.0
+"""So long a modality waits at least before it says that the node is not there."""
 _STATUS = re.compile(rb"\x00\x00\x00\x09\x02\x00\x00\x00(..)", re.DOTALL)  # (0000,0900), US
 _MALFORMED = (
     *("badVR.dcm", "MR_truncated.dcm", "rtplan_truncated.dcm", "no_meta.dcm", "UN_sequence.dcm"),
@@ -61,8 +68,6 @@ def request() -> bytes:
         ae = AE(ae_title="FUZZ")
         ae.acse_timeout = 0.2
         ae.add_requested_context(CLASS, ExplicitVRLittleEndian)
-        import threading
-
         port = listening.getsockname()[1]
         asking = threading.Thread(target=ae.associate, args=("127.0.0.1", port))
         asking.start()
@@ -181,6 +186,45 @@ def test_mutated_pdus_and_data_sets_harm_nothing(node: Node) -> None:
     assert "Traceback" not in node.log()
     assert len(accepted) > _CASES // 100
     assert accepted <= kept(node)
+    assert resident_mb(node.process.pid) - before_mb < _MOST_GROWTH_MB
+
+
+def deflated_bomb() -> bytes:
+    """A sequence of two million empty items: 16 MB, in 24 KB."""
+    sequence, item = b"\x08\x00\x18\x22SQ\x00\x00\xff\xff\xff\xff", b"\xfe\xff\x00\xe0" + bytes(4)
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return deflater.compress(sequence + item * 2_000_000) + deflater.flush()
+
+
+def echo_s(port: int) -> float:
+    """How long association, C-ECHO and release take."""
+    began = time.monotonic()
+    with association(port, sop_class_uid=Verification, within_s=60) as assoc:
+        assert assoc.is_established
+        assert assoc.send_c_echo().Status == 0x0000
+    return time.monotonic() - began
+
+
+def test_a_c_echo_is_answered_in_time_while_bombs_of_elements_are_refused(node: Node) -> None:
+    """Each would take its reader a minute and a GB (see intake.structure)."""
+    assert node.process is not None
+    bomb = deflated_bomb()
+    refused: list[Told | None] = []
+
+    def send() -> None:
+        with association(node.port, DeflatedExplicitVRLittleEndian) as assoc:
+            refused.extend(store(assoc, bomb) for _ in range(_BOMBS))
+
+    before_mb = resident_mb(node.process.pid)
+    senders = [threading.Thread(target=send) for _ in range(_SENDERS)]
+    for sender in senders:
+        sender.start()
+    echoes = [echo_s(node.port)]
+    while any(sender.is_alive() for sender in senders):
+        echoes.append(echo_s(node.port))
+    print(f"{len(echoes)} echoes, the slowest {max(echoes):.2f} s; alone {echo_s(node.port):.2f} s")
+    assert [told and told.status for told in refused] == [0xC000] * (_BOMBS * _SENDERS)
+    assert max(echoes) < _ECHO_S
     assert resident_mb(node.process.pid) - before_mb < _MOST_GROWTH_MB
 
 

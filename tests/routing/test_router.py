@@ -48,25 +48,26 @@ class Bench:
     )
     now: datetime = NOON
     telling: tuple[str, ...] = ()
+    overrides: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = MemoryJobStore()
         self.objects = MemoryObjectStore(self.folder)
 
-    def receive(self, ds: Dataset) -> Received:
-        return self.receive_bytes(sources.write(ds, self.folder / "film.dcm").read_bytes())
+    def receive(self, ds: Dataset, by: str = "CR1") -> Received:
+        return self.receive_bytes(sources.write(ds, self.folder / "film.dcm").read_bytes(), by=by)
 
-    def receive_bytes(self, data: bytes, uid: str = _UID) -> Received:
+    def receive_bytes(self, data: bytes, uid: str = _UID, by: str = "CR1") -> Received:
         number = len(self.store.received(100))
-        return self.record(self.objects.keep(f"received/{number}.dcm", data), uid)
+        return self.record(self.objects.keep(f"received/{number}.dcm", data), uid, by)
 
-    def record(self, ref: ObjectRef, uid: str = _UID) -> Received:
+    def record(self, ref: ObjectRef, uid: str = _UID, by: str = "CR1") -> Received:
         return self.store.receive(
             NewReceived(
                 sop_class_uid="1.2.840.10008.5.1.4.1.1.1",
                 sop_instance_uid=uid,
                 transfer_syntax_uid="1.2.840.10008.1.2.1",
-                calling_ae_title="CR1",
+                calling_ae_title=by,
                 address="10.0.0.5",
                 received_at=self.now,
                 object=ref,
@@ -85,6 +86,7 @@ class Bench:
             called_ae_title="VALD",
             clock=lambda: self.now,
             telling=self.telling,
+            overrides=self.overrides,
         )
 
     def decided(self, ds: Dataset) -> str:
@@ -196,15 +198,74 @@ def test_a_film_sent_again_in_other_bytes_is_the_same_analysis(bench: Bench) -> 
     assert bench.newest.job_key == job.key
 
 
-def test_a_film_that_another_rule_would_send_elsewhere_says_where_it_went(bench: Bench) -> None:
+CLINIC = rule("clinic", match={"CallingAET": "CLINIC"}, destinations=["clinic"])
+
+
+@pytest.mark.parametrize("description", ["", "Thorax"], ids=["same bytes", "another header"])
+def test_a_film_that_another_rule_sends_elsewhere_goes_there_too(
+    bench: Bench, description: str
+) -> None:
+    bench.rules = (CLINIC, rule())
     bench.decided(sources.source())
     again = sources.source()
-    again.StudyDescription = "Thorax"
-    bench.rules = (rule("clinic", destinations=["clinic"]),)
-    assert bench.decided(again) == (
-        "received again: the same analysis (clinic); it goes where it went first, "
-        "by rule frontal-chest"
+    if description:
+        again.StudyDescription = description
+    bench.receive(again, by="CLINIC")
+    assert bench.route() == 1
+    assert bench.newest.decision == (
+        "received again: the same analysis (clinic); now for clinic too"
     )
+    (job,) = bench.jobs
+    assert job.promised == {"pacs": ("secondary_capture",), "clinic": ("secondary_capture",)}
+    bench.receive(again, by="CLINIC")
+    bench.route()
+    assert bench.newest.decision == "received again: the same analysis (clinic)"
+
+
+def test_a_rule_that_asks_for_more_since_gives_it_to_a_film_that_is_sent_again(
+    bench: Bench,
+) -> None:
+    bench.decided(sources.source())
+    end(bench, "produce")
+    bench.rules = (rule(results=["secondary_capture", "segmentation_map"]),)
+    bench.record(bench.jobs[0].object)
+    assert bench.route() == 1
+    assert "now for pacs too" in bench.newest.decision
+    (job,) = bench.jobs
+    assert (job.state, job.promised) == (
+        JobState.RECEIVED,
+        {"pacs": ("secondary_capture", "segmentation_map")},
+    )
+
+
+def test_a_destination_is_promised_its_own_results_where_it_has_any(bench: Bench) -> None:
+    bench.overrides = {"archive": ("structured_report",)}
+    bench.rules = (rule(destinations=["pacs", "archive"]),)
+    bench.decided(sources.source())
+    (job,) = bench.jobs
+    assert job.promised == {"pacs": ("secondary_capture",), "archive": ("structured_report",)}
+
+
+@pytest.mark.parametrize("telling", [(), ("clinic",)])
+def test_who_refuses_a_film_gets_no_results_of_another_rule_that_lets_it_pass(
+    bench: Bench, telling: tuple[str, ...]
+) -> None:
+    bench.rules, bench.telling = (CLINIC, rule(waive=["body_part"])), telling
+    bench.decided(refused_by_its_guard())
+    bench.receive(refused_by_its_guard(), by="CLINIC")
+    bench.route()
+    assert bench.newest.decision.startswith("not analysed: ")
+    assert bench.newest.job_key == ""
+    assert [list(job.promised) for job in bench.jobs] == [["pacs"]]
+
+
+def test_other_pixels_under_the_same_uid_are_promised_to_nobody(bench: Bench) -> None:
+    bench.rules = (CLINIC, rule())
+    bench.decided(sources.source())
+    bench.receive(with_other_pixels(), by="CLINIC")
+    bench.route()
+    assert "with other pixels" in bench.newest.decision
+    assert [list(job.promised) for job in bench.jobs] == [["pacs"]]
 
 
 def test_two_films_that_wait_together_are_one_analysis(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -29,6 +30,11 @@ def film(uid: str = "1.2.3", digest: str = "a") -> NewReceived:
         received_at=NOON,
         object=kept(digest),
     )
+
+
+def from_clinic(uid: str = "1.2.3", digest: str = "a") -> NewReceived:
+    """The same bytes by another sender."""
+    return replace(film(uid, digest), calling_ae_title="CLINIC")
 
 
 def new_job(key: str = "k1", created_s: float = 0, uid: str = "1.2.3") -> NewJob:

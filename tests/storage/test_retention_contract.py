@@ -9,7 +9,16 @@ from storage.errors import StorageError
 from storage.jobs import Decision, ObjectRef, Received
 from storage.states import DeliveryState
 from storage.store import JobStore
-from tests.storage.samples import NOON, after, film, produced, result, running, submitted
+from tests.storage.samples import (
+    NOON,
+    after,
+    film,
+    from_clinic,
+    produced,
+    result,
+    running,
+    submitted,
+)
 
 COMMITTED = {DeliveryState.COMMITTED}
 EITHER = {DeliveryState.COMMITTED, DeliveryState.DELIVERED}
@@ -92,6 +101,20 @@ def test_one_delivery_that_is_not_proven_keeps_film_and_results(store: JobStore)
     assert store.purgeable_results(after(1), EITHER, 10) == []
 
 
+def test_delivered_is_no_proof_where_it_is_yet_to_be_asked(store: JobStore) -> None:
+    produced(store, "k1")
+    settle(store, "k1", committed=False)
+    (found,) = store.purgeable_received(after(1), EITHER, 10, ["elsewhere"])
+    assert store.purgeable_received(after(1), EITHER, 10, ["archive"]) == []
+    assert store.purgeable_results(after(1), EITHER, 10, ["archive"]) == []
+    assert not store.purge_received(found, after(1), EITHER, after(2), lambda _: None, ["archive"])
+    settle(store, "k1", committed=True)
+    uids = [made.sop_instance_uid for made in store.results("k1")]
+    store.commit("archive", uids, after(2))
+    assert len(store.purgeable_results(after(1), EITHER, 10, ["archive"])) == 2
+    assert store.purge_received(found, after(1), EITHER, after(2), lambda _: None, ["archive"])
+
+
 def purge(
     store: JobStore, film: Received, remove: Callable[[ObjectRef], None] = lambda _: None
 ) -> bool:
@@ -139,7 +162,23 @@ def test_what_was_purged_is_not_purgeable_again_until_it_is_received_again(
     assert store.purgeable_results(after(9), COMMITTED, 10) == []
     again = film("1.2.1", digest="k1")
     assert store.receive(again).number == films[0].number
+    assert purgeable(store, COMMITTED) == []  # it is decided about again first
+    store.route(films[0].number, Decision(text="received again", job_key="k1"), None)
     assert purgeable(store, COMMITTED) == ["1.2.1"]
+
+
+def test_an_object_that_two_have_sent_stays_until_neither_needs_it(store: JobStore) -> None:
+    films = [store.receive(film("1.2.9", "z")), store.receive(from_clinic("1.2.9", "z"))]
+    no = Decision(text="not analysed: lateral")
+    store.route(films[0].number, no, None)
+    assert purgeable(store, COMMITTED) == []
+    removed: list[ObjectRef] = []
+    assert not purge(store, films[0], removed.append)
+    store.route(films[1].number, no, None)
+    assert purgeable(store, COMMITTED) == ["1.2.9", "1.2.9"]
+    assert purge(store, films[0], removed.append)
+    assert purge(store, films[1], removed.append)  # of what is not there nothing is removed
+    assert removed == [films[0].object] * 2
 
 
 def test_a_note_that_is_on_its_way_keeps_itself_and_its_film(store: JobStore) -> None:

@@ -19,9 +19,20 @@ from sqlalchemy import inspect, text
 
 from storage import engine, migrate
 from storage.errors import StoreMismatchError, StoreUnavailableError
+from storage.jobs import Decision
 from storage.schema import metadata
 from storage.sql import SqlJobStore
-from tests.storage.samples import NOON, after, film, produced, result, running, submitted
+from tests.storage.samples import (
+    NOON,
+    after,
+    film,
+    from_clinic,
+    new_job,
+    produced,
+    result,
+    running,
+    submitted,
+)
 
 
 def together(script: str, copies: int) -> list[str]:
@@ -121,6 +132,27 @@ def test_work_in_flight_outlives_an_upgrade_and_a_downgrade(url: str) -> None:
     again.close()
 
 
+def test_before_0005_a_film_has_one_sender_and_a_job_at_work_one_set_of_results(url: str) -> None:
+    migrate.up(url)
+    store = SqlJobStore(url)
+    number = store.receive(film()).number
+    promised = {"pacs": ("secondary_capture",), "clinic": ("structured_report",)}
+    job = replace(new_job(), destinations=("pacs",), results=("secondary_capture",))
+    said = Decision(text="analysed", job_key="k1")
+    store.route(number, said, replace(job, promised=promised))
+    store.receive(from_clinic())
+    store.close()
+    migrate.down(url, "0004")
+    migrate.up(url)
+    again = SqlJobStore(url)
+    assert [(f.number, f.calling_ae_title) for f in again.received(9)] == [(number, "CR1")]
+    found = again.job("k1")
+    assert (found.destinations, found.promised) == (("pacs", "clinic"), {})
+    assert found.results == ("secondary_capture", "structured_report")
+    assert again.receive(from_clinic()).number > number
+    again.close()
+
+
 def test_processes_that_start_together_migrate_once(url: str) -> None:
     together(f"from storage import migrate; migrate.up({url!r})", copies=3)
     SqlJobStore(url).close()
@@ -136,7 +168,7 @@ def test_a_schema_of_a_newer_program_is_left_alone(ready_url: str) -> None:
                 step(ready_url)
     finally:
         with engine.writing(database) as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
         database.dispose()
 
 

@@ -316,11 +316,14 @@ def test_a_film_that_is_sent_again_after_a_no_is_decided_anew(store: JobStore) -
     assert [waiting.number for waiting in store.unrouted(10)] == [first.number]
 
 
-def test_a_film_that_is_sent_again_after_its_job_was_made_is_not(store: JobStore) -> None:
+def test_a_film_that_is_sent_again_after_its_job_was_made_is_decided_anew_and_keeps_it(
+    store: JobStore,
+) -> None:
+    """A rule may promise more than it did."""
     submitted(store)
     again = store.receive(film(uid="1.2.1", digest="k1"))
-    assert again.job_key == "k1"
-    assert store.unrouted(10) == []
+    assert (again.decision, again.job_key) == ("", "k1")
+    assert store.unrouted(10) == [again]
 
 
 COME_TO_NOTHING = pytest.mark.parametrize("end", ["reject", "fail"])

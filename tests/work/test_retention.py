@@ -25,7 +25,7 @@ class Bench:
     """A produced job whose results are due to a PACS, with real files."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.asked = folder, [""]
         self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder)
         self.key = make_due(self.store, self.objects, ["1.1", "1.2"])
         (self.film,) = self.store.received(1)
@@ -33,7 +33,10 @@ class Bench:
 
     def purge(self, days: float, **values: object) -> int:
         purger = Purger(
-            store=self.store, objects=self.objects, retention=Retention.model_validate(values)
+            store=self.store,
+            objects=self.objects,
+            retention=Retention.model_validate(values),
+            asked=self.asked,
         )
         return purger.purge(NOW + days * DAY)
 
@@ -97,6 +100,19 @@ def test_what_is_not_committed_stays_unless_the_site_says_delivered_is_enough(
     assert bench.holds() == (False, False)
 
 
+def test_what_a_destination_is_yet_to_be_asked_about_stays_though_delivered_is_enough(
+    bench: Bench,
+) -> None:
+    """It is looked for in the study that its file names, and sent again where it is not found."""
+    limits: dict[str, object] = {"received_days": 1, "results_days": 1, "after": "delivered"}
+    bench.asked = ["pacs"]
+    bench.deliver()
+    assert bench.purge(99, **limits) == 0
+    assert bench.holds() == (True, True)
+    bench.commit()
+    assert bench.purge(99, **limits) == 3
+
+
 def test_a_purge_that_was_cut_off_is_finished_by_the_next(bench: Bench) -> None:
     bench.deliver()
     bench.commit()
@@ -131,25 +147,32 @@ class Interrupted(MemoryJobStore):
         return super().receive(new)
 
 
-def test_a_film_sent_again_while_it_is_purged_has_its_file(tmp_path: Path) -> None:
-    store, objects = Interrupted(), LocalObjectStore(tmp_path)
-    intake = Intake(store, objects, lambda: NOW)
-    data = encoded(film())
-    instance = ReceivedInstance(
-        sop_class_uid=CLASS,
-        sop_instance_uid=INSTANCE,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        calling_ae_title="CR1",
-        address="10.0.0.5",
-        data_set=data,
-    )
-    intake.accept(instance)
+SENT = ReceivedInstance(
+    sop_class_uid=CLASS,
+    sop_instance_uid=INSTANCE,
+    transfer_syntax_uid=ExplicitVRLittleEndian,
+    calling_ae_title="CR1",
+    address="10.0.0.5",
+    data_set=encoded(film()),
+)
+
+
+def refused(store: MemoryJobStore, objects: LocalObjectStore) -> Received:
+    """That film was received, and is not analysed."""
+    Intake(store, objects, lambda: NOW).accept(SENT)
     (kept,) = store.received(1)
     store.route(kept.number, Decision(text="not analysed: lateral"), None)
+    return kept
+
+
+def test_a_film_sent_again_while_it_is_purged_has_its_file(tmp_path: Path) -> None:
+    store, objects = Interrupted(), LocalObjectStore(tmp_path)
+    kept = refused(store, objects)
     purger = Purger(store=store, objects=objects, retention=Retention(received_days=1))
     purged = []
     store.between = lambda: purged.append(purger.purge(NOW + 2 * DAY))
-    assert intake.accept(instance).status == StoreStatus.SUCCESS
+    answer = Intake(store, objects, lambda: NOW).accept(SENT)
+    assert answer.status == StoreStatus.SUCCESS
     assert purged == [1, 0]  # recorded twice, since its file had to be kept again
     assert objects.read(kept.object)
     assert store.received(1)[0].decision == ""
@@ -170,17 +193,7 @@ def test_a_film_that_is_purged_while_it_is_sent_again_is_decided_about_again(
 ) -> None:
     """The file goes between the resend's file and its row, and who routes looks just then."""
     store, objects = MemoryJobStore(), LocalObjectStore(tmp_path)
-    instance = ReceivedInstance(
-        sop_class_uid=CLASS,
-        sop_instance_uid=INSTANCE,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        calling_ae_title="CR1",
-        address="127.0.0.1",
-        data_set=encoded(film()),
-    )
-    Intake(store, objects, lambda: NOW).accept(instance)
-    (first,) = store.received(1)
-    store.route(first.number, Decision(text="not analysed: lateral"), None)
+    first = refused(store, objects)
 
     class Purged(MemoryJobStore):
         """The same rows, in whose way somebody comes once."""
@@ -194,7 +207,7 @@ def test_a_film_that_is_purged_while_it_is_sent_again_is_decided_about_again(
             return received
 
     came: list[Received] = []
-    answer = Intake(Purged(), objects, lambda: NOW).accept(instance)
+    answer = Intake(Purged(), objects, lambda: NOW).accept(SENT)
     assert answer.status == StoreStatus.SUCCESS
     assert len(came) == 1
     assert [waiting.number for waiting in store.unrouted(9)] == [first.number]

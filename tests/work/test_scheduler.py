@@ -3,11 +3,13 @@
 import datetime
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 import structlog.testing
 
+from dicom_node.work import scheduler
 from dicom_node.work.scheduler import Tick, Ticker
 from storage.errors import LeaseLostError, StorageError, StoreUnavailableError
 
@@ -113,6 +115,31 @@ def test_a_daily_tick_is_next_due_at_its_time_of_day() -> None:
     assert (due.hour, due.minute, due.utcoffset().total_seconds()) == (5, 30, 0)
 
 
+def test_an_hourly_tick_is_due_within_the_hour_also_where_the_clock_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it would stand still for as long as the clock was wrong."""
+    clock = Ticker((Tick(name="hourly", at="*:17", run=lambda: None),), look_s=_EVERY_S)
+    clock.start()
+
+    def due() -> datetime.datetime:
+        (job,) = clock._scheduler.get_jobs()
+        at: datetime.datetime = job.next_run_time
+        return at
+
+    try:
+        first = due()
+        assert first.minute == 17
+        assert first - _DATETIME.now(datetime.UTC) <= datetime.timedelta(hours=1)
+        set_back(monkeypatch)
+        until = time.monotonic() + _LONG_S
+        while due() == first and time.monotonic() < until:
+            threading.Event().wait(_EVERY_S)
+        assert first - due() == datetime.timedelta(hours=1)
+    finally:
+        clock.stop()
+
+
 def test_stop_waits_for_the_turn_in_hand_and_no_more_come() -> None:
     entered, finished, released = threading.Semaphore(0), threading.Event(), threading.Event()
 
@@ -142,15 +169,20 @@ class Back(datetime.datetime):
         return cls.combine(moment.date(), moment.timetz())
 
 
+def set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock, for APScheduler and whoever minds it."""
+    for name, module in [*sys.modules.items()]:
+        if name.startswith(("apscheduler", scheduler.__name__)) and hasattr(module, "datetime"):
+            monkeypatch.setattr(module, "datetime", Back)
+
+
 def test_ticks_go_on_where_the_time_of_day_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     entered = threading.Semaphore(0)
     clock = ticker(route=entered.release)
     clock.start()
     try:
         assert entered.acquire(timeout=_LONG_S)
-        for module in [m for n, m in sys.modules.items() if n.startswith("apscheduler")]:
-            if hasattr(module, "datetime"):
-                monkeypatch.setattr(module, "datetime", Back)
+        set_back(monkeypatch)
         assert all(entered.acquire(timeout=_LONG_S) for _ in range(5))
     finally:
         clock.stop()

@@ -23,6 +23,7 @@ from dicom_node.errors import DecoderError, EncodingError, InputError
 from dicom_node.radiograph import Film
 from dicom_node.results import registry
 from dicom_node.results.inspection import Inspector
+from dicom_node.routing.router import OTHER_PIXELS
 from dicom_node.work import model
 from dicom_node.work.worker import FilmReader, Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
@@ -35,7 +36,7 @@ from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore, MemoryObjectStore
 from storage.states import DeliveryState, JobState
 from tests.results import sources
-from tests.storage.samples import NOON, after, film, new_job
+from tests.storage.samples import NOON, after, film, from_clinic, new_job
 
 _LONG_S = 10.0
 _PATIENT = ("Phantom", "Ada", "PID-7")
@@ -686,6 +687,21 @@ def test_a_film_that_was_sent_again_in_other_bytes_serves_where_the_first_is_gon
     assert bench.job.state is JobState.PRODUCED
 
 
+def test_a_film_that_is_decided_about_again_does_not_serve_yet(tmp_path: Path) -> None:
+    """It may turn out to have other pixels, as it did the first time."""
+    bench = Bench(tmp_path)
+    other = sources.source()
+    other.PixelData = bytes(len(other.PixelData))
+    data = sources.write(other, tmp_path / "other.dcm").read_bytes()
+    sent = replace(film(), object=bench.objects.keep("received/other.dcm", data))
+    said = Decision(text=OTHER_PIXELS, job_key="k1")
+    bench.store.route(bench.store.receive(sent).number, said, None)
+    bench.store.receive(sent)
+    bench.objects.remove(bench.job.object)
+    bench.turn()
+    assert bench.job.state is JobState.FAILED
+
+
 def lose(bench: Bench, *kinds: str) -> None:
     """The kept files of these results are gone, at both destinations before they were sent."""
     for made in bench.store.results("k1"):
@@ -731,6 +747,26 @@ def test_nothing_is_made_again_that_was_not_made_before(tmp_path: Path) -> None:
     bench.turn()
     kinds = [made.kind for made in bench.store.results("k1")]
     assert kinds == ["secondary_capture", "structured_report"]
+
+
+def test_a_kind_that_is_promised_later_is_made_and_what_there_was_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    made = bench.store.results("k1")
+    for parcel in bench.store.claim_deliveries("pacs", "s", bench.now, 60, 9):
+        bench.store.delivered(parcel, bench.now, "")
+    clinic = {"clinic": ("structured_report", "segmentation_map")}
+    number = bench.store.receive(from_clinic()).number
+    anew = replace(new_job(), promised=clinic, created_at=bench.now)
+    bench.store.route(number, Decision(text="received again", job_key="k1"), anew)
+    bench.turn()
+    assert bench.job.state is JobState.PRODUCED
+    assert bench.kinds_at("clinic") == ["structured_report", "segmentation_map"]
+    assert bench.kinds_at("pacs") == ["secondary_capture", "structured_report"]
+    assert bench.store.results("k1")[:2] == made
+    assert bench.store.claim_deliveries("pacs", "s", bench.now, 60, 9) == []
 
 
 def test_a_result_that_would_have_another_uid_is_not_made_again(

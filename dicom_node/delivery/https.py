@@ -1,0 +1,77 @@
+"""HTTPS as associations are encrypted: by dicom_node.tls, and why it failed in words."""
+
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+
+from dicom_node import tls
+from dicom_node.config import Tls
+
+_OURS = "; see tls.certificate, which it has to trust"
+_ITS = "; see tls.authority, and tls.host for the name in its certificate"
+
+_REFUSALS = ("certificate", "unknown ca", "handshake failure")
+"""In the alert of a server that wants another certificate than it got (RFC 8446, 6.2)."""
+
+_HANGS_UP = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
+
+
+class Adapter(HTTPAdapter):
+    """By our own context: the library's would add the public authorities to a hospital's own."""
+
+    def __init__(self, settings: Tls | None) -> None:
+        """For one server.
+
+        Raises:
+            ConfigError: a file cannot be read, or is no certificate or key.
+        """
+        self._settings = settings or Tls()
+        self._context = tls.client(self._settings)
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Connections have our context, and the name that the server's certificate must bear."""
+        kwargs["ssl_context"] = self._context
+        if self._settings.host:
+            kwargs["server_hostname"] = self._settings.host
+        super().init_poolmanager(*args, **kwargs)
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> tuple[Any, Any]:
+        """Of the request its host alone: what is verified is said above."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {}
+
+    def cert_verify(self, *_: Any) -> None:
+        """By our context."""
+
+
+def why(fault: BaseException, *, encrypted: bool) -> str:
+    """Why there was no answer: what TLS or the system said, else the library's name for it."""
+    name = type(fault).__name__
+    for cause in _causes(fault):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"{name}: {tls.reason(cause)}{_ITS}"
+        # TLS 1.3 (RFC 8446, 4.4.2.4): who refuses our certificate says so after the handshake, and
+        # may have hung up before it is heard.
+        if encrypted and isinstance(cause, _HANGS_UP):
+            return f"{name}: it hangs up; if it wants a certificate{_OURS}"
+        if isinstance(cause, ssl.SSLError):
+            said = tls.reason(cause)
+            return f"{name}: {said}{_OURS if any(word in said for word in _REFUSALS) else ''}"
+    return name
+
+
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
+    """The error, and whatever it was raised from or wraps, as requests and urllib3 do."""
+    waiting, seen = [fault], set()
+    while waiting:
+        one = waiting.pop(0)
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
