@@ -353,7 +353,7 @@ def train(
     if part is not Part.DIFFUSION:
         raise typer.BadParameter("--from goes with: train diffusion")
     plan = training.plan(form.value, train_text=text_encoder, lora_rank=lora)
-    training.fine_tune(base, data, work, minutes or 60.0, device, seed, plan)
+    training.fine_tune(base, data, work, 60.0 if minutes is None else minutes, device, seed, plan)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pipeline.types import Image
 
 _THUMBNAIL = 28  # lungs, heart and shoulders are there, noise and letters are not
 _SEEN = 56
+_LEAST_VARIANCE = 1e-6  # of thumbnails whose SD is 1: alike films do not make a gate of no width
 _Vector = npt.NDArray[np.float32]
 
 
@@ -101,10 +102,14 @@ def thumbnail(plane: Image) -> _Vector:
 
 
 def fit(thumbnails: npt.NDArray[np.float32], axes: int) -> Gaussian:
-    """The Gaussian of [n, d] thumbnails."""
+    """The Gaussian of [n, d] thumbnails, with so many axes at most.
+
+    Half of what n films allow: the others tell how far films lie from the axes.
+    """
+    axes = min(axes, len(thumbnails) // 2)
     mean = thumbnails.mean(0)
     _, spread, directions = np.linalg.svd(thumbnails - mean, full_matrices=False)
-    variances = np.asarray(spread**2 / len(thumbnails), np.float32)
+    variances = np.asarray(spread**2 / len(thumbnails), np.float32).clip(min=_LEAST_VARIANCE)
     return Gaussian(
         mean=mean,
         axes=directions[:axes],

@@ -1,11 +1,16 @@
 """The training commands: a progress bar around the workshop."""
 
+import math
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import typer
+from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from dicom_node.admin.films import FilmReader
@@ -13,7 +18,7 @@ from dicom_node.errors import InputError
 from pipeline import digest, preprocess, weights
 from pipeline.settings import Settings
 from pipeline.training import calibrate as calibration
-from pipeline.training import whole_lung
+from pipeline.training import ranks, whole_lung
 from pipeline.training.finetune import Form, Plan
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
@@ -21,7 +26,11 @@ from pipeline.types import Radiograph
 
 _POOL_PER_MINUTE = 200  # pairs for each minute of training, within the bounds below
 _SMALLEST_POOL, _LARGEST_POOL = 64, 30_000
+_LARGEST_SEED = 2**32 - 1
+_LINE_EVERY_S = 15.0
 
+Tell = Callable[[float, str], None]
+"""Told the fraction that is done and one line of text."""
 
 MINUTES = {
     "segmenter": 4.0,
@@ -38,14 +47,21 @@ MINUTES = {
 
 
 def train(part: str, data: Path, work: Path, minutes: float | None, device: str, seed: int) -> None:
-    """One part is trained for so many minutes; for an autoencoder its PSNR on val is printed."""
+    """One part is trained for so many minutes; for an autoencoder its PSNR on val is printed.
+
+    Raises:
+        InputError: minutes, seed or work folder are none.
+        DatasetError: the data cannot be used, or a part that comes before has not been trained.
+    """
     budget = MINUTES[part] if minutes is None else minutes
+    _demand_time(budget)
     with _workshop(data, work, device, seed, part) as workshop:
         if part == "diffusion":
             workshop.train_diffusion(budget, shares(_pairs(budget)))
         elif part == "autoencoder":
             psnr = workshop.train_autoencoder(budget)
-            typer.echo(f"PSNR of {len(psnr)} films of val: mean {sum(psnr) / len(psnr):.1f} dB")
+            if ranks.is_first():
+                typer.echo(f"PSNR of {len(psnr)} films of val: mean {sum(psnr) / len(psnr):.1f} dB")
         else:
             trainers: dict[str, Callable[[float], None]] = {
                 "segmenter": workshop.train_segmenter,
@@ -69,10 +85,22 @@ def plan(form: str, *, train_text: bool, lora_rank: int) -> Plan:
 def fine_tune(
     base: Path, data: Path, work: Path, minutes: float, device: str, seed: int, plan: Plan
 ) -> None:
-    """WORK/fine-tuned is a model folder made of `base`; calibrate it before use."""
+    """WORK/fine-tuned is a model folder made of `base`; calibrate it before use.
+
+    Raises:
+        InputError: minutes, seed or work folder are none.
+        DatasetError: the data cannot be used, or the segmenter has not been trained.
+        ModelError: `base` cannot be used.
+    """
+    _demand_time(minutes)
     with _workshop(data, work, device, seed, "fine-tune") as workshop:
         made = workshop.fine_tune(base, plan, minutes, shares(_pairs(minutes)))
     typer.echo(f"{made}: calibrate it before use (vald-node calibrate --healthy)")
+
+
+def _demand_time(minutes: float) -> None:
+    if not 0 < minutes < math.inf:
+        raise InputError(f"--minutes {minutes:g}: give a time above 0")
 
 
 def _pairs(minutes: float) -> int:
@@ -144,18 +172,68 @@ def shares(pairs: int) -> Counts:
 
 @contextmanager
 def _workshop(data: Path, work: Path, device: str, seed: int, what: str) -> Iterator[Workshop]:
+    _demand_folders(data, work)
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise InputError(f"--seed {seed}: give one from 0 to {_LARGEST_SEED}")
     with _bar(what) as tell:
         chosen = str(weights.choose_device(device))
         yield Workshop(data=data, work=work, device=chosen, seed=seed, progress=tell)
 
 
+def _demand_folders(data: Path, work: Path) -> None:
+    """There is a data folder, and a work folder that may be written to."""
+    if not data.is_dir():
+        raise InputError(f"--data {data}: no such folder")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise InputError(f"--work {work}: no folder can be made there: {fault.strerror}") from fault
+    if not os.access(work, os.W_OK | os.X_OK):
+        raise InputError(f"--work {work}: may not be written to")
+
+
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[float, str], None]]:
+def _bar(what: str) -> Iterator[Tell]:
+    """Tells how far `what` is: a bar on a terminal, lines in a file or a pipe."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(what, write=lambda line: typer.echo(line, err=True), clock=time.monotonic)
+        return
     columns = (
         *Progress.get_default_columns()[:3],
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=1.0, note="")
         yield lambda fraction, note: progress.update(task, completed=fraction, note=note)
+
+
+class Lines:
+    """Progress as plain lines, so few that the log of a run of hours can be read."""
+
+    def __init__(
+        self, what: str, *, write: Callable[[str], None], clock: Callable[[], float]
+    ) -> None:
+        self._what, self._write, self._clock = what, write, clock
+        self._began_s = clock()
+        self._begin: float | None = None
+        self._told_s = -math.inf
+
+    def __call__(self, fraction: float, note: str) -> None:
+        """Write the line, unless another was written a moment ago; the last one always."""
+        now_s = self._clock()
+        if self._begin is None:
+            self._begin = fraction
+        if fraction < 1 and now_s - self._told_s < _LINE_EVERY_S:
+            return
+        self._told_s = now_s
+        left = self._left(fraction, now_s - self._began_s)
+        self._write(f"{self._what}: {fraction:.0%}, {note}{left}")
+
+    def _left(self, fraction: float, spent_s: float) -> str:
+        """By the pace of this run: a resumed one begins with what was done before."""
+        done = fraction - (self._begin or 0.0)
+        if done <= 0 or fraction >= 1:
+            return ""
+        return f", {timedelta(seconds=round(spent_s / done * (1 - fraction)))} left"

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
 from pipeline import anatomy, digest, gates, settings
+from pipeline.errors import DatasetError
 from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.preprocess import GRID
 from pipeline.settings import Settings
-from pipeline.training import autoencoder, diffusion, language_model
+from pipeline.training import autoencoder, diffusion, files, language_model
 from pipeline.training.bench import Bench
 from pipeline.training.dataset import Films
 from pipeline.weights import (
@@ -39,11 +40,20 @@ def assemble(bench: Bench, version: str) -> str:
     """`model/` of the work folder holds the finished parts in fp16 with settings and digests.
 
     Returns its digest. Its thresholds are not calibrated yet.
+
+    Raises:
+        DatasetError: a part has not been trained, or there are no films to set its limits on.
     """
-    folder, final = bench.work / "model", "final"
-    _half(autoencoder.build(), bench.work / "autoencoder" / final, folder / "vae")
-    _half(diffusion.build(), bench.work / "diffusion" / final, folder / "unet")
-    text = BertModel.from_pretrained(bench.work / "language-model" / "text_encoder")
+    bench.demand("segmenter", "autoencoder", "language-model", "view", "diffusion")
+    with files.whole_folder(bench.work / "model") as folder:
+        _put_together(bench, version, folder)
+        return digest.write_digests(folder)
+
+
+def _put_together(bench: Bench, version: str, folder: Path) -> None:
+    _half(autoencoder.build(), bench.final("autoencoder"), folder / "vae")
+    _half(diffusion.build(), bench.final("diffusion"), folder / "unet")
+    text = BertModel.from_pretrained(bench.text_encoder, local_files_only=True)
     text.half().save_pretrained(folder / "text_encoder")
     bench.tokenizer.save_pretrained(folder / "tokenizer")
     _scheduler().save_pretrained(folder / "scheduler")
@@ -57,13 +67,14 @@ def assemble(bench: Bench, version: str) -> str:
     settings.write(folder, _first_settings(bench, version))
     for path in folder.rglob("*"):  # safetensors are written for their owner only
         path.chmod(0o755 if path.is_dir() else 0o644)
-    return digest.write_digests(folder)
 
 
 def _half(model: torch.nn.Module, trained: Path, folder: Path) -> None:
     """The trained network in fp16, in shards that stay small."""
     kind = type(model)
-    network = kind.from_pretrained(trained, use_safetensors=True)  # type: ignore[attr-defined]
+    network = kind.from_pretrained(  # type: ignore[attr-defined]
+        trained, use_safetensors=True, local_files_only=True
+    )
     network.half().save_pretrained(folder, max_shard_size=_SHARD)
     config = folder / "config.json"
     said = json.loads(config.read_text(encoding="utf-8"))
@@ -73,8 +84,8 @@ def _half(model: torch.nn.Module, trained: Path, folder: Path) -> None:
 
 def save_network(model: torch.nn.Module, path: Path) -> None:
     """A network of our own in fp16 at `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, path)
+    with files.whole(path) as scratch:
+        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, scratch)
     path.chmod(0o644)
 
 
@@ -120,6 +131,8 @@ def _write_prior(bench: Bench, path: Path) -> None:
         and not row.paediatric
         and anatomy.usable(material.lungs[index] > 0)
     ]
+    if not usable:
+        raise DatasetError("no Normal adult film of train in which both lungs are seen")
     some = np.random.default_rng(0).permutation(usable)[:_PRIOR_FILMS]
     place = anatomy.typical_place(material.lungs[some] > 0)
     z = torch.cat([_placed(bench, int(index), place) for index in some]).flatten(1)

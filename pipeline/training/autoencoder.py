@@ -13,7 +13,7 @@ from diffusers import AutoencoderDC
 from torch.nn import functional
 
 from pipeline.training.dataset import Films
-from pipeline.training.session import Progress, Recipe, Session
+from pipeline.training.session import Progress, Recipe, Session, autocast
 
 LATENT_CHANNELS = 8
 _CROP = 128
@@ -52,7 +52,7 @@ def train(films: Films, recipe: Recipe, folder: Path, progress: Progress) -> Aut
     torch.manual_seed(recipe.seed)
     model = build().to(recipe.device, memory_format=torch.channels_last)
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
-    crops = _crops(films, recipe, session.step)
+    crops = _crops(films, recipe.batch, np.random.default_rng(session.seed))
     for step in session.steps():
         loss = reconstruction_loss(model, next(crops).to(recipe.device))
         session.learn(loss)
@@ -64,7 +64,7 @@ def train(films: Films, recipe: Recipe, folder: Path, progress: Progress) -> Aut
 
 def reconstruction_loss(model: AutoencoderDC, x: torch.Tensor) -> torch.Tensor:
     """L1 of the pixels and of their gradients; `x` is [n, 1, h, w] in -1 .. 1."""
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with autocast(x.device):
         z = model.encode(x).latent
         noise = torch.rand(len(z), 1, 1, 1, device=z.device) * _LATENT_NOISE * z.detach().std()
         y = model.decode(z + noise * torch.randn_like(z)).sample
@@ -92,19 +92,18 @@ def to_signed(films: Films) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _crops(films: Films, recipe: Recipe, first_step: int) -> Iterator[torch.Tensor]:
-    """Endless batches of random crops with random contrast, [batch, 1, crop, crop]."""
-    rng = np.random.default_rng((recipe.seed, first_step))
+def _crops(films: Films, size: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+    """Endless batches of random crops with random contrast, [size, 1, crop, crop]."""
     side = films.shape[-1] - _CROP + 1
     while True:
-        index = rng.integers(0, len(films), recipe.batch)
-        top, left = rng.integers(0, side, (2, recipe.batch))
+        index = rng.integers(0, len(films), size)
+        top, left = rng.integers(0, side, (2, size))
         batch = np.stack(
             [
                 films[i, y : y + _CROP, x : x + _CROP]
                 for i, y, x in zip(index, top, left, strict=True)
             ]
         )
-        gamma = torch.from_numpy(np.exp(rng.normal(0, 0.2, (recipe.batch, 1, 1, 1)))).float()
+        gamma = torch.from_numpy(np.exp(rng.normal(0, 0.2, (size, 1, 1, 1)))).float()
         unit = ((to_signed(batch) + 1) / 2) ** gamma
         yield (unit * 2 - 1).contiguous(memory_format=torch.channels_last)

@@ -5,8 +5,7 @@ A data folder holds `cxr256/` (manifest.csv and archives), `localised/` (boxes, 
 """
 
 import itertools
-import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +16,23 @@ from diffusers import AutoencoderDC
 from transformers import BertModel, PreTrainedTokenizerFast
 
 from pipeline.errors import DatasetError
-from pipeline.training import autoencoder, dataset, language_model, segmenter
+from pipeline.training import autoencoder, dataset, kept, language_model, segmenter
 from pipeline.training.dataset import FilmRow, Films, LocalisedRow
 from pipeline.training.pairs import Material
+from pipeline.training.session import autocast
 from pipeline.types import Image
-from pipeline.weights import LUNG_SEGMENTER, load_segmenter
+from pipeline.weights import IMAGE_GATE, LUNG_SEGMENTER, load_segmenter
 
 _STATISTICS_FILMS = 512
+_DIFFUSERS = "final/diffusion_pytorch_model.safetensors"
+_FINISHED = {
+    "segmenter": f"segmenter/{LUNG_SEGMENTER}",
+    "autoencoder": f"autoencoder/{_DIFFUSERS}",
+    "language-model": "language-model/text_encoder/model.safetensors",
+    "view": f"view/{IMAGE_GATE}",
+    "diffusion": f"diffusion/{_DIFFUSERS}",
+}
+"""What each part leaves in the work folder once it has been trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,26 +54,62 @@ class Latents:
 class Bench:
     """The films of `data`, and what the parts in `work` that are finished make of them."""
 
-    def __init__(self, *, data: Path, work: Path, device: str) -> None:
-        self._data, self.work, self.device = data, work, device
+    def __init__(
+        self, *, data: Path, work: Path, device: str, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        # A folder's whole path: a name that could be one of a hub is never looked for there.
+        self._data, self.work, self.device, self._tell = data, work.resolve(), device, tell
+
+    def demand(self, *parts: str) -> None:
+        """These parts have been trained.
+
+        Raises:
+            DatasetError: one has not; hours of training may come before it is needed.
+        """
+        missing = [part for part in parts if not (self.work / _FINISHED[part]).is_file()]
+        if missing:
+            raise DatasetError(f"{self.work}: train the {', the '.join(missing)} first")
 
     @cached_property
     def rows(self) -> list[FilmRow]:
-        """The manifest."""
-        return dataset.read_manifest(self._data / "cxr256" / "manifest.csv")
+        """The manifest; every film that it lists is there."""
+        rows = dataset.read_manifest(self._data / "cxr256" / "manifest.csv")
+        dataset.demand_films(self._data / "cxr256", [(row.tar, row.file) for row in rows])
+        return rows
 
     @cached_property
     def localised(self) -> list[LocalisedRow]:
-        """The localised films."""
-        return dataset.read_localised(self._data / "localised")
+        """The localised films; a data folder may have none."""
+        if not self._localised.exists():
+            return []
+        rows = dataset.read_localised(self._localised)
+        dataset.demand_apart(self.rows, rows)
+        used = [(self._boxed, row.file) for row in rows if row.part == "train"]
+        dataset.demand_films(self._localised, used)
+        return rows
+
+    @property
+    def _localised(self) -> Path:
+        return self._data / "localised"
+
+    @property
+    def _boxed(self) -> str:
+        return dataset.place_of(self._localised, "images")
 
     def sentences(self) -> list[str]:
         """What the radiology reports say, sentence by sentence."""
         return language_model.read_reports(self._data / "reports" / "indiana_reports.csv")
 
     def films_of(self, *splits: str) -> Films:
-        """The manifest's films of some splits, on the model grid."""
-        return self.films([row for row in self.rows if row.split in splits])
+        """The manifest's films of some splits, on the model grid.
+
+        Raises:
+            DatasetError: there are none, or one is missing or cannot be decoded.
+        """
+        rows = [row for row in self.rows if row.split in splits]
+        if not rows:
+            raise DatasetError(f"{self._data / 'cxr256'}: no film of split {' or '.join(splits)}")
+        return self.films(rows)
 
     def films(self, rows: Sequence[FilmRow]) -> Films:
         """The films of these rows, on the model grid."""
@@ -75,9 +120,8 @@ class Bench:
         """The training films with their lungs; boxed films of part train come last."""
         plain = [row for row in self.rows if row.split == "train"]
         boxed = [row for row in self.localised if row.part == "train"]
-        extra = dataset.load_films(
-            self._data / "localised", [("images.tar", row.file) for row in boxed]
-        )
+        members = [(self._boxed, row.file) for row in boxed]
+        extra = dataset.load_films(self._localised, members)
         films = np.concatenate([self.films_of("train"), extra])
         return Material(
             films=films,
@@ -98,7 +142,7 @@ class Bench:
 
     def embeddings(self, captions: Sequence[str]) -> torch.Tensor:
         """The text encoder's states of each caption, [captions, tokens, width]."""
-        model = BertModel.from_pretrained(self.work / "language-model" / "text_encoder").eval()
+        model = BertModel.from_pretrained(self.text_encoder, local_files_only=True).eval()
         ids, mask = language_model.tokenise(self.tokenizer, captions)
         with torch.no_grad():
             states: torch.Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -107,22 +151,38 @@ class Bench:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer that the text encoder was trained with."""
-        return PreTrainedTokenizerFast.from_pretrained(self.work / "language-model" / "tokenizer")
+        folder = self.work / "language-model" / "tokenizer"
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+    @property
+    def text_encoder(self) -> Path:
+        """Where the trained text encoder lies."""
+        return self.work / "language-model" / "text_encoder"
 
     @cached_property
     def _autoencoder(self) -> AutoencoderDC:
-        folder = self.work / "autoencoder" / "final"
-        if not folder.is_dir():
-            raise DatasetError(f"{folder}: train the autoencoder first")
-        model = AutoencoderDC.from_pretrained(folder, use_safetensors=True)
+        self.demand("autoencoder")
+        model = AutoencoderDC.from_pretrained(
+            self.final("autoencoder"), use_safetensors=True, local_files_only=True
+        )
         return model.to(self.device, memory_format=torch.channels_last).eval()
 
     @torch.no_grad()
     def _raw(self, x: torch.Tensor) -> torch.Tensor:
         x = x.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with autocast(self.device):
             z: torch.Tensor = self._autoencoder.encode(x).latent
         return z.float().cpu()
+
+    def final(self, part: str) -> Path:
+        """Where a finished network of diffusers lies."""
+        return self.work / part / "final"
+
+    @property
+    def encoder_digest(self) -> str:
+        """Of what `encode` computes with: the autoencoder, and the films of its statistics."""
+        weights = self.work / _FINISHED["autoencoder"]
+        return kept.digest_of(weights, self.material.films)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised latents [n, c, h/8, w/8] of films [n, 1, h, w] in -1 .. 1."""
@@ -137,13 +197,16 @@ class Bench:
 
     def _lungs(self, films: Films) -> Films:
         """The films' lung masks, kept in the work folder once made; none before the segmenter."""
-        kept = self.work / "lungs.npy"
         if not self.segmenter.exists():
             return np.zeros_like(films)
-        if not kept.exists():
-            np.save(kept, segmenter.lungs(load_segmenter(self.segmenter), films))
-        masks: Films = np.load(kept)
-        return masks
+
+        def make() -> kept.Tensors:
+            masks = segmenter.lungs(load_segmenter(self.segmenter), films)
+            return {"lungs": torch.from_numpy(masks)}
+
+        origin = {"segmenter": kept.digest_of(self.segmenter), "films": kept.digest_of(films)}
+        made = kept.tensors(self.work / "lungs.safetensors", origin, make, self._tell)
+        return np.asarray(made["lungs"].numpy())
 
     @property
     def segmenter(self) -> Path:
@@ -151,25 +214,35 @@ class Bench:
         return self.work / "segmenter" / LUNG_SEGMENTER
 
     def outlined(self) -> tuple[Films, Films]:
-        """The films with lung outlines, and the outlines, both on the grid."""
-        folder = self._data / "localised"
-        with tarfile.open(folder / "lungs.tar") as archive:
-            outlines = {Path(name).stem: name for name in archive.getnames()}
+        """The films with lung outlines, and the outlines, both on the grid.
+
+        Raises:
+            DatasetError: there is no outline, or no film for any.
+        """
+        place = dataset.place_of(self._localised, "lungs")
+        found = dataset.names_in(self._localised, place) if place else []
+        outlines = {Path(name).stem: name for name in found}
         rows = [row for row in self.localised if Path(row.file).stem in outlines]
-        films = dataset.load_films(folder, [("images.tar", row.file) for row in rows])
-        names = [outlines[Path(row.file).stem] for row in rows]
-        return films, dataset.load_films(folder, [("lungs.tar", name) for name in names])
+        if not rows:
+            raise DatasetError(
+                f"{self._localised}: no outline of lungs, in lungs.tar or lungs/, of a film of "
+                "images.csv; the segmenter learns from them"
+            )
+        members = [(self._boxed, row.file) for row in rows]
+        names = [(place, outlines[Path(row.file).stem]) for row in rows]
+        films = dataset.load_films(self._localised, members)
+        return films, dataset.load_films(self._localised, names)
 
 
 def _as_film_row(row: LocalisedRow) -> FilmRow:
     return FilmRow(
         file=row.file,
-        tar="images.tar",
+        tar="",
         split="train",
         label="Tuberculosis",
         source=row.source,
-        group="",
-        patient="",
+        group=row.group,
+        patient=row.patient,
         view="",
         flags=frozenset(),
     )

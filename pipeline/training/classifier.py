@@ -16,15 +16,16 @@ from torch.nn import functional
 
 from pipeline import anatomy
 from pipeline.classifier import SIDE, SOURCES, Classifier
+from pipeline.errors import DatasetError
 from pipeline.training import absorption, augment
 from pipeline.training.augment import Plane
 from pipeline.training.dataset import FilmRow, Films
 from pipeline.training.pairs import Material
-from pipeline.training.session import Progress, Recipe, Session
+from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50
 _PAIRS = 0.5  # share of lessons that are pairs
-_PAIR_POOL = 4000
+_PAIRS_PER_MINUTE, _MOST_PAIRS = 300, 4000  # made before the clock runs
 _SMALLEST, _LARGEST = 0.02, 0.4  # share of the lungs that a lesion covers
 _WIDEST_BORDER = 0.1  # of the side
 _LARGEST_BLUR_PX = 0.8
@@ -41,11 +42,16 @@ class Lesson:
 
 
 def train(material: Material, recipe: Recipe, folder: Path, progress: Progress) -> Classifier:
-    """Train on the material's films and return the averaged weights."""
+    """Train on the material's films and return the averaged weights.
+
+    Raises:
+        DatasetError: no source has films of both labels.
+    """
     torch.manual_seed(recipe.seed)
     model = Classifier().to(recipe.device)
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
-    lessons = Lessons(material, np.random.default_rng((recipe.seed, session.step)))
+    pairs = min(_MOST_PAIRS, max(recipe.batch, int(recipe.minutes * _PAIRS_PER_MINUTE)))
+    lessons = Lessons(material, np.random.default_rng(session.seed), pairs)
     for step in session.steps():
         loss = _loss(model, lessons.take(recipe.batch), recipe.device)
         session.learn(loss)
@@ -59,11 +65,13 @@ def train(material: Material, recipe: Recipe, folder: Path, progress: Progress) 
 class Lessons:
     """Draws batches: real films in equal shares, and pairs without and with a lesion."""
 
-    def __init__(self, material: Material, rng: np.random.Generator) -> None:
+    def __init__(self, material: Material, rng: np.random.Generator, pairs: int) -> None:
         self._rng, self._rows = rng, material.rows
         self._films = _halved(material.films)
         self._strata = _strata(material.rows)
-        self._pairs = _pairs(material)
+        if not self._strata:
+            raise DatasetError("no source of train has both normal films and films with findings")
+        self._pairs = _pairs(material, pairs)
 
     def take(self, size: int) -> list[Lesson]:
         """A batch of `size`; pairs lie side by side."""
@@ -92,7 +100,7 @@ class Lessons:
         return [well, Lesson(film=_seen(self._rng, sick), abnormal=True, source=_UNKNOWN)]
 
 
-def _pairs(material: Material) -> Films:
+def _pairs(material: Material, count: int) -> Films:
     """[n, 2, SIDE, SIDE] uint8: normal films without and with an absorbing lesion."""
     rng = np.random.default_rng(0)
     normals = [
@@ -100,7 +108,7 @@ def _pairs(material: Material) -> Films:
         for place, row in enumerate(material.rows)
         if row.label == "Normal" and anatomy.usable(material.lungs[place] > 0)
     ]
-    found = np.zeros((_PAIR_POOL if normals else 0, 2, SIDE, SIDE), np.uint8)
+    found = np.zeros((count if normals else 0, 2, SIDE, SIDE), np.uint8)
     for index in range(len(found)):
         place = normals[rng.integers(len(normals))]
         film = material.films[place].astype(np.float32) / 255
@@ -118,9 +126,10 @@ def _halved(films: Films) -> Films:
 
 
 def _loss(model: Classifier, lessons: Sequence[Lesson], device: str) -> torch.Tensor:
-    x = torch.from_numpy(np.stack([lesson.film for lesson in lessons]))[:, None] * 2 - 1
-    with torch.autocast(x.device.type, torch.bfloat16):
-        features = model.features(x.to(device))
+    films = torch.from_numpy(np.stack([lesson.film for lesson in lessons]))
+    x = films[:, None].to(device) * 2 - 1
+    with autocast(device):
+        features = model.features(x)
     features = features.float()
     truth = torch.tensor([float(lesson.abnormal) for lesson in lessons], device=device)
     sources = torch.tensor([lesson.source for lesson in lessons], device=device)

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import math
+import struct
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ Films = npt.NDArray[np.uint8]
 _MANIFEST_COLUMNS = {"file", "tar", "split", "label", "source"}
 _NEVER_EMPTY = ("file", "label", "source")
 _SPLITS = {"train", "calibration", "val", "test"}
+_PARTS = {"train", "dev", "test"}
 LABELS = {
     "Normal",
     "COVID",
@@ -33,11 +36,22 @@ LABELS = {
 """What a film may be called; Normal means that nothing was found, all others that something was."""
 
 _MOST_ROWS_NAMED = 10
+_SMALLEST_PX = 32  # no lesion can be seen on less
+_UNREADABLE = (
+    OSError, KeyError, ValueError, SyntaxError, struct.error, tarfile.TarError,
+    Image.DecompressionBombError,
+)  # fmt: skip
+"""What archives and decoders raise of damaged files."""
+
+_TOO_MUCH = "more columns than the header"
+_Record = dict[str, str]
+_Numbered = tuple[int, _Record]
+"""A record of a table with the line it begins on; the header is line 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmRow:
-    """One row of a manifest; an empty `tar` means that `file` lies beside the manifest."""
+    """One row of a manifest: `tar` is an archive or a folder beside it, or empty: `file` is."""
 
     file: str
     tar: str
@@ -74,25 +88,30 @@ class LocalisedRow:
     source: str
     part: str
     boxes: tuple[Box, ...]
+    group: str = ""
+    patient: str = ""
 
 
 def read_manifest(path: Path) -> list[FilmRow]:
     """The rows of a manifest CSV.
 
     Raises:
-        DatasetError: a column, split or label is missing or unknown, or a group or a patient is in
-            more than one split; up to ten rows are named.
+        DatasetError: it is no such table or empty; a column, split or label is missing or unknown;
+            a film is listed twice, or a group or a patient is in more than one split. Up to ten
+            lines are named with their files.
     """
     records = _read_csv(path, _MANIFEST_COLUMNS)
-    empty = [r["file"] for r in records if not all(r[column] for column in _NEVER_EMPTY)]
-    _refuse(path, "row without file, label or source", empty)
-    rows = [_film_row(record) for record in records]
-    _refuse(path, "unknown split", [r.file for r in rows if r.split not in _SPLITS])
-    known = ", ".join(sorted(LABELS))
-    _refuse(path, f"unknown label (not {known})", [r.file for r in rows if r.label not in LABELS])
-    _refuse(path, "group in more than one split", _leaking(rows, lambda row: row.group))
-    _refuse(path, "patient in more than one split", _leaking(rows, lambda row: row.patient))
-    return rows
+    empty = [r for r in records if not all(r[1][column] for column in _NEVER_EMPTY)]
+    _refuse(path, "row without file, label or source", _named(empty))
+    strange = [r for r in records if r[1]["split"] not in _SPLITS]
+    _refuse(path, f"unknown split (not {_listed(_SPLITS)})", _named(strange))
+    strange = [r for r in records if r[1]["label"] not in LABELS]
+    _refuse(path, f"unknown label (not {_listed(LABELS)})", _named(strange))
+    _refuse(path, "film listed twice", _named(_kin(records, "tar", "file")))
+    for kin in ("group", "patient"):  # the rows are named, never who it is
+        strays = _leaking(records, f"{kin}_id", "split")
+        _refuse(path, f"{kin} in more than one split", _named(strays))
+    return [_film_row(record) for _, record in records]
 
 
 def _film_row(record: dict[str, str]) -> FilmRow:
@@ -109,65 +128,159 @@ def _film_row(record: dict[str, str]) -> FilmRow:
     )
 
 
-def _leaking(rows: Iterable[FilmRow], kin: Callable[[FilmRow], str]) -> list[str]:
-    """What several rows share though it must stay in one split; an empty name is nobody's."""
+def _leaking(records: Sequence[_Numbered], kin: str, split: str) -> list[_Numbered]:
+    """The rows of kin that must stay in one split and are in several; an empty name is nobody's."""
+    rows = _kin([r for r in records if r[1].get(kin)], kin)
     splits: dict[str, set[str]] = {}
-    for row in rows:
-        if name := kin(row):
-            splits.setdefault(name, set()).add(row.split)
-    return sorted(name for name, found in splits.items() if len(found) > 1)
+    for _, record in rows:
+        splits.setdefault(record[kin], set()).add(record[split])
+    return [r for r in rows if len(splits[r[1][kin]]) > 1]
+
+
+def _kin(records: Sequence[_Numbered], *columns: str) -> list[_Numbered]:
+    """The rows that have these columns in common with another, side by side."""
+    groups: dict[tuple[str, ...], list[_Numbered]] = {}
+    for number, record in records:
+        key = tuple(record[column] for column in columns)
+        groups.setdefault(key, []).append((number, record))
+    return [r for group in groups.values() if len(group) > 1 for r in group]
 
 
 def read_localised(folder: Path) -> list[LocalisedRow]:
     """The films of a localised set: `images.csv` with `boxes.csv` beside it.
 
     Raises:
-        DatasetError: a file or column is missing, or a box names no known film.
+        DatasetError: a file or column is missing, a part is unknown, a film is listed twice, a
+            group or a patient is in more than one part, or a box names no known film or does not
+            lie within it.
     """
-    images = _read_csv(folder / "images.csv", {"file", "width", "height", "source", "part"})
-    boxes: dict[str, list[dict[str, str]]] = {record["file"]: [] for record in images}
-    strays = []
-    for box in _read_csv(folder / "boxes.csv", {"file", "finding", "x0", "y0", "x1", "y1"}):
-        if box["file"] in boxes:
-            boxes[box["file"]].append(box)
+    path = folder / "images.csv"
+    images = _read_csv(path, {"file", "width", "height", "source", "part"})
+    strange = [r for r in images if r[1]["part"] not in _PARTS]
+    _refuse(path, f"unknown part (not {_listed(_PARTS)})", _named(strange))
+    _refuse(path, "film listed twice", _named(_kin(images, "file")))
+    for kin in ("group", "patient"):
+        strays = _leaking(images, f"{kin}_id", "part")
+        _refuse(path, f"{kin} in more than one part", _named(strays))
+    sizes = {record["file"]: _size(record) for _, record in images}
+    _refuse(path, "width or height is no length", _named([r for r in images if not _size(r[1])]))
+    return _localised_rows(images, _boxes(folder / "boxes.csv", sizes))
+
+
+def demand_apart(rows: Sequence[FilmRow], localised: Sequence[LocalisedRow]) -> None:
+    """No film that is judged by is of a group or a patient that is learnt from.
+
+    Raises:
+        DatasetError: one is; up to ten are named.
+    """
+    learnt = [row for row in rows if row.split == "train"]
+    groups, patients = {row.group for row in learnt}, {row.patient for row in learnt}
+    leaks = [
+        row.file
+        for row in localised
+        if row.part != "train"
+        and ((row.group and row.group in groups) or (row.patient and row.patient in patients))
+    ]
+    what = "film of part dev or test of a group or patient that the manifest has in train"
+    _refuse(Path("localised/images.csv"), what, leaks)
+
+
+def _size(record: _Record) -> tuple[float, float] | None:
+    """Width and height of a film in pixels; None if they are none."""
+    width, height = _number(record["width"]), _number(record["height"])
+    return (width, height) if 0 < width < math.inf and 0 < height < math.inf else None
+
+
+def _boxes(path: Path, sizes: Mapping[str, tuple[float, float] | None]) -> dict[str, list[Box]]:
+    """The boxes of each film."""
+    records = _read_csv(path, {"file", "finding", "x0", "y0", "x1", "y1"}, may_be_empty=True)
+    strays = [r for r in records if r[1]["file"] not in sizes]
+    _refuse(path, "box of a film that images.csv does not list", _named(strays))
+    boxes: dict[str, list[Box]] = {}
+    wrong = []
+    for number, record in records:
+        size = sizes[record["file"]]
+        box = _box(record, *size) if size else None
+        if box is None:
+            wrong.append((number, record))
         else:
-            strays.append(box["file"])
-    _refuse(folder / "boxes.csv", "box of a film that images.csv does not list", strays)
-    try:
-        return _localised_rows(images, boxes)
-    except (ValueError, ZeroDivisionError) as fault:
-        raise DatasetError(f"{folder}: a size or box that is no number: {fault}") from fault
+            boxes.setdefault(record["file"], []).append(box)
+    _refuse(path, "not x0 < x1 and y0 < y1 within the film, in its pixels", _named(wrong))
+    return boxes
 
 
 def _localised_rows(
-    images: list[dict[str, str]], boxes: dict[str, list[dict[str, str]]]
+    images: Sequence[_Numbered], boxes: Mapping[str, Sequence[Box]]
 ) -> list[LocalisedRow]:
     return [
         LocalisedRow(
             file=record["file"],
             source=record["source"],
             part=record["part"],
-            boxes=tuple(
-                _box(box, float(record["width"]), float(record["height"]))
-                for box in boxes[record["file"]]
-            ),
+            boxes=tuple(boxes.get(record["file"], ())),
+            group=record.get("group_id", ""),
+            patient=record.get("patient_id", ""),
         )
-        for record in images
+        for _, record in images
     ]
 
 
-def _box(record: dict[str, str], width: float, height: float) -> Box:
-    return Box(
-        finding=record["finding"],
-        x0=float(record["x0"]) / width,
-        y0=float(record["y0"]) / height,
-        x1=float(record["x1"]) / width,
-        y1=float(record["y1"]) / height,
-    )
+def _box(record: _Record, width: float, height: float) -> Box | None:
+    """A box as fractions of its film; None if it does not lie within it."""
+    x0, x1 = (_number(record[name]) / width for name in ("x0", "x1"))
+    y0, y1 = (_number(record[name]) / height for name in ("y0", "y1"))
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        return None
+    return Box(finding=record["finding"], x0=x0, y0=y0, x1=x1, y1=y1)
+
+
+def _number(text: str) -> float:
+    """NaN for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def place_of(folder: Path, name: str) -> str:
+    """Where a folder keeps pictures of a name: in an archive, in a folder, or beside its tables."""
+    if (folder / f"{name}.tar").is_file():
+        return f"{name}.tar"
+    return name if (folder / name).is_dir() else ""
+
+
+def names_in(folder: Path, place: str) -> list[str]:
+    """What lies in an archive or a folder; nothing where neither is there.
+
+    Raises:
+        DatasetError: the archive cannot be read.
+    """
+    path = folder / place
+    if path.is_dir():
+        return [found.relative_to(path).as_posix() for found in path.rglob("*")]
+    try:
+        with tarfile.open(path) as archive:
+            return archive.getnames()
+    except FileNotFoundError:
+        return []
+    except (OSError, tarfile.TarError) as fault:
+        raise DatasetError(f"{path}: cannot be read as an archive: {fault}") from fault
+
+
+def demand_films(folder: Path, members: Sequence[tuple[str, str]]) -> None:
+    """Every film named by (archive or folder, file) is there.
+
+    Raises:
+        DatasetError: one is not; up to ten are named. Hours of training come before some are read.
+    """
+    there = {place: set(names_in(folder, place)) for place in {place for place, _ in members}}
+    _refuse(folder, "no such archive or folder", sorted(p for p in there if not there[p]))
+    missing = [f"{place or folder}:{file}" for place, file in members if file not in there[place]]
+    _refuse(folder, "film missing", missing)
 
 
 def load_films(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
-    """The films named by (archive, file), each scaled to the model grid.
+    """The films named by (archive or folder, file), each scaled to the model grid.
 
     Raises:
         DatasetError: a film is missing or cannot be decoded; up to ten are named.
@@ -176,11 +289,11 @@ def load_films(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
     faults: list[str] = []
     archives: dict[str, tarfile.TarFile] = {}
     try:
-        for index, (tar, file) in enumerate(members):
+        for index, (place, file) in enumerate(members):
             try:
-                films[index] = _load_film(folder, archives, tar, file)
-            except (OSError, KeyError, tarfile.TarError) as fault:
-                faults.append(f"{tar or folder}:{file} ({fault})")
+                films[index] = _load_film(folder, archives, place, file)
+            except _UNREADABLE as fault:
+                faults.append(f"{place or folder}:{file} ({fault})")
     finally:
         for archive in archives.values():
             archive.close()
@@ -188,20 +301,13 @@ def load_films(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
     return films
 
 
-def load_members(
-    archive: Path, files: Sequence[str], decode: Callable[[Image.Image], Films]
-) -> list[Films]:
-    """Every named member of one archive, decoded by `decode`."""
-    with tarfile.open(archive) as tar:
-        return [decode(_open_member(tar, file)) for file in files]
-
-
-def _load_film(folder: Path, archives: dict[str, tarfile.TarFile], tar: str, file: str) -> Films:
-    if not tar:
-        return _to_grid(Image.open(folder / file))
-    if tar not in archives:
-        archives[tar] = tarfile.open(folder / tar)  # noqa: SIM115 - closed by load_films
-    return _to_grid(_open_member(archives[tar], file))
+def _load_film(folder: Path, archives: dict[str, tarfile.TarFile], place: str, file: str) -> Films:
+    if (folder / place).is_dir():
+        with Image.open(folder / place / file) as image:
+            return _to_grid(image)
+    if place not in archives:
+        archives[place] = tarfile.open(folder / place)  # noqa: SIM115 - closed by load_films
+    return _to_grid(_open_member(archives[place], file))
 
 
 def _open_member(archive: tarfile.TarFile, file: str) -> Image.Image:
@@ -212,18 +318,55 @@ def _open_member(archive: tarfile.TarFile, file: str) -> Image.Image:
 
 
 def _to_grid(image: Image.Image) -> Films:
+    if image.mode[0] in "IF":  # Pillow would cut what is above 255 off
+        raise ValueError("more than 8 bits a pixel; scale it to 8")
+    if min(image.size) < _SMALLEST_PX:
+        raise ValueError(f"smaller than {_SMALLEST_PX} pixels")
     return np.asarray(image.convert("L").resize((GRID, GRID), Image.Resampling.LANCZOS))
 
 
-def _read_csv(path: Path, columns: set[str]) -> list[dict[str, str]]:
+def _read_csv(path: Path, columns: set[str], *, may_be_empty: bool = False) -> list[_Numbered]:
+    """The records of a table.
+
+    Raises:
+        DatasetError: it cannot be read, lacks a column, or has rows of more columns than its
+            header, or none.
+    """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, restval="")
-            missing = columns - set(reader.fieldnames or ())
-            _refuse(path, "missing column", sorted(missing))
-            return list(reader)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restkey=_TOO_MUCH, restval="", strict=True)
+            _refuse(path, "missing column", sorted(columns - set(reader.fieldnames or ())))
+            records = _numbered(reader)
     except OSError as fault:
         raise DatasetError(f"{path}: cannot be read: {fault.strerror}") from fault
+    except UnicodeDecodeError as fault:
+        raise DatasetError(f"{path}: is not UTF-8; save it as CSV UTF-8") from fault
+    except csv.Error as fault:
+        raise DatasetError(f"{path}: is no CSV: {fault}") from fault
+    _refuse(
+        path,
+        "row of more columns than the header",
+        _named([r for r in records if _TOO_MUCH in r[1]]),
+    )
+    if not records and not may_be_empty:
+        raise DatasetError(f"{path}: has no rows")
+    return records
+
+
+def _numbered(reader: "csv.DictReader[str]") -> list[_Numbered]:
+    records, line = [], reader.line_num + 1
+    for record in reader:
+        records.append((line, record))
+        line = reader.line_num + 1
+    return records
+
+
+def _named(records: Sequence[_Numbered]) -> list[str]:
+    return [f"line {number}: {record['file'] or 'no file'}" for number, record in records]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _refuse(path: Path, what: str, names: Sequence[str]) -> None:

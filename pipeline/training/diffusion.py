@@ -17,7 +17,7 @@ from pipeline import prompts, schedule
 from pipeline.schedule import TRAIN_STEPS, Schedule
 from pipeline.training.autoencoder import LATENT_CHANNELS
 from pipeline.training.pairs import Pool
-from pipeline.training.session import Progress, Recipe, Session
+from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _TEXT_WIDTH = 256
 _STAGES = (64, 128, 192)
@@ -123,7 +123,7 @@ def learn(
     """What of `model` is to learn does so by these tasks; returns it with its averaged weights."""
     model = model.to(recipe.device, memory_format=torch.channels_last).train()
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
-    rng = np.random.default_rng((recipe.seed, session.step))
+    rng = np.random.default_rng(session.seed)
     lessons = Lessons(pool, rng, tasks)
     for step in session.steps():
         lesson = lessons.take(recipe.batch)
@@ -234,7 +234,7 @@ def losses(
     alpha, sigma = objective.steps.at(t)
     eps = torch.randn_like(aim)
     z_t = alpha * aim + sigma * eps
-    with torch.autocast(aim.device.type, torch.bfloat16):
+    with autocast(aim.device):
         seen = torch.cat([z_t, source], 1) if objective.paired else z_t
         out = model(seen, t, text.to(device)).sample.float()
     said, gate = out[:, : aim.shape[1]], out[:, aim.shape[1] :]

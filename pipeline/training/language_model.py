@@ -20,7 +20,8 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedToken
 
 from pipeline import prompts
 from pipeline.errors import DatasetError
-from pipeline.training.session import Progress, Recipe, Session
+from pipeline.training import files, kept, ranks
+from pipeline.training.session import Progress, Recipe, Session, autocast
 
 TOKENS = 32
 """Every prompt is padded or cut to this many tokens."""
@@ -31,6 +32,8 @@ _MASKED_SHARE = 0.15  # of the words, as in BERT (1810.04805, 3.1)
 _TEMPLATE_SHARE = 0.25
 _RECORD_EVERY = 100
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CORPUS = "corpus.sha256"
+_ANEW = "move the folder language-model away to begin anew"
 _DENIALS = ("No {finding}.", "There is no {finding}.", "No {zone} {finding}.", "Without {finding}.")
 
 
@@ -78,10 +81,12 @@ def read_reports(path: Path, split: str = "train") -> list[str]:
         DatasetError: the file lacks a column.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.DictReader(file) if row.get("split") == split]
     except OSError as fault:
         raise DatasetError(f"{path}: cannot be read: {fault.strerror}") from fault
+    except (UnicodeDecodeError, csv.Error) as fault:
+        raise DatasetError(f"{path}: is no CSV in UTF-8: {fault}") from fault
     if not rows or not {"findings", "impression"} <= rows[0].keys():
         raise DatasetError(f"{path}: needs columns split, findings, impression and rows of {split}")
     texts = itertools.chain.from_iterable((row["findings"], row["impression"]) for row in rows)
@@ -120,13 +125,40 @@ def _denials(words: prompts.Prompts) -> Iterator[str]:
             yield form.format(finding=finding, zone=zone.lower())
 
 
-def train_tokenizer(sentences: Sequence[str], folder: Path) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer of `sentences`, saved to `folder`; the same for the same input."""
+def keep_tokenizer(sentences: Sequence[str], folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of the run in `folder`: made at its begin, and not changed under its weights.
+
+    The trainer numbers words that are as frequent as each other anyhow, so that a second tokenizer
+    of the same sentences would not do.
+
+    Raises:
+        DatasetError: the run began with other sentences, or its tokenizer cannot be read.
+    """
+    place, corpus = folder / "tokenizer", kept.digest_of(repr(sentences))
+    with ranks.first_goes_first():
+        if ranks.is_first() and not (folder / "state.safetensors").exists():
+            with files.whole_folder(place) as scratch:
+                train_tokenizer(sentences).save_pretrained(scratch)
+                (scratch / _CORPUS).write_text(corpus, encoding="utf-8")
+        try:
+            found = PreTrainedTokenizerFast.from_pretrained(place, local_files_only=True)
+        except (OSError, ValueError) as fault:
+            raise DatasetError(f"{place}: cannot be read: {fault}; {_ANEW}") from fault
+    began = place / _CORPUS  # runs of before have none
+    if began.exists() and began.read_text(encoding="utf-8") != corpus:
+        raise DatasetError(
+            f"{folder}: reports or prompts are not those the run began with; {_ANEW}"
+        )
+    return found
+
+
+def train_tokenizer(sentences: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of `sentences`."""
     pieces = BertWordPieceTokenizer(lowercase=True)
     pieces.train_from_iterator(
         sentences, vocab_size=_VOCABULARY, min_frequency=2, special_tokens=list(_SPECIAL)
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=pieces._tokenizer,
         model_max_length=TOKENS,
         **dict(
@@ -137,8 +169,6 @@ def train_tokenizer(sentences: Sequence[str], folder: Path) -> PreTrainedTokeniz
             )
         ),
     )
-    tokenizer.save_pretrained(folder)
-    return tokenizer
 
 
 def train(
@@ -154,16 +184,19 @@ def train(
     labels = sorted({label for sentence in said for label in sentence.labels})
     model = Reader(len(labels)).to(recipe.device)
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
-    rng = np.random.default_rng((recipe.seed, session.step))
-    corpus = tokenise(tokenizer, [*sentences])
-    lessons = tokenise(tokenizer, [sentence.text for sentence in said])
-    truth = torch.tensor([[float(label in s.labels) for label in labels] for s in said])
+    rng = np.random.default_rng(session.seed)
+    corpus = _on(recipe.device, *tokenise(tokenizer, [*sentences]))
+    lessons = _on(recipe.device, *tokenise(tokenizer, [sentence.text for sentence in said]))
+    truth = torch.tensor(
+        [[float(label in s.labels) for label in labels] for s in said], device=recipe.device
+    )
     for step in session.steps():
-        words = _pick(rng, corpus, int(recipe.batch * (1 - _TEMPLATE_SHARE)))
-        loss = masked_word_loss(model, tokenizer, rng, *words)
-        index = rng.integers(0, len(said), int(recipe.batch * _TEMPLATE_SHARE))
-        logits = model.meaning(lessons[0][index], lessons[1][index])
-        loss = loss + functional.binary_cross_entropy_with_logits(logits, truth[index])
+        words = _pick(rng, int(recipe.batch * (1 - _TEMPLATE_SHARE)), *corpus)
+        ids, mask, meant = _pick(rng, int(recipe.batch * _TEMPLATE_SHARE), *lessons, truth)
+        with autocast(recipe.device):
+            loss = masked_word_loss(model, tokenizer, rng, *words)
+            logits = model.meaning(ids, mask)
+        loss = loss + functional.binary_cross_entropy_with_logits(logits.float(), meant)
         session.learn(loss)
         if step % _RECORD_EVERY == 0:
             session.record({"loss": float(loss.detach())})
@@ -189,17 +222,20 @@ def masked_word_loss(
     mask: torch.Tensor,
 ) -> torch.Tensor:
     """Cross-entropy of the words that were masked out (1810.04805, section 3.1, task 1)."""
-    chance = torch.from_numpy(rng.random(ids.shape))
+    chance = torch.from_numpy(rng.random(ids.shape, np.float32)).to(ids.device)
     special = ids < len(_SPECIAL)
     hidden = (chance < _MASKED_SHARE) & ~special
     masked = ids.masked_fill(hidden & (chance < 0.9 * _MASKED_SHARE), tokenizer.mask_token_id)
     states = model.encoder(input_ids=masked, attention_mask=mask).last_hidden_state
     logits = model.masked.cls(states[hidden])  # the vocabulary is wide: only where it is asked
-    return functional.cross_entropy(logits, ids[hidden])
+    return functional.cross_entropy(logits.float(), ids[hidden])
 
 
-def _pick(
-    rng: np.random.Generator, corpus: tuple[torch.Tensor, torch.Tensor], size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    index = torch.from_numpy(rng.integers(0, len(corpus[0]), size))
-    return corpus[0][index], corpus[1][index]
+def _on(device: str, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.to(device) for tensor in tensors)
+
+
+def _pick(rng: np.random.Generator, size: int, *columns: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The same random rows of each, on the device that they are on."""
+    index = torch.from_numpy(rng.integers(0, len(columns[0]), size)).to(columns[0].device)
+    return tuple(column[index] for column in columns)

@@ -15,7 +15,7 @@ from pipeline.segmenter import SIDE, Segmenter
 from pipeline.training.augment import Plane
 from pipeline.training.diffusion import label_loss
 from pipeline.training.pairs import Sample
-from pipeline.training.session import Progress, Recipe, Session
+from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50
 _LABEL_WEIGHT = 0.1
@@ -96,7 +96,8 @@ def agreed(films: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> Taugh
 @torch.inference_mode()
 def told(gate: Segmenter, films: torch.Tensor) -> torch.Tensor:
     """What a gate says of films [n, SIDE, SIDE] uint8, as they are and mirrored: 0 .. 1."""
-    return lesion_gate.both_ways(gate, films[:, None].float() / 127.5 - 1)[:, 0]
+    seen = films[:, None].to(next(gate.parameters()).device)
+    return lesion_gate.both_ways(gate, seen.float() / 127.5 - 1)[:, 0].cpu()
 
 
 def train(
@@ -112,7 +113,7 @@ def train(
     if first is not None:
         model.load_state_dict(first.state_dict())
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
-    draw = Draw([lesson for lesson in taught if len(lesson.film)], (recipe.seed, session.step))
+    draw = Draw([lesson for lesson in taught if len(lesson.film)], session.seed)
     for step in session.steps():
         found = losses(model, draw.batch(recipe.batch), recipe.device)
         session.learn(found["lesion"] + _LABEL_WEIGHT * found["label"])
@@ -125,7 +126,7 @@ def train(
 class Draw:
     """Draws batches in the kinds' shares: planes film, lesion, known, lungs, and labels."""
 
-    def __init__(self, taught: Sequence[Taught], seed: tuple[int, int]) -> None:
+    def __init__(self, taught: Sequence[Taught], seed: tuple[int, ...]) -> None:
         self._taught, self._rng = taught, np.random.default_rng(seed)
         shares = np.array([_SHARES[lesson.kind] for lesson in taught])
         self._chances = shares / shares.sum()
@@ -155,7 +156,7 @@ def losses(
 ) -> dict[str, torch.Tensor]:
     """Cross-entropy and Dice where the lesion is known; cross-entropy of the labels."""
     (film, lesion, known, lungs), sick = batch[0].to(device), batch[1].to(device)
-    with torch.autocast(film.device.type, torch.bfloat16):
+    with autocast(film.device):
         logits = model(film * 2 - 1)
     logits = logits.float()
     entropy = functional.binary_cross_entropy_with_logits(logits, lesion, reduction="none")

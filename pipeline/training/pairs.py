@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from pipeline import anatomy, framing, prompts
-from pipeline.training import augment, lesions
+from pipeline.errors import DatasetError
+from pipeline.training import augment, kept, lesions
 from pipeline.training.augment import Jitter, Plane
 from pipeline.training.dataset import Box, FilmRow, Films
 from pipeline.training.lesions import Donor
@@ -114,7 +114,7 @@ class PairMaker:
     """Makes samples from material, the same ones for the same seed."""
 
     def __init__(self, material: Material, seed: int, framed: float = FRAMED) -> None:
-        self._material, self._share_framed = material, framed
+        self._material, self._seed, self._share_framed = material, seed, framed
         self._rng = np.random.default_rng(seed)
         rows = material.rows
         fit = [anatomy.usable(mask > 0) for mask in material.lungs]
@@ -129,7 +129,11 @@ class PairMaker:
         self._ages = self._lots_by_age([i for i in index if fit[i] and not material.boxes[i]])
 
     def samples(self, counts: Counts) -> Iterator[Sample]:
-        """All samples of all kinds."""
+        """All samples of all kinds that the films allow.
+
+        Raises:
+            DatasetError: no healthy lungs to paste into are seen.
+        """
         makers = {
             "pasted": self._pasted,
             "boxed": self._boxed_film,
@@ -142,9 +146,33 @@ class PairMaker:
             del makers["labelled"]
         if not self._ages:
             del makers["diffuse"]
+        if not self._boxed.films:
+            del makers["boxed"]
+        if not self._donors.films:
+            del makers["abnormal"]
+        self._demand_normals(counts)
         for kind, make in makers.items():
             for _ in range(getattr(counts, kind)):
                 yield make()
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What decides the samples beside their counts and the words."""
+        material = self._material
+        said = [(r.label, r.source, r.view, r.paediatric) for r in material.rows]
+        return {
+            "films": kept.digest_of(material.films, repr(said), repr(material.boxes)),
+            "lungs": kept.digest_of(material.lungs),
+            "seed": f"{self._seed} {self._share_framed}",
+        }
+
+    def _demand_normals(self, counts: Counts) -> None:
+        if not self._normals.films and (counts.pasted or counts.healthy or counts.diffuse):
+            raise DatasetError(
+                "no Normal adult film of train in which both lungs are seen, and pairs are made of "
+                "such films: look at the labels, and whether the segmenter was trained for long "
+                "enough"
+            )
 
     def _pasted(self) -> Sample:
         film, lungs, view = self._normal()
@@ -158,11 +186,11 @@ class PairMaker:
 
     def _one_paste(self, film: Plane, lungs: npt.NDArray[np.bool_]) -> lesions.Paste:
         chance = self._rng.random()
-        if chance < 0.35:
+        if chance < 0.35 or not (self._donors.films or self._boxed.films):
             return lesions.opacity(self._rng, film, lungs)
         if chance < 0.45:
             return lesions.nodule(self._rng, film, lungs)
-        if chance < 0.75 or not self._boxed.films:
+        if self._donors.films and (chance < 0.75 or not self._boxed.films):
             return lesions.borrowed(self._rng, film, lungs, self._donor(self._donors))
         return lesions.transplanted(self._rng, film, lungs, self._donor(self._boxed))
 
@@ -301,21 +329,33 @@ class PairMaker:
 
 
 def make_pool(
-    maker: PairMaker, counts: Counts, encode: Encode, path: Path, tell: Callable[[str], None]
+    maker: PairMaker,
+    counts: Counts,
+    encode: Encode,
+    path: Path,
+    tell: Callable[[str], None],
+    encoder: str = "",
 ) -> Pool:
-    """The pool kept at `path`, made first where it is not there yet."""
+    """The pool kept at `path`, made first where there is none, or one made of something else.
+
+    `encoder` is a digest of what `encode` computes with.
+    """
     captions = all_captions()
-    if not path.exists():
+
+    def make() -> kept.Tensors:
         parts: dict[str, list[torch.Tensor]] = {}
         for batch in chunks(maker.samples(counts)):
             for name, value in _encoded(batch, encode, captions).items():
                 parts.setdefault(name, []).append(value)
             tell(f"{sum(len(part) for part in parts['kind'])} pairs made")
-        scratch = path.with_suffix(".part")
-        whole = {name: torch.cat(values).contiguous() for name, values in parts.items()}
-        save_file(whole, scratch)
-        scratch.replace(path)
-    return Pool(**load_file(path), captions=captions)
+        return {name: torch.cat(values).contiguous() for name, values in parts.items()}
+
+    origin = maker.origin | {
+        "counts": repr(counts),
+        "captions": kept.digest_of(repr(captions)),
+        "encoder": encoder,
+    }
+    return Pool(**kept.tensors(path, origin, make, tell), captions=captions)
 
 
 def all_captions() -> tuple[str, ...]:

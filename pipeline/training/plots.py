@@ -1,7 +1,7 @@
 """Pictures of a training run: its losses, and samples of what it makes by now."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
+from pipeline.training import files
 from pipeline.types import Image
 
 mpl.use("Agg")
@@ -20,7 +21,7 @@ def losses(metrics: Path, picture: Path) -> None:
     """`picture` shows every metric of a metrics.jsonl over the steps; nothing without one."""
     if not metrics.is_file():
         return
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = list(_read(metrics))
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     for name in sorted({name for line in lines for name in line} - _NEITHER):
@@ -29,12 +30,24 @@ def losses(metrics: Path, picture: Path) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.legend()
-    figure.savefig(picture, dpi=100)
+    with files.whole(picture) as scratch:
+        figure.savefig(scratch, dpi=100, format="png")
+
+
+def _read(metrics: Path) -> Iterator[dict[str, float]]:
+    """Every line that is one: a kill may have cut the last that a run wrote."""
+    for text in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "step" in line:
+            yield line
 
 
 def samples(rows: Sequence[Sequence[Image]], picture: Path) -> None:
     """`picture` is a table of films, each 0 black .. 1 white and of one size."""
     strips = [np.concatenate([plane.clip(0, 1) for plane in row], axis=1) for row in rows]
     table = (np.concatenate(strips) * 255).round().astype(np.uint8)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    Pillow.fromarray(table).save(picture)
+    with files.whole(picture) as scratch:
+        Pillow.fromarray(table).save(scratch, format="png")

@@ -10,7 +10,7 @@ from torch.nn import functional
 from pipeline.segmenter import SIDE, Segmenter
 from pipeline.training.pairs import Counts, PairMaker
 from pipeline.training.segmenter import overlap_loss
-from pipeline.training.session import Progress, Recipe, Session
+from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50
 
@@ -34,10 +34,12 @@ def train(taught: Lessons, recipe: Recipe, folder: Path, progress: Progress) -> 
     model = Segmenter().to(recipe.device)
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
     films, masks = taught
-    rng = np.random.default_rng((recipe.seed, session.step))
+    rng = np.random.default_rng(session.seed)
     for step in session.steps():
         index = torch.from_numpy(rng.integers(0, len(films), recipe.batch))
-        loss = overlap_loss(model(films[index].to(recipe.device)), masks[index].to(recipe.device))
+        with autocast(recipe.device):
+            logits = model(films[index].to(recipe.device))
+        loss = overlap_loss(logits.float(), masks[index].to(recipe.device))
         session.learn(loss)
         if step % _RECORD_EVERY == 0:
             session.record({"loss": float(loss.detach())})

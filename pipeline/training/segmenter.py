@@ -11,7 +11,7 @@ from pipeline import anatomy
 from pipeline.segmenter import Segmenter
 from pipeline.training import augment
 from pipeline.training.dataset import Films
-from pipeline.training.session import Progress, Recipe, Session
+from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50
 _LARGEST_BLUR_PX = 1.5
@@ -25,10 +25,12 @@ def train(
     torch.manual_seed(recipe.seed)
     model = Segmenter().to(recipe.device)
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
-    rng = np.random.default_rng((recipe.seed, session.step))
+    rng = np.random.default_rng(session.seed)
     for step in session.steps():
         x, y = _batch(rng, films, masks, recipe.batch)
-        loss = overlap_loss(model(x.to(recipe.device)), y.to(recipe.device))
+        with autocast(recipe.device):
+            logits = model(x.to(recipe.device))
+        loss = overlap_loss(logits.float(), y.to(recipe.device))
         session.learn(loss)
         if step % _RECORD_EVERY == 0:
             session.record({"loss": float(loss.detach())})
@@ -46,10 +48,10 @@ def overlap_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def lungs(model: Segmenter, films: Films, batch: int = 64) -> Films:
     """The mask of each film, uint8, 255 is lung; its two largest parts, holes filled."""
-    masks = np.zeros(films.shape, np.uint8)
+    masks, device = np.zeros(films.shape, np.uint8), next(model.parameters()).device
     for start in range(0, len(films), batch):
         x = torch.from_numpy(films[start : start + batch]).float()[:, None] / 127.5 - 1
-        for index, plane in enumerate((model(x)[:, 0] > 0).numpy()):
+        for index, plane in enumerate((model(x.to(device))[:, 0] > 0).cpu().numpy()):
             masks[start + index] = anatomy.tidy(plane) * np.uint8(255)
     return masks
 

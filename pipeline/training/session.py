@@ -1,9 +1,8 @@
 """What every training run shares: a time budget, checkpoints, EMA and a metrics file.
 
-A run's folder holds `state.safetensors` (weights, their EMA, the optimiser's moments) with
-`state.json` (step, seconds spent), both replaced whole, `metrics.jsonl` and `loss.png`. No pickle
-anywhere. Under `accelerate launch` every process draws its own lessons, gradients are averaged, and
-the first process alone writes.
+A run's folder holds `state.safetensors` (weights, their EMA, the optimiser's moments, step, seconds
+spent), replaced whole, the last two as `state.json` too, `metrics.jsonl` and `loss.png`. No pickle
+anywhere. Under `accelerate launch` every process draws its own lessons (training.ranks).
 """
 
 import json
@@ -11,26 +10,51 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
-from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import PipelineError
-from pipeline.training import plots
+from pipeline.training import files, plots, ranks
 
 EMA_DECAY = 0.999
 _CHECKPOINT_EVERY_S = 120.0
 _REPORT_EVERY_S = 15.0
 _GRADIENT_NORM = 1.0
+_STATE, _SAID = "state.safetensors", "said"
 
 Progress = Callable[[float, str], None]
 """Called with the fraction of the budget spent and one line of text."""
 
 
 class DivergedError(PipelineError):
-    """The loss is no longer a number; the last good checkpoint is kept."""
+    """The loss or its gradient is no longer a number; the last good checkpoint is kept."""
+
+
+class CheckpointError(PipelineError):
+    """A run's folder holds a checkpoint from which it cannot go on."""
+
+
+def autocast(device: str | torch.device) -> torch.autocast:
+    """bfloat16 where the device computes in it, single precision elsewhere."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=_has_bfloat16(kind))
+
+
+@cache
+def _has_bfloat16(kind: str) -> bool:
+    """Whether it has instructions for it: where it is only emulated it is slower, and no better."""
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if kind == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)
+    return torch.amp.is_autocast_available(kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +86,10 @@ class Session:
     spent_s: float = 0.0
     _ema: dict[str, torch.Tensor] = field(default_factory=dict)
     _optimiser: torch.optim.AdamW = field(init=False)
-    _world: Accelerator = field(init=False)
 
     def __post_init__(self) -> None:
         recipe = self.recipe
-        self._world = Accelerator(cpu=recipe.device == "cpu")
+        ranks.join(recipe.device)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._optimiser = torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad],
@@ -74,9 +97,18 @@ class Session:
             betas=(0.9, 0.95),
             weight_decay=recipe.weight_decay,
         )
-        self._ema = {k: v.detach().clone() for k, v in self._floating_state().items()}
-        if (self.folder / "state.json").exists():
+        if (self.folder / _STATE).exists():
             self._load()
+        else:
+            ranks.share_weights(self.model)
+            self._ema = {k: v.detach().clone() for k, v in self._floating_state().items()}
+        # The noise, as the lessons, is neither that of another process nor that of step 0 again.
+        torch.manual_seed(int(np.random.SeedSequence(self.seed).generate_state(1)[0]))
+
+    @property
+    def seed(self) -> tuple[int, int, int]:
+        """What this process draws its lessons from when it begins or goes on."""
+        return self.recipe.seed, self.step, ranks.number()
 
     def steps(self) -> Iterator[int]:
         """Yield step numbers until the budget is spent; checkpoints and reports on the way."""
@@ -86,37 +118,38 @@ class Session:
             yield self.step
             self.step += 1
             now = time.monotonic()
-            self.spent_s = before + now - began
+            # One clock for all: who stops a step before the others leaves them waiting for ever.
+            self.spent_s = ranks.of_the_first(before + now - began)
             if now - saved > _CHECKPOINT_EVERY_S:
                 self.save()
                 saved = now
             if now - reported > _REPORT_EVERY_S:
                 rate = (self.step - first_step) * self.recipe.batch / (now - began)
-                self.progress(self._fraction(), f"step {self.step}, {rate:.0f} images/s")
+                self._tell(self._fraction(), f"step {self.step}, {rate:.0f} images/s")
                 reported = now
         self.save()
-        self.progress(1.0, f"step {self.step}, done")
+        self._tell(1.0, f"step {self.step}, done")
 
     def learn(self, loss: torch.Tensor) -> None:
         """Take one optimiser step down `loss` (a scalar) and move the EMA.
 
         Raises:
-            DivergedError: the loss is not finite.
+            DivergedError: the loss or its gradient is not finite; no weight has changed.
         """
-        if not math.isfinite(float(loss.detach())):
-            raise DivergedError(f"loss is not finite at step {self.step}; kept {self.folder}")
+        self._demand_finite("loss", loss.detach())
         for group in self._optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self._optimiser.zero_grad(set_to_none=True)
-        self._world.backward(loss)
-        self._average_gradients()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+        ranks.average_gradients(self.model)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_NORM)
+        self._demand_finite("gradient", norm)  # the root of 0 is finite, its slope is not
         self._optimiser.step()
         self._move_ema()
 
     def record(self, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl."""
-        if not self._world.is_main_process:
+        if not ranks.is_first():
             return
         line = {"step": self.step, "spent_s": round(self.spent_s, 1), **metrics}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -127,41 +160,74 @@ class Session:
         model.load_state_dict({**model.state_dict(), **self._ema})
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all, and the picture of the loss so far."""
-        if not self._world.is_main_process:
+        """Write the checkpoint, whole or not at all, then the picture of the loss so far."""
+        if not ranks.is_first():
             return
-        plots.losses(self.folder / "metrics.jsonl", self.folder / "loss.png")
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self._ema.items()}
         for index, moments in self._optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{k}": v for k, v in moments.items()}
-        scratch = self.folder / "state.safetensors.part"
-        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, scratch)
-        scratch.replace(self.folder / "state.safetensors")
-        said = self.folder / "state.json.part"
-        said.write_text(json.dumps({"step": self.step, "spent_s": self.spent_s}), encoding="utf-8")
-        said.replace(self.folder / "state.json")
+        said = json.dumps({"step": self.step, "spent_s": self.spent_s})
+        with files.whole(self.folder / _STATE) as scratch:  # one file: a kill parts nothing
+            whole = {k: v.contiguous().clone() for k, v in tensors.items()}
+            save_file(whole, scratch, metadata={_SAID: said})
+        with files.whole(self.folder / "state.json") as scratch:  # for people, who read no tensors
+            scratch.write_text(said, encoding="utf-8")
+        self._draw_losses()
+
+    def _draw_losses(self) -> None:
+        try:
+            plots.losses(self.folder / "metrics.jsonl", self.folder / "loss.png")
+        except (OSError, ValueError) as fault:  # a run of hours does not end for its picture
+            self._tell(self._fraction(), f"no loss.png: {fault}")
 
     def _load(self) -> None:
-        tensors = load_file(self.folder / "state.safetensors")
+        """Go on from the checkpoint.
+
+        Raises:
+            CheckpointError: it is damaged, or another network's.
+        """
+        try:
+            self._restore(load_file(self.folder / _STATE))
+            saved = json.loads(self._said())
+            self.step, self.spent_s = int(saved["step"]), float(saved["spent_s"])
+            if not math.isfinite(self.spent_s):
+                raise ValueError(f"{self.spent_s} seconds spent")  # noqa: TRY301 - as all damage
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as fault:
+            raise CheckpointError(
+                f"{self.folder}: the run cannot go on from its checkpoint, which is damaged or of "
+                f"another network ({_first_line(fault)}); move state.safetensors and state.json "
+                "away to begin anew"
+            ) from fault
+        _end_line(self.folder / "metrics.jsonl")
+
+    def _said(self) -> str:
+        with safe_open(self.folder / _STATE, framework="pt") as file:
+            said = (file.metadata() or {}).get(_SAID)
+        return said or (self.folder / "state.json").read_text(encoding="utf-8")
+
+    def _restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self.model.load_state_dict(_section(tensors, "model."))
-        device = next(self.model.parameters()).device
-        self._ema = {k: v.to(device) for k, v in _section(tensors, "ema.").items()}
+        average, device = _section(tensors, "ema."), next(self.model.parameters()).device
+        self._ema = {name: average[name].to(device) for name in self._floating_state()}
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in _section(tensors, "adam.").items():
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
         state = self._optimiser.state_dict()
         self._optimiser.load_state_dict({**state, "state": moments})
-        saved = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-        self.step, self.spent_s = int(saved["step"]), float(saved["spent_s"])
 
-    def _average_gradients(self) -> None:
-        if self._world.num_processes == 1:
-            return
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad = self._world.reduce(parameter.grad, reduction="mean")
+    def _demand_finite(self, what: str, value: torch.Tensor) -> None:
+        if not math.isfinite(float(value)):
+            kept = (self.folder / _STATE).exists()
+            before = "is kept, run again to go on from it" if kept else "was not made yet"
+            raise DivergedError(
+                f"{self.folder}: the {what} is no number at step {self.step}; a checkpoint {before}"
+            )
+
+    def _tell(self, fraction: float, text: str) -> None:
+        if ranks.is_first():
+            self.progress(fraction, text)
 
     def _fraction(self) -> float:
         return min(1.0, self.spent_s / (self.recipe.minutes * 60))
@@ -180,6 +246,17 @@ class Session:
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         for name, value in self._floating_state().items():
             self._ema[name].lerp_(value, 1 - decay)
+
+
+def _end_line(path: Path) -> None:
+    """A line that a kill has cut is not gone on with by the next one."""
+    if path.is_file() and not path.read_bytes().endswith(b"\n"):
+        with path.open("ab") as file:
+            file.write(b"\n")
+
+
+def _first_line(fault: Exception) -> str:
+    return (str(fault).splitlines() or [type(fault).__name__])[0]
 
 
 def _section(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from pipeline.gates import ViewClassifier
 from pipeline.training import augment
 from pipeline.training.augment import Plane
 from pipeline.training.dataset import Films
-from pipeline.training.session import Progress, Recipe, Session
+from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50
 _SIDE = 112  # films are drawn at half the grid: the classifier sees no more
@@ -26,12 +26,14 @@ def train(films: Films, recipe: Recipe, folder: Path, progress: Progress) -> Vie
     torch.manual_seed(recipe.seed)
     model = ViewClassifier().to(recipe.device)
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
-    rng = np.random.default_rng((recipe.seed, session.step))
+    rng = np.random.default_rng(session.seed)
     truth = torch.arange(recipe.batch) % 2  # every other one is a chest
     for step in session.steps():
         x = torch.from_numpy(np.stack([_film(rng, films, bool(chest)) for chest in truth]))
-        logits = model(x[:, None].to(recipe.device))
-        loss = functional.binary_cross_entropy_with_logits(logits, truth.float().to(recipe.device))
+        with autocast(recipe.device):
+            logits = model(x[:, None].to(recipe.device))
+        aim = truth.float().to(recipe.device)
+        loss = functional.binary_cross_entropy_with_logits(logits.float(), aim)
         session.learn(loss)
         if step % _RECORD_EVERY == 0:
             session.record({"loss": float(loss.detach())})

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderDC, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from pipeline import prompts, settings, weights
+from pipeline import digest, prompts, settings, weights
 from pipeline.schedule import TRAIN_STEPS
 from pipeline.segmenter import Segmenter
 from pipeline.settings import Settings
@@ -24,11 +24,14 @@ from pipeline.training import (
     calibrate,
     classifier,
     diffusion,
+    files,
     finetune,
+    kept,
     language_model,
     lesion_gate,
     pairs,
     plots,
+    ranks,
     rival,
     segmenter,
     view,
@@ -41,7 +44,7 @@ from pipeline.training.finetune import Plan
 from pipeline.training.lesion_gate import Taught
 from pipeline.training.pairs import Counts, Encode, Pool, Sample
 from pipeline.training.session import Progress, Recipe
-from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, LUNG_SEGMENTER, RIVAL, WHOLE_LUNG
+from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_LUNG
 
 _TUNING_BATCH = 32
 _SHOWN = 6
@@ -54,17 +57,18 @@ class Workshop:
     def __init__(
         self, *, data: Path, work: Path, device: str, seed: int, progress: Progress
     ) -> None:
-        self._bench = Bench(data=data, work=work, device=device)
         self._seed, self._progress = seed, progress
+        own = ranks.join(device)
+        self._bench = Bench(data=data, work=work, device=own, tell=self._tell)
 
     def train_autoencoder(self, minutes: float) -> list[float]:
         """The autoencoder is trained on the films of train; returns the PSNR of val, in dB."""
         recipe = self._recipe(minutes, batch=16, learning_rate=1.5e-3)
-        films = self._bench.material.films
+        held_out, films = self._bench.films_of("val"), self._bench.material.films
         model = autoencoder.train(films, recipe, self._bench.work / "autoencoder", self._progress)
-        model.save_pretrained(self._bench.work / "autoencoder" / "final")
-        held_out = self._bench.films_of("val")
-        self._picture_round_trips(held_out[:: max(1, len(held_out) // _SHOWN)][:_SHOWN])
+        self._finish(model, "autoencoder")
+        if ranks.is_first():
+            self._picture_round_trips(held_out[:: max(1, len(held_out) // _SHOWN)][:_SHOWN])
         return autoencoder.psnr(model, held_out, self._bench.device)
 
     def train_segmenter(self, minutes: float) -> None:
@@ -74,7 +78,8 @@ class Workshop:
         model = segmenter.train(
             films, masks, recipe, self._bench.work / "segmenter", self._progress
         )
-        save_file(model.state_dict(), self._bench.work / "segmenter" / LUNG_SEGMENTER)
+        self._keep(model, self._bench.segmenter)
+        self._picture_masks(model, films[:_SHOWN], masks[:_SHOWN])
 
     def train_view(self, minutes: float) -> None:
         """The image gate's classifier is trained on the films of train."""
@@ -82,39 +87,46 @@ class Workshop:
         model = view.train(
             self._bench.material.films, recipe, self._bench.work / "view", self._progress
         )
-        save_file(model.state_dict(), self._bench.work / "view" / IMAGE_GATE)
+        self._keep(model, self._bench.work / "view" / IMAGE_GATE)
 
     def train_language_model(self, minutes: float) -> None:
         """The text encoder and its tokenizer are trained on the reports and the prompts."""
         folder = self._bench.work / "language-model"
         sentences = self._bench.sentences()
         texts = [*sentences, *(lesson.text for lesson in language_model.templates())]
-        tokenizer = language_model.train_tokenizer(texts, folder / "tokenizer")
+        tokenizer = language_model.keep_tokenizer(texts, folder)
         recipe = self._recipe(minutes, batch=96, learning_rate=6e-4)
         model = language_model.train(sentences, tokenizer, recipe, folder, self._progress)
-        model.encoder.save_pretrained(folder / "text_encoder")
+        if ranks.is_first():
+            with files.whole_folder(self._bench.text_encoder) as scratch:
+                model.encoder.save_pretrained(scratch)
 
     def train_diffusion(self, minutes: float, counts: Counts) -> None:
         """The U-Net is trained on a pool of pairs, made first where the run has none yet."""
+        self._bench.demand("segmenter", "autoencoder", "language-model")
         folder = self._bench.work / "diffusion"
-        pool = self._pool(folder, counts, self._bench.encode)
+        pool = self._pool(folder, counts, self._bench.encode, self._bench.encoder_digest)
         recipe = self._recipe(minutes, batch=32, learning_rate=5e-4)
         model = diffusion.train(
             pool, self._bench.embeddings(pool.captions), recipe, folder, self._progress
         )
-        model.save_pretrained(folder / "final")
-        self._picture_edits(model, pool, "pasted", folder)
+        self._finish(model, "diffusion")
+        if ranks.is_first():
+            self._picture_edits(model, pool, "pasted", folder)
 
     def train_whole_lung(self, minutes: float, counts: Counts) -> None:
         """The whole-lung adapter of the trained U-Net is trained on a pool of its own."""
+        self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
         folder = self._bench.work / "whole-lung"
-        pool = self._pool(folder, counts, self._bench.encode)
+        pool = self._pool(folder, counts, self._bench.encode, self._bench.encoder_digest)
         recipe = self._recipe(minutes, batch=24, learning_rate=1.5e-3, warmup_steps=50)
         embeddings = self._bench.embeddings(pool.captions)
-        unet = UNet2DConditionModel.from_pretrained(self._bench.work / "diffusion" / "final")
+        unet = self._unet()
         model = whole_lung.train(unet, pool, embeddings, recipe, folder, self._progress)
-        whole_lung.save(model, folder / WHOLE_LUNG)
-        self._picture_edits(model, pool, "diffuse", folder)
+        if ranks.is_first():
+            with files.whole(folder / WHOLE_LUNG) as scratch:
+                whole_lung.save(model, scratch)
+            self._picture_edits(model, pool, "diffuse", folder)
 
     def fine_tune(self, base: Path, plan: Plan, minutes: float, counts: Counts) -> Path:
         """`fine-tuned/` is a model folder made of `base` by the plan; returns where it lies.
@@ -122,42 +134,50 @@ class Workshop:
         Raises:
             ModelError: `base` cannot be loaded, or its parts do not fit each other.
         """
+        self._bench.demand("segmenter")
         folder = self._bench.work / "fine-tuning"
         networks = weights.load_networks(base, torch.device(self._bench.device))
         grid = int(networks.unet.config.sample_size) * 8
         encode = finetune.encoder_of(networks, grid, self._bench.device)
-        pool = self._pool(folder, counts, encode)
+        files_of_it = repr(digest.file_digests(base / "vae"))
+        encoder = kept.digest_of(files_of_it, repr(settings.read(base)), str(grid))
+        pool = self._pool(folder, counts, encode, encoder)
         recipe = self._recipe(minutes, batch=_TUNING_BATCH, learning_rate=1e-5)
         tuned = finetune.train(networks, plan, pool, recipe, folder, self._progress)
         said = replace(settings.read(base), name=base.name, version="fine-tuned", grid=grid)
-        finetune.write(tuned, networks, plan, base, self._bench.work / "fine-tuned", said)
+        if ranks.is_first():
+            finetune.write(tuned, networks, plan, base, self._bench.work / "fine-tuned", said)
         return self._bench.work / "fine-tuned"
 
     def train_classifier(self, minutes: float) -> None:
         """The independent classifier, a judge of edits, is trained on the films of train."""
+        self._bench.demand("segmenter")
         recipe = self._recipe(minutes, batch=48, learning_rate=2e-3, warmup_steps=100)
         folder = self._bench.work / "classifier"
         model = classifier.train(self._bench.material, recipe, folder, self._progress)
-        save_network(model, self._bench.work / "judges" / CLASSIFIER)
+        if ranks.is_first():
+            save_network(model, self._bench.work / "judges" / CLASSIFIER)
 
     def train_gate(self, minutes: float, counts: Counts) -> None:
         """The second gate is trained: half of the time on pairs, boxes and labels, half on these
         and on real films where it and the U-Net's gate agree.
         """
+        self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
         folder = self._bench.work / "lesion-gate"
         maker = pairs.PairMaker(self._bench.material, self._seed, framed=1.0)
         taught = lesion_gate.lessons(maker.samples(replace(counts, abnormal=0)))
         recipe = self._recipe(minutes / 2, batch=32, learning_rate=2e-3, warmup_steps=100)
         first = lesion_gate.train(taught, recipe, folder / "first", self._progress)
         real = maker.samples(Counts(abnormal=counts.abnormal, **_NOTHING_ELSE))
-        taught.append(self._agreed(first, real))
+        taught += self._agreed(first, real)
         model = lesion_gate.train(taught, recipe, folder / "second", self._progress, first)
-        save_network(model, folder / LESION_GATE)
-        self._picture_gate(model, taught)
+        if ranks.is_first():
+            save_network(model, folder / LESION_GATE)
+            self._picture_gate(model, taught)
 
-    def _agreed(self, gate: Segmenter, samples: Iterator[Sample]) -> Taught:
-        """What the gate and the U-Net's agree on of real films with a finding."""
-        unet = UNet2DConditionModel.from_pretrained(self._bench.work / "diffusion" / "final").eval()
+    def _agreed(self, gate: Segmenter, samples: Iterator[Sample]) -> list[Taught]:
+        """What the gate and the U-Net's agree on of real films with a finding: one or none."""
+        unet = self._unet().to(self._bench.device).eval()
         films, ours, theirs = [], [], []
         for batch in pairs.chunks(samples):
             source = self._bench.encode(pairs.signed([sample.source for sample in batch]))
@@ -167,16 +187,26 @@ class Workshop:
             ours.append(lesion_gate.told(gate, small))
             open_to = self._answers(unet, source, normal)[:, -1:].sigmoid()
             theirs.append(functional.interpolate(open_to, small.shape[1:], mode="bilinear")[:, 0])
-        return lesion_gate.agreed(torch.cat(films), torch.cat(ours), torch.cat(theirs))
+        if not films:
+            return []
+        return [lesion_gate.agreed(torch.cat(films), torch.cat(ours), torch.cat(theirs))]
+
+    def _unet(self) -> UNet2DConditionModel:
+        return UNet2DConditionModel.from_pretrained(
+            self._bench.final("diffusion"), use_safetensors=True, local_files_only=True
+        )
 
     def train_rival(self, minutes: float, counts: Counts) -> None:
         """The plain segmenter is trained on pairs as the edit's gate is, but on others."""
+        self._bench.demand("segmenter")
         folder = self._bench.work / "rival"
         maker = pairs.PairMaker(self._bench.material, self._seed + 1)
         taught = rival.lessons(maker, counts)
         recipe = self._recipe(minutes, batch=24, learning_rate=2e-3, warmup_steps=100)
         model = rival.train(taught, recipe, folder, self._progress)
-        save_network(model, self._bench.work / "judges" / RIVAL)
+        if ranks.is_first():
+            save_network(model, self._bench.work / "judges" / RIVAL)
+            self._picture_rival(model, taught, folder)
 
     def assemble(self, version: str) -> str:
         """`model/` holds the finished parts, not calibrated yet; returns its digest."""
@@ -199,6 +229,35 @@ class Workshop:
             [film.astype(np.float32) / 255 for film in sick],
             self._progress,
         )
+
+    def _keep(self, model: torch.nn.Module, path: Path) -> None:
+        if ranks.is_first():
+            with files.whole(path) as scratch:
+                save_file(model.state_dict(), scratch)
+
+    def _finish(self, model: AutoencoderDC | UNet2DConditionModel, part: str) -> None:
+        if ranks.is_first():
+            with files.whole_folder(self._bench.final(part)) as scratch:
+                model.save_pretrained(scratch)
+
+    def _tell(self, text: str) -> None:
+        if ranks.is_first():
+            self._progress(0.0, text)
+
+    def _picture_masks(self, model: Segmenter, seen: Films, truth: Films) -> None:
+        """samples.png: films with outlines, the lungs that are found in each, and the outlines."""
+        if ranks.is_first():
+            rows = [seen, segmenter.lungs(model, seen), truth]
+            pictures = [[np.float32(1 / 255) * plane for plane in planes] for planes in rows]
+            plots.samples(pictures, self._bench.work / "segmenter" / "samples.png")
+
+    def _picture_rival(self, model: Segmenter, taught: rival.Lessons, folder: Path) -> None:
+        """samples.png: films with pastes, what the rival says of each, and what is so."""
+        films, masks = (planes[:_SHOWN] for planes in taught)
+        with torch.no_grad():
+            said = model(films.to(self._bench.device)).sigmoid().cpu()
+        pictures = [list(planes[:, 0].numpy()) for planes in (films / 2 + 0.5, said, masks)]
+        plots.samples(pictures, folder / "samples.png")
 
     def _picture_round_trips(self, films: Films) -> None:
         """samples.png: each film above its reconstruction."""
@@ -237,15 +296,15 @@ class Workshop:
         rows = [self._bench.decoded(z) for z in (source, edited, aim)]
         plots.samples(rows, folder / "samples.png")
 
-    def _pool(self, folder: Path, counts: Counts, encode: Encode) -> Pool:
-        """The pool of pairs kept in `folder`, made first where it has none yet."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def _pool(self, folder: Path, counts: Counts, encode: Encode, encoder: str) -> Pool:
+        """The pool of pairs kept in `folder`, made first where it has none of these."""
         return pairs.make_pool(
             pairs.PairMaker(self._bench.material, self._seed),
             counts,
             encode,
             folder / "pool.safetensors",
-            lambda text: self._progress(0.0, text),
+            self._tell,
+            encoder,
         )
 
     def _recipe(

@@ -41,23 +41,47 @@ def test_group_view_and_flags_may_be_absent(tmp_path: Path) -> None:
     ("header", "rows", "said"),
     [
         ("file,tar,label", ["a.png,,Normal"], "missing column: source, split"),
-        (_HEADER, ["a.png,,train,Normal,s,,,", "b.png,,dev,Normal,s,,,"], "unknown split: b.png"),
-        (_HEADER, ["a.png,,train,Normal,s,,,", "b.png,,,Normal,s,,,"], "unknown split: b.png"),
+        (
+            _HEADER,
+            ["a.png,,train,Normal,s,,,", "b.png,,dev,Normal,s,,,"],
+            "unknown split (not calibration, test, train, val): line 3: b.png",
+        ),
+        (
+            _HEADER,
+            ["a.png,,train,Normal,s,,,", "b.png,,,Normal,s,,,"],
+            "unknown split (not calibration, test, train, val): line 3: b.png",
+        ),
         (
             _HEADER,
             ["a.png,,train,Normal,s,g7,,", "b.png,,test,Normal,s,g7,,", "c.png,,val,Normal,s,g8,,"],
-            "group in more than one split: g7",
+            "group in more than one split: line 2: a.png, line 3: b.png",
         ),
         (
             _HEADER + ",patient_id",
             ["a.png,,train,Normal,s,,,,p1", "b.png,,val,Normal,s,,,,p1"],
-            "patient in more than one split: p1",
+            "patient in more than one split: line 2: a.png, line 3: b.png",
         ),
         (
             _HEADER,
             ["a.png,,train,Normal,s,,,", "b.png,,train,normal,s,,,"],
-            f"unknown label (not {', '.join(sorted(dataset.LABELS))}): b.png",
+            f"unknown label (not {', '.join(sorted(dataset.LABELS))}): line 3: b.png",
         ),
+        (
+            _HEADER,
+            ["a.png,,train,Normal,s,,,", '"b.png",,test,Normal,s,,,', "a.png,,val,Normal,s,,,"],
+            "film listed twice: line 2: a.png, line 4: a.png",
+        ),
+        (
+            _HEADER,
+            ["a.png,,train,Normal,s,,,", "a.png,,train,COVID,s,,,"],
+            "film listed twice: line 2: a.png, line 3: a.png",
+        ),
+        (
+            _HEADER,
+            ["a.png,,train,Normal,s,,,,,", "b.png,,train,Normal,s,,,"],
+            "row of more columns than the header: line 2: a.png",
+        ),
+        (_HEADER, [",,train,Normal,s,,,"], "row without file, label or source: line 2: no file"),
     ],
 )
 def test_a_manifest_that_cannot_be_trusted_is_refused_with_its_rows(
@@ -81,7 +105,7 @@ def test_a_group_within_one_split_is_no_leak_and_no_group_never_is(tmp_path: Pat
 
 def test_ten_rows_are_named_and_the_others_counted(tmp_path: Path) -> None:
     rows = [f"{n}.png,,dev,Normal,s,,," for n in range(12)]
-    with pytest.raises(DatasetError, match=r"0\.png, .* 9\.png and 2 more$"):
+    with pytest.raises(DatasetError, match=r"line 2: 0\.png, .* 9\.png and 2 more$"):
         dataset.read_manifest(manifest(tmp_path, *rows))
 
 
@@ -160,5 +184,135 @@ def test_boxes_are_fractions_of_their_films_sides(tmp_path: Path) -> None:
 
 def test_a_box_of_no_known_film_is_refused_with_its_name(tmp_path: Path) -> None:
     folder = localised(tmp_path, "a.png,10,10,rsna,dev\n", "b.png,Nodule,1,1,2,2\n")
-    with pytest.raises(DatasetError, match=r"images\.csv does not list: b\.png$"):
+    with pytest.raises(DatasetError, match=r"images\.csv does not list: line 2: b\.png$"):
         dataset.read_localised(folder)
+
+
+def test_a_manifest_of_another_coding_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(f"{_HEADER}\nMünchen.png,,train,Normal,s,,,\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match="is not UTF-8; save it as CSV UTF-8"):
+        dataset.read_manifest(path)
+
+
+def test_a_manifest_as_a_spreadsheet_saves_it_is_read(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "a.png,,train,Normal,s,,,")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [row.file for row in dataset.read_manifest(path)] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{_HEADER}\n", "has no rows"),
+        ("", "missing column"),
+        (f'{_HEADER}\na.png,,train,Normal,"cut', "is no CSV"),
+        (f"{_HEADER}\na.png,,train,Normal,{'s' * 200_000},,,\n", "is no CSV"),
+    ],
+)
+def test_a_manifest_that_is_empty_or_cut_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "manifest.csv").write_text(text)
+    with pytest.raises(DatasetError, match=said):
+        dataset.read_manifest(tmp_path / "manifest.csv")
+
+
+@pytest.mark.parametrize(
+    "box",
+    ["9,1,2,5", "1,9,5,2", "-1,1,2,2", "1,1,11,2", "1,1,2,inf", "nan,1,2,2", "1,1,1,2", "a,1,2,2"],
+)
+def test_a_box_that_does_not_lie_within_its_film_is_refused_with_its_line(
+    tmp_path: Path, box: str
+) -> None:
+    boxes = f"a.png,Nodule,1,1,2,2\na.png,Nodule,{box}\n"
+    folder = localised(tmp_path, "a.png,10,10,rsna,dev\n", boxes)
+    with pytest.raises(DatasetError, match=r"in its pixels: line 3: a\.png$"):
+        dataset.read_localised(folder)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ("a.png,10,10,rsna,trian\n", r"unknown part \(not dev, test, train\): line 2: a\.png"),
+        ("a.png,10,0,rsna,dev\n", r"width or height is no length: line 2: a\.png"),
+        ("a.png,wide,10,rsna,dev\n", r"width or height is no length: line 2: a\.png"),
+        ("a.png,9,9,s,dev\na.png,9,9,s,train\n", r"twice: line 2: a\.png, line 3: a\.png"),
+    ],
+)
+def test_a_localised_set_that_cannot_be_trusted_is_refused_with_its_rows(
+    tmp_path: Path, images: str, said: str
+) -> None:
+    with pytest.raises(DatasetError, match=said):
+        dataset.read_localised(localised(tmp_path, images, ""))
+
+
+def test_a_patient_in_two_parts_of_a_localised_set_is_refused_unnamed(tmp_path: Path) -> None:
+    localised(tmp_path, "", "")
+    (tmp_path / "images.csv").write_text(
+        "file,width,height,source,part,patient_id\na,9,9,s,train,Doe\nb,9,9,s,test,Doe\n"
+    )
+    with pytest.raises(DatasetError, match="more than one part: line 2: a, line 3: b") as refused:
+        dataset.read_localised(tmp_path)
+    assert "Doe" not in str(refused.value)
+
+
+def test_what_is_judged_by_is_of_nobody_who_is_learnt_from(tmp_path: Path) -> None:
+    rows = dataset.read_manifest(
+        manifest(tmp_path, "a.png,,train,Normal,s,g1,,", "b.png,,test,Normal,s,g2,,")
+    )
+    films = {"x": ("train", "g1"), "y": ("test", "g2"), "z": ("dev", "g1"), "v": ("dev", "")}
+    found = [
+        dataset.LocalisedRow(file=file, source="s", part=part, boxes=(), group=group)
+        for file, (part, group) in films.items()
+    ]
+    with pytest.raises(DatasetError, match=r"manifest has in train: z$"):
+        dataset.demand_apart(rows, found)
+    dataset.demand_apart(rows, [row for row in found if row.file != "z"])
+
+
+def test_films_that_are_not_there_are_found_without_being_read(tmp_path: Path) -> None:
+    archive(tmp_path / "one.tar", a=b"no picture, and not looked at")
+    (tmp_path / "films" / "deep").mkdir(parents=True)
+    (tmp_path / "films" / "deep" / "b.png").touch()
+    (tmp_path / "c.png").touch()
+    there = [("one.tar", "a.png"), ("films", "deep/b.png"), ("", "c.png")]
+    dataset.demand_films(tmp_path, there)
+    with pytest.raises(DatasetError, match=r"film missing: one\.tar:b\.png, .*:d\.png$"):
+        dataset.demand_films(tmp_path, [*there, ("one.tar", "b.png"), ("", "d.png")])
+    with pytest.raises(DatasetError, match=r"no such archive or folder: two\.tar$"):
+        dataset.demand_films(tmp_path, [*there, ("two.tar", "a.png"), ("two.tar", "b.png")])
+
+
+def test_an_archive_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "one.tar").write_bytes(b"no archive")
+    with pytest.raises(DatasetError, match=r"one\.tar: cannot be read as an archive"):
+        dataset.demand_films(tmp_path, [("one.tar", "a.png")])
+
+
+def test_films_may_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.png").write_bytes(png(64, 100))
+    assert int(dataset.load_films(tmp_path, [("films", "a.png")]).max()) == 100
+
+
+def test_pictures_are_kept_in_an_archive_a_folder_or_beside_their_tables(tmp_path: Path) -> None:
+    assert dataset.place_of(tmp_path, "images") == ""
+    (tmp_path / "images").mkdir()
+    assert dataset.place_of(tmp_path, "images") == "images"
+    archive(tmp_path / "images.tar")
+    assert dataset.place_of(tmp_path, "images") == "images.tar"
+
+
+@pytest.mark.parametrize(
+    ("plane", "suffix"),
+    [
+        (np.full((64, 64), 40_000, np.uint16), "png"),
+        (np.full((64, 64), np.nan, np.float32), "tiff"),
+        (np.full((1, 1), 100, np.uint8), "png"),
+    ],
+)
+def test_a_picture_that_would_be_read_as_another_is_refused(
+    tmp_path: Path, plane: np.ndarray, suffix: str
+) -> None:
+    Image.fromarray(plane).save(tmp_path / f"a.{suffix}")
+    with pytest.raises(DatasetError, match=rf"a\.{suffix} \((more than 8 bits|smaller than 32)"):
+        dataset.load_films(tmp_path, [("", f"a.{suffix}")])

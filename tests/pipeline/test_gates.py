@@ -94,3 +94,17 @@ def test_a_thumbnail_has_mean_0_and_sd_1(films: list[chests.Plane]) -> None:
     small = gates.thumbnail(films[0])
     assert small.shape == (784,)
     assert (float(small.mean()), float(small.std())) == pytest.approx((0, 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("axes", [19, 20, 48])
+def test_a_gaussian_of_no_more_films_than_axes_still_tells_chests_from_noise(
+    films: list[chests.Plane], axes: int
+) -> None:
+    few = gates.fit(np.stack([gates.thumbnail(film) for film in films[:20]]), axes)
+    noise = np.random.default_rng(1).random(films[0].shape).astype(np.float32)
+    assert few.distance(noise) > 2 * max(few.distance(film) for film in films[20:])
+
+
+def test_a_gaussian_of_films_that_are_alike_has_a_width(films: list[chests.Plane]) -> None:
+    alike = gates.fit(np.stack([gates.thumbnail(films[0])] * 20), _AXES)
+    assert alike.distance(films[0]) < alike.distance(films[1]) < np.inf

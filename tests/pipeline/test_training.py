@@ -251,7 +251,7 @@ def test_a_pool_that_is_there_is_not_made_again(pool: Pool, tmp_path: Path) -> N
 
     made_pool(tmp_path / "pool")
     kept = pairs.make_pool(
-        PairMaker(material(), 1), _COUNTS, refuse, tmp_path / "pool", lambda _: None
+        PairMaker(material(), 0), _COUNTS, refuse, tmp_path / "pool", lambda _: None
     )
     assert all(torch.equal(getattr(pool, name), getattr(kept, name)) for name in _TENSORS)
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]
@@ -602,9 +602,9 @@ def test_reports_are_cut_into_sentences_without_the_publishers_marks(tmp_path: P
     ]
 
 
-def test_every_prompt_fits_into_the_text_encoders_tokens(tmp_path: Path) -> None:
+def test_every_prompt_fits_into_the_text_encoders_tokens() -> None:
     captions = pairs.all_captions()
-    tokenizer = language_model.train_tokenizer(captions, tmp_path)
+    tokenizer = language_model.train_tokenizer(captions)
     ids, mask = language_model.tokenise(tokenizer, captions)
     assert ids.shape == mask.shape == (len(captions), language_model.TOKENS)
     assert int(mask.sum(1).max()) < language_model.TOKENS
@@ -661,7 +661,7 @@ def lessons_of(labels: dict[str, str]) -> classifier.Lessons:
     films = np.repeat((chests.flat() * 255).astype(np.uint8)[None], len(rows), 0)
     lungs = np.repeat((chests.lungs() * 255).astype(np.uint8)[None], len(rows), 0)
     material = Material(films=films, lungs=lungs, rows=rows, boxes=[()] * len(rows))
-    return classifier.Lessons(material, np.random.default_rng(0))
+    return classifier.Lessons(material, np.random.default_rng(0), pairs=2)
 
 
 def film_row(*, label: str, source: str) -> FilmRow:
@@ -673,7 +673,6 @@ def film_row(*, label: str, source: str) -> FilmRow:
 
 def test_a_judge_learns_no_source_that_is_all_sick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "_PAIRS", 0.0)
-    monkeypatch.setattr(classifier, "_PAIR_POOL", 1)
     lessons = lessons_of(
         {"Normal": "nih-chestxray14", "Lung_Opacity": "nih-chestxray14", "Tuberculosis": "tbx11k"}
     )
@@ -684,8 +683,7 @@ def test_a_judge_learns_no_source_that_is_all_sick(monkeypatch: pytest.MonkeyPat
 
 def test_a_judges_pair_differs_by_the_lesion_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "_PAIRS", 1.0)
-    monkeypatch.setattr(classifier, "_PAIR_POOL", 2)
-    well, sick = lessons_of({"Normal": "nih-chestxray14"}).take(2)
+    well, sick = lessons_of({"Normal": SOURCES[0], "Lung_Opacity": SOURCES[0]}).take(2)
     assert (well.abnormal, sick.abnormal) == (False, True)
     difference = sick.film - well.film
     assert difference.max() > 0.01

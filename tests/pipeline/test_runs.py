@@ -1,0 +1,448 @@
+"""Training runs through kills, bad numbers and changed data: nothing is lost and nothing mixed."""
+
+import contextlib
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pipeline.training import (
+    files,
+    kept,
+    language_model,
+    lesion_gate,
+    pairs,
+    plots,
+    segmenter,
+    session,
+)
+from pipeline.training.dataset import FilmRow
+from pipeline.training.pairs import Counts, Material, PairMaker, Pool, make_pool
+from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session
+from tests.conftest import REPOSITORY
+from tests.pipeline import chests
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+RECIPE = Recipe(minutes=1, batch=1, learning_rate=0.1, warmup_steps=1, weight_decay=0)
+
+
+def run_in(folder: Path, outputs: int = 1) -> Session:
+    """A run of a line that begins at 0."""
+    model = nn.Linear(1, outputs, bias=False)
+    nn.init.zeros_(model.weight)
+    return Session(model=model, recipe=RECIPE, folder=folder, progress=lambda *_: None)
+
+
+def weight_of(run: Session) -> torch.Tensor:
+    return next(run.model.parameters()).detach().clone()
+
+
+def learn(run: Session) -> None:
+    """One step towards 1."""
+    run.learn((run.model(torch.ones(1)) - 1).square().sum())
+    run.step += 1
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_a_weight_changes(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    learn(run)
+    run.save()
+    before, weight = contents(tmp_path), weight_of(run)
+    out = run.model(torch.ones(1))
+    loss: torch.Tensor = (out - out).sum().sqrt()  # the root of 0 is 0, and its slope infinite
+    assert math.isfinite(float(loss.detach()))
+    with pytest.raises(DivergedError, match=r"gradient is no number at step 1.*kept"):
+        run.learn(loss)
+    run.save()
+    assert torch.equal(weight_of(run), weight)
+    assert all(
+        value.isfinite().all() for value in load_file(tmp_path / "state.safetensors").values()
+    )
+    assert contents(tmp_path) == before
+
+
+def test_a_line_that_a_kill_has_cut_stops_neither_the_picture_nor_the_next_line(
+    tmp_path: Path,
+) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    first = run_in(tmp_path)
+    first.record({"loss": 0.5})
+    first.save()
+    metrics.write_text(metrics.read_text() + '{"step": 3, "lo')
+    second = run_in(tmp_path)
+    second.step = 7
+    second.record({"loss": 0.25})
+    second.save()
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == 7
+    assert json.loads(metrics.read_text().splitlines()[-1])["loss"] == 0.25
+    with Pillow.open(tmp_path / "loss.png") as picture:
+        assert picture.size == (700, 320)
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_checkpoint(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    run.record({"loss": 0.5})
+    (tmp_path / "loss.png").mkdir()
+    run.step = 9
+    run.save()
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == 9
+
+
+def cut(folder: Path) -> None:
+    path = folder / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def of_another_network(folder: Path) -> None:
+    run_in(folder / "other", outputs=2).save()
+    (folder / "other" / "state.safetensors").replace(folder / "state.safetensors")
+
+
+def without_average(folder: Path) -> None:
+    tensors = load_file(folder / "state.safetensors")
+    save_file({k: v for k, v in tensors.items() if "ema" not in k}, folder / "state.safetensors")
+
+
+def time_of(said: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "state.json").write_text(said)
+        tensors = load_file(folder / "state.safetensors")
+        save_file(tensors, folder / "state.safetensors")  # as runs wrote it before
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        of_another_network,
+        without_average,
+        time_of('{"step": 1, "spent_s": NaN}'),
+        time_of("{"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_with_what_to_do(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    run = run_in(tmp_path)
+    learn(run)
+    run.save()
+    damage(tmp_path)
+    with pytest.raises(CheckpointError, match="begin anew"):
+        run_in(tmp_path)
+
+
+def test_a_run_whose_kill_left_no_state_json_goes_on_all_the_same(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    learn(run)
+    run.save()
+    (tmp_path / "state.json").unlink()
+    again = run_in(tmp_path)
+    assert again.step == 1
+    assert torch.equal(weight_of(again), weight_of(run))
+
+
+def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"before")
+
+    def fail() -> None:
+        with files.whole(path) as scratch:
+            scratch.write_bytes(b"half")
+            raise OSError
+
+    with pytest.raises(OSError):
+        fail()
+    assert contents(tmp_path) == {"a.bin": b"before"}
+
+
+def test_a_folder_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+
+    def write(*, fail: bool) -> None:
+        with files.whole_folder(path) as scratch:
+            (scratch / "new").touch()
+            if fail:
+                raise OSError
+
+    with pytest.raises(OSError):
+        write(fail=True)
+    assert [found.name for found in path.iterdir()] == ["old"]
+    write(fail=False)
+    assert [found.name for found in path.iterdir()] == ["new"]
+    assert [found.name for found in tmp_path.iterdir()] == ["model"]
+
+
+def material(grey: int = 0) -> Material:
+    """A healthy and a sick film of one hospital."""
+    films = np.stack([(chests.flat() * 255).astype(np.uint8)] * 2)
+    films[:, 0, 0] = grey
+    rows = [row("Normal"), row("COVID")]
+    lungs = np.stack([chests.lungs() * np.uint8(255)] * 2)
+    return Material(films=films, lungs=lungs, rows=rows, boxes=[(), ()])
+
+
+def row(label: str) -> FilmRow:
+    return FilmRow(
+        file=label, tar="", split="train", label=label, source="nobody", group="", patient="",
+        view="PA", flags=frozenset({"portable", "supine", "lateral"}),
+    )  # fmt: skip
+
+
+COUNTS = Counts(pasted=1, boxed=3, healthy=1, abnormal=1, labelled=1)
+
+
+def pool(
+    path: Path, *, seed: int = 0, grey: int = 0, counts: Counts = COUNTS, encoder: str = "a"
+) -> tuple[Pool, list[str]]:
+    """The pool kept there, and what was told of its making."""
+    told: list[str] = []
+    encode = torch.nn.AvgPool2d(8)
+    maker = PairMaker(material(grey), seed)
+    return make_pool(maker, counts, encode, path, told.append, encoder), told
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"grey": 9}, "films"),
+        ({"counts": replace(COUNTS, healthy=2)}, "counts"),
+        ({"encoder": "b"}, "encoder"),
+    ],
+)
+def test_a_pool_made_of_something_else_is_made_again(
+    tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
+    path = tmp_path / "pool.safetensors"
+    pool(path)
+    assert pool(path)[1] == []
+    _, told = pool(path, **changed)  # type: ignore[arg-type]  # one of each
+    assert told[0] == f"pool is made: it was made of other {said}"
+    assert pool(path, **changed)[1] == []  # type: ignore[arg-type]  # the same
+
+
+def test_a_pool_made_under_other_prompts_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pool.safetensors"
+    before, _ = pool(path)
+    captions = pairs.all_captions()
+    monkeypatch.setattr(pairs, "all_captions", lambda: ("", "A new sentence.", *captions[1:]))
+    after, told = pool(path)
+    assert told[0].endswith("other captions")
+    assert [after.captions[i] for i in after.words] == [before.captions[i] for i in before.words]
+
+
+def test_a_pool_that_a_disk_has_cut_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "pool.safetensors"
+    pool(path)
+    path.write_bytes(path.read_bytes()[:-4])
+    made, told = pool(path)
+    assert "cannot be read" in told[0]
+    assert len(made.source) == 4  # there are no boxed films to take any of
+
+
+def test_a_digest_is_of_contents_shapes_and_their_order(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"weights")
+    one, other = np.zeros((2, 3)), np.zeros((3, 2))
+    digests = [
+        kept.digest_of(one, other),
+        kept.digest_of(other, one),
+        kept.digest_of(one, "weights"),
+        kept.digest_of(one),
+    ]
+    assert len(set(digests)) == 4
+    assert kept.digest_of(tmp_path / "a") == kept.digest_of("weights")
+
+
+def test_films_without_healthy_lungs_are_refused_by_what_is_missing() -> None:
+    blind = replace(material(), lungs=np.zeros_like(material().lungs))
+    with pytest.raises(Exception, match="no Normal adult film of train"):
+        list(PairMaker(blind, 0).samples(COUNTS))
+
+
+def test_films_with_neither_boxes_nor_donors_still_make_pairs() -> None:
+    both = material()
+    well = replace(both, rows=[row("Normal"), row("Normal")])
+    made = PairMaker(well, 0).samples(Counts(pasted=12, boxed=1, healthy=1, abnormal=1, labelled=1))
+    assert [sample.kind for sample in made] == ["pasted"] * 12 + ["healthy"]
+
+
+SENTENCES = ["The lungs are clear.", "There is an opacity.", "The lungs are clear again."] * 2
+
+
+def test_a_tokenizer_does_not_change_under_the_weights_of_its_run(tmp_path: Path) -> None:
+    language_model.keep_tokenizer(SENTENCES, tmp_path)
+    other = [*SENTENCES, *["Cardiomegaly is unchanged."] * 2]
+    language_model.keep_tokenizer(other, tmp_path)  # nothing has been learnt with it yet
+    run_in(tmp_path).save()
+    before = (tmp_path / "tokenizer" / "tokenizer.json").read_bytes()
+    with pytest.raises(Exception, match="not those the run began with; move"):
+        language_model.keep_tokenizer(SENTENCES, tmp_path)
+    again = language_model.keep_tokenizer(other, tmp_path)
+    assert "cardiomegaly" in again.get_vocab()
+    assert (tmp_path / "tokenizer" / "tokenizer.json").read_bytes() == before
+
+
+def test_bfloat16_is_used_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def computed_in() -> torch.dtype:
+        with session.autocast("cpu"):
+            return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+
+    for has, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(session, "_has_bfloat16", lambda _, has=has: has)
+        assert computed_in() == dtype
+
+
+def test_a_resumed_run_draws_no_lesson_and_no_noise_a_second_time(tmp_path: Path) -> None:
+    first = run_in(tmp_path)
+    drawn, noise = np.random.default_rng(first.seed).random(), torch.rand(1)
+    learn(first)
+    first.save()
+    second = run_in(tmp_path)
+    assert np.random.default_rng(second.seed).random() != drawn
+    assert not torch.equal(torch.rand(1), noise)
+
+
+_TWO = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import torch
+from torch import nn
+from pipeline.training import kept, ranks
+from pipeline.training.session import Recipe, Session
+
+folder = Path(sys.argv[1])
+assert ranks.join("cpu") == "cpu"
+recipe = Recipe(minutes=0.03, batch=1, learning_rate=0.01, warmup_steps=1)
+model = nn.Linear(3, 1)
+idle = nn.Parameter(torch.zeros(1))
+model.register_parameter("idle", idle)  # only one process has something to teach it
+with torch.no_grad():
+    model.weight += ranks.number()  # as of another library's draw
+run = Session(model=model, recipe=recipe, folder=folder / "run", progress=lambda *_: None)
+rng, made = np.random.default_rng(run.seed), []
+kept.tensors(
+    folder / "pool.safetensors", {}, lambda: {"made": torch.ones(1)}, lambda _: made.append(1)
+)
+lesson = rng.random(3).tolist()
+for step in run.steps():
+    loss = model(torch.from_numpy(rng.random(3, np.float32))).square().sum()
+    run.learn(loss + (idle.sum() if ranks.number() else 0))
+said = {"lesson": lesson, "noise": torch.rand(1).item(), "step": run.step, "made": len(made),
+        "weights": model.weight.tolist()}
+(folder / f"rank{ranks.number()}.json").write_text(json.dumps(said))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_learn_one_model_from_lessons_of_their_own(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(_TWO)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    shared = {**os.environ, **places, "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, tmp_path],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    faults = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], faults
+    one, other = (json.loads((tmp_path / f"rank{n}.json").read_text()) for n in range(2))
+    assert one["step"] == other["step"] > 0
+    assert one["weights"] == other["weights"]
+    assert one["lesson"] != other["lesson"]
+    assert one["noise"] != other["noise"]
+    assert (one["made"], other["made"]) == (1, 0)
+
+
+class Away(nn.Module):
+    """A network on a device that is not the CPU; it notes where what it is given lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+        self.given: list[str] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.given.append(x.device.type)
+        return torch.zeros(x.shape)
+
+
+def test_lungs_are_sought_on_the_segmenters_device() -> None:
+    model = Away()
+    segmenter.lungs(model, np.zeros((1, 224, 224), np.uint8))  # type: ignore[arg-type]
+    assert set(model.given) == {"meta"}
+
+
+def test_a_gate_is_asked_on_its_device() -> None:
+    model = Away()
+    said = lesion_gate.told(model, torch.zeros(2, 112, 112, dtype=torch.uint8))  # type: ignore[arg-type]
+    assert set(model.given) == {"meta"}
+    assert said.device.type == "cpu"
+
+
+def test_the_language_model_learns_on_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LearntError(Exception):
+        """The first step was to be taken."""
+
+    given: list[torch.Tensor] = []
+
+    def masked_word_loss(*arguments: torch.Tensor) -> torch.Tensor:
+        given.extend(arguments[3:])
+        return torch.zeros((), device="meta")
+
+    def meaning(_: nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        given.extend((ids, mask))
+        return torch.zeros(len(ids), 11, device="meta")  # six zones and five findings
+
+    def stop(_: Session, loss: torch.Tensor) -> None:
+        given.append(loss)
+        raise LearntError
+
+    monkeypatch.setattr(language_model, "autocast", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(language_model, "masked_word_loss", masked_word_loss)
+    monkeypatch.setattr(language_model.Reader, "meaning", meaning)
+    monkeypatch.setattr(Session, "learn", stop)
+    tokenizer = language_model.train_tokenizer(SENTENCES)
+    recipe = replace(RECIPE, batch=8, device="meta")
+    with pytest.raises(LearntError):
+        language_model.train(SENTENCES, tokenizer, recipe, tmp_path, lambda *_: None)
+    assert [tensor.device.type for tensor in given] == ["meta"] * 5
+
+
+def test_losses_are_drawn_of_the_lines_that_are_some(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('[1]\n{"loss": 1}\n{"step": 1, "loss": 0.5}\n{"st')
+    plots.losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["loss.png", "metrics.jsonl"]
