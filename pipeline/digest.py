@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline import prompts
 from pipeline.errors import ModelError
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -26,16 +27,18 @@ def folder_of(path: str) -> Path:
 
 
 def model_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of all weights, configurations and vocabularies.
+    """SHA-256 over names and contents of all weights, configurations and vocabularies, and the
+    prompts: over all that decides what is made of a film, beside the method.
 
     Raises:
-        ModelError: the folder holds pickled weights only, or digests.json says otherwise.
+        ModelError: digests.json says otherwise, or the prompts cannot be used.
     """
     digests = file_digests(folder)
     expected = folder / _DIGESTS
     if expected.is_file():
         _compare(folder, read_object(expected), digests)
-    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
+    parts = {**digests, prompts.FILE.name: prompts.load().digest}
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(parts.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
