@@ -124,6 +124,7 @@ class Workshop:
         """
         folder = self._bench.work / "fine-tuning"
         networks = weights.load_networks(base, torch.device(self._bench.device))
+        finetune.demand_form(networks, plan)
         grid = int(networks.unet.config.sample_size) * 8
         encode = finetune.encoder_of(networks, grid, self._bench.device)
         pool = self._pool(folder, counts, encode)

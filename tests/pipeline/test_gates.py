@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from torch import nn
 
 from pipeline import gates
@@ -94,3 +95,18 @@ def test_a_thumbnail_has_mean_0_and_sd_1(films: list[chests.Plane]) -> None:
     small = gates.thumbnail(films[0])
     assert small.shape == (784,)
     assert (float(small.mean()), float(small.std())) == pytest.approx((0, 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("side", [512, 64])
+def test_a_grid_that_28_does_not_divide_shows_the_same_thumbnail(
+    films: list[chests.Plane], side: int
+) -> None:
+    """As a foreign model's grid: what lies at the film's border is there at the border still."""
+    film = np.zeros_like(films[0])
+    film[:, -12:] = 1  # of 224: a band that a cut border would lose
+    film[100:, :] += films[0][100:, :]
+    resized = np.asarray(
+        Pillow.fromarray(film).resize((side, side), Pillow.Resampling.BOX), np.float32
+    )
+    likeness = np.corrcoef(gates.thumbnail(film), gates.thumbnail(resized))[0, 1]
+    assert likeness > 0.98
