@@ -342,7 +342,9 @@ def train(
     text_encoder: Annotated[
         bool, typer.Option("--text-encoder", help="With --from: train it too.")
     ] = False,
-    lora: Annotated[int, typer.Option(help="With --from: the rank of adapters; 0 is none.")] = 0,
+    lora: Annotated[
+        int, typer.Option(help="With --from: the rank of adapters; 0 is none.", min=0)
+    ] = 0,
 ) -> None:
     """Train a part of a model of your own."""
     from dicom_node.admin import training
@@ -372,7 +374,7 @@ def assemble(
 def calibrate(
     data: Annotated[Path | None, typer.Option(help="Folder with cxr256/.")] = None,
     work: Annotated[Path | None, typer.Option(help="WORK/model is calibrated.")] = None,
-    films: Annotated[int, typer.Option(help="Healthy films to use; 0 is all.")] = 0,
+    films: Annotated[int, typer.Option(help="Healthy films to use; 0 is all.", min=0)] = 0,
     healthy: Annotated[
         Path | None, typer.Option(help="Folder of a site's own films without a finding.")
     ] = None,
@@ -442,7 +444,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Safetensors of torchvision's inception_v3, for FID and KID."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Films a group at most; 0 is all.")] = 0,
+    limit: Annotated[int, typer.Option(help="Films a group at most; 0 is all.", min=0)] = 0,
     maps_only: Annotated[
         bool, typer.Option("--maps-only", help="Where maps point and which normal films they mark.")
     ] = False,

@@ -91,6 +91,7 @@ def load(folder: Path) -> HealthyReference | None:
         return None
     try:
         parts = load_file(path)
+        _demand_form(parts)
         return HealthyReference(
             mean=parts["mean"].astype(np.float32),
             sd=parts["sd"].astype(np.float32),
@@ -100,8 +101,18 @@ def load(folder: Path) -> HealthyReference | None:
             intercept=float(parts["intercept"][0]),
             diffuse_slope=float(parts.get("diffuse_slope", np.zeros(1))[0]),
         )
-    except (OSError, KeyError, ValueError, SafetensorError) as fault:
+    except (OSError, LookupError, ValueError, SafetensorError) as fault:
         raise ModelError(f"{path}: no healthy reference of this form: {fault}") from fault
+
+
+def _demand_form(parts: dict[str, npt.NDArray[Any]]) -> None:
+    if wrong := [name for name, part in parts.items() if not np.isfinite(part).all()]:
+        raise ValueError(f"{', '.join(wrong)}: holds what is no number")
+    shapes = [parts[name].shape for name in ("mean", "sd", "place")]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+        raise ValueError(f"mean, sd and place are one plane each, of one size; found {shapes}")
+    if parts["scores"].ndim != 1 or not len(parts["scores"]):
+        raise ValueError("scores is empty")
 
 
 def save(reference: HealthyReference, folder: Path) -> None:

@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline import prompts
 from pipeline.errors import ModelError
 
 EMBEDDED = Path(__file__).parent / "embedded"
 SETTINGS = "vald.json"
 _DIGESTS = "digests.json"
+_RUNS = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".py"}
+"""Pickles and programs: what would run if anything ever loaded it."""
 _COUNTED = {".json", ".safetensors", ".txt", ".model"}
 
 
@@ -26,16 +29,20 @@ def folder_of(path: str) -> Path:
 
 
 def model_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of all weights, configurations and vocabularies.
+    """SHA-256 over names and contents of all weights, configurations and vocabularies, and the
+    prompts: over all that decides what is made of a film, beside the method.
 
     Raises:
-        ModelError: the folder holds pickled weights only, or digests.json says otherwise.
+        ModelError: digests.json says otherwise, the folder holds pickled weights or a program, or
+            the prompts cannot be used.
     """
+    _refuse_what_runs(folder)
     digests = file_digests(folder)
     expected = folder / _DIGESTS
     if expected.is_file():
         _compare(folder, read_object(expected), digests)
-    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
+    parts = {**digests, prompts.FILE.name: prompts.load().digest}
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(parts.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -65,6 +72,19 @@ def write_digests(folder: Path) -> str:
     text = json.dumps(file_digests(folder), indent=1, sort_keys=True)
     (folder / _DIGESTS).write_text(text + "\n", encoding="utf-8")
     return model_digest(folder)
+
+
+def _refuse_what_runs(folder: Path) -> None:
+    found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if _runs(p))
+    if found:
+        raise ModelError(
+            f"{folder}: holds {', '.join(found)}: pickled weights and programs can run anything "
+            "and are never loaded; take them away and keep safetensors"
+        )
+
+
+def _runs(path: Path) -> bool:
+    return path.suffix.lower() in _RUNS and path.is_file()
 
 
 def _compare(folder: Path, expected: dict[str, str], found: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ from pipeline import (
 )
 from pipeline.anatomy import Mask
 from pipeline.checks import Findings
-from pipeline.errors import UnlikeTrainingError
+from pipeline.errors import ModelError, UnlikeTrainingError
 from pipeline.framing import Frame
 from pipeline.preprocess import Letterbox
 from pipeline.settings import Settings
@@ -42,6 +42,9 @@ METHOD_VERSION = "5"
 
 _NEXT_PASS = 7_919
 """Between the seeds of two passes: a prime, so that those of neighbouring seeds do not meet."""
+
+_NO_GATE = "the model has no image gate: nothing tells whether this is a chest radiograph"
+_NO_SEGMENTER = "the model has no lung segmenter: where the map points could not be checked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,7 @@ class Explainer:
 
         Raises:
             UnlikeTrainingError: it looks like none, and was to be refused.
+            ModelError: what the model makes of it is no number.
         """
         box = preprocess.letterbox(film, self.settings.grid)
         plane = preprocess.to_grid(film, box)
@@ -115,6 +119,8 @@ class Explainer:
         if objection and unlike is Unlike.REFUSE:
             raise UnlikeTrainingError(objection)
         made = self._read(film, box, self.evidence(plane, mode, seed, target), mode, seed)
+        if gate is None:
+            return _doubted(made, _NO_GATE, Unlike.DOUBT)
         return _doubted(made, objection, unlike) if objection else made
 
     def evidence(
@@ -309,6 +315,7 @@ class Explainer:
     ) -> Attribution:
         reading = self.settings.reading(mode)
         plane, spread = difference.mean_and_sd(made.maps)
+        _demand_numbers(plane, made.changes)
         signed = box.to_film(made.changes.mean(0, dtype=np.float32))
         # What is shown is the patient's own film less the difference, at its native resolution:
         # outside the edit every pixel is the patient's, and the decoder's blur is not seen.
@@ -337,8 +344,10 @@ class Explainer:
         self, made: Evidence, threshold: float, mode: Mode
     ) -> tuple[Status, tuple[str, ...]]:
         """`paper` mode is what the paper does: it has no checks."""
-        if mode is Mode.PAPER or self._model.lung_segmenter is None:
+        if mode is Mode.PAPER:
             return Status.VALID, ()
+        if self._model.lung_segmenter is None:
+            return Status.LOW_CONFIDENCE, (_NO_SEGMENTER,)
         return checks.judge(findings(made, threshold), self.settings.limits)
 
     def _identity(self, mode: Mode, seed: int) -> ModelIdentity:
@@ -357,6 +366,15 @@ def _doubted(made: Attribution, objection: str, unlike: Unlike) -> Attribution:
     withheld = unlike is Unlike.WITHHOLD or made.status is Status.WITHHELD
     status = Status.WITHHELD if withheld else Status.LOW_CONFIDENCE
     return replace(made, status=status, reasons=(objection, *made.reasons))
+
+
+def _demand_numbers(*planes: Image) -> None:
+    """Weights that are numbers may still overflow; a NaN would be read as "nothing found"."""
+    if not all(np.isfinite(plane).all() for plane in planes):
+        raise ModelError(
+            "the model's map of this film holds what is no number: do not use this model; train or "
+            "install it again"
+        )
 
 
 def _back(frames: Sequence[Frame], seen: Image) -> Image:

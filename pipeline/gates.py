@@ -93,9 +93,12 @@ class ImageGate:
 
 def thumbnail(plane: Image) -> _Vector:
     """[side, side] -> [784], block means, mean 0 and SD 1."""
-    step = plane.shape[0] // _THUMBNAIL
-    whole = plane[: _THUMBNAIL * step, : _THUMBNAIL * step]
-    small = whole.reshape(_THUMBNAIL, step, _THUMBNAIL, step).mean((1, 3))
+    step, rest = divmod(plane.shape[0], _THUMBNAIL)
+    if rest:  # a grid that 28 does not divide: blocks that overlap, so that no border is lost
+        film = torch.from_numpy(np.array(plane, np.float32))[None, None]
+        small = functional.adaptive_avg_pool2d(film, _THUMBNAIL)[0, 0].numpy()
+    else:
+        small = plane.reshape(_THUMBNAIL, step, _THUMBNAIL, step).mean((1, 3))
     vector = np.asarray(small.ravel(), np.float32)
     standard = (vector - vector.mean()) / (vector.std() + np.float32(1e-6))
     return np.asarray(standard, np.float32)

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from pipeline import editing, prompts
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, UnlikeTrainingError
 from pipeline.types import Image
 from pipeline.weights import LoadedModel
 
@@ -42,13 +42,18 @@ def induce(
         where: [side, side] in 0 .. 1, where the film may change; None: the prompt alone decides.
 
     Raises:
-        ModelError: the model was not trained in pairs.
+        UnlikeTrainingError: the film looks like no frontal chest radiograph.
+        ModelError: the model was not trained in pairs, or what it makes is no number.
     """
+    if model.image_gate is not None and (objection := model.image_gate.refusal(plane)):
+        raise UnlikeTrainingError(objection)
     x = torch.from_numpy(np.ascontiguousarray(plane))[None, None].to(model.device) * 2 - 1
     z = model.autoencoder.encode(x)
     changed = z + latent_change(model, z, prompt, seed, where)
     before, after = (model.autoencoder.decode(latent) for latent in (z, changed))
     change: Image = ((after - before) / 2)[0, 0].float().cpu().numpy()
+    if not np.isfinite(change).all():
+        raise ModelError("what the model makes of this film is no number: do not use this model")
     return Induced(prompt=prompts.load().understood(prompt), change=change)
 
 

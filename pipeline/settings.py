@@ -1,13 +1,20 @@
 """What a model folder says of itself beside its weights: `vald.json`."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from pipeline.checks import Limits
 from pipeline.digest import SETTINGS, read_object
 from pipeline.errors import ModelError
 from pipeline.types import Mode
+
+_KINDS = {str: "text", int: "a whole number", float: "a number", tuple: "a list of numbers"}
+_COUNTS = ("grid", "tokens", "steps", "draws", "passes", "paper_steps")
+_MOST_STEPS = 1000  # a network was trained at so many noise levels
+_SHARES = ("strength", "inversion_start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,7 @@ def read(folder: Path) -> Settings:
     """The folder's settings; the defaults, those of a Stable Diffusion folder, where it has none.
 
     Raises:
-        ModelError: a key is not known.
+        ModelError: a key is not known, or a value is none that it can have.
     """
     path = folder / SETTINGS
     if not path.is_file():
@@ -65,14 +72,78 @@ def read(folder: Path) -> Settings:
     unknown = sorted(values.keys() - {known.name for known in fields(Settings)})
     if unknown:
         raise ModelError(f"{path}: unknown keys: {', '.join(unknown)}")
-    lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
     try:
-        readings = {mode: Reading(**values[mode]) for mode in Mode if mode in values}
-        limits = Limits(**values.get("limits", {}))
-    except TypeError as fault:
+        return _made(values)
+    except (TypeError, ValueError) as fault:
         raise ModelError(f"{path}: {fault}") from fault
-    nested = {**{str(k): v for k, v in readings.items()}, "limits": limits}
-    return Settings(**{**values, **lists, **nested})
+
+
+def _made(values: dict[str, Any]) -> Settings:
+    """The settings that a file says, each of the type and in the range that it can have."""
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    readings = {str(m): _part(Reading, str(m), values[m]) for m in Mode if m in values}
+    limits = _part(Limits, "limits", values.get("limits", {}))
+    made = Settings(**{**plain, **readings, "limits": limits})
+    _demand_kinds("", made, Settings())
+    _demand_kinds("limits.", made.limits, Limits())
+    _demand_ranges(made)
+    for mode in Mode:
+        _demand_reading(mode, made.reading(mode))
+    return made
+
+
+def _part(kind: type[Any], name: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name}: an object was expected, not {value!r}")
+    try:
+        return kind(**value)
+    except TypeError as fault:
+        raise ValueError(f"{name}: {fault}") from fault
+
+
+def _demand_kinds(where: str, made: Any, default: Any) -> None:
+    """Words where the default is one, a whole number where it is one, and so on."""
+    for key in fields(made):
+        value, usual = getattr(made, key.name), getattr(default, key.name)
+        if isinstance(usual, tuple):
+            good = isinstance(value, tuple) and all(map(_is_number, value))
+        elif isinstance(usual, float):
+            good = _is_number(value)
+        else:
+            good = type(value) is type(usual)
+        if not good:
+            what = _KINDS.get(type(usual), "an object")
+            raise ValueError(f"{where}{key.name}: {what} was expected, not {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _demand_ranges(made: Settings) -> None:
+    for name in _COUNTS:
+        if getattr(made, name) < 1:
+            raise ValueError(f"{name}: at least 1 was expected, not {getattr(made, name)}")
+    for name in ("steps", "paper_steps"):
+        if getattr(made, name) > _MOST_STEPS:
+            raise ValueError(f"{name}: at most {_MOST_STEPS}, not {getattr(made, name)}")
+    for name in _SHARES:
+        if not 0 < getattr(made, name) <= 1:
+            raise ValueError(f"{name}: above 0 and at most 1, not {getattr(made, name)}")
+    if made.blur_px < 0:
+        raise ValueError(f"blur_px: at least 0 was expected, not {made.blur_px}")
+    if any(sd <= 0 for sd in made.latents_std):
+        raise ValueError("latents_std: every value above 0 was expected")
+
+
+def _demand_reading(mode: Mode, read: Reading) -> None:
+    """A map is never below 0: at a threshold of 0 all of it would be marked."""
+    numbers = all(map(_is_number, (read.threshold, read.scale_max)))
+    if not numbers or not 0 < read.threshold <= read.scale_max:
+        raise ValueError(
+            f"{mode}: 0 < threshold <= scale_max was expected, not {read.threshold!r} and "
+            f"{read.scale_max!r}"
+        )
 
 
 def write(folder: Path, settings: Settings) -> None:

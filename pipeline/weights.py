@@ -1,6 +1,6 @@
 """Loads a diffusers folder; alone imports diffusers and transformers for inference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from pipeline import calibration, digest, lesion_gate, schedule, settings
+from pipeline import calibration, digest, fit, lesion_gate, schedule, settings
 from pipeline.calibration import HealthyReference
 from pipeline.errors import ModelError
+from pipeline.fit import Shapes
 from pipeline.gates import Gaussian, ImageGate, ViewClassifier
 from pipeline.lesion_gate import LesionGate
 from pipeline.models import Autoencoder, Claim, Denoiser, TextEncoder
@@ -38,6 +39,12 @@ LESION_GATE = "lesion_gate.safetensors"
 WHOLE_LUNG = "whole_lung.safetensors"
 CLASSIFIER = "classifier.safetensors"
 RIVAL = "lesion_segmenter.safetensors"
+_FAULTS = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError,
+)  # fmt: skip
+"""What the libraries make of a file that is damaged or says what they do not expect."""
+_NOT_USED = ("pooler.", "cls.", "lm_head.", "text_projection.")
+"""Parts of a text encoder after its last states, which checkpoints may lack or have beside it."""
 JUDGES = Path(__file__).parent / "judges"
 """The networks that judge an edit: no part of any model, and of no model's digest."""
 
@@ -73,8 +80,11 @@ class LoadedModel:
 class Networks:
     """A folder's networks as their libraries know them, for whoever trains them further.
 
-    `latents` is the autoencoder's channels; `steps` and `prediction` are the scheduler's.
+    `steps` and `prediction` are the scheduler's; `settings` is what the folder says of itself.
     """
+
+    settings: Settings
+    shapes: Shapes
 
     autoencoder: Any
     unet: Any
@@ -82,7 +92,11 @@ class Networks:
     tokenizer: Any
     steps: Schedule
     prediction: str
-    latents: int
+
+    @property
+    def latents(self) -> int:
+        """The autoencoder's channels."""
+        return self.shapes.latents
 
 
 def choose_device(wish: str) -> torch.device:
@@ -94,9 +108,17 @@ def choose_device(wish: str) -> torch.device:
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wish == "auto":
         return torch.device(next(name for name, there in has.items() if there))
-    if not has.get(wish.split(":")[0], False):
+    try:
+        device = torch.device(wish)
+    except RuntimeError:  # no device at all, in torch's words
+        device = None
+    if device is None or not has.get(device.type, False) or (device.index or 0) >= _count(device):
         raise ModelError(f"device {wish!r}: this machine has {', '.join(n for n in has if has[n])}")
-    return torch.device(wish)
+    return device
+
+
+def _count(device: torch.device) -> int:
+    return torch.cuda.device_count() if device.type == "cuda" else 1
 
 
 def load(folder: Path, device: torch.device) -> LoadedModel:
@@ -106,49 +128,80 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
         ModelError: a part is missing, damaged, pickled or of an unknown form.
     """
     found = digest.model_digest(folder)
-    said = settings.read(folder)
     try:
+        made = _networks(folder, device)
+        said = made.settings
+        fit.demand_settings(folder, made.shapes, said)
+        healthy = calibration.load(folder)
+        fit.demand_reference(folder, said.grid, healthy)
         return LoadedModel(
             settings=said,
             digest=found,
             device=device,
-            autoencoder=_autoencoder(folder, said, device),
-            denoiser=_denoiser(folder, device),
-            text_encoder=_text_encoder(folder, said, device),
+            autoencoder=_autoencoder(made, device),
+            denoiser=_DiffusersDenoiser(made.unet, made.steps, made.prediction, made.latents),
+            text_encoder=_TransformersTextEncoder(
+                made.text_encoder, made.tokenizer, said.tokens, device
+            ),
             image_gate=_image_gate(folder / IMAGE_GATE),
             latent_prior=_latent_prior(folder / LATENT_PRIOR),
             lung_segmenter=_lung_segmenter(folder / LUNG_SEGMENTER),
             lesion_gate=_lesion_gate(folder / LESION_GATE),
             whole_lung=_whole_lung(folder, device),
-            healthy=calibration.load(folder),
+            healthy=healthy,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+    except _FAULTS as fault:
         raise ModelError(f"{folder}: cannot be loaded: {fault}") from fault
 
 
 def load_networks(folder: Path, device: torch.device) -> Networks:
-    """The networks in a diffusers folder of Stable Diffusion's class, from safetensors only.
+    """The networks in a diffusers folder of Stable Diffusion's class, from safetensors only, its
+    files checked against digests.json where it has one.
 
     Raises:
-        ModelError: a part is missing, damaged, pickled or of an unknown form.
+        ModelError: a part is missing, damaged, pickled or of an unknown form, or does not fit the
+            others.
     """
+    digest.model_digest(folder)
     try:
-        autoencoder = _autoencoder_network(folder, device)
-        steps, prediction = _scheduler(folder)
-        text_encoder, tokenizer = _text_networks(folder, device)
-        unet = _diffuser(UNet2DConditionModel, folder / "unet", device)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+        return _networks(folder, device)
+    except _FAULTS as fault:
         raise ModelError(f"{folder}: cannot be loaded: {fault}") from fault
-    latents = int(autoencoder.config.latent_channels)
-    _demand_channels(folder, int(unet.config.in_channels), latents)
+
+
+def _networks(folder: Path, device: torch.device) -> Networks:
+    said = settings.read(folder)
+    autoencoder = _autoencoder_network(folder, device)
+    steps, prediction = _scheduler(folder)
+    text_encoder, tokenizer = _text_networks(folder, device)
+    unet = _diffuser(UNet2DConditionModel, folder / "unet", device)
+    shapes = _shapes(autoencoder, unet, text_encoder)
+    fit.demand_parts(folder, shapes)
+    fit.demand_latents(folder, shapes.latents, said)
     return Networks(
+        settings=said,
+        shapes=shapes,
         autoencoder=autoencoder,
         unet=unet,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         steps=steps,
         prediction=prediction,
-        latents=latents,
+    )
+
+
+def _shapes(autoencoder: Any, unet: Any, text_encoder: Any) -> Shapes:
+    stages = "encoder_block_out_channels"
+    if stages not in autoencoder.config:
+        stages = "block_out_channels"
+    return Shapes(
+        latents=int(autoencoder.config.latent_channels),
+        scale=2 ** (len(autoencoder.config[stages]) - 1),
+        takes=int(unet.config.in_channels),
+        gives=int(unet.config.out_channels),
+        attends=int(unet.config.cross_attention_dim),
+        width=int(text_encoder.config.hidden_size),
+        positions=int(text_encoder.config.max_position_embeddings),
     )
 
 
@@ -232,10 +285,9 @@ class _TransformersTextEncoder:
         return states
 
 
-def _autoencoder(folder: Path, said: Settings, device: torch.device) -> Autoencoder:
-    network = _autoencoder_network(folder, device)
-    mean, std = latent_statistics(network, said, device)
-    return _DiffusersAutoencoder(network, mean, std)
+def _autoencoder(made: Networks, device: torch.device) -> Autoencoder:
+    mean, std = latent_statistics(made.autoencoder, made.settings, device)
+    return _DiffusersAutoencoder(made.autoencoder, mean, std)
 
 
 def latent_statistics(
@@ -260,31 +312,30 @@ def _autoencoder_network(folder: Path, device: torch.device) -> Any:
 
 def _whole_lung(folder: Path, device: torch.device) -> Denoiser | None:
     path = folder / WHOLE_LUNG
-    return _denoiser(folder, device, load_file(path)) if path.is_file() else None
+    return _adapted(folder, device, _adapter(path)) if path.is_file() else None
 
 
-def _denoiser(
-    folder: Path, device: torch.device, adapter: dict[str, torch.Tensor] | None = None
-) -> Denoiser:
-    """The folder's U-Net, or a second one that an adapter has become part of (LoRA)."""
+def _adapter(path: Path) -> dict[str, torch.Tensor]:
+    """The two halves (A and B) of every layer's change; one without the other would be random."""
+    parts = _tensors(path)
+    other = {"lora_A": "lora_B", "lora_B": "lora_A"}
+    halves = {name: name.split(".")[-2] for name in parts if name.count(".") > 1}
+    wanted = {name.replace(half, other.get(half, half)) for name, half in halves.items()}
+    unknown = {name for name in parts if halves.get(name) not in other}
+    fit.demand_whole(path, wanted - parts.keys(), unknown)
+    return parts
+
+
+def _adapted(folder: Path, device: torch.device, adapter: dict[str, torch.Tensor]) -> Denoiser:
+    """A second of the folder's U-Net, which an adapter has become part of (LoRA)."""
     network = _diffuser(UNet2DConditionModel, folder / "unet", device)
-    if adapter is not None:
-        whole = {name: part.float() for name, part in adapter.items()}
-        network.load_lora_adapter(whole, prefix=None)
-        network.fuse_lora()
-        network.unload_lora()
+    whole = {name: part.float() for name, part in adapter.items()}
+    network.load_lora_adapter(whole, prefix=None)
+    network.fuse_lora()
+    network.unload_lora()
     latents = int(digest.read_object(folder / "vae" / "config.json")["latent_channels"])
-    _demand_channels(folder, int(network.config.in_channels), latents)
     steps, prediction = _scheduler(folder)
     return _DiffusersDenoiser(network, steps, prediction, latents)
-
-
-def _demand_channels(folder: Path, found: int, latents: int) -> None:
-    if found not in (latents, 2 * latents):
-        raise ModelError(
-            f"{folder / 'unet'}: takes {found} channels; the autoencoder has {latents}, so "
-            f"{latents} or {2 * latents} (with the source beside) were expected"
-        )
 
 
 def _scheduler(folder: Path) -> tuple[Schedule, str]:
@@ -299,12 +350,13 @@ def _scheduler(folder: Path) -> tuple[Schedule, str]:
     if config.get("rescale_betas_zero_snr"):
         # diffusers rescales with a floor of 2**-24; ours ends in noise alone.
         return schedule.zero_terminal(), prediction
-    return schedule.from_alphas_cumprod(kind.from_config(config).alphas_cumprod), prediction
-
-
-def _text_encoder(folder: Path, said: Settings, device: torch.device) -> TextEncoder:
-    network, tokenizer = _text_networks(folder, device)
-    return _TransformersTextEncoder(network, tokenizer, said.tokens, device)
+    signal = getattr(kind.from_config(config), "alphas_cumprod", None)
+    if signal is None or len(signal) != schedule.TRAIN_STEPS or not torch.isfinite(signal).all():
+        raise ModelError(
+            f"{folder / 'scheduler'}: {config['_class_name']} gives no noise schedule of "
+            f"{schedule.TRAIN_STEPS} steps, such as Stable Diffusion's"
+        )
+    return schedule.from_alphas_cumprod(signal), prediction
 
 
 def _text_networks(folder: Path, device: torch.device) -> tuple[Any, Any]:
@@ -312,16 +364,34 @@ def _text_networks(folder: Path, device: torch.device) -> tuple[Any, Any]:
     config = digest.read_object(folder / "text_encoder" / "config.json")
     name = str(config["architectures"][0])
     kind: Any = CLIPTextModel if name.startswith("CLIP") else AutoModel
-    network = kind.from_pretrained(
-        folder / "text_encoder", use_safetensors=True, local_files_only=True, dtype=torch.float32
+    network, said = kind.from_pretrained(
+        folder / "text_encoder",
+        use_safetensors=True,
+        local_files_only=True,
+        dtype=torch.float32,
+        output_loading_info=True,
     )
+    _demand_sound(folder / "text_encoder", network, said, not_used=_NOT_USED)
     return network.to(device).eval(), tokenizer
+
+
+def _demand_sound(
+    folder: Path, network: Any, said: Mapping[str, Any], not_used: tuple[str, ...] = ()
+) -> None:
+    """The libraries fill with random numbers what a file lacks, and leave out what they do not
+    know: both would go on, to a map of nothing."""
+    missing, unknown = (
+        {name for name in said[which] if not any(part in name for part in not_used)}
+        for which in ("missing_keys", "unexpected_keys")
+    )
+    fit.demand_whole(folder, missing, unknown)
+    fit.demand_finite(folder, network.state_dict())
 
 
 def _image_gate(path: Path) -> ImageGate | None:
     if not path.is_file():
         return None
-    parts = load_file(path)
+    parts = _tensors(path)
     classifier = ViewClassifier()
     prefix = "classifier."
     layers = {k.removeprefix(prefix): v.float() for k, v in parts.items() if k.startswith(prefix)}
@@ -357,7 +427,7 @@ def save_image_gate(gate: ImageGate, path: Path) -> None:
 def _latent_prior(path: Path) -> LatentPrior | None:
     if not path.is_file():
         return None
-    return LatentPrior(**{name: part.float() for name, part in load_file(path).items()})
+    return LatentPrior(**{name: part.float() for name, part in _tensors(path).items()})
 
 
 def _lung_segmenter(path: Path) -> Segmenter | None:
@@ -374,19 +444,28 @@ def _lesion_gate(path: Path) -> LesionGate | None:
 
 
 def _filled(network: Segmenter, path: Path) -> Segmenter:
-    network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    network.load_state_dict({k: v.float() for k, v in _tensors(path).items()})
     return network.eval()
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    """A file's tensors, all of them numbers."""
+    parts = load_file(path)
+    fit.demand_finite(path, parts)
+    return parts
 
 
 def _diffuser(kind: Any, folder: Path, device: torch.device) -> Any:
     """The diffusers network in `folder`, from safetensors only, in float32, from this disk only."""
-    network = kind.from_pretrained(
+    network, said = kind.from_pretrained(
         folder,
         use_safetensors=True,
         local_files_only=True,
         torch_dtype=torch.float32,
         low_cpu_mem_usage=False,  # what it saves at start would need one more library
+        output_loading_info=True,
     )
+    _demand_sound(folder, network, said)
     return network.to(device).eval()
 
 

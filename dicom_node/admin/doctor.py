@@ -14,7 +14,7 @@ from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.scu import Scu
 from dicom_node.errors import NodeError
 from dicom_node.work import overview
-from pipeline import digest, settings
+from pipeline import digest, prompts, settings
 from pipeline.errors import PipelineError
 from storage import engine
 from storage.errors import StorageError
@@ -87,7 +87,8 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
 def _model(path: str) -> str:
     folder = digest.folder_of(path)
     said = settings.read(folder)
-    return f"{said.name} {said.version}, digest {digest.model_digest(folder)[:12]}"
+    found, words = digest.model_digest(folder), prompts.load().digest
+    return f"{said.name} {said.version}, digest {found[:12]} (with prompts {words[:12]})"
 
 
 def _space(objects: str) -> Finding:

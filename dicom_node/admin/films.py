@@ -18,6 +18,7 @@ _PICTURES = {".png", ".jpg", ".jpeg"}
 _LEAST_SIDE_PX, _MOST_SIDE_PX = 128, 20_000  # as for DICOM films
 _DECODE_TIMEOUT_S, _DECODE_MEMORY_BYTES = 120.0, 8 << 30
 _WHITE_OF_16_BITS = 65535.0
+_LEAST_WHITE_OF_16_BITS = 1 << 14  # what has 14 bits or fewer ends below it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +67,24 @@ class FilmReader:
         return FilmFile(radiograph=film.radiograph, source=film)
 
 
+def made_folder(path: Path) -> None:
+    """The folder is there, so that what is made at some cost can be written.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise InputError(f"{path}: no folder can be made there: {fault.strerror}") from fault
+
+
 def _read_picture(file: Path) -> Radiograph:
     """A PNG or JPEG as a film; 16-bit greys keep their depth.
 
     Raises:
-        InputError: it cannot be decoded, is in colour, too small, too large, or constant.
+        InputError: it cannot be decoded, is in colour, black and white alone or see-through, too
+            small, too large, or constant, or it has fewer bits than it says.
     """
     try:
         with Pillow.open(file) as picture_file:
@@ -83,18 +97,42 @@ def _read_picture(file: Path) -> Radiograph:
         Pillow.DecompressionBombError,
     ) as fault:
         raise InputError(f"not a readable picture: {fault}") from fault
+    except OSError as fault:
+        if fault.errno is not None:  # the disk's fault, not the picture's
+            raise
+        raise InputError(f"not a readable picture: {fault}; export or copy it again") from fault
     if plane.min() == plane.max():
         raise InputError("constant image: every pixel has the same value")
     return Radiograph(pixels=plane)
 
 
 def _grey(image: Pillow.Image) -> np.ndarray:
+    _demand_greys(image)
     if image.mode.startswith("I"):
-        return np.asarray(image, np.float32) / np.float32(_WHITE_OF_16_BITS)
+        return _sixteen_bits(np.asarray(image, np.float32))
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
     if np.ptp(rgb, axis=2).max() > 0.1:  # JPEG leaves greys with a trace of colour
         raise InputError("colour image: a radiograph is grey")
     return np.asarray(rgb.mean(2), np.float32)
+
+
+def _demand_greys(image: Pillow.Image) -> None:
+    if image.mode == "1":
+        raise InputError("a picture of black and white alone: a radiograph has greys")
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise InputError("parts of the picture are see-through: save it without transparency")
+
+
+def _sixteen_bits(plane: np.ndarray) -> np.ndarray:
+    """The scanner's 10, 12 or 14 bits in a file of 16 would be read as a film that is almost black,
+    and which of them was meant the file does not say."""
+    brightest = int(plane.max())
+    if plane.min() != brightest and brightest < _LEAST_WHITE_OF_16_BITS:
+        raise InputError(
+            f"16-bit picture whose brightest pixel is {brightest} of 65535: it holds fewer bits "
+            "than it says; stretch it to the whole range, or give the DICOM file"
+        )
+    return plane / np.float32(_WHITE_OF_16_BITS)
 
 
 def _demand_size(cols: int, rows: int) -> None:

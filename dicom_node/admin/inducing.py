@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import typer
 from PIL import Image as Pillow
-from PIL import ImageDraw, UnidentifiedImageError
+from PIL import ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from dicom_node.admin.films import FilmReader
+from dicom_node.admin.films import FilmFile, FilmReader, made_folder
 from dicom_node.errors import InputError
 from dicom_node.results import canvas, colour, picture, wording
 from dicom_node.results.canvas import Box
@@ -38,13 +38,15 @@ def induce(image: Path, out: Path, wanted: Wanted, *, as_json: bool) -> None:
     """OUT gets induced.png and change.npy in the file's rows and columns, and comparison.png.
 
     Raises:
-        InputError: the film, the mask or the region cannot be used.
+        InputError: the film, the mask, the region, the prompt or `out` cannot be used.
+        FilmError: the film looks like no frontal chest radiograph.
         ModelError: the model was not trained in pairs.
     """
     if wanted.mask is not None and wanted.region is not None:
         raise InputError("give --mask or --region, not both")
-    with FilmReader() as reader:
-        file = reader.read(image)
+    if not wanted.prompt.strip():
+        raise InputError("--prompt is empty: say a finding, such as right lower lobe opacity")
+    file = _read(image)
     film = file.radiograph
     loaded = weights.load(digest.folder_of(wanted.model), weights.choose_device("auto"))
     box = preprocess.letterbox(film, loaded.settings.grid)
@@ -52,9 +54,9 @@ def induce(image: Path, out: Path, wanted: Wanted, *, as_json: bool) -> None:
     made = induction.induce(
         loaded, preprocess.to_grid(film, box), wanted.prompt, wanted.seed, where
     )
+    made_folder(out)
     change = box.to_film(made.change)
     induced = replace(film, pixels=(film.pixels + change).clip(0, 1))
-    out.mkdir(parents=True, exist_ok=True)
     said = {
         "file": str(image),
         "prompt": made.prompt,
@@ -72,6 +74,14 @@ def induce(image: Path, out: Path, wanted: Wanted, *, as_json: bool) -> None:
     typer.echo(json.dumps(said) if as_json else f"{image}: induced {made.prompt!r} in {out}")
 
 
+def _read(image: Path) -> FilmFile:
+    try:
+        with FilmReader() as reader:
+            return reader.read(image)
+    except OSError as fault:
+        raise InputError(f"{image}: cannot be read: {fault.strerror}") from fault
+
+
 def _where(wanted: Wanted, film: Radiograph, box: Letterbox) -> Image | None:
     """The mask or region on the model grid, 0 .. 1; None where neither was given."""
     if wanted.mask is not None:
@@ -87,7 +97,7 @@ def _read_mask(path: Path, shape: tuple[int, ...]) -> Image:
     try:
         with Pillow.open(path) as file:
             plane = np.asarray(file.convert("L"), np.float32) / np.float32(255)
-    except (OSError, UnidentifiedImageError) as fault:
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as fault:
         raise InputError(f"{path}: not a readable mask: {fault}") from fault
     if plane.shape != shape:
         raise InputError(

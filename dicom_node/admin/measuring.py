@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from dicom_node.admin.films import made_folder
 from pipeline import classifier, digest, weights
 from pipeline.evaluation import fidelity, report
 from pipeline.evaluation.cases import Judges
@@ -36,12 +37,13 @@ def run(
     if part not in ("dev", "test"):
         raise typer.BadParameter("--part is dev or test")
     films = Selection(data=data, part=part, limit=limit)
+    if out is not None:
+        made_folder(out)
     loaded = weights.load(digest.folder_of(model), weights.choose_device("auto"))
     judged = load_judges(judges or weights.JUDGES, inception)
     measurement = Measurement(loaded, mode, judged, films, _shown)
     made = measurement.maps() if maps_only else measurement.everything()
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         reading = loaded.settings.reading(mode)
         report.write_numbers(made, out / _NUMBERS)
         report.write_summary(made, out / _SUMMARY)

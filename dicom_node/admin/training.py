@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def calibrate_site(healthy: Path, model: str, out: Path, device: str) -> None:
 
     Raises:
         InputError: `out` is there already, or a film cannot be read.
-        DatasetError: there are too few films.
+        DatasetError: there are too few films, or no threshold can be set by them.
     """
     if out.exists():
         raise InputError(f"{out} is there already; give a folder that is not")
@@ -137,9 +137,12 @@ def calibrate_site(healthy: Path, model: str, out: Path, device: str) -> None:
     planes = [
         preprocess.to_grid(film, preprocess.letterbox(film, loaded.settings.grid)) for film in films
     ]
-    shutil.copytree(source, out)
-    with _bar("calibrate") as tell:
-        _print_readings(calibration.calibrate(out, loaded, planes, [], tell))
+    with ExitStack() as undo:  # a copy that was not calibrated must not look like one that was
+        undo.callback(shutil.rmtree, out)
+        shutil.copytree(source, out)
+        with _bar("calibrate") as tell:
+            _print_readings(calibration.calibrate(out, loaded, planes, [], tell))
+        undo.pop_all()
     typer.echo(f"{out}: set model.path to it; {len(films)} films without a finding")
 
 
@@ -149,7 +152,14 @@ def _films_in(folder: Path) -> list[Radiograph]:
         raise InputError(f"{folder}: no such folder")
     with FilmReader() as reader:
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        return [reader.read(path).radiograph for path in files]
+        return [_film_in(path, reader) for path in files]
+
+
+def _film_in(path: Path, reader: FilmReader) -> Radiograph:
+    try:
+        return reader.read(path).radiograph
+    except InputError as fault:
+        raise InputError(f"{path}: {fault} Take it out of the folder, or mend it.") from fault
 
 
 def _print_readings(said: Settings) -> None:

@@ -21,6 +21,7 @@ HEALTHY_BELOW = 0.97
 """The share of healthy films whose map nowhere reaches the threshold."""
 
 LEAST_FILMS = 20  # fewer healthy films have no such percentile worth the name
+_MOST_UNLIKE = 0.1  # of the films: the image gate itself refuses a few that are chests
 _PAPER_FILMS = 100  # a baseline's threshold may be rougher
 _TOP_OF_SCALE = 3.0  # the colour scale and the score end at so many thresholds
 
@@ -60,9 +61,11 @@ def calibrate(
         progress: told of each film.
 
     Raises:
-        DatasetError: there are too few healthy films.
+        DatasetError: there are too few healthy films, they are not of the kind that the model
+            reads, or the model marks nothing on any of them.
     """
     demand_enough(len(healthy))
+    _demand_chests(model, healthy)
     films = len(healthy) + len(abnormal) + len(healthy[:_PAPER_FILMS])
     maker = _Maker(Explainer(model), progress, films)
     normal = [maker.map(film, Mode.CALIBRATED) for film in healthy]
@@ -85,6 +88,17 @@ def demand_enough(films: int) -> None:
         raise DatasetError(f"{films} healthy films; at least {LEAST_FILMS} are needed")
 
 
+def _demand_chests(model: LoadedModel, healthy: Sequence[Image]) -> None:
+    """A threshold set on what is no chest film would be the threshold of something else."""
+    gate = model.image_gate
+    unlike = 0 if gate is None else sum(bool(gate.refusal(film)) for film in healthy)
+    if unlike > _MOST_UNLIKE * len(healthy):
+        raise DatasetError(
+            f"{unlike} of {len(healthy)} healthy films do not look like upright frontal chest "
+            "radiographs: take other films and views out of the folder"
+        )
+
+
 class _Maker:
     """Makes maps and counts them."""
 
@@ -101,6 +115,11 @@ class _Maker:
 
 def _reading(films: Sequence[Scored]) -> Reading:
     threshold = float(np.quantile([film.peak for film in films], HEALTHY_BELOW))
+    if not threshold > 0:  # nor where it is no number
+        raise DatasetError(
+            "the model marks nothing on any of the healthy films, so no threshold can be set: it "
+            "is not trained, or another than these films need"
+        )
     top = max(threshold, min(1.0, _TOP_OF_SCALE * threshold))
     return Reading(threshold=threshold, scale_max=top)
 

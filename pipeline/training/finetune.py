@@ -25,7 +25,7 @@ from pipeline.training import diffusion
 from pipeline.training.diffusion import Lesson, Lessons, Objective
 from pipeline.training.pairs import Pool
 from pipeline.training.session import Progress, Recipe, Session
-from pipeline.weights import Networks
+from pipeline.weights import IMAGE_GATE, LATENT_PRIOR, LESION_GATE, LUNG_SEGMENTER, Networks
 
 _RECORD_EVERY = 10
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -84,9 +84,28 @@ def see_source(unet: Any, latents: int) -> None:
     unet.register_to_config(in_channels=2 * latents)
 
 
+def demand_form(networks: Networks, plan: Plan) -> None:
+    """The networks can be given the form that the plan asks for.
+
+    Raises:
+        ModelError: a U-Net that sees the source cannot unlearn it; or the adapters' rank is none.
+    """
+    if plan.form is Form.PLAIN and networks.shapes.takes != networks.latents:
+        raise ModelError(
+            "this U-Net was trained in pairs and sees the source: it has no plain form; "
+            "fine-tune it with --form paired"
+        )
+    if plan.lora_rank < 0:
+        raise ModelError(f"rank {plan.lora_rank} of adapters: 0 (none) or more was expected")
+
+
 def encoder_of(networks: Networks, grid: int, device: str) -> Any:
-    """Films [n, 1, h, w] in -1 .. 1 to the folder's own normalised latents, at its own size."""
-    mean, std = weights.latent_statistics(networks.autoencoder, Settings(), torch.device(device))
+    """Films [n, 1, h, w] in -1 .. 1 to the latents that the written folder's model sees, at its
+    own size: normalised by the base's statistics, since `write` keeps them.
+    """
+    mean, std = weights.latent_statistics(
+        networks.autoencoder, networks.settings, torch.device(device)
+    )
     colours = int(networks.autoencoder.config.in_channels)
 
     @torch.no_grad()
@@ -106,10 +125,10 @@ def train(
     """Fine-tune on the pool and return the averaged weights.
 
     Raises:
-        ModelError: the text encoder's width is not what the U-Net attends to.
+        ModelError: the networks have no such form.
         DivergedError: the loss stopped being a number; the last checkpoint is kept.
     """
-    _demand_width(networks)
+    demand_form(networks, plan)
     torch.manual_seed(recipe.seed)
     tuned = Tuned(networks, plan).to(recipe.device).train()
     session = Session(model=tuned, recipe=recipe, folder=folder, progress=progress)
@@ -144,7 +163,12 @@ def as_caption_lesson(lesson: Lesson) -> Lesson:
 def write(
     tuned: Tuned, networks: Networks, plan: Plan, base: Path, out: Path, said: Settings
 ) -> str:
-    """`out` is a model folder: the base's with what has been trained; returns its digest."""
+    """`out` is a model folder: the base's with what has been trained; returns its digest.
+
+    Image gate and lung segmenter are the base's or, of a base that has none, the embedded model's:
+    both look at films alone, at a size of their own. The healthy reference and a whole-lung adapter
+    are left behind, for they are of the U-Net that was.
+    """
     if plan.lora_rank:
         tuned.unet.fuse_lora()
         tuned.unet.unload_lora()
@@ -153,7 +177,12 @@ def write(
     _copy(base / "model_index.json", out / "model_index.json")
     tuned.unet.save_pretrained(out / "unet")
     networks.text_encoder.save_pretrained(out / "text_encoder")
-    settings.write(out, said)
+    for part in (IMAGE_GATE, LUNG_SEGMENTER):
+        _copy(base / part if (base / part).is_file() else digest.EMBEDDED / part, out / part)
+    for part in (LESION_GATE, LATENT_PRIOR):
+        if (base / part).is_file():
+            _copy(base / part, out / part)
+    settings.write(out, replace(said, tokens=_tokens(networks)))
     return digest.write_digests(out)
 
 
@@ -190,17 +219,7 @@ class _Texts:
 
 
 def _tokens(networks: Networks) -> int:
-    return min(77, int(networks.text_encoder.config.max_position_embeddings))
-
-
-def _demand_width(networks: Networks) -> None:
-    found = int(networks.text_encoder.config.hidden_size)
-    wanted = int(networks.unet.config.cross_attention_dim)
-    if found != wanted:
-        raise ModelError(
-            f"the text encoder's states are {found} wide, the U-Net attends to {wanted}: "
-            "take a text encoder of that width"
-        )
+    return min(networks.settings.tokens, networks.shapes.positions)
 
 
 def _copy(source: Path, target: Path) -> None:

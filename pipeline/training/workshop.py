@@ -137,6 +137,7 @@ class Workshop:
         self._bench.demand("segmenter")
         folder = self._bench.work / "fine-tuning"
         networks = weights.load_networks(base, torch.device(self._bench.device))
+        finetune.demand_form(networks, plan)
         grid = int(networks.unet.config.sample_size) * 8
         encode = finetune.encoder_of(networks, grid, self._bench.device)
         files_of_it = repr(digest.file_digests(base / "vae"))

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
 
+from dicom_node.admin.films import FilmReader
+from dicom_node.errors import InputError
 from tests.admin import commands
 from tests.peers import films
 from tests.results import sources
@@ -199,6 +201,44 @@ def test_a_text_in_a_picture_that_swells_does_not_stop_the_other_files(
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [answer["file"] for answer in said] == [str(swollen), str(other)]
     assert "error" not in said[1]
+
+
+def not_a_film(folder: Path, name: str) -> Path:
+    plane = grey()
+    if name == "see-through.png":
+        alpha = np.full_like(plane, 255)
+        alpha[:50] = 0
+        return picture(folder / name, np.dstack([plane, alpha]))
+    if name == "twelve-bits.png":
+        return picture(folder / name, plane.astype(np.uint16) * 16)  # 4080 of 65535 at most
+    if name == "dithered.png":
+        Pillow.fromarray(plane).convert("1").save(folder / name)
+    if name == "cut.png":
+        whole = picture(folder / "whole.png", plane).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("see-through.png", "save it without transparency"),
+        ("twelve-bits.png", "it holds fewer bits than it says; stretch it"),
+        ("dithered.png", "a radiograph has greys"),
+        ("cut.png", "not a readable picture: "),
+    ],
+)
+def test_a_picture_whose_greys_are_not_the_films_is_refused(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    with FilmReader() as reader, pytest.raises(InputError, match=said):
+        reader.read(not_a_film(tmp_path, name))
+
+
+def test_transparency_that_hides_nothing_is_taken(tmp_path: Path) -> None:
+    opaque = picture(tmp_path / "a.png", np.dstack([grey(), np.full_like(grey(), 255)]))
+    with FilmReader() as reader:
+        assert np.allclose(reader.read(opaque).radiograph.pixels, grey() / 255, atol=1e-3)
 
 
 def test_an_unusable_model_ends_the_command_before_any_film(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from dicom_node.errors import InputError
 from tests.admin import commands
 from tests.peers import films
 from tests.results import sources
@@ -85,6 +86,7 @@ def test_a_film_that_lies_on_its_side_is_written_as_it_was_stored(
         (("--region", "0,0,500,10"), "x0 < x1"),
         (("--mask", "absent.png"), "not a readable mask"),
         (("--mask", "m.png", "--region", "0,0,1,1"), "not both"),
+        (("--prompt", " "), "--prompt is empty"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused(
@@ -104,3 +106,28 @@ def test_a_mask_of_another_size_is_refused(film: Path, tiny_model: Path, tmp_pat
         "--mask", tmp_path / "mask.png",
     )  # fmt: skip
     assert "8 x 8 pixels, the upright film 160 x 160" in str(done.exception)
+
+
+def test_what_is_no_chest_gets_no_finding(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
+    Pillow.fromarray(noise).save(tmp_path / "noise.png")
+    done = commands.vald(
+        "induce", tmp_path / "noise.png", "--prompt", _PROMPT, "--out", tmp_path / "out"
+    )
+    assert done.exit_code == 1
+    assert "not a chest" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_cannot_be_read_or_made_are_told_of(
+    film: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    def said(image: Path, out: Path) -> str:
+        done = commands.vald(
+            "induce", image, "--prompt", _PROMPT, "--model", tiny_model, "--out", out
+        )
+        assert isinstance(done.exception, InputError)
+        return str(done.exception)
+
+    assert said(tmp_path / "absent.png", tmp_path / "out").startswith(f"{tmp_path / 'absent.png'}")
+    assert "no folder can be made there" in said(film, film)

@@ -1,14 +1,19 @@
 """`vald-node evaluate` and `calibrate --healthy`, on films of nobody and a random model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from pipeline import calibration, digest, settings, testing, weights
+from dicom_node.errors import NodeError
+from pipeline import calibration, digest, lesion_gate, settings, testing, weights
 from pipeline.classifier import Classifier
+from pipeline.errors import PipelineError
 from pipeline.training import assembly
 from tests.admin import commands, data_folder
 
@@ -180,6 +185,71 @@ def test_too_few_films_calibrate_nothing(model: Path, tmp_path: Path) -> None:
     done = commands.vald("calibrate", "--healthy", tmp_path / "few", "--model", model, "--out", out)
     assert "1 healthy films; at least 20" in str(done.exception)
     assert not out.exists()
+
+
+def not_calibrated(films: Path, model: Path | str, out: Path) -> str:
+    """Why; and nothing was left that looks like a model of the site's."""
+    done = commands.vald("calibrate", "--healthy", films, "--model", model, "--out", out)
+    assert isinstance(done.exception, NodeError | PipelineError)
+    assert not out.exists()
+    return str(done.exception)
+
+
+def test_films_that_are_no_chests_calibrate_nothing(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    for index in range(20):
+        noise = np.random.default_rng(index).random((224, 224))
+        (tmp_path / "films" / f"{index}.png").write_bytes(data_folder.png(noise))
+    said = not_calibrated(tmp_path / "films", "embedded", tmp_path / "ours")
+    assert "20 of 20 healthy films do not look like upright frontal chest" in said
+
+
+def test_a_file_that_is_no_film_is_named(site: Path, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(site, tmp_path / "films")
+    (tmp_path / "films" / "note.png").write_text("to do", encoding="utf-8")
+    said = not_calibrated(tmp_path / "films", model, tmp_path / "ours")
+    assert said.startswith(f"{tmp_path / 'films' / 'note.png'}: not a readable picture")
+
+
+def test_a_model_that_marks_nothing_gets_no_threshold(
+    site: Path, model: Path, tmp_path: Path
+) -> None:
+    blind = tmp_path / "blind"
+    shutil.copytree(model, blind)
+    gate = lesion_gate.build()
+    torch.nn.init.zeros_(gate.head.weight)
+    gate.head.bias = torch.nn.Parameter(torch.tensor([-200.0]))
+    save_file(gate.state_dict(), blind / weights.LESION_GATE)
+    digest.write_digests(blind)
+    said = not_calibrated(site, blind, tmp_path / "ours")
+    assert "marks nothing on any of the healthy films" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "--limit", "-1"),
+        ("calibrate", "--films", "-5"),
+        ("train", "diffusion", "--work", "w", "--lora", "-3"),
+    ],
+)
+def test_a_number_of_films_or_a_rank_below_0_is_refused(
+    command: tuple[str, ...], data: Path
+) -> None:
+    done = commands.vald(*command, "--data", data)
+    assert done.exit_code == 2
+    assert "greater than or equal to 0" in " ".join(done.output.replace("│", " ").split())
+
+
+def test_a_folder_for_numbers_that_cannot_be_is_told_before_any_film(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    done = commands.vald(
+        "evaluate", "--data", data, "--model", model, "--out", tmp_path / "file" / "out"
+    )
+    assert isinstance(done.exception, NodeError)
+    assert "no folder can be made there" in str(done.exception)
 
 
 def test_a_folder_that_is_there_is_not_written_over(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipeline import digest, gates, testing, weights
 from pipeline.engine.base import Request
@@ -90,7 +91,7 @@ def test_a_picture_far_from_every_chest_is_refused(tmp_path: Path, radiograph: R
     gate = ImageGate(
         classifier=ViewClassifier(),
         gaussian=gates.fit(np.stack([gates.thumbnail(chest + n) for n in noise]), axes=4),
-        least_logit=float("-inf"),
+        least_logit=-1e6,
         limit=4.0,
     )
     weights.save_image_gate(gate, tmp_path / IMAGE_GATE)
@@ -122,9 +123,46 @@ def test_pickled_weights_are_not_loaded(tmp_path: Path) -> None:
     testing.write_tiny_model(tmp_path)
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
-    digest.write_digests(tmp_path)
-    with pytest.raises(ModelError):
+    (tmp_path / "digests.json").unlink()
+    with pytest.raises(ModelError, match=r"unet/diffusion_pytorch_model\.bin: pickled weights"):
         LocalEngine(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.bin", "modeling.py"])
+def test_what_could_run_is_refused_beside_good_weights_too(tmp_path: Path, name: str) -> None:
+    testing.write_tiny_model(tmp_path)
+    (tmp_path / name).write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(ModelError, match="never loaded"):
+        LocalEngine(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_model_without_a_gate_or_a_segmenter_is_never_sure(
+    tiny: Path, radiograph: Radiograph, mode: Mode
+) -> None:
+    made = explained(tiny, radiograph, mode)
+    assert made.status is Status.LOW_CONFIDENCE
+    assert "no image gate" in made.reasons[0]
+    assert any("no lung segmenter" in why for why in made.reasons) is (mode is Mode.CALIBRATED)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_map_that_is_no_number_is_no_result(
+    tmp_path: Path, radiograph: Radiograph, mode: Mode
+) -> None:
+    testing.write_tiny_model(tmp_path)
+    path = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    large = {name: part * 1e30 for name, part in load_file(path).items()}  # numbers, until used
+    save_file(large, path, metadata={"format": "pt"})
+    digest.write_digests(tmp_path)
+    with pytest.raises(ModelError, match="no number"):
+        explained(tmp_path, radiograph, mode)
+
+
+@pytest.mark.parametrize("device", ["cpu:x", "cpu:1", "nothing", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_told_with_those_that_are(device: str) -> None:
+    with pytest.raises(ModelError, match=f"device '{device}': this machine has .*cpu"):
+        weights.choose_device(device)
 
 
 def test_an_unknown_prediction_type_is_refused(tmp_path: Path) -> None:

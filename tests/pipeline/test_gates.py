@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from torch import nn
 
 from pipeline import gates
@@ -108,3 +109,18 @@ def test_a_gaussian_of_no_more_films_than_axes_still_tells_chests_from_noise(
 def test_a_gaussian_of_films_that_are_alike_has_a_width(films: list[chests.Plane]) -> None:
     alike = gates.fit(np.stack([gates.thumbnail(films[0])] * 20), _AXES)
     assert alike.distance(films[0]) < alike.distance(films[1]) < np.inf
+
+
+@pytest.mark.parametrize("side", [512, 64])
+def test_a_grid_that_28_does_not_divide_shows_the_same_thumbnail(
+    films: list[chests.Plane], side: int
+) -> None:
+    """As a foreign model's grid: what lies at the film's border is there at the border still."""
+    film = np.zeros_like(films[0])
+    film[:, -12:] = 1  # of 224: a band that a cut border would lose
+    film[100:, :] += films[0][100:, :]
+    resized = np.asarray(
+        Pillow.fromarray(film).resize((side, side), Pillow.Resampling.BOX), np.float32
+    )
+    likeness = np.corrcoef(gates.thumbnail(film), gates.thumbnail(resized))[0, 1]
+    assert likeness > 0.98

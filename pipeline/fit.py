@@ -1,0 +1,131 @@
+"""Whether what a model folder holds fits together: asked before a film is, so that a part of
+another shape is not found by a film that fails, or by a result that is wrong.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.calibration import HealthyReference
+from pipeline.errors import ModelError
+from pipeline.settings import Settings
+
+_LEAST_GRID_PX = 32  # the image gate's thumbnail has 28 pixels a side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shapes:
+    """What the networks of a folder take and give.
+
+    `latents` are the autoencoder's channels and `scale` its pixels a latent; `takes`, `gives` and
+    `attends` are the U-Net's channels in and out and the width of the states it attends to; `width`
+    and `positions` are the text encoder's.
+    """
+
+    latents: int
+    scale: int
+    takes: int
+    gives: int
+    attends: int
+    width: int
+    positions: int
+
+
+def demand_parts(folder: Path, of: Shapes) -> None:
+    """The networks fit each other.
+
+    Raises:
+        ModelError: one does not.
+    """
+    if of.takes not in (of.latents, 2 * of.latents):
+        raise ModelError(
+            f"{folder / 'unet'}: takes {of.takes} channels; the autoencoder has {of.latents}, so "
+            f"{of.latents} or {2 * of.latents} (with the source beside) were expected"
+        )
+    if of.gives not in (of.latents, of.latents + 1):
+        raise ModelError(
+            f"{folder / 'unet'}: gives {of.gives} channels; the autoencoder has {of.latents}, so "
+            f"{of.latents} or {of.latents + 1} (with a gate) were expected"
+        )
+    if of.width != of.attends:
+        raise ModelError(
+            f"{folder}: the text encoder's states are {of.width} wide, the U-Net attends to "
+            f"{of.attends}: take a text encoder of that width"
+        )
+
+
+def demand_latents(folder: Path, latents: int, said: Settings) -> None:
+    """The settings' statistics, where there are any, are of the autoencoder's channels.
+
+    Raises:
+        ModelError: they are not.
+    """
+    for name in ("latents_mean", "latents_std"):
+        found = len(getattr(said, name))
+        if found not in (0, latents):
+            raise ModelError(
+                f"{folder}: {name} has {found} values; the autoencoder has {latents} channels"
+            )
+
+
+def demand_settings(folder: Path, of: Shapes, said: Settings) -> None:
+    """The folder's networks can do what its settings say.
+
+    Raises:
+        ModelError: they cannot.
+    """
+    demand_latents(folder, of.latents, said)
+    if said.grid % of.scale or said.grid < _LEAST_GRID_PX:
+        raise ModelError(
+            f"{folder}: grid {said.grid}: a multiple of {of.scale}, the autoencoder's pixels a "
+            f"latent, and at least {_LEAST_GRID_PX} was expected"
+        )
+    if said.tokens > of.positions:
+        raise ModelError(
+            f"{folder}: tokens {said.tokens}: the text encoder has {of.positions} positions; "
+            "say in vald.json how many it was trained with"
+        )
+
+
+def demand_reference(folder: Path, grid: int, healthy: HealthyReference | None) -> None:
+    """The healthy reference lies on the model's grid.
+
+    Raises:
+        ModelError: it is of another size.
+    """
+    if healthy is not None and healthy.mean.shape != (grid, grid):
+        rows, cols = healthy.mean.shape
+        raise ModelError(
+            f"{folder}: the healthy reference has {rows} x {cols} pixels, the grid {grid} x {grid}:"
+            " calibrate the model again"
+        )
+
+
+def demand_whole(what: Path, missing: set[str], unknown: set[str]) -> None:
+    """A file of weights has all that its network needs, and nothing that it does not know.
+
+    Raises:
+        ModelError: tensors are missing, which would be random, or are of another network.
+    """
+    for names, how in ((missing, "lacks"), (unknown, "has, and its config.json does not know,")):
+        if names:
+            few = ", ".join(sorted(names)[:3])
+            raise ModelError(
+                f"{what}: {how} {len(names)} tensor(s), such as {few}: install the model again"
+            )
+
+
+def demand_finite(what: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Every weight is a number.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(
+                f"{what}: {name} holds what is no number: the training diverged or the file is "
+                "damaged; install the model again"
+            )

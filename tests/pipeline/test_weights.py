@@ -1,0 +1,191 @@
+"""A model folder that is not whole, or whose parts do not fit, is refused before any film."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from pipeline import digest, testing, weights
+from pipeline.errors import ModelError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+_CPU = torch.device("cpu")
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder without digests, so that a test may change it."""
+    testing.write_tiny_model(tmp_path)
+    (tmp_path / "digests.json").unlink()
+    return tmp_path
+
+
+def refusal(folder: Path) -> str:
+    """Why the folder is refused; the same must hold where it is to be trained further."""
+    with pytest.raises(ModelError) as caught:
+        weights.load(folder, _CPU)
+    return str(caught.value)
+
+
+def change(folder: Path, part: str, alter: Callable[[Tensors], Tensors]) -> None:
+    path = next((folder / part).glob("*.safetensors"))
+    save_file(alter(load_file(path)), path, metadata={"format": "pt"})
+
+
+def say(path: Path, **values: Any) -> None:
+    known = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**known, **values}), encoding="utf-8")
+
+
+def without(name: str) -> Callable[[Tensors], Tensors]:
+    def alter(tensors: Tensors) -> Tensors:
+        assert any(name in key for key in tensors)
+        return {key: value for key, value in tensors.items() if name not in key}
+
+    return alter
+
+
+def with_another(tensors: Tensors) -> Tensors:
+    return {**tensors, "encoder.layer.7.weight": torch.zeros(2)}
+
+
+def not_numbers(tensors: Tensors) -> Tensors:
+    first = sorted(tensors)[0]
+    return {**tensors, first: tensors[first] * torch.nan}
+
+
+def test_what_a_folder_is_whole_with_loads(folder: Path) -> None:
+    assert weights.load(folder, _CPU).settings.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("unet", "conv_out.weight"), ("vae", "conv_in.weight"), ("text_encoder", "layer.0.output")],
+)
+def test_weights_that_lack_a_tensor_are_refused(folder: Path, part: str, name: str) -> None:
+    change(folder, part, without(name))
+    said = refusal(folder)
+    assert part in said
+    assert "lacks" in said
+    assert name in said
+
+
+def test_a_text_encoder_may_lack_what_comes_after_its_states(folder: Path) -> None:
+    change(folder, "text_encoder", without("pooler."))
+    assert weights.load(folder, _CPU)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_weights_of_a_larger_network_than_its_configuration_are_refused(
+    folder: Path, part: str
+) -> None:
+    change(folder, part, with_another)
+    assert "config.json does not know, 1 tensor" in refusal(folder)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_are_no_numbers_are_refused(folder: Path, part: str) -> None:
+    change(folder, part, not_numbers)
+    assert "no number" in refusal(folder)
+
+
+def test_a_second_gate_that_is_no_number_is_refused(folder: Path) -> None:
+    from pipeline import lesion_gate
+
+    layers = lesion_gate.build().state_dict()
+    save_file(not_numbers(layers), folder / weights.LESION_GATE)
+    assert "no number" in refusal(folder)
+
+
+def test_half_a_layer_of_an_adapter_is_refused(folder: Path) -> None:
+    parts = {"down_blocks.0.resnets.0.conv1.lora_A.weight": torch.zeros(4, 16, 3, 3)}
+    save_file(parts, folder / weights.WHOLE_LUNG)
+    assert "lacks 1 tensor(s), such as down_blocks.0.resnets.0.conv1.lora_B" in refusal(folder)
+
+
+def test_text_of_another_width_than_the_u_nets_is_refused(tmp_path: Path) -> None:
+    testing.write_stable_diffusion_like(tmp_path, text_width=64)
+    assert "64 wide, the U-Net attends to 768" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+def test_a_u_net_that_gives_other_channels_is_refused(folder: Path, channels: int) -> None:
+    network = UNet2DConditionModel.from_pretrained(folder / "unet")
+    told = {**network.config, "out_channels": channels}
+    UNet2DConditionModel.from_config(told).save_pretrained(folder / "unet")
+    assert f"gives {channels} channels; the autoencoder has 4, so 4 or 5" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"latents_mean": [0.0] * 8}, "latents_mean has 8 values; the autoencoder has 4"),
+        ({"latents_std": [1.0] * 3}, "latents_std has 3 values; the autoencoder has 4"),
+        ({"latents_std": [0.0] * 4}, "latents_std: every value above 0"),
+        ({"latents_mean": ["a"] * 4}, "latents_mean: a list of numbers was expected"),
+        ({"grid": 60}, "grid 60: a multiple of 8"),
+        ({"grid": 16}, "at least 32"),
+        ({"grid": "224"}, "grid: a whole number was expected, not '224'"),
+        ({"tokens": 99}, "tokens 99: the text encoder has 32 positions"),
+        ({"steps": 0}, "steps: at least 1"),
+        ({"steps": True}, "steps: a whole number"),
+        ({"passes": 1.5}, "passes: a whole number"),
+        ({"paper_steps": 1_000_000}, "paper_steps: at most 1000"),
+        ({"strength": 5}, "strength: above 0 and at most 1"),
+        ({"blur_px": -1}, "blur_px: at least 0"),
+        ({"name": None}, "name: text was expected, not None"),
+        ({"limits": 5}, "limits: an object was expected, not 5"),
+        ({"limits": {"stability": "x"}}, "limits.stability: a number was expected"),
+        ({"limits": {"zz": 1}}, "limits: "),
+        ({"calibrated": None}, "calibrated: an object was expected, not None"),
+        ({"calibrated": {"threshold": 0.1}}, "calibrated: "),
+        ({"calibrated": {"threshold": float("nan"), "scale_max": 1}}, "0 < threshold"),
+        ({"paper": {"threshold": 0, "scale_max": 0}}, "paper: 0 < threshold"),
+        ({"paper": {"threshold": 0.5, "scale_max": 0.1}}, "paper: 0 < threshold <= scale_max"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(
+    folder: Path, values: dict[str, Any], said: str
+) -> None:
+    say(folder / "vald.json", **values)
+    assert said in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"_class_name": "np"}, "scheduler"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "no noise schedule of 1000 steps"),
+        ({"num_train_timesteps": 50}, "no noise schedule of 1000 steps"),
+        ({"beta_start": "x"}, "cannot be loaded"),
+    ],
+    ids=str,
+)
+def test_a_noise_schedule_of_another_kind_is_refused(
+    folder: Path, values: dict[str, Any], said: str
+) -> None:
+    say(folder / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=False, **values)
+    assert said in refusal(folder)
+
+
+def test_a_text_encoder_of_no_known_form_is_refused(folder: Path) -> None:
+    say(folder / "text_encoder" / "config.json", architectures=[])
+    assert "cannot be loaded" in refusal(folder)
+
+
+def test_networks_to_be_trained_further_are_those_that_their_digests_list(tmp_path: Path) -> None:
+    testing.write_tiny_model(tmp_path)
+    assert weights.load_networks(tmp_path, _CPU)
+    change(tmp_path, "unet", lambda tensors: {k: v + 1 for k, v in tensors.items()})
+    with pytest.raises(ModelError, match=r"not the files that digests\.json lists: unet/"):
+        weights.load_networks(tmp_path, _CPU)
+    digest.write_digests(tmp_path)
+    assert weights.load_networks(tmp_path, _CPU)
