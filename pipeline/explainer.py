@@ -305,7 +305,7 @@ class Explainer:
         """The target's prompt, or "normal" in its first words, for every draw.
 
         The draws differ by their noise alone: paraphrases were measured, and are worse
-        (docs/evaluation.md).
+        (docs/decisions/0004-what-the-map-is.md).
         """
         prompt = target.prompt if target else prompts.load().normal_prompts()[0]
         return self._model.text_encoder.encode([prompt] * self.settings.draws)

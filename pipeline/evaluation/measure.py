@@ -111,6 +111,7 @@ class Measurement:
             "reconstruction": self._reconstruction(seen, cases),
             "localisation": {name: self._localisation(found) for name, found in cases.items()},
             "normals": self._normals(adult),
+            "image_gate": self._let_pass(seen),
             "image_score": self._image_scores(seen),
             "validity": self._validity(adult, cases),
             "fidelity": self._fidelity(seen),
@@ -248,6 +249,13 @@ class Measurement:
             "with_a_region": _share(pooled),
             "sources": {source: _share(hits) for source, hits in marked.items()},
         }
+
+    def _let_pass(self, seen: Sequence[Seen]) -> Json:
+        """The chest films that the image gate takes for what they are."""
+        gate = self._model.image_gate
+        if gate is None:
+            return {}
+        return {"let_pass": _share([not gate.refusal(film.pair.film) for film in seen])}
 
     def _image_scores(self, seen: Sequence[Seen]) -> Json:
         """Within one source: our score beside what the border, the spectrum and the rest know."""
