@@ -36,12 +36,12 @@ def test_the_data_set_is_on_the_disk_byte_for_byte(receiver: Receiver, syntax: u
     assert row.object.name == f"received/{row.object.digest[:2]}/{row.object.digest}.dcm"
 
 
-def test_a_resend_is_the_same_file_and_the_same_row(receiver: Receiver) -> None:
+def test_a_resend_is_the_same_file_and_its_senders_row(receiver: Receiver) -> None:
     for calling in ("FIRST", "SECOND"):
         with association(receiver.port, calling=calling) as assoc:
             assert store(assoc, encoded(film())) == SUCCESS
             assert store(assoc, encoded(film())) == SUCCESS
-    assert len(receiver.store.received(10)) == 1
+    assert [row.calling_ae_title for row in receiver.store.received(10)] == ["SECOND", "FIRST"]
     assert len(list(receiver.folder.rglob("*.dcm"))) == 1
 
 
