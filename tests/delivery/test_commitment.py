@@ -37,7 +37,7 @@ _HASTY = DeliveryTimeouts(connect_s=5, association_s=5, response_s=1)
 _SETTINGS = DeliverySettings(
     timeouts=_TIMEOUTS,
     retry=Retry(first_delay_s=10, factor=2, max_delay_s=1000, jitter=0),
-    commitment=CommitmentSettings(linger_s=1, report_within_s=600),
+    commitment=CommitmentSettings(linger_s=3, report_within_s=600),
 )
 
 
