@@ -6,6 +6,9 @@ from storage.jobs import RECALLED, Job, NewJob
 from storage.states import DeliveryState, JobState
 
 PURGED = "its kept file was purged: it is made again first"
+LOST = "the kept file is gone or damaged; `vald-node retry` makes it again"
+WAITS_FOR_FILE = (PURGED, LOST)
+"""Why a delivery is REFUSED until its result is made again, and is DUE then."""
 
 Kinds = Mapping[str, tuple[str, ...]]
 """Kinds of results by destination."""

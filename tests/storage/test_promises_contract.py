@@ -190,6 +190,17 @@ def test_what_is_quarantined_is_so_for_the_new_place_too(store: JobStore) -> Non
     assert (deliver(store, "pacs"), deliver(store, "clinic")) == ([SC], [SC])
 
 
+def test_what_was_given_up_is_not_sent_because_a_film_comes_for_more(store: JobStore) -> None:
+    routed(store)
+    store.produce("k1", claimed(store), after(30), [PICTURE], ["pacs"], TO_PACS, {SC: "no UID"})
+    come_for(store, {"clinic": (SR,)})
+    produce(store, claimed(store), dict(store.job("k1").promised), [PICTURE, REPORT])
+    assert stand(store) == [(SC, "pacs", "QUARANTINED"), (SR, "clinic", "DUE")]
+    assert store.deliveries("k1")[0].reason == "no UID"
+    store.retry("k1", after(50))
+    assert stand(store)[0] == (SC, "pacs", "DUE")
+
+
 def test_what_is_promised_later_does_not_expire_by_the_first_film_s_age(store: JobStore) -> None:
     delivered(store)
     come_for(store, {"clinic": (SC, SR)})
