@@ -144,8 +144,9 @@ class MemoryJobStore:
         if more or known.state in UNDONE:
             promised = promises.in_all(had, job)
             self._jobs[job.key] = replace(self._jobs[job.key], promised=promised)
-        if known.state is not JobState.REJECTED:
-            self._bring(job.key, had, more, job.created_at)
+        if known.state is JobState.REJECTED:
+            more = promises.without_notes(more)
+        self._bring(job.key, had, more, job.created_at)
 
     def _bring(self, key: str, had: promises.Kinds, more: promises.Kinds, now: datetime) -> None:
         if not more:

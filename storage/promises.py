@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from storage.jobs import RECALLED, Job, NewJob
 from storage.states import DeliveryState, JobState
 
+NOTE = "not_analysed"
 PURGED = "its kept file was purged: it is made again first"
 LOST = "the kept file is gone or damaged; `vald-node retry` makes it again"
 WAITS_FOR_FILE = (PURGED, LOST)
@@ -40,6 +41,11 @@ def beyond(had: Kinds, wanted: Kinds) -> dict[str, tuple[str, ...]]:
         for name, kinds in wanted.items()
     }
     return {name: kinds for name, kinds in more.items() if kinds}
+
+
+def without_notes(kinds: Kinds) -> dict[str, tuple[str, ...]]:
+    """Results alone: a note of a rejected job says what may not hold of the next film."""
+    return beyond(dict.fromkeys(kinds, (NOTE,)), kinds)
 
 
 def joined(had: Kinds, more: Kinds) -> dict[str, tuple[str, ...]]:

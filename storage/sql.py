@@ -844,8 +844,9 @@ def _submit(db: Connection, job: NewJob) -> None:
     if more or values:
         values["promised"] = rows.promised_value(promises.in_all(had, job))
         db.execute(update(jobs).where(jobs.c.key == job.key).values(**values))
-    if known.state is not JobState.REJECTED:  # all that is there of that are its notes
-        _bring(db, job.key, had, more, job.created_at)
+    if known.state is JobState.REJECTED:  # it may have been PRODUCED before
+        more = promises.without_notes(more)
+    _bring(db, job.key, had, more, job.created_at)
 
 
 def _afresh(state: JobState, job: NewJob) -> dict[str, object]:

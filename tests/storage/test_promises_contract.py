@@ -224,6 +224,18 @@ def test_where_a_film_was_rejected_the_next_one_owes_nothing_to_its_places(store
     assert store.job("k1").promised == {"clinic": (SR,)}
 
 
+def test_what_a_rejected_job_had_made_goes_to_who_is_promised_it_afterwards(
+    store: JobStore,
+) -> None:
+    delivered(store)
+    store.purged([PICTURE], after(50))
+    routed(store, {"pacs": (SC, SR)})
+    store.reject("k1", claimed(store), after(60), "lateral", [result("k1", "not_analysed")])
+    come_for(store, {"clinic": (SC,)})
+    produce(store, claimed(store), dict(store.job("k1").promised))
+    assert (SC, "clinic", "DUE") in stand(store)
+
+
 def test_a_note_that_says_the_same_goes_to_whoever_was_not_told(store: JobStore) -> None:
     note = result("k1", "not_analysed")
     routed(store)
