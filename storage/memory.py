@@ -241,7 +241,7 @@ class MemoryJobStore:
         if any(other is not None and other.job_key != key for other in known):
             raise ValueError("results.sop_instance_uid: another job has it")
         self._leave(key, token, JobState.PRODUCED, now, left_out)
-        again = bool(self.results(key))
+        again = bool(self.results(key)) or token > self._jobs[key].attempts
         for result in results:
             takers = takers_of(result, destinations, kinds)
             self._put_result(result, takers, now, quarantined.get(result.kind, ""), again=again)

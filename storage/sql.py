@@ -230,7 +230,9 @@ class SqlJobStore:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.PRODUCED, now, left_out)
-            again = db.execute(_made_of(key).limit(1)).first() is not None
+            attempts = db.execute(select(jobs.c.attempts).where(jobs.c.key == key)).scalar_one()
+            made = db.execute(_made_of(key).limit(1)).first() is not None
+            again = made or token > attempts  # attempts are counted afresh, tokens never
             for result in results:
                 takers = takers_of(result, destinations, kinds)
                 wrong = quarantined.get(result.kind, "")

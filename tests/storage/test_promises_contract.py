@@ -209,6 +209,17 @@ def test_what_is_promised_later_does_not_expire_by_the_first_film_s_age(store: J
     assert store.expire("clinic", after(31), after(99), "too late") == 2
 
 
+def test_what_is_retried_or_sent_again_after_a_failure_does_not_expire_by_its_film_s_age(
+    store: JobStore,
+) -> None:
+    routed(store)
+    store.fail("k1", claimed(store), after(10), "no model")
+    store.retry("k1", after(15))
+    produce(store, claimed(store), TO_PACS)
+    assert store.expire("pacs", after(9), after(99), "too late") == 0
+    assert store.expire("pacs", after(99), after(99), "too late") == 1
+
+
 def test_where_a_job_failed_what_another_rule_promised_is_kept(store: JobStore) -> None:
     routed(store)
     store.fail("k1", claimed(store), after(30), "no model")
