@@ -782,8 +782,9 @@ class MemoryJobStore:
     def _is_final(
         self, key: str, proofs: AbstractSet[DeliveryState], asked: Collection[str]
     ) -> bool:
-        ended = self._jobs[key].state in (JobState.PRODUCED, JobState.REJECTED)
-        return ended and all(
+        job = self._jobs[key]
+        whole = job.state is JobState.PRODUCED and job.error == ""
+        return (whole or job.state is JobState.REJECTED) and all(
             d.state in proofs and (d.destination not in asked or d.state is DeliveryState.COMMITTED)
             for d in self.deliveries(key)
         )

@@ -743,7 +743,8 @@ def _final_jobs(proofs: AbstractSet[DeliveryState], asked: Collection[str]) -> S
     state = deliveries.c.state
     to_be_asked = deliveries.c.destination.in_(asked) & (state != DeliveryState.COMMITTED)
     unproven = select(deliveries.c.job_key).where(or_(state.not_in(proofs), to_be_asked))
-    return select(jobs.c.key).where(jobs.c.state.in_(_ENDED), jobs.c.key.not_in(unproven))
+    whole = or_(jobs.c.state == JobState.REJECTED, jobs.c.error == "")
+    return select(jobs.c.key).where(jobs.c.state.in_(_ENDED), whole, jobs.c.key.not_in(unproven))
 
 
 def _put_destination(
