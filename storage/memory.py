@@ -144,8 +144,9 @@ class MemoryJobStore:
         if more or known.state in UNDONE:
             promised = promises.in_all(had, job)
             self._jobs[job.key] = replace(self._jobs[job.key], promised=promised)
-        if known.state is not JobState.REJECTED:
-            self._bring(job.key, had, more, job.created_at)
+        if known.state is JobState.REJECTED:
+            more = promises.without_notes(more)
+        self._bring(job.key, had, more, job.created_at)
 
     def _bring(self, key: str, had: promises.Kinds, more: promises.Kinds, now: datetime) -> None:
         if not more:
@@ -240,7 +241,7 @@ class MemoryJobStore:
         if any(other is not None and other.job_key != key for other in known):
             raise ValueError("results.sop_instance_uid: another job has it")
         self._leave(key, token, JobState.PRODUCED, now, left_out)
-        again = bool(self.results(key))
+        again = bool(self.results(key)) or token > self._jobs[key].attempts
         for result in results:
             takers = takers_of(result, destinations, kinds)
             self._put_result(result, takers, now, quarantined.get(result.kind, ""), again=again)
@@ -273,17 +274,22 @@ class MemoryJobStore:
         quarantined: str,
         *,
         again: bool = False,
+        every: bool = False,
     ) -> None:
         uid = result.sop_instance_uid
         if uid not in self._results:
             self._add_result(result, destinations, now, quarantined, again=again)
             return
+        same = self._results[uid].object.digest == result.object.digest
+        kept = same and uid not in self._purged_results
+        only_waiting = kept and not (every or quarantined)
         self._results[uid] = result
         self._purged_results.discard(uid)
         new = DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE
         old = (_RETRIED | _WAITING if quarantined else _RETRIED) - {new}
         for name, delivery in [*self._deliveries.items()]:
-            if name[0] == uid and delivery.state in old:
+            waits = not only_waiting or delivery.reason in promises.WAITS_FOR_FILE
+            if name[0] == uid and delivery.state in old and waits:
                 self._finish(name, new, now, quarantined)
                 self._retried[name] = now
 
@@ -377,16 +383,21 @@ class MemoryJobStore:
     def retry(self, key: str, now: datetime, lost: Collection[str] = ()) -> Job:
         """See JobStore."""
         job = self.job(key)
-        if job.state is JobState.FAILED:
-            return self._change(job, JobState.RECEIVED, now, attempts=0)
+        undone = job.state is JobState.FAILED
         mine = [d for d in self.deliveries(job.key) if not self._is_rejected(d)]
         failed = [d for d in mine if d.state in _RETRIED and d.sop_instance_uid not in lost]
         remade = self._is_to_be_made_again(job, lost)
-        if not (failed or remade):
+        if not (failed or remade or undone):
             raise TransitionError(f"job {key[:12]} is {job.state}: nothing of it has failed")
         for delivery in failed:
             self._finish(_name(delivery), DeliveryState.DUE, now, "")
             self._retried[_name(delivery)] = now
+        for delivery in self.deliveries(job.key):
+            if delivery.sop_instance_uid in lost and delivery.state in _RETRIED:
+                waiting = replace(delivery, reason=promises.LOST)
+                self._deliveries[_name(delivery)] = waiting
+        if undone:
+            return self._change(job, JobState.RECEIVED, now, attempts=0)
         if not remade:
             return job
         left_out = job.error if job.state is JobState.PRODUCED else ""
@@ -407,7 +418,7 @@ class MemoryJobStore:
     ) -> bool:
         """See JobStore."""
         if note.sop_instance_uid in self._results:
-            self._put_result(note, destinations, now, "")
+            self._put_result(note, destinations, now, "", every=True)
             return False
         for name, delivery in [*self._deliveries.items()]:
             if delivery.job_key == note.job_key and delivery.state in _WAITING:
@@ -771,8 +782,9 @@ class MemoryJobStore:
     def _is_final(
         self, key: str, proofs: AbstractSet[DeliveryState], asked: Collection[str]
     ) -> bool:
-        ended = self._jobs[key].state in (JobState.PRODUCED, JobState.REJECTED)
-        return ended and all(
+        job = self._jobs[key]
+        whole = job.state is JobState.PRODUCED and job.error == ""
+        return (whole or job.state is JobState.REJECTED) and all(
             d.state in proofs and (d.destination not in asked or d.state is DeliveryState.COMMITTED)
             for d in self.deliveries(key)
         )

@@ -5,7 +5,11 @@ from collections.abc import Mapping, Sequence
 from storage.jobs import RECALLED, Job, NewJob
 from storage.states import DeliveryState, JobState
 
+NOTE = "not_analysed"
 PURGED = "its kept file was purged: it is made again first"
+LOST = "the kept file is gone or damaged; `vald-node retry` makes it again"
+WAITS_FOR_FILE = (PURGED, LOST)
+"""Why a delivery is REFUSED until its result is made again, and is DUE then."""
 
 Kinds = Mapping[str, tuple[str, ...]]
 """Kinds of results by destination."""
@@ -37,6 +41,11 @@ def beyond(had: Kinds, wanted: Kinds) -> dict[str, tuple[str, ...]]:
         for name, kinds in wanted.items()
     }
     return {name: kinds for name, kinds in more.items() if kinds}
+
+
+def without_notes(kinds: Kinds) -> dict[str, tuple[str, ...]]:
+    """Results alone: a note of a rejected job says what may not hold of the next film."""
+    return beyond(dict.fromkeys(kinds, (NOTE,)), kinds)
 
 
 def joined(had: Kinds, more: Kinds) -> dict[str, tuple[str, ...]]:

@@ -230,7 +230,9 @@ class SqlJobStore:
         """See JobStore."""
         with engine.writing(self._engine) as db:
             _leave_running(db, key, token, JobState.PRODUCED, now, left_out)
-            again = db.execute(_made_of(key).limit(1)).first() is not None
+            attempts = db.execute(select(jobs.c.attempts).where(jobs.c.key == key)).scalar_one()
+            made = db.execute(_made_of(key).limit(1)).first() is not None
+            again = made or token > attempts  # attempts are counted afresh, tokens never
             for result in results:
                 takers = takers_of(result, destinations, kinds)
                 wrong = quarantined.get(result.kind, "")
@@ -313,8 +315,9 @@ class SqlJobStore:
         job = self.job(key)
         with engine.writing(self._engine) as db:
             changed = _restart(db, job.key, now, JobState.FAILED)
-            if not changed:
-                changed = _resend(db, job.key, now, lost) + _remake(db, job, now, lost)
+            _await_files(db, job.key, lost)
+            again = _resend(db, job.key, now, lost)
+            changed = changed or again + _remake(db, job, now, lost)
             if not changed:
                 raise TransitionError(f"job {key[:12]} is {job.state}: nothing of it has failed")
         return self.job(job.key)
@@ -328,7 +331,7 @@ class SqlJobStore:
             new = db.execute(same).first() is None
             if new:
                 _refuse_due(db, note.job_key, now, reason)
-            _put_result(db, note, destinations, now)
+            _put_result(db, note, destinations, now, every=True)
         return new
 
     def results(self, key: str) -> list[Result]:
@@ -740,7 +743,8 @@ def _final_jobs(proofs: AbstractSet[DeliveryState], asked: Collection[str]) -> S
     state = deliveries.c.state
     to_be_asked = deliveries.c.destination.in_(asked) & (state != DeliveryState.COMMITTED)
     unproven = select(deliveries.c.job_key).where(or_(state.not_in(proofs), to_be_asked))
-    return select(jobs.c.key).where(jobs.c.state.in_(_ENDED), jobs.c.key.not_in(unproven))
+    whole = or_(jobs.c.state == JobState.REJECTED, jobs.c.error == "")
+    return select(jobs.c.key).where(jobs.c.state.in_(_ENDED), whole, jobs.c.key.not_in(unproven))
 
 
 def _put_destination(
@@ -843,8 +847,9 @@ def _submit(db: Connection, job: NewJob) -> None:
     if more or values:
         values["promised"] = rows.promised_value(promises.in_all(had, job))
         db.execute(update(jobs).where(jobs.c.key == job.key).values(**values))
-    if known.state is not JobState.REJECTED:  # all that is there of that are its notes
-        _bring(db, job.key, had, more, job.created_at)
+    if known.state is JobState.REJECTED:  # it may have been PRODUCED before
+        more = promises.without_notes(more)
+    _bring(db, job.key, had, more, job.created_at)
 
 
 def _afresh(state: JobState, job: NewJob) -> dict[str, object]:
@@ -938,21 +943,30 @@ def _put_result(
     quarantined: str = "",
     *,
     again: bool = False,
+    every: bool = False,
 ) -> None:
     """The result is there, for the first time or made again under the same UID.
 
-    A new one of a job that is at work `again` is as old as that, not as its film.
+    A new one of a job that is at work `again` is as old as that, not as its film. Of one that is
+    as it was only what waited for its file is due, unless `every` delivery that failed is to be.
     """
     its_job = results.c.job_key == result.job_key
-    same = update(results).where(its_job, results.c.sop_instance_uid == result.sop_instance_uid)
-    if db.execute(same.values(**rows.object_values(result.object), purged_at=None)).rowcount:
-        _requeue(db, result.sop_instance_uid, now, quarantined)
+    mine = its_job & (results.c.sop_instance_uid == result.sop_instance_uid)
+    known = db.execute(select(results).where(mine)).mappings().first()
+    if known is not None:
+        values = rows.object_values(result.object)
+        db.execute(update(results).where(mine).values(**values, purged_at=None))
+        kept = known["purged_at"] is None and known["digest"] == result.object.digest
+        only_waiting = kept and not (every or quarantined)
+        _requeue(db, result.sop_instance_uid, now, quarantined, only_waiting=only_waiting)
         return
     earlier = db.execute(select(func.count()).select_from(results).where(its_job)).scalar_one()
     _add_result(db, result, earlier, destinations, now, quarantined, again=again)
 
 
-def _requeue(db: Connection, uid: str, now: datetime, quarantined: str) -> None:
+def _requeue(
+    db: Connection, uid: str, now: datetime, quarantined: str, *, only_waiting: bool
+) -> None:
     """Of a result made again what failed is DUE, or all that waits QUARANTINED."""
     new = DeliveryState.QUARANTINED if quarantined else DeliveryState.DUE
     old = {*_RETRIED, *(_WAITING if quarantined else ())} - {new}
@@ -961,6 +975,8 @@ def _requeue(db: Connection, uid: str, now: datetime, quarantined: str) -> None:
     waiting = update(deliveries).where(
         deliveries.c.sop_instance_uid == uid, deliveries.c.state.in_(old)
     )
+    if only_waiting:
+        waiting = waiting.where(deliveries.c.reason.in_(promises.WAITS_FOR_FILE))
     db.execute(waiting.values(state=new, next_attempt_at=now, reason=quarantined, retried_at=now))
 
 
@@ -1149,6 +1165,16 @@ def _remake(db: Connection, job: Job, now: datetime, lost: Collection[str]) -> i
     if recalled or not (left_out or db.execute(wanted).first() is not None):
         return 0
     return _restart(db, job.key, now, *_ENDED)
+
+
+def _await_files(db: Connection, key: str, lost: Collection[str]) -> None:
+    """What failed of these results is due as soon as they are made again."""
+    failed = update(deliveries).where(
+        deliveries.c.job_key == key,
+        deliveries.c.sop_instance_uid.in_(lost),
+        deliveries.c.state.in_(_RETRIED),
+    )
+    db.execute(failed.values(reason=promises.LOST))
 
 
 def _resend(db: Connection, key: str, now: datetime, lost: Collection[str]) -> int:

@@ -22,6 +22,7 @@ from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
 from storage.jobs import Parcel
 from storage.objects import ObjectStore
+from storage.promises import LOST
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -223,6 +224,6 @@ def _names(parcel: Parcel) -> dict[str, str]:
 
 _GONE = Outcome(
     fate=Fate.REFUSED,
-    reason="the kept file is gone or damaged; `vald-node retry` makes it again",
+    reason=LOST,
     status="FILE",
 )

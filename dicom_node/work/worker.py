@@ -445,13 +445,13 @@ class Worker:
         made = earlier.get(kind)
         if made is None:
             return self._keep(job, kind, dataset, film)
+        if is_whole(self._objects, made.object):
+            return _Made(result=made, faults=(), inspected=True)
         if made.sop_instance_uid != dataset.SOPInstanceUID:
             raise EncodingError(
                 f"The {kind} was made by another version of this program, under another UID, and "
                 "its kept file is gone."
             )
-        if is_whole(self._objects, made.object):
-            return _Made(result=made, faults=(), inspected=True)
         return self._keep(job, kind, dataset, film)
 
     def _keep(self, job: Job, kind: str, dataset: Dataset, film: Path) -> _Made:

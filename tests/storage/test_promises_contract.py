@@ -190,12 +190,34 @@ def test_what_is_quarantined_is_so_for_the_new_place_too(store: JobStore) -> Non
     assert (deliver(store, "pacs"), deliver(store, "clinic")) == ([SC], [SC])
 
 
+def test_what_was_given_up_is_not_sent_because_a_film_comes_for_more(store: JobStore) -> None:
+    routed(store)
+    store.produce("k1", claimed(store), after(30), [PICTURE], ["pacs"], TO_PACS, {SC: "no UID"})
+    come_for(store, {"clinic": (SR,)})
+    produce(store, claimed(store), dict(store.job("k1").promised), [PICTURE, REPORT])
+    assert stand(store) == [(SC, "pacs", "QUARANTINED"), (SR, "clinic", "DUE")]
+    assert store.deliveries("k1")[0].reason == "no UID"
+    store.retry("k1", after(50))
+    assert stand(store)[0] == (SC, "pacs", "DUE")
+
+
 def test_what_is_promised_later_does_not_expire_by_the_first_film_s_age(store: JobStore) -> None:
     delivered(store)
     come_for(store, {"clinic": (SC, SR)})
     produce(store, claimed(store), dict(store.job("k1").promised), [PICTURE, REPORT])
     assert store.expire("clinic", after(9), after(99), "too late") == 0
     assert store.expire("clinic", after(31), after(99), "too late") == 2
+
+
+def test_what_is_retried_or_sent_again_after_a_failure_does_not_expire_by_its_film_s_age(
+    store: JobStore,
+) -> None:
+    routed(store)
+    store.fail("k1", claimed(store), after(10), "no model")
+    store.retry("k1", after(15))
+    produce(store, claimed(store), TO_PACS)
+    assert store.expire("pacs", after(9), after(99), "too late") == 0
+    assert store.expire("pacs", after(99), after(99), "too late") == 1
 
 
 def test_where_a_job_failed_what_another_rule_promised_is_kept(store: JobStore) -> None:
@@ -211,6 +233,18 @@ def test_where_a_film_was_rejected_the_next_one_owes_nothing_to_its_places(store
     store.reject("k1", claimed(store), after(30), "lateral")
     come_for(store, {"clinic": (SR,)})
     assert store.job("k1").promised == {"clinic": (SR,)}
+
+
+def test_what_a_rejected_job_had_made_goes_to_who_is_promised_it_afterwards(
+    store: JobStore,
+) -> None:
+    delivered(store)
+    store.purged([PICTURE], after(50))
+    routed(store, {"pacs": (SC, SR)})
+    store.reject("k1", claimed(store), after(60), "lateral", [result("k1", "not_analysed")])
+    come_for(store, {"clinic": (SC,)})
+    produce(store, claimed(store), dict(store.job("k1").promised))
+    assert (SC, "clinic", "DUE") in stand(store)
 
 
 def test_a_note_that_says_the_same_goes_to_whoever_was_not_told(store: JobStore) -> None:

@@ -91,6 +91,15 @@ def test_a_film_is_purgeable_once_all_its_results_are_proven(store: JobStore) ->
     assert store.purgeable_results(NOON, EITHER, 10) == []
 
 
+def test_a_film_that_lacks_a_result_is_kept_for_the_operator(store: JobStore) -> None:
+    job, token = running(store, "k1")
+    made = [result("k1", job.results[0])]
+    store.produce("k1", token, NOON, made, job.destinations, left_out="left out: a report")
+    settle(store, "k1", committed=True)
+    assert purgeable(store, EITHER) == []
+    assert store.purgeable_results(after(1), EITHER, 10) == []
+
+
 def test_one_delivery_that_is_not_proven_keeps_film_and_results(store: JobStore) -> None:
     produced(store, "k1")
     settle(store, "k1", committed=False)
