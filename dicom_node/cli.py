@@ -334,7 +334,11 @@ def train(
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
     base: Annotated[
         Path | None,
-        typer.Option("--from", help="diffusion: fine-tune this Stable-Diffusion-class folder."),
+        typer.Option(
+            "--from",
+            help="diffusion: fine-tune this Stable-Diffusion-class folder. "
+            "whole-lung: begin with this model folder's adapter.",
+        ),
     ] = None,
     form: Annotated[
         TuningForm, typer.Option(help="With --from: see the source beside z_t, or not.")
@@ -349,11 +353,11 @@ def train(
     """Train a part of a model of your own."""
     from dicom_node.admin import training
 
-    if base is None:
-        training.train(part.value, data, work, minutes, device, seed)
+    if base is None or part is Part.WHOLE_LUNG:
+        training.train(part.value, data, work, minutes, device, seed, base)
         return
     if part is not Part.DIFFUSION:
-        raise typer.BadParameter("--from goes with: train diffusion")
+        raise typer.BadParameter("--from goes with: train diffusion, train whole-lung")
     plan = training.plan(form.value, train_text=text_encoder, lora_rank=lora)
     training.fine_tune(base, data, work, 60.0 if minutes is None else minutes, device, seed, plan)
 

@@ -46,15 +46,27 @@ MINUTES = {
 """What the embedded model's parts and its judges were given at first, on two CPU cores."""
 
 
-def train(part: str, data: Path, work: Path, minutes: float | None, device: str, seed: int) -> None:
+def train(
+    part: str,
+    data: Path,
+    work: Path,
+    minutes: float | None,
+    device: str,
+    seed: int,
+    base: Path | None = None,
+) -> None:
     """One part is trained for so many minutes; for an autoencoder its PSNR on val is printed.
 
+    A whole-lung adapter begins with that of the model folder `base`, where one is given.
+
     Raises:
+        ModelError: `base` has no adapter that fits.
         InputError: minutes, seed or work folder are none.
         DatasetError: the data cannot be used, or a part that comes before has not been trained.
     """
     budget = MINUTES[part] if minutes is None else minutes
     _demand_time(budget)
+    start = None if base is None else digest.folder_of(str(base))
     with _workshop(data, work, device, seed, part) as workshop:
         if part == "diffusion":
             workshop.train_diffusion(budget, shares(_pairs(budget)))
@@ -69,7 +81,7 @@ def train(part: str, data: Path, work: Path, minutes: float | None, device: str,
                 "view": workshop.train_view,
                 "gate": lambda minutes: workshop.train_gate(minutes, shares(_pairs(minutes))),
                 "whole-lung": lambda minutes: workshop.train_whole_lung(
-                    minutes, whole_lung.counts(_pairs(minutes))
+                    minutes, whole_lung.counts(_pairs(minutes)), start
                 ),
                 "classifier": workshop.train_classifier,
                 "rival": lambda minutes: workshop.train_rival(minutes, shares(_pairs(minutes))),

@@ -4,6 +4,7 @@ Kin: DISYRE (2311.15453, 2407.06635), AnatPaste (2205.04282), ART-ASyn (2512.003
 [GRID, GRID] float32, 0 black .. 1 white.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.training.augment import Plane
 _ZONES_PER_LUNG = ("upper", "mid", "lower")
 _FAINTEST = 0.02  # of a blob: beyond it nothing is blended
 _DIFFUSE_PX = (2.5, 8.0)  # SD of what counts as brightness, not texture
+_LIKE_NORMALS_PX = (2.0, 4.0)  # SD of what a sick film's estimated counterpart has of normal films
 _ONE_LUNG = 0.3  # share of diffuse disease that one lung has, and the other has not
 _SIDES_EDGE_PX = 4.0
 _ALMOST_NOTHING = 1e-6
@@ -114,9 +116,7 @@ def diffuse(
     film's: what lies between the two is what a disease of whole lungs adds.
     """
     hull = anatomy.hull(lungs)
-    seam = (hull > 0) & (hull < 1)
-    moved = align(donor, lungs)
-    moved = moved + (film[seam].mean() - moved[seam].mean() if seam.any() else 0.0)
+    moved = _met(align(donor, lungs), film, hull)
     smooth_px = np.exp(rng.uniform(*np.log(_DIFFUSE_PX)))
     own, others = (_smooth_within(plane, hull, smooth_px) for plane in (film, moved))
     change = rng.uniform(0.5, 1.1) * (others - own)
@@ -124,6 +124,31 @@ def diffuse(
     if rng.random() < _ONE_LUNG:
         hull = hull * _one_side(rng, lungs)
     return np.asarray((film + hull * change).clip(0, 1), np.float32)
+
+
+def estimated(
+    rng: np.random.Generator,
+    film: Plane,
+    lungs: npt.NDArray[np.bool_],
+    normals: Sequence[Donor],
+) -> Plane:
+    """What a real sick film's normal counterpart may be like; nobody has seen it.
+
+    Within the hull of the lungs its smoothed brightness is the mean of normal films', each moved
+    onto its lungs and as bright at the hull's rim. Ribs and vessels stay the film's.
+    """
+    hull = anatomy.hull(lungs)
+    smooth_px = np.exp(rng.uniform(*np.log(_LIKE_NORMALS_PX)))
+    met = [_met(align(donor, lungs), film, hull) for donor in normals]
+    theirs = _smooth_within(np.mean(met, axis=0), hull, smooth_px)
+    change = theirs - _smooth_within(film, hull, smooth_px)
+    return np.asarray((film + hull * change).clip(0, 1), np.float32)
+
+
+def _met(moved: Plane, film: Plane, hull: Plane) -> Plane:
+    """`moved`, as bright as the film where the hull ends."""
+    rim = (hull > 0) & (hull < 1)
+    return moved + (film[rim].mean() - moved[rim].mean() if rim.any() else 0.0)
 
 
 def _smooth_within(plane: Plane, weight: Plane, sd_px: float) -> Plane:

@@ -24,7 +24,8 @@ _CHUNK = 32
 _LARGEST_BLUR_PX = 0.8
 FRAMED = 0.5
 """The share of films seen as an explanation's second draw sees them, in the lungs' frame."""
-_KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled", "diffuse")
+_KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled", "diffuse", "estimated")
+_AVERAGED = 8  # normal films, for what a sick one's lungs should be like
 _CHILDREN = 0.3  # of diffuse disease: fewer than their films are
 _MADE_OF = {
     "COVID": "pneumonia",
@@ -58,14 +59,16 @@ class Counts:
     abnormal: int = 2000
     labelled: int = 4000
     diffuse: int = 0
+    estimated: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One member of the pool, as films: what is seen, what is aimed at, and where they differ.
 
-    Of a labelled film nobody knows where: its mask is its lungs. Of a film with diffuse disease it
-    is blank: where it differs from its aim is to be seen from the two.
+    Of a labelled film nobody knows where: its mask is its lungs. Of a film with diffuse disease,
+    and of a real one whose aim is an estimate, it is blank: where it differs from its aim is to be
+    seen from the two.
     """
 
     kind: str
@@ -141,11 +144,12 @@ class PairMaker:
             "abnormal": self._abnormal,
             "labelled": self._labelled,
             "diffuse": self._diffuse,
+            "estimated": self._estimated,
         }
         if not self._labelled_lots:  # no source has films of both labels
             del makers["labelled"]
         if not self._ages:
-            del makers["diffuse"]
+            del makers["diffuse"], makers["estimated"]
         if not self._boxed.films:
             del makers["boxed"]
         if not self._donors.films:
@@ -226,8 +230,7 @@ class PairMaker:
         return Sample(kind="labelled", source=film, aim=film, mask=mask, words=words, view=view)
 
     def _diffuse(self) -> Sample:
-        ages = len(self._ages)
-        well, sick = self._ages[ages - 1 if self._rng.random() < _CHILDREN else 0]
+        well, sick = self._age()
         film, lungs, view = self._normal(well)
         index = self._pick(sick)
         hazy = lesions.diffuse(self._rng, film, lungs, self._donor_of(index))
@@ -235,12 +238,36 @@ class PairMaker:
         blank = np.zeros_like(film)
         return Sample(kind="diffuse", source=hazy, aim=film, mask=blank, words=words, view=view)
 
+    def _estimated(self) -> Sample:
+        well, sick = self._age()
+        index, film, lungs = self._usable(sick)
+        alike = self._from_where(index, well)
+        normals = [self._donor(alike) for _ in range(_AVERAGED)]
+        aim = lesions.estimated(self._rng, film, lungs, normals)
+        words, view = self._said_of(index), self._view(index)
+        blank = np.zeros_like(film)
+        return Sample(kind="estimated", source=film, aim=aim, mask=blank, words=words, view=view)
+
+    def _age(self) -> tuple[_Lot, _Lot]:
+        return self._ages[len(self._ages) - 1 if self._rng.random() < _CHILDREN else 0]
+
+    def _from_where(self, index: int, well: _Lot) -> _Lot:
+        """The normal films of a film's own source, where it has enough of them."""
+        rows = self._material.rows
+        own = [i for i in well.films if rows[i].source == rows[index].source]
+        return self._lot(own) if len(own) >= _AVERAGED else well
+
     def _normal(self, among: _Lot | None = None) -> tuple[Plane, npt.NDArray[np.bool_], str]:
+        index, film, lungs = self._usable(among or self._normals)
+        return film, lungs, self._view(index)
+
+    def _usable(self, among: _Lot) -> tuple[int, Plane, npt.NDArray[np.bool_]]:
+        """A film of which enough of both lungs is still seen, and which it is."""
         while True:
-            index = self._pick(among or self._normals)
+            index = self._pick(among)
             film, lungs, _ = self._seen(index, np.zeros_like(self._plane(index)))
             if anatomy.usable(lungs):
-                return film, lungs, self._view(index)
+                return index, film, lungs
 
     def _seen(
         self, index: int, mask: Plane, jitter: Jitter = augment.MILD

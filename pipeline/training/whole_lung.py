@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pipeline.errors import ModelError
 from pipeline.training import diffusion
 from pipeline.training.diffusion import Task
 from pipeline.training.pairs import Counts, Pool
@@ -24,22 +26,24 @@ _RANK = 4
 _TIME = "time_emb"  # what t says is what it said before
 
 _TASKS: tuple[Task, ...] = (
-    ("diffuse", 0.45, "restore"),
-    ("pasted", 0.15, "restore"),
-    ("healthy", 0.22, "keep"),
-    ("labelled", 0.18, "tell"),
+    ("estimated", 0.36, "restore"),
+    ("diffuse", 0.18, "restore"),
+    ("pasted", 0.12, "restore"),
+    ("healthy", 0.20, "keep"),
+    ("labelled", 0.14, "tell"),
 )
 
 
 def counts(pairs: int) -> Counts:
     """A pool of so many, in the shares that its tasks ask for."""
     return Counts(
-        pasted=round(pairs * 0.18),
+        pasted=round(pairs * 0.14),
         boxed=0,
-        healthy=round(pairs * 0.20),
+        healthy=round(pairs * 0.18),
         abnormal=0,
-        labelled=round(pairs * 0.16),
-        diffuse=round(pairs * 0.46),
+        labelled=round(pairs * 0.14),
+        diffuse=round(pairs * 0.22),
+        estimated=round(pairs * 0.32),
     )
 
 
@@ -50,10 +54,19 @@ def train(
     recipe: Recipe,
     folder: Path,
     progress: Progress,
+    start: Path | None = None,
 ) -> UNet2DConditionModel:
-    """`unet` with an adapter that was trained on the pool; `embeddings` as in diffusion.train."""
+    """`unet` with an adapter that was trained on the pool; `embeddings` as in diffusion.train.
+
+    A new run begins with the adapter in the file `start`, where one is given.
+
+    Raises:
+        ModelError: `start` is no adapter of this U-Net.
+    """
     torch.manual_seed(recipe.seed)
     adapt(unet)
+    if start is not None:
+        _begin_with(unet, start)
     return diffusion.learn(unet, _TASKS, pool, embeddings, recipe, folder, progress)
 
 
@@ -68,6 +81,16 @@ def adapt(unet: UNet2DConditionModel) -> None:
     unet.add_adapter(
         LoraConfig(r=_RANK, lora_alpha=_RANK, init_lora_weights="gaussian", target_modules=layers)
     )
+
+
+def _begin_with(unet: UNet2DConditionModel, start: Path) -> None:
+    try:
+        adapter = {name: part.float() for name, part in load_file(start).items()}
+        if adapter.keys() != get_peft_model_state_dict(unet).keys():
+            raise ModelError(f"{start}: is the adapter of another U-Net")
+        set_peft_model_state_dict(unet, adapter)
+    except (OSError, SafetensorError, RuntimeError) as fault:
+        raise ModelError(f"{start}: is no adapter of this U-Net: {fault}") from fault
 
 
 def save(unet: UNet2DConditionModel, path: Path) -> None:

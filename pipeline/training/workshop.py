@@ -114,15 +114,22 @@ class Workshop:
         if ranks.is_first():
             self._picture_edits(model, pool, "pasted", folder)
 
-    def train_whole_lung(self, minutes: float, counts: Counts) -> None:
-        """The whole-lung adapter of the trained U-Net is trained on a pool of its own."""
+    def train_whole_lung(self, minutes: float, counts: Counts, base: Path | None = None) -> None:
+        """The whole-lung adapter of the trained U-Net is trained on a pool of its own.
+
+        A new run begins with the adapter of the model folder `base`, where one is given.
+
+        Raises:
+            ModelError: `base` has none, or that of another U-Net.
+        """
         self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
         folder = self._bench.work / "whole-lung"
         pool = self._pool(folder, counts, self._bench.encode, self._bench.encoder_digest)
         recipe = self._recipe(minutes, batch=24, learning_rate=1.5e-3, warmup_steps=50)
         embeddings = self._bench.embeddings(pool.captions)
         unet = self._unet()
-        model = whole_lung.train(unet, pool, embeddings, recipe, folder, self._progress)
+        start = base / WHOLE_LUNG if base else None
+        model = whole_lung.train(unet, pool, embeddings, recipe, folder, self._progress, start)
         if ranks.is_first():
             with files.whole(folder / WHOLE_LUNG) as scratch:
                 whole_lung.save(model, scratch)

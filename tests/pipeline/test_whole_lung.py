@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
 
 from pipeline import anatomy, digest, testing, weights
+from pipeline.errors import ModelError
 from pipeline.explainer import Evidence, Explainer, findings
-from pipeline.training import diffusion, lesions, whole_lung
+from pipeline.training import diffusion, lesions, pairs, whole_lung
 from pipeline.training.lesions import Donor
+from pipeline.training.pairs import Pool
+from pipeline.training.session import Recipe
 from pipeline.types import Mode, Target
 from tests.pipeline import chests
 
@@ -39,6 +43,51 @@ def test_a_diffuse_disease_brightens_both_lungs_or_one_and_nothing_beyond_their_
         assert 0.15 < max(lifted) < 0.5
         sides["both" if min(lifted) > 0.15 else "one"] += 1
     assert min(sides.values()) > 0
+
+
+def test_a_sick_films_lungs_are_estimated_as_dark_as_normal_ones_with_lines_of_their_own() -> None:
+    # Lungs as light as tissue with lines of 0.1, two pixels apart; normal lungs are 0.4 darker.
+    sick = np.full_like(chests.flat(), chests.TISSUE)
+    sick[:, ::4] += 0.1
+    donors = [Donor(film=chests.flat(), lungs=chests.lungs())] * 3
+    well = lesions.estimated(np.random.default_rng(0), sick, chests.lungs(), donors)
+    change = well - sick
+    assert not change[anatomy.hull(chests.lungs()) == 0].any()
+    for cols in (chests.RIGHT_COLS, chests.LEFT_COLS):
+        middle = change[90:130, slice(cols[0] + 20, cols[1] - 20)]
+        assert -0.5 < middle.mean() < -0.25  # the rim, half tissue, is met first
+        assert np.ptp(middle) < 0.05  # the lines stay: nothing so sharp is taken away
+
+
+def test_a_run_begins_with_the_adapter_it_is_given_and_refuses_another_u_nets(
+    model: Path, tmp_path: Path
+) -> None:
+    taught = said(adapted(model))
+    start = model / weights.WHOLE_LUNG
+    begun = whole_lung.train(
+        unet_of(model), *_nothing_to_learn(), tmp_path / "run", lambda *_: None, start
+    )
+    assert torch.allclose(said(begun), taught, atol=2e-2)  # it is kept in halves
+    save_file({"other.lora_A.weight": torch.zeros(4, 4)}, start)
+    with pytest.raises(ModelError, match="adapter"):
+        whole_lung.train(
+            unet_of(model), *_nothing_to_learn(), tmp_path / "other", lambda *_: None, start
+        )
+
+
+def _nothing_to_learn() -> tuple[Pool, torch.Tensor, Recipe]:
+    captions = pairs.all_captions()
+    none = torch.zeros(0, 4, 8, 8)
+    pool = Pool(
+        source=none,
+        aim=none,
+        mask=none,
+        kind=torch.zeros(0, dtype=torch.int64),
+        words=torch.zeros(0, dtype=torch.int64),
+        normal=torch.zeros(0, dtype=torch.int64),
+        captions=captions,
+    )
+    return pool, torch.zeros(len(captions), 4, 16), Recipe(minutes=0, batch=1, learning_rate=1e-3)
 
 
 def test_what_must_change_is_the_distance_of_latents_as_a_share_of_a_plain_lesions() -> None:
