@@ -11,7 +11,7 @@ from rich.progress import track
 
 from dicom_node.admin.films import made_folder
 from pipeline import classifier, digest, weights
-from pipeline.evaluation import fidelity, report
+from pipeline.evaluation import report, sets
 from pipeline.evaluation.cases import Judges
 from pipeline.evaluation.measure import Measurement
 from pipeline.evaluation.selection import Selection
@@ -62,7 +62,7 @@ def load_judges(folder: Path, inception: Path | None) -> Judges:
     return Judges(
         classifier=judge,
         segmenter=weights.load_segmenter(rival) if rival.is_file() else None,
-        encoder=fidelity.encoder(judge, inception),
+        encoder=sets.encoder(judge, inception),
     )
 
 

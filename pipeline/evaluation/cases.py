@@ -9,8 +9,8 @@ from pipeline import difference
 from pipeline.anatomy import Mask
 from pipeline.classifier import Classifier
 from pipeline.evaluation import baselines, localisation
-from pipeline.evaluation.fidelity import Encoder
 from pipeline.evaluation.localisation import Truth
+from pipeline.evaluation.sets import Encoder
 from pipeline.evaluation.validity import Pair, signed
 from pipeline.explainer import Evidence, Explainer
 from pipeline.segmenter import Segmenter

@@ -20,6 +20,7 @@ from pipeline.evaluation import (
     fidelity,
     localisation,
     reliability,
+    sets,
     statistics,
     validity,
 )
@@ -325,29 +326,21 @@ class Measurement:
             films = [film for film in seen if film.row.source == source]
             normal = [film.pair.film for film in films if film.normal]
             sick = [film.pair for film in films if not film.normal]
-            half = len(normal) // 2
-            floor = fidelity.distance(encoder, _stack(normal[:half]), _stack(normal[half:]), _SEED)
-            ceiling = fidelity.distance(
-                encoder, _stack(normal), _stack([p.film for p in sick]), _SEED
-            )
-            made = fidelity.distance(
-                encoder, _stack(normal), _stack([p.counterfactual for p in sick]), _SEED
-            )
+            made = [p.counterfactual for p in sick]
             lungs = validity.with_lungs_of(sick, _donors(films), _SEED)
-            best = fidelity.distance(encoder, _stack(normal), _stack(lungs), _SEED)
-            if floor and ceiling and made:
+            films_of_sick = [p.film for p in sick]
+            standing = sets.standing(encoder, normal, films_of_sick, made, _SEED)
+            best = sets.distance(encoder, normal, lungs, _SEED)
+            if standing:
                 found[source] = {
-                    "normal": len(normal),
-                    "abnormal": len(sick),
-                    "floor": asdict(floor),
-                    "ceiling": asdict(ceiling),
-                    "counterparts": asdict(made),
-                    "kid_share_of_the_way": fidelity.share_of_the_way(
-                        made.kid, floor.kid, ceiling.kid
-                    ),
-                    "the_same_with_lungs_of_normal_films": None
-                    if best is None
-                    else fidelity.share_of_the_way(best.kid, floor.kid, ceiling.kid),
+                    "normal": standing.normal,
+                    "abnormal": standing.abnormal,
+                    "floor": asdict(standing.floor),
+                    "ceiling": asdict(standing.ceiling),
+                    "counterparts": asdict(standing.counterparts),
+                    "kid_share_of_the_way": asdict(standing.share),
+                    "the_same_with_lungs_of_normal_films": best
+                    and sets.share_of_the_way(best.kid, standing.floor.kid, standing.ceiling.kid),
                 }
         return found
 
@@ -489,9 +482,3 @@ def _auroc(films: Sequence[tuple[bool, float]]) -> Json:
 
 def _counts(normal: Sequence[bool]) -> tuple[int, int]:
     return sum(normal), len(normal) - sum(normal)
-
-
-def _stack(films: Sequence[Image]) -> torch.Tensor:
-    if not films:
-        return torch.zeros(0, 1, 1, 1)
-    return torch.from_numpy(np.stack(films))[:, None] * 2 - 1

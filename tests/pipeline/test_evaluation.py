@@ -15,6 +15,7 @@ from pipeline.evaluation import (
     fidelity,
     localisation,
     reliability,
+    sets,
     statistics,
     validity,
 )
@@ -208,8 +209,33 @@ def test_similarity_somewhere_looks_nowhere_else() -> None:
 
 
 def test_where_a_distance_lies_between_its_anchors() -> None:
-    assert fidelity.share_of_the_way(0.3, 0.1, 0.5) == pytest.approx(0.5)
-    assert math.isnan(fidelity.share_of_the_way(0.3, 0.5, 0.5))
+    assert sets.share_of_the_way(0.3, 0.1, 0.5) == pytest.approx(0.5)
+    assert math.isnan(sets.share_of_the_way(0.3, 0.5, 0.5))
+
+
+class _Brightness(Classifier):
+    """Its features are a film's first two pixels, -1 .. 1."""
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :2]
+
+
+def _films(brightness: float, seed: int) -> list[Image]:
+    drawn = np.random.default_rng(seed).normal(brightness, 0.05, (60, 2, 1))
+    return list(drawn.astype(np.float32))
+
+
+def test_counterparts_stand_at_the_ceiling_like_sick_films_and_at_the_floor_like_normal() -> None:
+    encoder = sets.Encoder("first pixels", _Brightness(), 2)
+    normal, sick = _films(0.3, 0), _films(0.7, 1)
+    unchanged = sets.standing(encoder, normal, sick, sick, seed=0)
+    assert unchanged is not None
+    assert (unchanged.share.mean, unchanged.share.low, unchanged.share.high) == (1, 1, 1)
+    mended = sets.standing(encoder, normal, sick, _films(0.3, 2), seed=0)
+    assert mended is not None
+    assert mended.share.low < 0 < mended.share.high
+    assert mended.share.high - mended.share.low < 0.2
+    assert sets.standing(encoder, normal[:9], sick, sick, seed=0) is None
 
 
 def test_calibration_error_by_hand() -> None:
