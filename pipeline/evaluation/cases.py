@@ -1,9 +1,11 @@
 """Films made ready to be judged: truth, lungs and every kind of map, all at one size."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from pipeline import difference
 from pipeline.anatomy import Mask
@@ -16,6 +18,10 @@ from pipeline.explainer import Evidence, Explainer
 from pipeline.segmenter import Segmenter
 from pipeline.types import Image, Mode
 from pipeline.weights import LoadedModel
+
+_T = TypeVar("_T")
+Track = Callable[[Sequence[_T], str], Iterable[_T]]
+"""Passes a sequence through and shows how far it has come."""
 
 SIDE = 128
 """Maps are judged at this size: boxes are no finer."""
@@ -72,6 +78,19 @@ class CaseMaker:
     def lungs(self, film: Image) -> Mask:
         """The lungs of one film on the grid."""
         return self._explainer.lungs(film)
+
+    @torch.inference_mode()
+    def logit(self, film: Image) -> float:
+        """What the independent classifier says of one film: abnormal above 0."""
+        return float(self._judges.classifier(signed(film)))
+
+    @torch.inference_mode()
+    def reconstruction(self, film: Image) -> Image:
+        """One film on the grid after encoding and decoding."""
+        x = signed(film).to(self._model.device)
+        y = self._model.autoencoder.decode(self._model.autoencoder.encode(x))[0, 0]
+        back: Image = (y / 2 + 0.5).clamp(0, 1).cpu().numpy()
+        return back
 
     def cases(
         self, names: Sequence[str], films: Iterable[Image], truths: Sequence[Truth]

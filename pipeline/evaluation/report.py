@@ -18,7 +18,8 @@ from PIL import Image as Pillow
 
 from pipeline.evaluation import localisation, summary
 from pipeline.evaluation.cases import SIDE, Case
-from pipeline.evaluation.measure import Evaluation, Json
+from pipeline.evaluation.measure import Evaluation
+from pipeline.evaluation.tables import Json
 from pipeline.types import Image
 
 mpl.use("Agg")

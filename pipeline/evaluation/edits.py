@@ -1,0 +1,141 @@
+"""What is measured of the edits themselves: counterparts, known lesions, induced findings."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from pipeline import induction, prompts
+from pipeline.anatomy import Mask
+from pipeline.evaluation import fidelity, localisation, sets, tables, validity
+from pipeline.evaluation.cases import SIDE, Case, CaseMaker, Judges, Track, as_pair
+from pipeline.evaluation.seen import Seen, donors
+from pipeline.evaluation.tables import SEED, Json, interval
+from pipeline.evaluation.validity import Pair
+from pipeline.training import absorption, lesions
+from pipeline.types import Image
+from pipeline.weights import LoadedModel
+
+_ORACLE_SHARES = (0.05, 0.1, 0.2)  # of the lungs
+
+
+class Edits:
+    """Measures what one model's edits do to films, as an independent classifier sees it."""
+
+    def __init__(
+        self, model: LoadedModel, judges: Judges, maker: CaseMaker, track: Track[Any]
+    ) -> None:
+        self._model, self._judges, self._maker, self._track = model, judges, maker, track
+
+    def validity(self, adult: Sequence[Seen], cases: dict[str, list[Case]]) -> Json:
+        """What the independent classifier says of films with a finding, by source."""
+        groups: dict[str, list[Pair]] = {
+            name: [c.pair for c in group] for name, group in cases.items()
+        }
+        for film in adult:
+            if not film.normal:
+                groups.setdefault(film.row.source, []).append(film.pair)
+        everything = [pair for pairs in groups.values() for pair in pairs]
+        normals = donors(adult)
+        judged = {
+            name: validity.judge(self._judges.classifier, pairs, normals, SEED)
+            for name, pairs in {**groups, "all": everything}.items()
+        }
+        outside = [self._outside_lesion(case) for group in cases.values() for case in group]
+        return {
+            "groups": {name: asdict(found) for name, found in judged.items() if found},
+            "ssim_outside_lesion": interval(outside),
+        }
+
+    def likeness(self, seen: Sequence[Seen]) -> Json:
+        """Are normal counterparts of sick films like real normal ones, within a source?"""
+        encoder = self._judges.encoder
+        found: Json = {}
+        for source in sorted({film.row.source for film in seen}):
+            films = [film for film in seen if film.row.source == source]
+            normal = [film.pair.film for film in films if film.normal]
+            sick = [film.pair for film in films if not film.normal]
+            made = [p.counterfactual for p in sick]
+            lungs = validity.with_lungs_of(sick, donors(films), SEED)
+            films_of_sick = [p.film for p in sick]
+            standing = sets.standing(encoder, normal, films_of_sick, made, SEED)
+            best = sets.distance(encoder, normal, lungs, SEED)
+            if standing:
+                found[source] = {
+                    "normal": standing.normal,
+                    "abnormal": standing.abnormal,
+                    "floor": asdict(standing.floor),
+                    "ceiling": asdict(standing.ceiling),
+                    "counterparts": asdict(standing.counterparts),
+                    "kid_share_of_the_way": asdict(standing.share),
+                    "the_same_with_lungs_of_normal_films": best
+                    and sets.share_of_the_way(best.kid, standing.floor.kid, standing.ceiling.kid),
+                }
+        return found
+
+    def oracle(self, adult: Sequence[Seen]) -> Json:
+        """Lesions of an unseen family on normals: the map, and the counterpart beside the truth."""
+        rng = np.random.default_rng(SEED)
+        normals = donors(adult)
+        precision, before, after = [], [], []
+        for index, pair in enumerate(self._track(normals, "oracle")):
+            share = _ORACLE_SHARES[index % len(_ORACLE_SHARES)]
+            known = absorption.lesion(rng, pair.film, pair.lungs, share)
+            made = as_pair(self._maker.evidence(known.film))
+            precision.append(localisation.average_precision(known.mask, made.attribution_map))
+            before.append(fidelity.psnr_db(known.normal, known.film))
+            after.append(fidelity.psnr_db(known.normal, made.counterfactual))
+        return {
+            "films": len(normals),
+            "auprc": interval(precision),
+            "psnr_of_pasted_db": interval(before),
+            "psnr_of_counterpart_db": interval(after),
+            "gain_db": interval(np.array(after) - np.array(before)),
+        }
+
+    def induction(self, adult: Sequence[Seen]) -> Json:
+        """Does an opacity fall where it was asked for, does a judge see it, is the rest kept?"""
+        if not self._model.denoiser.paired:
+            return {}
+        zones = list(prompts.load().zones)
+        chosen = donors(adult)[: len(zones) * 8]
+        found: dict[str, list[tuple[float, float, float]]] = {"prompt alone": [], "with a mask": []}
+        for index, pair in enumerate(self._track(chosen, "induction")):
+            zone = zones[index % len(zones)]
+            where = lesions.zone_mask(zone, pair.lungs)
+            for name, mask in (("prompt alone", None), ("with a mask", where.astype(np.float32))):
+                found[name].append(self._induced(pair, zone, where, mask))
+        return {
+            "films": len(chosen),
+            "chance": 1 / len(zones),
+            **{
+                name: {
+                    "change_in_zone": interval([row[0] for row in rows]),
+                    "zone_right": tables.share([row[0] > 0.5 for row in rows]),
+                    "logit_rise": interval([row[1] for row in rows]),
+                    "ssim_elsewhere": interval([row[2] for row in rows]),
+                }
+                for name, rows in found.items()
+            },
+        }
+
+    def _induced(
+        self, pair: Pair, zone: str, where: Mask, mask: Image | None
+    ) -> tuple[float, float, float]:
+        """(share of the brightening in the lungs that lies in the zone, rise of logit, SSIM)."""
+        made = induction.induce(self._model, pair.film, f"{zone} opacity", SEED, mask)
+        brighter = np.where(pair.lungs, made.change.clip(0), 0)
+        film = (pair.film + made.change).clip(0, 1)
+        return (
+            float(brighter[where].sum() / max(float(brighter.sum()), 1e-9)),
+            self._maker.logit(film) - self._maker.logit(pair.film),
+            fidelity.ssim_where(pair.film, film, ~where),
+        )
+
+    def _outside_lesion(self, case: Case) -> float:
+        """SSIM of the decoded counterpart to the reconstruction, outside what readers marked."""
+        own = self._maker.reconstruction(case.evidence.plane)
+        made = (own - case.evidence.changes.mean(0, dtype=np.float32)).clip(0, 1)
+        before, after = (localisation.to_side(plane, SIDE) for plane in (own, made))
+        return fidelity.ssim_where(before, after, ~case.truth)

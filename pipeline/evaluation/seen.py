@@ -1,0 +1,38 @@
+"""Films of the manifest, seen: each with its row and what the edit made of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline import anatomy
+from pipeline.evaluation.validity import Pair
+from pipeline.training.dataset import FilmRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A film of the manifest with what the edit made of it."""
+
+    row: FilmRow
+    pair: Pair
+
+    @property
+    def normal(self) -> bool:
+        """Whether its label says so."""
+        return self.row.label == "Normal"
+
+    @property
+    def peak(self) -> float:
+        """The score before any scale: the map's maximum."""
+        return float(self.pair.attribution_map.max())
+
+    @property
+    def peak_in_lungs(self) -> float:
+        """The maximum inside the lungs; of the whole film where none were found."""
+        lungs = self.pair.lungs
+        inside = self.pair.attribution_map[lungs] if lungs.any() else self.pair.attribution_map
+        return float(inside.max())
+
+
+def donors(films: Sequence[Seen]) -> list[Pair]:
+    """Normal films whose lungs were found."""
+    return [film.pair for film in films if film.normal and anatomy.usable(film.pair.lungs)]
