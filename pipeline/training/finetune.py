@@ -132,7 +132,7 @@ def train(
     torch.manual_seed(recipe.seed)
     tuned = Tuned(networks, plan).to(recipe.device).train()
     session = Session(model=tuned, recipe=recipe, folder=folder, progress=progress)
-    lessons = Lessons(pool, np.random.default_rng((recipe.seed, session.step)))
+    lessons = Lessons(pool, np.random.default_rng(session.seed))
     texts = _Texts(networks, pool.captions, recipe.device, trained=plan.train_text)
     objective = Objective(
         steps=networks.steps, prediction=networks.prediction, paired=plan.form is Form.PAIRED
