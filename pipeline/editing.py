@@ -5,7 +5,7 @@ its part. So an edit is made of its own result, pass after pass.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -59,15 +59,20 @@ def counterpart(
     text: torch.Tensor,
     noise: Sequence[torch.Tensor],
     steps: int,
+    open_to: torch.Tensor | None = None,
 ) -> Counterpart:
     """z_cf after one pass for each noise, every pass an edit of the result of the one before.
 
-    Each has a gate of its own, which closes as the lesion goes.
+    Each has a gate of its own, which closes as the lesion goes, and not further than `open_to`
+    [n, 1, h, w] where that is given.
     """
     z, edits = source, []
     for eps in noise:
-        edits.append(paired_edit(denoiser, z, text, eps, steps))
-        z = gated(z, edits[-1])
+        edit = paired_edit(denoiser, z, text, eps, steps)
+        if open_to is not None:
+            edit = replace(edit, gate=torch.maximum(edit.gate, open_to))
+        edits.append(edit)
+        z = gated(z, edit)
     if not edits:
         raise ValueError("a counterpart needs at least one pass")
     return Counterpart(latent=z, first=edits[0])

@@ -23,6 +23,7 @@ from pipeline.anatomy import Mask
 from pipeline.checks import Findings
 from pipeline.errors import ModelError, UnlikeTrainingError
 from pipeline.framing import Frame
+from pipeline.models import Denoiser
 from pipeline.preprocess import Letterbox
 from pipeline.settings import Settings
 from pipeline.types import (
@@ -37,7 +38,7 @@ from pipeline.types import (
 )
 from pipeline.weights import LoadedModel
 
-METHOD_VERSION = "5"
+METHOD_VERSION = "6"
 """Raised whenever the same weights would give another map."""
 
 _NEXT_PASS = 7_919
@@ -166,9 +167,11 @@ class Explainer:
         ]
         ungated = _back(frames, own - self._decoded(made.first.latent)) if free else None
         local = _back(frames, own - self._decoded(made.latent))
-        clear = None if target else self._clear(made.latent, text, seed)
+        adapted = None if target else model.whole_lung
+        opened = editing.remaining(adapted, z, text, noise[0]) if adapted else None
         changes = local
-        if clear is not None:
+        if adapted is not None and opened is not None:
+            clear = self._clear(adapted, made.latent, text, seed, opened)
             whole = _back(frames, own - self._decoded(clear))
             changes = local + difference.held(whole - local, lungs)
         return Evidence(
@@ -182,36 +185,31 @@ class Explainer:
             free=None if ungated is None else np.abs(ungated).mean(0),
             first=None if still is None else self._on_grid(made.first.first_gate),
             still=None if still is None else self._on_grid(still),
-            diffuse=None if target else self._diffuse(z, text, noise[0], frames, lungs),
+            diffuse=None if opened is None else self._share_of_hull(opened, frames, lungs),
         )
 
-    def _diffuse(
-        self,
-        z: torch.Tensor,
-        text: torch.Tensor,
-        noise: torch.Tensor,
-        frames: Sequence[Frame],
-        lungs: Mask,
-    ) -> float | None:
-        denoiser = self._model.whole_lung
-        opened = None if denoiser is None else editing.remaining(denoiser, z, text, noise)
-        if opened is None:
-            return None
+    def _share_of_hull(self, gate: torch.Tensor, frames: Sequence[Frame], lungs: Mask) -> float:
         hull = anatomy.hull(lungs)
-        planes = _back(frames, self._on_grid(opened))
+        planes = _back(frames, self._on_grid(gate))
         return float((planes.mean(0) * hull).sum() / hull.sum())
 
-    def _clear(self, z: torch.Tensor, text: torch.Tensor, seed: int) -> torch.Tensor | None:
-        """The counterpart without what covers whole lungs; None where the model takes back none.
+    def _clear(
+        self,
+        adapted: Denoiser,
+        z: torch.Tensor,
+        text: torch.Tensor,
+        seed: int,
+        opened: torch.Tensor,
+    ) -> torch.Tensor:
+        """The counterpart without what covers whole lungs.
 
-        One step a pass, from noise alone: what normal lungs have in common, and no new texture.
+        One step a pass, from noise alone: what normal lungs have in common, and no new texture. The
+        gate stays as open as it was to the film itself: local passes may have hidden from it what
+        it saw there.
         """
-        denoiser, said = self._model.whole_lung, self.settings
-        if denoiser is None:
-            return None
-        passes = range(said.passes, said.passes + said.whole_lung_passes)
-        noise = self._noise(z, seed, passes)
-        return editing.counterpart(denoiser, z, text, noise, steps=1).latent
+        first = self.settings.passes
+        noise = self._noise(z, seed, range(first, first + self.settings.whole_lung_passes))
+        return editing.counterpart(adapted, z, text, noise, 1, open_to=opened).latent
 
     def _second_gate(self, plane: Image, lungs: Mask) -> Image | None:
         gate = self._model.lesion_gate

@@ -191,7 +191,8 @@ class Lessons:
             words=torch.tensor(words),
             gate=mask,
             judged=judged,
-            only_noise=torch.tensor(task in ("find", "tell")),
+            # What is restored is asked for in one step, from noise: no other time need be learnt.
+            only_noise=torch.tensor(task in ("find", "tell", "restore")),
             lungs=lungs,
             sick=torch.tensor(sick),
         )

@@ -26,11 +26,11 @@ _RANK = 4
 _TIME = "time_emb"  # what t says is what it said before
 
 _TASKS: tuple[Task, ...] = (
-    ("estimated", 0.36, "restore"),
-    ("diffuse", 0.18, "restore"),
-    ("pasted", 0.12, "restore"),
-    ("healthy", 0.20, "keep"),
-    ("labelled", 0.14, "tell"),
+    ("estimated", 0.46, "restore"),
+    ("diffuse", 0.14, "restore"),
+    ("pasted", 0.10, "restore"),
+    ("healthy", 0.18, "keep"),
+    ("labelled", 0.12, "tell"),
 )
 
 

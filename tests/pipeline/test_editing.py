@@ -49,6 +49,16 @@ def test_each_pass_takes_a_part_of_what_the_one_before_has_left() -> None:
     assert torch.allclose(made.first.latent, torch.full((1, 1, 2, 2), 8.0))
 
 
+def test_a_gate_that_is_to_stay_open_closes_no_further() -> None:
+    # Held half open from 0 towards 8: 4, then half of the 4 left more, 6. Where it is held shut
+    # the denoiser's own quarter counts: 2, then 3.5.
+    denoiser = GaussianDenoiser(mean=8.0, sd=0.0, gate=0.25)
+    noise = [torch.randn(1, 1, 1, 2) for _ in range(2)]
+    held = torch.tensor([[[[0.5, 0.0]]]])
+    made = editing.counterpart(denoiser, torch.zeros(1, 1, 1, 2), TEXT, noise, 1, open_to=held)
+    assert torch.allclose(made.latent, torch.tensor([[[[6.0, 3.5]]]]))
+
+
 def test_a_counterpart_without_a_pass_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one pass"):
         editing.counterpart(GaussianDenoiser(0, 1), torch.zeros(1, 1, 2, 2), TEXT, [], 1)
