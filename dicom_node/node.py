@@ -296,8 +296,9 @@ def work(settings: NodeConfig, loads: Loads) -> None:
     from dicom_node.work.worker import Worker, WorkerSettings
 
     _set_up(settings)
+    processes.leave_interrupts_to_parent()
+    engine = _engine(settings, loads)  # told to stop meanwhile, it ends at once: it holds nothing
     stop = processes.stop_event()
-    engine = _engine(settings, loads)
     opened = _when_there(partial(_opened, settings), stop)
     if opened is None:
         return
