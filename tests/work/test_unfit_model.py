@@ -115,9 +115,9 @@ def test_a_folder_that_only_a_built_network_shows_to_be_unfit_ends_the_node(
 ) -> None:
     with_weights_of_a_larger_network(model)
     node = node_with(tmp_path / "node", model)
-    node.start()
-    assert node.process is not None
-    assert node.process.wait(_LONG_S) == 1
+    with nodes.running(node):
+        assert node.process is not None
+        assert node.process.wait(_LONG_S) == 1
     last = node.log().splitlines()[-1]
     assert last.startswith(f"vald-node: {model}: cannot be loaded: ")
     assert "conv_in.weight" in last
