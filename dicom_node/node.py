@@ -9,6 +9,7 @@
 """
 
 import random
+import sys
 import threading
 import time
 import warnings
@@ -28,7 +29,10 @@ from dicom_node.intake.intake import Intake
 from dicom_node.intake.pressure import Pressure
 from dicom_node.intake.scp import Scp
 from dicom_node.processes import Role, Supervisor
-from pipeline import digest
+from dicom_node.work import loading
+from dicom_node.work.loading import Loads
+from pipeline import digest, folder
+from pipeline.errors import ModelError, OutOfMemoryError
 from storage import migrate, objects
 from storage.engine import is_new
 from storage.errors import ObjectsUnavailableError, StorageError, StoreUnavailableError
@@ -42,6 +46,7 @@ if TYPE_CHECKING:  # each process imports at its start only what it runs
     from dicom_node.delivery.gateway import Gateway
     from dicom_node.routing.router import Analysis, Router
     from dicom_node.work.reconcile import Reconciler
+    from pipeline.engine.base import Engine
 
 _log = structlog.get_logger()
 
@@ -115,7 +120,8 @@ def now() -> datetime:
 def serve(path: Path, environ: Mapping[str, str]) -> int:
     """Run the node until SIGTERM or SIGINT; the process's exit status.
 
-    A database that is away is waited for: a machine that starts may bring it up after us.
+    A database that is away is waited for: a machine that starts may bring it up after us. A model
+    that no worker can load ends the node as soon as the first has tried.
 
     Raises:
         ConfigError, ModelError, StorageError: it cannot start, and why.
@@ -123,7 +129,8 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     settings = config.load(path, environ)
     _set_up(settings)
     stop = processes.stop_event()
-    digest.folder_of(settings.model.path)  # a wrong path is told now, not by a dying worker
+    # A model that cannot be used is told now, not by a dying worker beside an open port.
+    model_digest = folder.demand_usable(digest.folder_of(settings.model.path))
     opened = _when_there(partial(_migrated, settings), stop)
     if opened is None:
         return 0
@@ -133,8 +140,11 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
         _intake(settings, store, kept),
         ledger=_ledger(settings, store),
     )
+    loads = Loads()
     supervisor = Supervisor(
-        _roles(settings), partial(_free, settings, store), partial(_let_go, settings, store)
+        _roles(settings, model_digest, loads),
+        partial(_free, settings, store),
+        partial(_let_go, settings, store),
     )
     _listen(scp, settings)
     _when_there(partial(_abandon, settings, store), stop)
@@ -143,6 +153,7 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     try:
         while not stop.wait(_WATCH_S):
             supervisor.watch()
+            loads.demand_none_refused()
     finally:
         _log.info("node stopping")
         scp.stop()
@@ -160,8 +171,11 @@ def _listen(scp: Scp, settings: NodeConfig) -> None:
         raise NodeError(f"node.port: cannot listen at {where}: {fault.strerror}") from fault
 
 
-def dispatch(settings: NodeConfig) -> None:
-    """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop."""
+def dispatch(settings: NodeConfig, model_digest: str) -> None:
+    """The dispatcher's main: route, deliver, reclaim, sweep, until told to stop.
+
+    Films are routed for the model of the node's start, whatever has become of its folder.
+    """
     from dicom_node.work.retention import Purger, sweep_unknown
     from dicom_node.work.scheduler import Tick, Ticker
 
@@ -172,8 +186,8 @@ def dispatch(settings: NodeConfig) -> None:
         return
     store, kept = opened
     attempts = settings.work.max_attempts
-    analysis = _analysis(settings)
-    if _when_there(partial(_announced, store, analysis.model_digest), stop) is None:
+    analysis = _analysis(settings, model_digest)
+    if _when_there(partial(_announced, store, model_digest), stop) is None:
         return
     router, delivery = _router(settings, store, kept, analysis), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
@@ -240,7 +254,7 @@ def _catch_up(settings: NodeConfig, store: JobStore) -> None:
         _reconcile(settings, store)
 
 
-def show(settings: NodeConfig) -> None:
+def show(settings: NodeConfig, model_digest: str) -> None:
     """The status page's main: answer until told to stop."""
     from dicom_node import __version__
     from dicom_node.work import overview
@@ -252,11 +266,12 @@ def show(settings: NodeConfig) -> None:
     if opened is None or where is None:
         return
     store, kept = opened
-    model = digest.model_digest(digest.folder_of(settings.model.path))
     page = StatusPage(
         (where.host, where.port),
-        About(version=__version__, model=model, ae_title=settings.node.ae_title),
-        lambda: overview.look(store, kept, settings.everywhere, now()),
+        About(version=__version__, model=model_digest, ae_title=settings.node.ae_title),
+        lambda: overview.look(
+            store, kept, settings.everywhere, now(), loading.trouble(store, settings.node.port)
+        ),
     )
     page.start()
     _log.info("status page", host=where.host, port=page.port)
@@ -273,21 +288,22 @@ def _ask(commitment: "Commitment", name: str) -> int:
     return commitment.serve(name, now())
 
 
-def work(settings: NodeConfig) -> None:
+def work(settings: NodeConfig, loads: Loads) -> None:
     """A worker's main: claim and conclude jobs until told to stop."""
     from dicom_node.decoder import Decoder
     from dicom_node.results import inspection
     from dicom_node.results.inspection import Inspector
     from dicom_node.work.worker import Worker, WorkerSettings
-    from pipeline.engine.local import LocalEngine
 
     _set_up(settings)
+    processes.leave_interrupts_to_parent()
+    engine = _engine(settings, loads)  # told to stop meanwhile, it ends at once: it holds nothing
     stop = processes.stop_event()
-    engine = LocalEngine(digest.folder_of(settings.model.path), settings.model.device)
     opened = _when_there(partial(_opened, settings), stop)
     if opened is None:
         return
     store, kept = opened
+    _note_load(settings, store, "")
     reader = Decoder(
         timeout_s=settings.work.decode_timeout_s,
         memory_bytes=settings.work.decode_memory_mb << 20,
@@ -315,6 +331,45 @@ def work(settings: NodeConfig) -> None:
     store.close()
 
 
+def _engine(settings: NodeConfig, loads: Loads) -> "Engine":
+    """The model, loaded; where it cannot be, the reason is told and this process ends.
+
+    It is started again after a pause, and so tries again: a folder can be mended under a running
+    node, which keeps films meanwhile.
+    """
+    try:
+        chosen = digest.folder_of(settings.model.path)
+        folder.demand_usable(chosen)  # told before seconds of imports, again and again
+        from pipeline.engine.local import LocalEngine
+
+        engine = LocalEngine(chosen, settings.model.device)
+    except (ModelError, OutOfMemoryError) as fault:
+        _log.error("model not loaded", reason=str(fault))  # no traceback: it is no fault of ours
+        if isinstance(fault, ModelError):  # memory may be there later
+            loads.refuse(str(fault))
+        _tell_trouble(settings, str(fault))
+        sys.exit(1)
+    loads.loaded()
+    return engine
+
+
+def _tell_trouble(settings: NodeConfig, reason: str) -> None:
+    """Who looks at the node is told why it explains no film, where the database is there."""
+    try:
+        store = open_store(settings)
+    except StorageError:
+        return
+    _note_load(settings, store, reason)
+    store.close()
+
+
+def _note_load(settings: NodeConfig, store: JobStore, reason: str) -> None:
+    try:
+        loading.note(store, settings.node.port, reason, now())
+    except StorageError as fault:
+        _log.warning("load of the model not noted", error=str(fault))
+
+
 def _set_up(settings: NodeConfig) -> None:
     """The log is as the configuration says."""
     logs.configure(settings.logging.level, settings.logging.format)
@@ -322,13 +377,14 @@ def _set_up(settings: NodeConfig) -> None:
     warnings.filterwarnings("ignore", module="pydicom")
 
 
-def _roles(settings: NodeConfig) -> tuple[Role, ...]:
+def _roles(settings: NodeConfig, model_digest: str, loads: Loads) -> tuple[Role, ...]:
     """Each with the configuration that the node was started with, whatever the file says later."""
+    known = (settings, model_digest)
     workers = [f"worker-{n}" for n in range(1, settings.work.workers + 1)]
     return (
-        Role(name="dispatcher", main=dispatch, arguments=(settings,)),
-        *(Role(name=name, main=work, arguments=(settings,)) for name in workers),
-        *([Role(name="status", main=show, arguments=(settings,))] if settings.node.status else []),
+        Role(name="dispatcher", main=dispatch, arguments=known),
+        *(Role(name=name, main=work, arguments=(settings, loads)) for name in workers),
+        *([Role(name="status", main=show, arguments=known)] if settings.node.status else []),
     )
 
 
@@ -390,11 +446,11 @@ def _when_there(step: Callable[[], _T], stop: threading.Event) -> _T | None:
     return None
 
 
-def _analysis(settings: NodeConfig) -> "Analysis":
+def _analysis(settings: NodeConfig, model_digest: str) -> "Analysis":
     from dicom_node.routing.router import Analysis
 
     return Analysis(
-        model_digest=digest.model_digest(digest.folder_of(settings.model.path)),
+        model_digest=model_digest,
         calibration_digest="",  # the calibration is in the model folder, and so in its digest
         mode=settings.model.mode,
         seed=settings.model.seed,

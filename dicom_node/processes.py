@@ -103,19 +103,21 @@ class Supervisor:
 
 
 def stop_event() -> threading.Event:
-    """Set when this process is told to stop, or, in a child, when its parent has died.
-
-    SIGINT goes to a whole terminal's group: children leave it to the parent.
-    """
+    """Set when this process is told to stop, or, in a child, when its parent has died."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     parent = multiprocessing.parent_process()
     if parent is None:
         signal.signal(signal.SIGINT, lambda *_: stop.set())
     else:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        leave_interrupts_to_parent()
         threading.Thread(target=_follow, args=(parent, stop), daemon=True).start()
     return stop
+
+
+def leave_interrupts_to_parent() -> None:
+    """SIGINT, which goes to a whole terminal's group, does nothing to this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def owners(port: int) -> str:

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pipeline import anatomy
+from pipeline import anatomy, digest
 from pipeline.anatomy import Mask
 from pipeline.errors import ModelError
 from pipeline.types import Image
 
-FILE = "calibration.safetensors"
+FILE = digest.CALIBRATION
 
 _FLOOR_SHARE = (
     1.0  # s_0, of the healthy films' mean SD: quiet places are not trusted to be so quiet

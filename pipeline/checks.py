@@ -10,22 +10,10 @@ import numpy.typing as npt
 
 from pipeline import anatomy
 from pipeline.anatomy import Mask
+from pipeline.limits import Limits
 from pipeline.types import Image, Status
 
 _AROUND_PX = 8  # grid pixels beyond the box around the lungs that still belong to it: the pleura
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Where each check doubts a result, and where the share off target withholds it.
-
-    `stability` and `effect` are lower limits, `off_target` and `off_target_withheld` upper ones.
-    """
-
-    stability: float = 0.05
-    effect: float = 0.0
-    off_target: float = 0.4
-    off_target_withheld: float = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pipeline.errors import ModelError
 
 EMBEDDED = Path(__file__).parent / "embedded"
 SETTINGS = "vald.json"
+CALIBRATION = "calibration.safetensors"
 _DIGESTS = "digests.json"
 _RUNS = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".py"}
 """Pickles and programs: what would run if anything ever loaded it."""

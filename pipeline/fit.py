@@ -1,16 +1,24 @@
 """Whether what a model folder holds fits together: asked before a film is, so that a part of
 another shape is not found by a film that fails, or by a result that is wrong.
+
+Imports no network library: what needs no network to be built is asked at a node's start too.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from pipeline.calibration import HealthyReference
 from pipeline.errors import ModelError
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+AUTOENCODERS = ("AutoencoderDC", "AutoencoderKL")
+"""Those that this program knows, by diffusers' names."""
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+"""What a network may predict of z_t, in diffusers' words."""
 
 _LEAST_GRID_PX = 32  # the image gate's thumbnail has 28 pixels a side
 
@@ -31,6 +39,18 @@ class Shapes:
     attends: int
     width: int
     positions: int
+
+
+def demand_known(folder: Path, autoencoder: object, prediction: object) -> None:
+    """The autoencoder, and what the U-Net predicts, are of a kind that this program knows.
+
+    Raises:
+        ModelError: one is not.
+    """
+    if autoencoder not in AUTOENCODERS:
+        raise ModelError(f"{folder / 'vae'}: {autoencoder} is none of {', '.join(AUTOENCODERS)}")
+    if prediction not in PREDICTIONS:
+        raise ModelError(f"{folder / 'scheduler'}: unknown prediction_type {prediction!r}")
 
 
 def demand_parts(folder: Path, of: Shapes) -> None:
@@ -89,17 +109,17 @@ def demand_settings(folder: Path, of: Shapes, said: Settings) -> None:
         )
 
 
-def demand_reference(folder: Path, grid: int, healthy: HealthyReference | None) -> None:
-    """The healthy reference lies on the model's grid.
+def demand_reference(folder: Path, grid: int, shape: tuple[int, ...]) -> None:
+    """The healthy reference, of this shape, lies on the model's grid.
 
     Raises:
         ModelError: it is of another size.
     """
-    if healthy is not None and healthy.mean.shape != (grid, grid):
-        rows, cols = healthy.mean.shape
+    if shape != (grid, grid):
+        pixels = " x ".join(map(str, shape))
         raise ModelError(
-            f"{folder}: the healthy reference has {rows} x {cols} pixels, the grid {grid} x {grid}:"
-            " calibrate the model again"
+            f"{folder}: the healthy reference has {pixels} pixels, the grid {grid} x {grid}: "
+            "calibrate the model again"
         )
 
 
@@ -117,14 +137,14 @@ def demand_whole(what: Path, missing: set[str], unknown: set[str]) -> None:
             )
 
 
-def demand_finite(what: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def demand_finite(what: Path, tensors: "Mapping[str, torch.Tensor]") -> None:
     """Every weight is a number.
 
     Raises:
         ModelError: one is not.
     """
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        if not tensor.isfinite().all():
             raise ModelError(
                 f"{what}: {name} holds what is no number: the training diverged or the file is "
                 "damaged; install the model again"

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import torch
 
 TRAIN_STEPS = 1000
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-"""What a network may predict of z_t, in diffusers' words."""
 
 _BETA_START, _BETA_END = 0.00085, 0.012  # scaled linear, as in Stable Diffusion
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.checks import Limits
 from pipeline.digest import SETTINGS, read_object
 from pipeline.errors import ModelError
+from pipeline.limits import Limits
 from pipeline.types import Mode
 
 _KINDS = {str: "text", int: "a whole number", float: "a number", tuple: "a list of numbers"}

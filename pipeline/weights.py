@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline import calibration, digest, fit, lesion_gate, schedule, settings
 from pipeline.calibration import HealthyReference
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, OutOfMemoryError
 from pipeline.fit import Shapes
 from pipeline.gates import Gaussian, ImageGate, ViewClassifier
 from pipeline.lesion_gate import LesionGate
@@ -126,6 +126,7 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
 
     Raises:
         ModelError: a part is missing, damaged, pickled or of an unknown form.
+        OutOfMemoryError: the device has too little memory for it now.
     """
     found = digest.model_digest(folder)
     try:
@@ -133,7 +134,8 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
         said = made.settings
         fit.demand_settings(folder, made.shapes, said)
         healthy = calibration.load(folder)
-        fit.demand_reference(folder, said.grid, healthy)
+        if healthy is not None:
+            fit.demand_reference(folder, said.grid, healthy.mean.shape)
         return LoadedModel(
             settings=said,
             digest=found,
@@ -150,8 +152,15 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
             whole_lung=_whole_lung(folder, device),
             healthy=healthy,
         )
+    except torch.OutOfMemoryError as fault:
+        raise OutOfMemoryError(f"{device} has no memory for {folder}: {fault}") from fault
     except _FAULTS as fault:
-        raise ModelError(f"{folder}: cannot be loaded: {fault}") from fault
+        raise ModelError(f"{folder}: cannot be loaded: {_in_one_line(fault)}") from fault
+
+
+def _in_one_line(fault: Exception) -> str:
+    """What a library says, in paragraphs."""
+    return " ".join(str(fault).split())
 
 
 def load_networks(folder: Path, device: torch.device) -> Networks:
@@ -166,13 +175,13 @@ def load_networks(folder: Path, device: torch.device) -> Networks:
     try:
         return _networks(folder, device)
     except _FAULTS as fault:
-        raise ModelError(f"{folder}: cannot be loaded: {fault}") from fault
+        raise ModelError(f"{folder}: cannot be loaded: {_in_one_line(fault)}") from fault
 
 
 def _networks(folder: Path, device: torch.device) -> Networks:
     said = settings.read(folder)
-    autoencoder = _autoencoder_network(folder, device)
     steps, prediction = _scheduler(folder)
+    autoencoder = _autoencoder_network(folder, device)
     text_encoder, tokenizer = _text_networks(folder, device)
     unet = _diffuser(UNet2DConditionModel, folder / "unet", device)
     shapes = _shapes(autoencoder, unet, text_encoder)
@@ -304,10 +313,7 @@ def latent_statistics(
 
 def _autoencoder_network(folder: Path, device: torch.device) -> Any:
     kinds: dict[str, Any] = {"AutoencoderDC": AutoencoderDC, "AutoencoderKL": AutoencoderKL}
-    name = _class_name(folder / "vae")
-    if name not in kinds:
-        raise ModelError(f"{folder / 'vae'}: {name} is none of {', '.join(kinds)}")
-    return _diffuser(kinds[name], folder / "vae", device)
+    return _diffuser(kinds[_class_name(folder / "vae")], folder / "vae", device)
 
 
 def _whole_lung(folder: Path, device: torch.device) -> Denoiser | None:
@@ -345,8 +351,7 @@ def _scheduler(folder: Path) -> tuple[Schedule, str]:
     if kind is None:
         raise ModelError(f"{folder / 'scheduler'}: unknown scheduler {config.get('_class_name')}")
     prediction = str(config.get("prediction_type", "epsilon"))
-    if prediction not in schedule.PREDICTIONS:
-        raise ModelError(f"{folder / 'scheduler'}: unknown prediction_type {prediction!r}")
+    fit.demand_known(folder, _class_name(folder / "vae"), prediction)
     if config.get("rescale_betas_zero_snr"):
         # diffusers rescales with a floor of 2**-24; ours ends in noise alone.
         return schedule.zero_terminal(), prediction

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from dicom_node import config, identity, node
-from dicom_node.config import DeliveryTimeouts, Destination, DicomWeb, NodeConfig
+from dicom_node.config import DeliveryTimeouts, Destination, DicomWeb, Model, NodeConfig
 from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.scu import Scu
 from dicom_node.errors import NodeError
 from dicom_node.work import overview
-from pipeline import digest, prompts, settings
+from pipeline import digest, folder, prompts, settings
 from pipeline.errors import PipelineError
 from storage import engine
 from storage.errors import StorageError
@@ -51,7 +51,7 @@ def print_report(path: Path, environ: Mapping[str, str]) -> bool:
 def examine(read: NodeConfig) -> Iterator[Finding]:
     """Every part that the configuration names, tried."""
     yield Finding(what="configuration", good=True, said=f"{len(read.rules)} rule(s)")
-    yield _tried("model", lambda: _model(read.model.path))
+    yield _tried("model", lambda: _model(read.model))
     yield _tried("database", lambda: engine.probe(read.storage.database))
     yield _space(read.storage.objects)
     for name, destination in read.destinations.items():
@@ -84,10 +84,15 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
         return Finding(what=what, good=False, said=str(fault))
 
 
-def _model(path: str) -> str:
-    folder = digest.folder_of(path)
-    said = settings.read(folder)
-    found, words = digest.model_digest(folder), prompts.load().digest
+def _model(wanted: Model) -> str:
+    """As a worker would load it, but beside the device: a running node may have all of that."""
+    from pipeline import weights  # it takes seconds, for this part alone
+
+    chosen = digest.folder_of(wanted.path)
+    found, said = folder.demand_usable(chosen), settings.read(chosen)
+    weights.choose_device(wanted.device)
+    weights.load(chosen, weights.choose_device("cpu"))
+    words = prompts.load().digest
     return f"{said.name} {said.version}, digest {found[:12]} (with prompts {words[:12]})"
 
 

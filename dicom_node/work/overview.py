@@ -53,7 +53,7 @@ class DestinationLine:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
     """The node at one moment: films that are `waiting` to be analysed; `free_mb` is the space on
-    the fuller disk, of objects and of rows.
+    the fuller disk, of objects and of rows; `model_trouble` why no worker can load the model.
     """
 
     at: datetime
@@ -62,6 +62,7 @@ class Overview:
     destinations: tuple[DestinationLine, ...]
     free_mb: int
     reconciled: Account | None
+    model_trouble: str
 
     @property
     def oldest_open(self) -> datetime | None:
@@ -69,7 +70,13 @@ class Overview:
         return min((count.oldest for count in self.jobs if count.state in _OPEN), default=None)
 
 
-def look(store: JobStore, objects: ObjectStore, places: Places, now: datetime) -> Overview:
+def look(
+    store: JobStore,
+    objects: ObjectStore,
+    places: Places,
+    now: datetime,
+    model_trouble: str = "",
+) -> Overview:
     """What there is now. Raises StorageError."""
     return Overview(
         at=now,
@@ -78,6 +85,7 @@ def look(store: JobStore, objects: ObjectStore, places: Places, now: datetime) -
         destinations=tuple(lines(store, places)),
         free_mb=min(objects.free_bytes(), store.free_bytes()) // _MB,
         reconciled=reconcile.account(store),
+        model_trouble=model_trouble,
     )
 
 

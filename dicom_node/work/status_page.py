@@ -107,6 +107,7 @@ def as_json(about: About, seen: Overview) -> dict[str, object]:
         "at": seen.at.isoformat(),
         "version": about.version,
         "model": about.model,
+        "model_trouble": seen.model_trouble or None,
         "ae_title": about.ae_title,
         "waiting": seen.waiting,
         "jobs": {str(count.state): count.number for count in seen.jobs},

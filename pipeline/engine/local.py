@@ -20,6 +20,7 @@ class LocalEngine:
 
         Raises:
             ModelError: the folder or the device cannot be used.
+            OutOfMemoryError: the device has too little memory for the model now.
         """
         if threads:
             torch.set_num_threads(threads)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from dicom_node import config, node
 from dicom_node.admin import doctor
@@ -120,6 +121,27 @@ def test_a_model_whose_files_are_not_those_that_were_digested_fails(tmp_path: Pa
     (model / "unet" / "config.json").write_text("{}")
     assert checked(path)[0] == 1
     assert "unet/config.json" in findings(path)["model"].said
+
+
+def test_weights_that_are_not_of_their_network_fail(tmp_path: Path) -> None:
+    """As only the network shows, once it is built."""
+    model = tmp_path / "model"
+    testing.write_tiny_model(model)
+    (model / "digests.json").unlink()
+    weights = next((model / "unet").glob("*.safetensors"))
+    tensors = load_file(weights)
+    tensors["conv_in.weight"] = tensors["conv_in.weight"].repeat(2, 1, 1, 1)
+    save_file(tensors, weights, metadata={"format": "pt"})
+    path = good(tmp_path, model)
+    assert checked(path)[0] == 1
+    assert "conv_in.weight" in findings(path)["model"].said
+
+
+def test_a_device_that_is_not_there_fails(tmp_path: Path, tiny_model: Path) -> None:
+    path = good(tmp_path, tiny_model)
+    path.write_text(path.read_text().replace("device: cpu", "device: cuda:99"))
+    assert checked(path)[0] == 1
+    assert "device 'cuda:99': this machine has cpu" in findings(path)["model"].said
 
 
 @pytest.mark.parametrize(

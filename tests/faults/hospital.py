@@ -100,7 +100,7 @@ class Hospital:
                 return len(self._open()) < than
 
             try:
-                tools.wait_until(fewer, _STUCK_AFTER_S, "a film to be complete", every_s=5)
+                tools.wait_until(fewer, _STUCK_AFTER_S, "a film to be complete", every_s=0.5)
             except pytest.fail.Exception:
                 pytest.fail(f"stuck: {waiting[:5]}; the log ends: {self.node.log()[-3000:]}")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from dicom_node.admin import listing
 from tests.peers import tools
 from tests.peers.orthanc import AE_TITLE
 
@@ -75,10 +76,9 @@ class Node:
         return list((self.folder / "var" / "objects" / "results").rglob("*.dcm"))
 
     def jobs(self, limit: int = 100) -> list[dict[str, Any]]:
-        """As `vald-node jobs --json` prints them."""
-        done = self.run("jobs", "--json", "--limit", str(limit))
-        assert done.returncode == 0, done.stderr
-        lines: list[dict[str, Any]] = json.loads(done.stdout)
+        """As `vald-node jobs --json` prints them, without a new interpreter at every look."""
+        found = listing.films(self.config, os.environ, limit=limit, state=None)
+        lines: list[dict[str, Any]] = json.loads(json.dumps([line.as_json() for line in found]))
         return lines
 
     def all_of(self, sop_instance_uid: str) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Films go from DCMTK's storescu through a running node into Orthanc, and come back described."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,9 @@ def test_a_film_comes_back_to_its_study_as_picture_and_report(
     send(node, film)
     source = pydicom.dcmread(film)
     node.wait_for(source.SOPInstanceUID, "DELIVERED")
+    listed = node.run("jobs", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert json.loads(listed.stdout) == node.jobs()
     capture, report = results_of(pacs, source)
     for made in (capture, report):
         assert made.StudyInstanceUID == source.StudyInstanceUID
@@ -177,7 +181,7 @@ def test_every_real_film_ends_as_it_should(
 
         # The mislabelled film has the UID of the one that it was made from: two lines.
         what = f"{name} to be {state}; {embedded.all_of(uid)}"
-        tools.wait_until(ended, _ANALYSED_WITHIN_S, what, every_s=1)
+        tools.wait_until(ended, _ANALYSED_WITHIN_S, what)
         if state == "DELIVERED":
             _demand_no_new_errors(pacs, film, tmp_path)
 

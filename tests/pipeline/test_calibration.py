@@ -8,8 +8,9 @@ from scipy import ndimage
 
 from pipeline import anatomy, calibration, checks, difference, framing
 from pipeline.calibration import HealthyReference
-from pipeline.checks import Findings, Limits
+from pipeline.checks import Findings
 from pipeline.errors import ModelError
+from pipeline.limits import Limits
 from pipeline.preprocess import GRID
 from pipeline.types import Status
 from tests.pipeline import chests

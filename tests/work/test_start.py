@@ -1,6 +1,7 @@
-"""A node that starts before its database: it waits, says so, and goes on."""
+"""A node that starts before its database, and one that is stopped before its model is there."""
 
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from dicom_node import config
+from dicom_node.work.loading import Loads
 from pipeline import testing
 from tests.peers import tools
+from tests.work import slow_model
 
 
 def configured(folder: Path, database: str) -> Path:
@@ -62,3 +66,19 @@ def test_a_node_waits_for_a_database_that_comes_up_after_it(
         node.kill()
         node.wait()
         server.cleanup()
+
+
+def test_a_worker_that_is_told_to_stop_while_its_model_loads_ends_at_once(tmp_path: Path) -> None:
+    settings = config.load(configured(tmp_path, "sqlite:///var/vald.db"), {})
+    loading = tmp_path / "loading"
+    arguments = (settings, Loads(), str(loading))
+    worker = multiprocessing.get_context("spawn").Process(target=slow_model.work, args=arguments)
+    worker.start()
+    try:
+        tools.wait_until(loading.exists, 60, "the load to begin")
+        worker.terminate()
+        worker.join(10)
+        assert worker.exitcode == -signal.SIGTERM
+    finally:
+        worker.kill()
+        worker.join()

@@ -30,14 +30,14 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.store, self.objects = MemoryJobStore(), MemoryObjectStore(folder, 5 << 20)
-        self.away = False
+        self.away, self.trouble = False, ""
         self.page = StatusPage(("127.0.0.1", 0), ABOUT, self.look)
         self.page.start()
 
     def look(self) -> Overview:
         if self.away:
             raise StoreUnavailableError("database: db.hospital does not answer")
-        return overview.look(self.store, self.objects, PLACES, after(60))
+        return overview.look(self.store, self.objects, PLACES, after(60), self.trouble)
 
     def get(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.page.port, timeout=30)
@@ -78,6 +78,7 @@ def test_monitors_are_told_in_json_how_the_node_is_doing(bench: Bench) -> None:
         "at": "2026-03-01T12:01:00+00:00",
         "version": "1.2",
         "model": "m" * 64,
+        "model_trouble": None,
         "ae_title": "VALD",
         "waiting": 2,
         "jobs": {"PRODUCED": 1, "RECEIVED": 1, "RUNNING": 1},
@@ -108,6 +109,13 @@ def test_people_are_told_the_same_in_a_page_without_what_is_a_patients(bench: Be
         assert word in text
     assert "1.2.1" not in text  # the film's UID
     assert "CR1" not in text
+
+
+def test_a_model_that_no_worker_can_load_is_told_with_its_reason(bench: Bench) -> None:
+    bench.trouble = "model: holds unet/a.bin: pickled weights"
+    assert json.loads(bench.get("/status.json")[1])["model_trouble"] == bench.trouble
+    assert f"<th>model trouble<td>{bench.trouble}" in bench.get("/")[1]
+    assert bench.get("/healthz") == (200, "ok\n")  # films are taken; a restart would not mend it
 
 
 def test_words_from_elsewhere_are_no_html(bench: Bench) -> None:

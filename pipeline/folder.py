@@ -1,0 +1,92 @@
+"""What can be told against a model folder without building its networks: by any process, at once.
+
+What only the built networks show (weights of other shapes than their config.json says, values that
+are no numbers) is found by `weights.load`, which asks all of this too.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from pipeline import digest, fit, settings
+from pipeline.errors import ModelError
+from pipeline.fit import Shapes
+from pipeline.settings import Settings
+
+_NETWORKS = ("vae", "unet", "text_encoder")
+_WEIGHTS = "*.safetensors"
+
+
+def demand_usable(folder: Path) -> str:
+    """Nothing can be told against the folder before its networks are built; its digest.
+
+    Raises:
+        ModelError: its files are not those that it lists, or run, or are damaged; its parts do not
+            fit each other, or what it says of itself; or it is of a form that is not known.
+    """
+    found = digest.model_digest(folder)
+    said = settings.read(folder)
+    _demand_kinds(folder)
+    _demand_shapes(folder, said)
+    _demand_files(folder)
+    _demand_reference(folder, said)
+    return found
+
+
+def _demand_kinds(folder: Path) -> None:
+    autoencoder = _configuration(folder, "vae").get("_class_name")
+    schedule = digest.read_object(folder / "scheduler" / "scheduler_config.json")
+    fit.demand_known(folder, autoencoder, schedule.get("prediction_type", "epsilon"))
+
+
+def _demand_shapes(folder: Path, said: Settings) -> None:
+    shapes = _shapes(*(_configuration(folder, name) for name in _NETWORKS))
+    if shapes is not None:
+        fit.demand_parts(folder, shapes)
+        fit.demand_settings(folder, shapes, said)
+
+
+def _shapes(vae: dict[str, Any], unet: dict[str, Any], text: dict[str, Any]) -> Shapes | None:
+    """As the configurations say; None where one leaves something to its library."""
+    stages = vae.get("encoder_block_out_channels", vae.get("block_out_channels"))
+    counts = {
+        "latents": vae.get("latent_channels"),
+        "takes": unet.get("in_channels"),
+        "gives": unet.get("out_channels"),
+        "attends": unet.get("cross_attention_dim"),
+        "width": text.get("hidden_size"),
+        "positions": text.get("max_position_embeddings"),
+    }
+    told = {name: count for name, count in counts.items() if type(count) is int}
+    if not isinstance(stages, list) or len(told) < len(counts):
+        return None
+    return Shapes(scale=2 ** (len(stages) - 1), **told)
+
+
+def _demand_files(folder: Path) -> None:
+    """Every network has weights, and every file of weights is as long as its header says."""
+    for name in _NETWORKS:
+        if not any((folder / name).glob(_WEIGHTS)):
+            raise ModelError(f"{folder / name}: holds no weights in safetensors")
+    for path in sorted(folder.rglob(_WEIGHTS)):
+        _shape(path)
+
+
+def _demand_reference(folder: Path, said: Settings) -> None:
+    path = folder / digest.CALIBRATION
+    if path.is_file():
+        fit.demand_reference(folder, said.grid, _shape(path, "mean"))
+
+
+def _shape(path: Path, name: str = "") -> tuple[int, ...]:
+    """A tensor's shape, by the header of its file; none where no tensor is named."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return tuple(file.get_slice(name).get_shape()) if name else ()
+    except (OSError, SafetensorError) as fault:
+        raise ModelError(f"{path}: damaged: {fault}") from fault
+
+
+def _configuration(folder: Path, name: str) -> dict[str, Any]:
+    return digest.read_object(folder / name / "config.json")

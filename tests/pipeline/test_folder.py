@@ -1,0 +1,150 @@
+"""What is told against a model folder before any of its networks is built."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from pipeline import calibration, digest, folder, settings, testing, weights
+from pipeline.errors import ModelError
+from pipeline.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("sound")
+    testing.write_tiny_model(made)
+    return made
+
+
+@pytest.fixture
+def model(sound: Path, tmp_path: Path) -> Path:
+    """A model folder without digests, so that a test may change it."""
+    made = tmp_path / "model"
+    shutil.copytree(sound, made, ignore=shutil.ignore_patterns("digests.json"))
+    return made
+
+
+def refusal(model: Path) -> str:
+    """Why the folder is refused; who loads it refuses it too."""
+    with pytest.raises(ModelError) as caught:
+        folder.demand_usable(model)
+    with pytest.raises(ModelError):
+        weights.load(model, torch.device("cpu"))
+    return str(caught.value)
+
+
+def say(path: Path, **values: Any) -> None:
+    known = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**known, **values}), encoding="utf-8")
+
+
+def test_a_sound_folder_is_usable_and_its_digest_that_of_the_loaded_model(sound: Path) -> None:
+    assert folder.demand_usable(sound) == weights.load(sound, torch.device("cpu")).digest
+
+
+def test_the_embedded_model_is_usable() -> None:
+    assert folder.demand_usable(digest.EMBEDDED) == digest.model_digest(digest.EMBEDDED)
+
+
+def test_a_folder_of_stable_diffusions_shape_is_usable(tmp_path: Path) -> None:
+    testing.write_stable_diffusion_like(tmp_path)
+    settings.write(tmp_path, Settings(grid=testing.TINY_GRID, tokens=16))
+    assert folder.demand_usable(tmp_path)
+
+
+def test_what_a_configuration_leaves_to_its_library_is_left_to_the_load(model: Path) -> None:
+    path = model / "unet" / "config.json"
+    known = json.loads(path.read_text())
+    del known["in_channels"]
+    path.write_text(json.dumps(known))
+    assert folder.demand_usable(model)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "said"),
+    [
+        ("vae", {"_class_name": "VQModel"}, "vae: VQModel is none of AutoencoderDC, Autoencoder"),
+        ("vae", {"latent_channels": 8}, "unet: gives 5 channels; the autoencoder has 8, so 8"),
+        ("unet", {"in_channels": 7}, "unet: takes 7 channels; the autoencoder has 4, so 4 or 8"),
+        ("unet", {"out_channels": 3}, "unet: gives 3 channels; the autoencoder has 4, so 4 or 5"),
+        ("unet", {"cross_attention_dim": 768}, "32 wide, the U-Net attends to 768"),
+        ("text_encoder", {"hidden_size": 64}, "64 wide, the U-Net attends to 32"),
+        ("text_encoder", {"max_position_embeddings": 8}, "tokens 16: the text encoder has 8"),
+    ],
+    ids=str,
+)
+def test_parts_that_do_not_fit_are_refused(
+    model: Path, file: str, values: dict[str, Any], said: str
+) -> None:
+    say(model / file / "config.json", **values)
+    assert said in refusal(model)
+
+
+def test_a_prediction_of_another_kind_is_refused(model: Path) -> None:
+    say(model / "scheduler" / "scheduler_config.json", prediction_type="flow")
+    assert "scheduler: unknown prediction_type 'flow'" in refusal(model)
+
+
+def test_settings_that_the_networks_cannot_do_are_refused(model: Path) -> None:
+    say(model / "vald.json", latents_mean=[0.0] * 8)
+    assert "latents_mean has 8 values; the autoencoder has 4" in refusal(model)
+
+
+def test_a_pickle_is_refused(model: Path) -> None:
+    (model / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04.")
+    assert "holds unet/diffusion_pytorch_model.bin: pickled weights" in refusal(model)
+
+
+def test_files_that_are_not_those_listed_are_refused(model: Path) -> None:
+    digest.write_digests(model)
+    say(model / "vald.json", steps=3)
+    assert "not the files that digests.json lists: vald.json" in refusal(model)
+
+
+@pytest.mark.parametrize("part", ["vae", "unet", "text_encoder"])
+def test_a_network_without_weights_is_refused(model: Path, part: str) -> None:
+    next((model / part).glob("*.safetensors")).unlink()
+    assert f"{part}: holds no weights in safetensors" in refusal(model)
+
+
+@pytest.mark.parametrize("part", ["vae", "unet", "text_encoder", "scheduler"])
+def test_a_part_that_is_not_there_is_refused(model: Path, part: str) -> None:
+    shutil.rmtree(model / part)
+    assert f"{model / part}" in refusal(model)
+
+
+def test_weights_that_were_cut_short_are_refused(model: Path) -> None:
+    path = next((model / "unet").glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f"{path}: damaged: " in refusal(model)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"mean": np.zeros((8, 9), np.float16)}, "has 8 x 9 pixels, the grid 64 x 64"),
+        ({"sd": np.zeros((64, 64), np.float16)}, "calibration.safetensors: damaged"),
+    ],
+    ids=["size", "form"],
+)
+def test_a_healthy_reference_of_another_size_or_form_is_refused(
+    model: Path, parts: dict[str, Any], said: str
+) -> None:
+    save_file(parts, model / calibration.FILE)
+    assert said in refusal(model)
+
+
+def test_nothing_of_it_needs_a_library_of_networks() -> None:
+    program = (
+        "import sys; from pipeline import digest, folder; folder.demand_usable(digest.EMBEDDED); "
+        "sys.exit(len({'torch', 'diffusers', 'transformers', 'scipy'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
