@@ -31,9 +31,13 @@ class NewReceived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received(NewReceived):
-    """A recorded instance. `decision` is empty until the router has decided."""
+    """A recorded instance. `decision` is empty until the router has decided.
+
+    `received_at` is when it came for the first time, `arrived_at` for the last.
+    """
 
     number: int
+    arrived_at: datetime
     decision: str
     job_key: str
 

@@ -68,6 +68,7 @@ class MemoryJobStore:
         self._notices: dict[str, Notice] = {}
         self._destinations: dict[str, DestinationHealth] = {}
         self._purged_films: set[int] = set()
+        self._joined: set[int] = set()
         self._purged_results: set[str] = set()
 
     @_locked
@@ -78,10 +79,13 @@ class MemoryJobStore:
                 self._purged_films.discard(known.number)
                 undone = known.job_key and self._jobs[known.job_key].state in UNDONE
                 job_key = "" if undone else known.job_key
-                self._received[known.number] = replace(known, decision="", job_key=job_key)
-                return self._received[known.number]
+                anew = replace(known, decision="", job_key=job_key, arrived_at=new.received_at)
+                self._received[known.number] = anew
+                return anew
         number = len(self._received) + 1
-        self._received[number] = Received(**_fields(new), number=number, decision="", job_key="")
+        self._received[number] = Received(
+            **_fields(new), number=number, arrived_at=new.received_at, decision="", job_key=""
+        )
         return self._received[number]
 
     @_locked
@@ -99,7 +103,7 @@ class MemoryJobStore:
             film
             for film in newest
             if sop_instance_uid in ("", film.sop_instance_uid)
-            and (since is None or film.received_at >= since)
+            and (since is None or film.arrived_at >= since)
         ][:limit]
 
     @_locked
@@ -129,9 +133,15 @@ class MemoryJobStore:
             self._submit(job)
         if decision.job_key in self._jobs and self._jobs[decision.job_key].state in UNDONE:
             return
+        film = self._received[number]
         self._received[number] = replace(
-            self._received[number], decision=legible(decision.text), job_key=decision.job_key
+            film, decision=legible(decision.text), job_key=decision.job_key
         )
+        its_own = self._jobs.get(decision.job_key)
+        if its_own is not None and _sent(film) == _made_of(its_own):
+            self._joined.discard(number)
+        else:
+            self._joined.add(number)
 
     def _submit(self, job: NewJob) -> None:
         known = self._jobs.setdefault(job.key, _stored(job))
@@ -842,16 +852,14 @@ class MemoryJobStore:
             job, state=state, error=legible(error), lease=lease, attempts=tries, updated_at=now
         )
         if state in UNDONE:
-            self._free_later_films(job)
+            self._free_joined_films(job.key)
         return self._jobs[job.key]
 
-    def _free_later_films(self, job: Job) -> None:
-        mine = [film for film in self._received.values() if film.job_key == job.key]
-        its_own = (job.sop_instance_uid, job.object.digest, job.calling_ae_title)
-        of = next((film.number for film in mine if _sent(film) == its_own), None)
-        for film in mine:
-            if of is not None and film.number > of:
-                self._received[film.number] = replace(film, decision="", job_key="")
+    def _free_joined_films(self, key: str) -> None:
+        for number in self._joined:
+            film = self._received[number]
+            if film.job_key == key:
+                self._received[number] = replace(film, decision="", job_key="")
 
     def _is_rejected(self, delivery: Delivery) -> bool:
         """Whether a note of its job rejects this result."""
@@ -917,6 +925,11 @@ def _name(delivery: Delivery) -> _Name:
 def _sent(film: NewReceived) -> tuple[str, ...]:
     """What makes it the same film of the same sender."""
     return film.sop_instance_uid, film.object.digest, film.calling_ae_title
+
+
+def _made_of(job: Job) -> tuple[str, ...]:
+    """The same of the film that the job is made of."""
+    return job.sop_instance_uid, job.object.digest, job.calling_ae_title
 
 
 def _is_unsettled(delivery: Delivery, since: datetime) -> bool:

@@ -12,7 +12,6 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
-    and_,
     case,
     delete,
     func,
@@ -66,6 +65,7 @@ _MOST_DESTINATIONS = 1000
 _WAITING = (DeliveryState.DUE, DeliveryState.HELD)
 _ARRIVED = (DeliveryState.DELIVERED, DeliveryState.COMMITTED)
 _RETRIED = (DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED)
+_arrived_at = func.coalesce(received.c.arrived_at, received.c.received_at)
 
 
 class SqlJobStore:
@@ -103,7 +103,8 @@ class SqlJobStore:
             else:
                 no_job = {"job_key": ""} if undone else {}
                 again = update(received).where(received.c.number == known["number"])
-                db.execute(again.values(purged_at=None, decision="", **no_job))
+                anew = {"purged_at": None, "decision": "", "arrived_at": new.received_at}
+                db.execute(again.values(**anew, **no_job))
             return rows.received_of(db.execute(same).mappings().one())
 
     def unrouted(self, limit: int) -> list[Received]:
@@ -119,7 +120,7 @@ class SqlJobStore:
         if sop_instance_uid:
             query = query.where(received.c.sop_instance_uid == sop_instance_uid)
         if since is not None:
-            query = query.where(received.c.received_at >= since)
+            query = query.where(_arrived_at >= since)
         return [rows.received_of(row) for row in self._rows(query)]
 
     def unsettled(self, since: datetime) -> list[Received]:
@@ -151,7 +152,8 @@ class SqlJobStore:
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """See JobStore."""
         change = update(received).where(received.c.number == number)
-        values = {"decision": decision.text, "job_key": decision.job_key}
+        joined = ~_its_job(decision.job_key).exists()
+        values = {"decision": decision.text, "job_key": decision.job_key, "joined": joined}
         with engine.writing(self._engine) as db:
             if job is not None:
                 _submit(db, job)
@@ -923,16 +925,17 @@ def _is_undone(db: Connection, key: str) -> bool:
     return found is not None and found.state in UNDONE
 
 
-def _free_later_films(db: Connection, key: str) -> None:
-    """Films that came to the job after the one it was made of have no decision any more."""
-    film = received.alias()
+def _its_job(key: str) -> Select[Any]:
+    """The job of that key, if it is made of the film that is asked about."""
     same = ("sop_instance_uid", "digest", "calling_ae_title")
-    its_own = select(film.c.number).join(jobs, and_(*(jobs.c[n] == film.c[n] for n in same)))
-    later = update(received).where(
-        received.c.job_key == key,
-        received.c.number > its_own.where(jobs.c.key == key).scalar_subquery(),
-    )
-    db.execute(later.values(decision="", job_key=""))
+    made_of_it = (jobs.c[name] == received.c[name] for name in same)
+    return select(jobs.c.key).where(jobs.c.key == key, *made_of_it).correlate(received)
+
+
+def _free_joined_films(db: Connection, key: str) -> None:
+    """Films that came to the job while it was another's have no decision any more."""
+    joined = update(received).where(received.c.job_key == key, received.c.joined)
+    db.execute(joined.values(decision="", job_key=""))
 
 
 def _put_result(
@@ -1221,7 +1224,7 @@ def _leave_running(
     values = {"state": state, "error": reason, "updated_at": now, **more}
     _guarded(db, key, token, **values, lease_owner=None, lease_until=None)
     if state in UNDONE:
-        _free_later_films(db, key)
+        _free_joined_films(db, key)
 
 
 def _guarded(db: Connection, key: str, token: int, **values: object) -> None:

@@ -51,7 +51,8 @@ class JobStore(Protocol):
         """The instance is recorded; once for each SOP Instance UID, digest and calling AE title.
 
         The first record has no decision any more: the film was sent again, perhaps because the
-        rules or the kept file have changed. It keeps its job, unless that came to nothing.
+        rules or the kept file have changed. It arrived now, and keeps its job, unless that came to
+        nothing.
         """
         ...
 
@@ -62,7 +63,7 @@ class JobStore(Protocol):
     def received(
         self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
     ) -> list[Received]:
-        """Recorded instances, newest first; only of one UID, or received since, where given."""
+        """Recorded instances, newest first; only of one UID, or arrived since, where given."""
         ...
 
     def unsettled(self, since: datetime) -> list[Received]:
@@ -170,8 +171,8 @@ class JobStore(Protocol):
         One whose kind is in `quarantined` is QUARANTINED for that reason. One that the job has
         already is treated as by `produce`, but goes to those who were not told, too.
 
-        Films that came to the job later than the one it was
-        made of, with other bytes, have no decision any more, here and wherever else it ends FAILED.
+        Films that came to the job while it was made of another, in other bytes or from another
+        sender, have no decision any more, here and wherever else it ends FAILED.
 
         Raises LeaseLostError.
         """

@@ -69,7 +69,7 @@ def result(key: str, kind: str) -> Result:
 
 def submitted(store: JobStore, key: str = "k1", created_s: float = 0) -> None:
     number = store.receive(film(uid=f"1.2.{key[1:]}", digest=key)).number
-    job = new_job(key, created_s, f"1.2.{key[1:]}")
+    job = replace(new_job(key, created_s, f"1.2.{key[1:]}"), object=kept(key))
     store.route(number, Decision(text="analysed", job_key=key), job)
 
 

@@ -153,6 +153,23 @@ def test_before_0005_a_film_has_one_sender_and_a_job_at_work_one_set_of_results(
     again.close()
 
 
+def test_what_had_joined_before_0006_is_free_when_the_job_comes_to_nothing(url: str) -> None:
+    migrate.up(url)
+    store = SqlJobStore(url)
+    _, token = running(store)
+    for again in (film("1.2.1", "other"), film("1.2.1", "k1")):  # the second is its own
+        number = store.receive(replace(again, received_at=after(9))).number
+        store.route(number, Decision(text="received again", job_key="k1"), None)
+    store.close()
+    migrate.down(url, "0005")
+    migrate.up(url)
+    again = SqlJobStore(url)
+    assert [film.arrived_at for film in again.received(9)] == [after(9), NOON]
+    again.reject("k1", token, after(10), "cut short")
+    assert [film.object.name for film in again.unrouted(9)] == ["received/other.dcm"]
+    again.close()
+
+
 def test_processes_that_start_together_migrate_once(url: str) -> None:
     together(f"from storage import migrate; migrate.up({url!r})", copies=3)
     SqlJobStore(url).close()
@@ -168,7 +185,7 @@ def test_a_schema_of_a_newer_program_is_left_alone(ready_url: str) -> None:
                 step(ready_url)
     finally:
         with engine.writing(database) as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
         database.dispose()
 
 
