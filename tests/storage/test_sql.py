@@ -19,9 +19,10 @@ from sqlalchemy import inspect, text
 
 from storage import engine, migrate
 from storage.errors import StoreMismatchError, StoreUnavailableError
-from storage.jobs import Decision
+from storage.jobs import Decision, NewJob
 from storage.schema import metadata
 from storage.sql import SqlJobStore
+from storage.states import DeliveryState
 from tests.storage.samples import (
     NOON,
     after,
@@ -150,6 +151,75 @@ def test_before_0005_a_film_has_one_sender_and_a_job_at_work_one_set_of_results(
     assert (found.destinations, found.promised) == (("pacs", "clinic"), {})
     assert found.results == ("secondary_capture", "structured_report")
     assert again.receive(from_clinic()).number > number
+    again.close()
+
+
+def down_to_0004(url: str, store: SqlJobStore) -> SqlJobStore:
+    store.close()
+    migrate.down(url, "0004")
+    migrate.up(url)
+    return SqlJobStore(url)
+
+
+def clinics_job() -> NewJob:
+    return replace(new_job(), calling_ae_title="CLINIC", promised={"clinic": ("picture",)})
+
+
+@pytest.mark.parametrize("state", ["RECEIVED", "FAILED", "PRODUCED"])
+def test_before_0005_the_one_row_of_a_film_is_that_which_needs_its_file(
+    url: str, state: str
+) -> None:
+    """Else the first's, which no rule matched, would let the file go with the other's job open."""
+    migrate.up(url)
+    store = SqlJobStore(url)
+    store.route(store.receive(film()).number, Decision(text="not analysed: no rule"), None)
+    said = Decision(text="analysed", job_key="k1")
+    store.route(store.receive(from_clinic()).number, said, clinics_job())
+    if state != "RECEIVED":
+        job = store.claim("w", NOON, 60)
+        assert job is not None
+        assert job.lease is not None
+        end = {
+            "FAILED": lambda token: store.fail("k1", token, NOON, "no model"),
+            "PRODUCED": lambda token: store.produce(
+                "k1", token, NOON, [result("k1", "picture")], ["clinic"]
+            ),
+        }
+        end[state](job.lease.token)
+    again = down_to_0004(url, store)
+    assert [(f.decision, f.job_key) for f in again.received(9)] == [("analysed", "k1")]
+    assert again.purgeable_received(after(9), {DeliveryState.COMMITTED}, 9) == []
+    again.close()
+
+
+def test_before_0005_a_film_that_nobody_has_decided_about_is_not_lost(url: str) -> None:
+    migrate.up(url)
+    store = SqlJobStore(url)
+    store.route(store.receive(film()).number, Decision(text="not analysed: no rule"), None)
+    store.receive(from_clinic())
+    again = down_to_0004(url, store)
+    assert [f.calling_ae_title for f in again.unrouted(9)] == ["CLINIC"]
+    again.close()
+
+
+def test_before_0005_a_failed_job_too_owes_what_it_had_promised_to_anyone(url: str) -> None:
+    migrate.up(url)
+    store = SqlJobStore(url)
+    said = Decision(text="analysed", job_key="k1")
+    pacs = replace(new_job(), promised={"pacs": ("picture",)})
+    store.route(store.receive(film()).number, said, pacs)
+    job = store.claim("w", NOON, 60)
+    assert job is not None
+    assert job.lease is not None
+    store.route(
+        store.receive(from_clinic()).number,
+        said,
+        replace(clinics_job(), promised={"clinic": ("report",)}),
+    )
+    store.fail("k1", job.lease.token, NOON, "no model")
+    again = down_to_0004(url, store)
+    found = again.job("k1")
+    assert (found.results, found.destinations) == (("picture", "report"), ("pacs", "clinic"))
     again.close()
 
 
