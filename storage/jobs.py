@@ -142,6 +142,27 @@ class Delivery:
     asked: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What proves that a result has arrived for good: COMMITTED, or DELIVERED where `delivered`.
+
+    DELIVERED proves nothing at the destinations `queried`, where a result is looked for in the
+    study that its kept file names, nor where one that is not `known` any more was asked about it
+    and has yet to answer.
+    """
+
+    delivered: bool = False
+    queried: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
+
+    def is_of(self, delivery: Delivery) -> bool:
+        """Whether this one has arrived for good."""
+        place = delivery.destination
+        is_end = place not in self.queried and (not delivery.transaction_uid or place in self.known)
+        arrived = self.delivered and delivery.state is DeliveryState.DELIVERED
+        return delivery.state is DeliveryState.COMMITTED or (arrived and is_end)
+
+
 NOT_ITS_OWN = ("RJ", "HTTP 408", "HTTP 425", "HTTP 429", "HTTP 5")
 """How an attempt's status begins where the destination's trouble, not the result, is its reason."""
 FOR_PEOPLE = ("HTTP 501", "HTTP 505")

@@ -3,7 +3,6 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from storage.jobs import (
     Notice,
     ObjectRef,
     Parcel,
+    Proof,
     Received,
     Result,
     Transaction,
@@ -723,80 +723,71 @@ class MemoryJobStore:
         return self._notices.get(name)
 
     @_locked
-    def purgeable_received(
-        self,
-        before: datetime,
-        proofs: AbstractSet[DeliveryState],
-        limit: int,
-        asked: Collection[str] = (),
-    ) -> list[Received]:
+    def purgeable_received(self, before: datetime, proof: Proof, limit: int) -> list[Received]:
         """See JobStore."""
         films = self._received.values()
-        return [film for film in films if self._is_purgeable(film, before, proofs, asked)][:limit]
+        return [film for film in films if self._may_go(film, before, proof)][:limit]
 
-    def _is_purgeable(
-        self,
-        film: Received,
-        before: datetime,
-        proofs: AbstractSet[DeliveryState],
-        asked: Collection[str],
-    ) -> bool:
+    def _may_go(self, film: Received, before: datetime, proof: Proof) -> bool:
         senders = [other for other in self._received.values() if other.object == film.object]
         return film.number not in self._purged_films and all(
             other.received_at < before
             and other.decision != ""
-            and (not other.job_key or self._is_final(other.job_key, proofs, asked))
+            and (not other.job_key or self._is_final(other.job_key, proof))
             for other in senders
             if other.number not in self._purged_films
         )
 
     @_locked
-    def purgeable_results(
-        self,
-        before: datetime,
-        proofs: AbstractSet[DeliveryState],
-        limit: int,
-        asked: Collection[str] = (),
-    ) -> list[Result]:
+    def purgeable_results(self, before: datetime, proof: Proof, limit: int) -> list[Result]:
         """See JobStore."""
-        return [
-            result
-            for result in self._results.values()
-            if self._jobs[result.job_key].updated_at < before
+        made = self._results.values()
+        return [result for result in made if self._is_unneeded(result, before, proof)][:limit]
+
+    def _is_unneeded(self, result: Result, before: datetime, proof: Proof) -> bool:
+        return (
+            self._jobs[result.job_key].updated_at < before
             and result.sop_instance_uid not in self._purged_results
-            and self._is_final(result.job_key, proofs, asked)
-        ][:limit]
+            and self._is_final(result.job_key, proof)
+        )
 
     @_locked
     def purge_received(
         self,
         film: Received,
         before: datetime,
-        proofs: AbstractSet[DeliveryState],
+        proof: Proof,
         now: datetime,  # noqa: ARG002
         remove: Callable[[ObjectRef], None],
-        asked: Collection[str] = (),
     ) -> bool:
         """See JobStore."""
-        if not self._is_purgeable(self._received[film.number], before, proofs, asked):
+        if not self._may_go(self._received[film.number], before, proof):
             return False
         remove(film.object)
         self._purged_films.add(film.number)
         return True
 
     @_locked
-    def purged(self, results: Sequence[Result], now: datetime) -> None:  # noqa: ARG002
-        """See JobStore."""
-        self._purged_results.update(result.sop_instance_uid for result in results)
-
-    def _is_final(
-        self, key: str, proofs: AbstractSet[DeliveryState], asked: Collection[str]
+    def purge_result(
+        self,
+        result: Result,
+        before: datetime,
+        proof: Proof,
+        now: datetime,  # noqa: ARG002
+        remove: Callable[[ObjectRef], None],
     ) -> bool:
+        """See JobStore."""
+        if not self._is_unneeded(result, before, proof):
+            return False
+        remove(result.object)
+        self._purged_results.add(result.sop_instance_uid)
+        return True
+
+    def _is_final(self, key: str, proof: Proof) -> bool:
         job = self._jobs[key]
         whole = job.state is JobState.PRODUCED and job.error == ""
         return (whole or job.state is JobState.REJECTED) and all(
-            d.state in proofs and (d.destination not in asked or d.state is DeliveryState.COMMITTED)
-            for d in self.deliveries(key)
+            map(proof.is_of, self.deliveries(key))
         )
 
     @_locked

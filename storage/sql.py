@@ -1,8 +1,8 @@
 """The job store in SQLite or PostgreSQL. The contract is that of storage.store."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -42,6 +42,7 @@ from storage.jobs import (
     Notice,
     ObjectRef,
     Parcel,
+    Proof,
     Received,
     Result,
     Transaction,
@@ -603,61 +604,48 @@ class SqlJobStore:
         found = self._rows(select(notices).where(notices.c.name == name))
         return Notice(at=found[0]["at"], text=found[0]["text"]) if found else None
 
-    def purgeable_received(
-        self,
-        before: datetime,
-        proofs: AbstractSet[DeliveryState],
-        limit: int,
-        asked: Collection[str] = (),
-    ) -> list[Received]:
+    def purgeable_received(self, before: datetime, proof: Proof, limit: int) -> list[Received]:
         """See JobStore."""
-        query = _purgeable(before, proofs, asked).order_by(received.c.number).limit(limit)
+        query = _purgeable_films(before, proof).order_by(received.c.number).limit(limit)
         return [rows.received_of(row) for row in self._rows(query)]
 
-    def purgeable_results(
-        self,
-        before: datetime,
-        proofs: AbstractSet[DeliveryState],
-        limit: int,
-        asked: Collection[str] = (),
-    ) -> list[Result]:
+    def purgeable_results(self, before: datetime, proof: Proof, limit: int) -> list[Result]:
         """See JobStore."""
-        final = _final_jobs(proofs, asked).where(jobs.c.updated_at < before)
-        query = (
-            select(results)
-            .where(results.c.purged_at.is_(None), results.c.job_key.in_(final))
-            .order_by(results.c.job_key, results.c.position)
-            .limit(limit)
-        )
+        query = _purgeable_results(before, proof)
+        query = query.order_by(results.c.job_key, results.c.position).limit(limit)
         return [rows.result_of(row) for row in self._rows(query)]
 
     def purge_received(
         self,
         film: Received,
         before: datetime,
-        proofs: AbstractSet[DeliveryState],
+        proof: Proof,
         now: datetime,
         remove: Callable[[ObjectRef], None],
-        asked: Collection[str] = (),
     ) -> bool:
         """See JobStore."""
-        mine = received.c.number == film.number
+        still = _purgeable_films(before, proof).where(received.c.number == film.number)
         with engine.writing(self._engine) as db:
             # First all rows of its object are ours: the next statement sees what they are then.
             db.execute(_rows_of(film.sop_instance_uid, film.object.digest).with_for_update())
-            still = _purgeable(before, proofs, asked).where(mine).with_for_update(of=received)
-            if db.execute(still).first() is None:
-                return False
-            db.execute(update(received).where(mine).values(purged_at=now))
-            remove(film.object)  # last, and only a file's unlinking: the row is locked so long
-            return True
+            return _purge(db, received, still, now, partial(remove, film.object))
 
-    def purged(self, results: Sequence[Result], now: datetime) -> None:
+    def purge_result(
+        self,
+        result: Result,
+        before: datetime,
+        proof: Proof,
+        now: datetime,
+        remove: Callable[[ObjectRef], None],
+    ) -> bool:
         """See JobStore."""
-        uids = [result.sop_instance_uid for result in results]
+        mine = results.c.sop_instance_uid == result.sop_instance_uid
+        still = _purgeable_results(before, proof).where(mine)
         with engine.writing(self._engine) as db:
-            gone = update(schema.results).where(schema.results.c.sop_instance_uid.in_(uids))
-            db.execute(gone.values(purged_at=now))
+            # The same: whoever makes a result due has its job or its delivery in hand.
+            for table, key in ((jobs, jobs.c.key), (deliveries, deliveries.c.job_key)):
+                db.execute(select(table).where(key == result.job_key).with_for_update())
+            return _purge(db, results, still, now, partial(remove, result.object))
 
     def unknown(self, names: Collection[str]) -> list[str]:
         """See JobStore."""
@@ -723,11 +711,22 @@ def _rows_of(sop_instance_uid: str, digest: str) -> Select[Any]:
     )
 
 
-def _purgeable(
-    before: datetime, proofs: AbstractSet[DeliveryState], asked: Collection[str]
-) -> Select[Any]:
+def _purge(
+    db: Connection, table: Table, still: Select[Any], now: datetime, remove: Callable[[], None]
+) -> bool:
+    """The row's object is gone, if it may still go; last, since the row is locked so long."""
+    row = db.execute(still.with_for_update(of=table)).mappings().first()
+    if row is None:
+        return False
+    (key,) = table.primary_key.columns
+    db.execute(update(table).where(key == row[key.name]).values(purged_at=now))
+    remove()
+    return True
+
+
+def _purgeable_films(before: datetime, proof: Proof) -> Select[Any]:
     """Films whose object nobody needs any more, by whichever sender it came."""
-    final, sender = _final_jobs(proofs, asked), received.alias()
+    final, sender = _final_jobs(proof), received.alias()
     its_end = or_(sender.c.job_key == "", sender.c.job_key.in_(final))
     needed = select(sender.c.number).where(
         sender.c.sop_instance_uid == received.c.sop_instance_uid,
@@ -740,13 +739,28 @@ def _purgeable(
     )
 
 
-def _final_jobs(proofs: AbstractSet[DeliveryState], asked: Collection[str]) -> Select[Any]:
+def _purgeable_results(before: datetime, proof: Proof) -> Select[Any]:
+    """Results that nobody needs any more."""
+    final = _final_jobs(proof).where(jobs.c.updated_at < before)
+    return select(results).where(results.c.purged_at.is_(None), results.c.job_key.in_(final))
+
+
+def _final_jobs(proof: Proof) -> Select[Any]:
     """Keys of jobs that will never need their film or results again."""
-    state = deliveries.c.state
-    to_be_asked = deliveries.c.destination.in_(asked) & (state != DeliveryState.COMMITTED)
-    unproven = select(deliveries.c.job_key).where(or_(state.not_in(proofs), to_be_asked))
+    unproven = select(deliveries.c.job_key).where(not_(_is_proven(proof)))
     whole = or_(jobs.c.state == JobState.REJECTED, jobs.c.error == "")
     return select(jobs.c.key).where(jobs.c.state.in_(_ENDED), whole, jobs.c.key.not_in(unproven))
+
+
+def _is_proven(proof: Proof) -> ColumnElement[bool]:
+    """As `Proof.is_of`."""
+    state, place = deliveries.c.state, deliveries.c.destination
+    committed = state == DeliveryState.COMMITTED
+    if not proof.delivered:
+        return committed
+    is_end = or_(deliveries.c.transaction_uid == "", place.in_(proof.known))
+    delivered = state == DeliveryState.DELIVERED
+    return or_(committed, delivered & place.not_in(proof.queried) & is_end)
 
 
 def _put_destination(

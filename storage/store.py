@@ -7,7 +7,6 @@ hold (a naive time, an overlong title) is a ValueError.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -24,11 +23,12 @@ from storage.jobs import (
     Notice,
     ObjectRef,
     Parcel,
+    Proof,
     Received,
     Result,
     Transaction,
 )
-from storage.states import DeliveryState, JobState
+from storage.states import JobState
 
 ENDLESS_BYTES = 1 << 62
 """What is free where nobody can tell how much."""
@@ -387,39 +387,25 @@ class JobStore(Protocol):
         """The last one of that name; None where there was none."""
         ...
 
-    def purgeable_received(
-        self,
-        before: datetime,
-        proofs: AbstractSet[DeliveryState],
-        limit: int,
-        asked: Collection[str] = (),
-    ) -> list[Received]:
+    def purgeable_received(self, before: datetime, proof: Proof, limit: int) -> list[Received]:
         """Films received before then whose object nobody needs any more, oldest first.
 
-        That is so where it was decided not to analyse them, or their job is PRODUCED or REJECTED
-        and each of its deliveries, a note's too, is in one of the states `proofs`; COMMITTED at
-        the destinations in `asked`.
+        That is so where it was decided not to analyse them, or their job is REJECTED, or PRODUCED
+        with nothing left out, and there is `proof` of each of its deliveries, a note's too.
         """
         ...
 
-    def purgeable_results(
-        self,
-        before: datetime,
-        proofs: AbstractSet[DeliveryState],
-        limit: int,
-        asked: Collection[str] = (),
-    ) -> list[Result]:
-        """Results of jobs that ended before then, each of whose deliveries is in `proofs`."""
+    def purgeable_results(self, before: datetime, proof: Proof, limit: int) -> list[Result]:
+        """Results of such jobs that ended before then."""
         ...
 
     def purge_received(
         self,
         film: Received,
         before: datetime,
-        proofs: AbstractSet[DeliveryState],
+        proof: Proof,
         now: datetime,
         remove: Callable[[ObjectRef], None],
-        asked: Collection[str] = (),
     ) -> bool:
         """A film that is still purgeable (see `purgeable_received`) is purged, and its row says so.
 
@@ -429,8 +415,15 @@ class JobStore(Protocol):
         """
         ...
 
-    def purged(self, results: Sequence[Result], now: datetime) -> None:
-        """Their objects are gone by our hand."""
+    def purge_result(
+        self,
+        result: Result,
+        before: datetime,
+        proof: Proof,
+        now: datetime,
+        remove: Callable[[ObjectRef], None],
+    ) -> bool:
+        """The same of a result; who makes it due again meanwhile waits."""
         ...
 
     def unknown(self, names: Collection[str]) -> list[str]:
