@@ -226,8 +226,8 @@ def test_what_had_joined_before_0006_is_free_when_the_job_comes_to_nothing(url: 
     migrate.up(url)
     store = SqlJobStore(url)
     _, token = running(store)
-    for again in (film("1.2.1", "other"), film("1.2.1", "k1")):  # the second is its own
-        number = store.receive(replace(again, received_at=after(9))).number
+    for new in (film("1.2.1", "other"), film("1.2.1", "k1")):  # the second is its own
+        number = store.receive(replace(new, received_at=after(9))).number
         store.route(number, Decision(text="received again", job_key="k1"), None)
     store.close()
     migrate.down(url, "0005")
