@@ -13,7 +13,7 @@ from storage import promises
 from storage.errors import ObjectMissingError
 from storage.jobs import Delivery, Job, Received
 from storage.objects import ObjectStore
-from storage.states import DeliveryState, JobState
+from storage.states import ARRIVED, LOST, DeliveryState, JobState
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -24,8 +24,6 @@ _ALL = 1 << 31
 _DAY = timedelta(days=1)
 _MOST_MISSING = 100
 _NOTICE = "reconciled"
-_ARRIVED = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
-_LOST = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
 
 
 class Standing(StrEnum):
@@ -150,10 +148,10 @@ class Reconciler:
         return (Standing.NOT_ANALYSED, reason) if complete else (standing, why)
 
     def _delivered(self, deliveries: Sequence[Delivery], waits: Standing) -> tuple[Standing, str]:
-        lost = [d for d in deliveries if d.state in _LOST]
+        lost = [d for d in deliveries if d.state in LOST]
         if lost:
             return Standing.MISSING, _where(lost)
-        waiting = [d for d in deliveries if d.state not in _ARRIVED]
+        waiting = [d for d in deliveries if d.state not in ARRIVED]
         if waiting:
             return waits, _where(waiting)
         unproven = [d for d in deliveries if self._is_unproven(d)]
