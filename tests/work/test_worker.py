@@ -25,7 +25,8 @@ from dicom_node.results import registry
 from dicom_node.results.inspection import Inspector
 from dicom_node.routing.router import OTHER_PIXELS
 from dicom_node.work import model
-from dicom_node.work.worker import FilmReader, Turn, Worker, WorkerSettings
+from dicom_node.work.making import FilmReader
+from dicom_node.work.worker import Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
 from pipeline.testing import BrightnessEngine
