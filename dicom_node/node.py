@@ -191,7 +191,13 @@ def dispatch(settings: NodeConfig, model_digest: str) -> None:
         return
     router, delivery = _router(settings, store, kept, analysis), _delivery(settings, store, kept)
     commitment = _commitment(settings, store, kept)
-    purger = Purger(store=store, objects=kept, retention=settings.retention, asked=settings.queried)
+    purger = Purger(
+        store=store,
+        objects=kept,
+        retention=settings.retention,
+        queried=settings.queried,
+        known=frozenset(settings.everywhere),
+    )
     ticker = Ticker(
         (
             Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),

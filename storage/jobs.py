@@ -31,9 +31,13 @@ class NewReceived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received(NewReceived):
-    """A recorded instance. `decision` is empty until the router has decided."""
+    """A recorded instance. `decision` is empty until the router has decided.
+
+    `received_at` is when it came for the first time, `arrived_at` for the last.
+    """
 
     number: int
+    arrived_at: datetime
     decision: str
     job_key: str
 
@@ -136,6 +140,27 @@ class Delivery:
     status: str = ""
     transaction_uid: str = ""
     asked: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What proves that a result has arrived for good: COMMITTED, or DELIVERED where `delivered`.
+
+    DELIVERED proves nothing at the destinations `queried`, where a result is looked for in the
+    study that its kept file names, nor where one that is not `known` any more was asked about it
+    and has yet to answer.
+    """
+
+    delivered: bool = False
+    queried: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
+
+    def is_of(self, delivery: Delivery) -> bool:
+        """Whether this one has arrived for good."""
+        place = delivery.destination
+        is_end = place not in self.queried and (not delivery.transaction_uid or place in self.known)
+        arrived = self.delivered and delivery.state is DeliveryState.DELIVERED
+        return delivery.state is DeliveryState.COMMITTED or (arrived and is_end)
 
 
 NOT_ITS_OWN = ("RJ", "HTTP 408", "HTTP 425", "HTTP 429", "HTTP 5")

@@ -47,7 +47,8 @@ def received_of(row: RowMapping) -> Received:
     """The recorded instance of a row."""
     names = ("number", "sop_class_uid", "sop_instance_uid", "transfer_syntax_uid")
     more = ("calling_ae_title", "address", "received_at", "decision", "job_key")
-    return Received(**_picked(row, *names, *more), object=_object(row))
+    last = row["arrived_at"] or row["received_at"]  # empty where it came once
+    return Received(**_picked(row, *names, *more), arrived_at=last, object=_object(row))
 
 
 def promised_value(promised: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.types import TypeDecorator
@@ -88,6 +89,8 @@ received = Table(
     Column("decision", Words, nullable=False),
     Column("job_key", DIGEST, nullable=False, index=True),
     Column("purged_at", Moment),
+    Column("arrived_at", Moment),
+    Column("joined", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("sop_instance_uid", "digest", "calling_ae_title"),
 )
 Index(

@@ -45,6 +45,13 @@ OPEN = frozenset({JobState.RECEIVED, JobState.RUNNING})
 """Jobs that are not at their end."""
 UNDONE = frozenset({JobState.REJECTED, JobState.FAILED})
 """Jobs that came to nothing: the film, sent again, begins them afresh."""
+ENDED = frozenset({JobState.PRODUCED, JobState.REJECTED})
+"""Jobs that have made what there is to make: of a rejected one the notes that say why."""
+WAITING = frozenset({DeliveryState.DUE, DeliveryState.HELD})
+"""Deliveries that are yet to be sent."""
+ARRIVED = frozenset({DeliveryState.DELIVERED, DeliveryState.COMMITTED})
+LOST = frozenset({DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED})
+"""Deliveries that are sent no more, unless the operator tries them again."""
 
 DELIVERY_TRANSITIONS: frozenset[tuple[DeliveryState, DeliveryState]] = frozenset(
     {

@@ -7,7 +7,6 @@ hold (a naive time, an overlong title) is a ValueError.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -24,11 +23,12 @@ from storage.jobs import (
     Notice,
     ObjectRef,
     Parcel,
+    Proof,
     Received,
     Result,
     Transaction,
 )
-from storage.states import DeliveryState, JobState
+from storage.states import JobState
 
 ENDLESS_BYTES = 1 << 62
 """What is free where nobody can tell how much."""
@@ -51,7 +51,8 @@ class JobStore(Protocol):
         """The instance is recorded; once for each SOP Instance UID, digest and calling AE title.
 
         The first record has no decision any more: the film was sent again, perhaps because the
-        rules or the kept file have changed. It keeps its job, unless that came to nothing.
+        rules or the kept file have changed. It arrived now, and keeps its job, unless that came to
+        nothing.
         """
         ...
 
@@ -62,7 +63,7 @@ class JobStore(Protocol):
     def received(
         self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
     ) -> list[Received]:
-        """Recorded instances, newest first; only of one UID, or received since, where given."""
+        """Recorded instances, newest first; only of one UID, or arrived since, where given."""
         ...
 
     def unsettled(self, since: datetime) -> list[Received]:
@@ -170,8 +171,8 @@ class JobStore(Protocol):
         One whose kind is in `quarantined` is QUARANTINED for that reason. One that the job has
         already is treated as by `produce`, but goes to those who were not told, too.
 
-        Films that came to the job later than the one it was
-        made of, with other bytes, have no decision any more, here and wherever else it ends FAILED.
+        Films that came to the job while it was made of another, in other bytes or from another
+        sender, have no decision any more, here and wherever else it ends FAILED.
 
         Raises LeaseLostError.
         """
@@ -386,39 +387,25 @@ class JobStore(Protocol):
         """The last one of that name; None where there was none."""
         ...
 
-    def purgeable_received(
-        self,
-        before: datetime,
-        proofs: AbstractSet[DeliveryState],
-        limit: int,
-        asked: Collection[str] = (),
-    ) -> list[Received]:
+    def purgeable_received(self, before: datetime, proof: Proof, limit: int) -> list[Received]:
         """Films received before then whose object nobody needs any more, oldest first.
 
-        That is so where it was decided not to analyse them, or their job is PRODUCED or REJECTED
-        and each of its deliveries, a note's too, is in one of the states `proofs`; COMMITTED at
-        the destinations in `asked`.
+        That is so where it was decided not to analyse them, or their job is REJECTED, or PRODUCED
+        with nothing left out, and there is `proof` of each of its deliveries, a note's too.
         """
         ...
 
-    def purgeable_results(
-        self,
-        before: datetime,
-        proofs: AbstractSet[DeliveryState],
-        limit: int,
-        asked: Collection[str] = (),
-    ) -> list[Result]:
-        """Results of jobs that ended before then, each of whose deliveries is in `proofs`."""
+    def purgeable_results(self, before: datetime, proof: Proof, limit: int) -> list[Result]:
+        """Results of such jobs that ended before then."""
         ...
 
     def purge_received(
         self,
         film: Received,
         before: datetime,
-        proofs: AbstractSet[DeliveryState],
+        proof: Proof,
         now: datetime,
         remove: Callable[[ObjectRef], None],
-        asked: Collection[str] = (),
     ) -> bool:
         """A film that is still purgeable (see `purgeable_received`) is purged, and its row says so.
 
@@ -428,8 +415,15 @@ class JobStore(Protocol):
         """
         ...
 
-    def purged(self, results: Sequence[Result], now: datetime) -> None:
-        """Their objects are gone by our hand."""
+    def purge_result(
+        self,
+        result: Result,
+        before: datetime,
+        proof: Proof,
+        now: datetime,
+        remove: Callable[[ObjectRef], None],
+    ) -> bool:
+        """The same of a result; who makes it due again meanwhile waits."""
         ...
 
     def unknown(self, names: Collection[str]) -> list[str]:

@@ -13,11 +13,10 @@ from rich.text import Text
 
 from dicom_node import node
 from storage.jobs import Delivery, Job, Received
-from storage.states import DeliveryState, JobState
+from storage.states import ARRIVED, DeliveryState, JobState
 from storage.store import JobStore
 
 _ALL = 1 << 31
-_SENT = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ def overall(
     """
     if job.state is not JobState.PRODUCED or not deliveries:
         return job.state
-    if not {delivery.state for delivery in deliveries} <= _SENT:
+    if not {delivery.state for delivery in deliveries} <= ARRIVED:
         return job.state
     promised = {d.state for d in deliveries if promising is None or d.destination in promising}
     return "COMMITTED" if promised == {DeliveryState.COMMITTED} else "DELIVERED"
@@ -97,7 +96,7 @@ def _job_lines(store: JobStore, limit: int, promising: AbstractSet[str]) -> list
 
 
 def _job_line(job: Job, deliveries: Sequence[Delivery], promising: AbstractSet[str]) -> FilmLine:
-    waiting = [d.reason for d in deliveries if d.state not in _SENT and d.reason]
+    waiting = [d.reason for d in deliveries if d.state not in ARRIVED and d.reason]
     return FilmLine(
         key=job.key,
         state=overall(job, deliveries, promising),

@@ -9,10 +9,8 @@ from dicom_node.errors import NodeError
 from dicom_node.work import source
 from storage.jobs import REJECTION_NOTE, Job, Result
 from storage.objects import ObjectStore, is_whole
-from storage.states import DeliveryState
+from storage.states import ARRIVED
 from storage.store import JobStore
-
-_ARRIVED = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
 
 
 def retry(path: Path, environ: Mapping[str, str], key: str, now: datetime) -> str:
@@ -45,7 +43,7 @@ def lost(store: JobStore, objects: ObjectStore, job: Job) -> list[Result]:
 
     Of a recalled job that is its note alone: nothing else of it is sent.
     """
-    waiting = {d.sop_instance_uid for d in store.deliveries(job.key) if d.state not in _ARRIVED}
+    waiting = {d.sop_instance_uid for d in store.deliveries(job.key) if d.state not in ARRIVED}
     results = store.results(job.key)
     notes = [made for made in results if made.kind == REJECTION_NOTE]
     return [

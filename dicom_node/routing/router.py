@@ -27,7 +27,10 @@ _log = structlog.get_logger()
 NORMAL = "normal"
 """The target of every job: the film's normal counterpart."""
 
-GONE = "not analysed: the kept file is gone; send the film again"
+REFUSED = "not analysed: "
+"""How the decision begins about a film that is not analysed, and why."""
+
+GONE = f"{REFUSED}the kept file is gone; send the film again"
 """A decision that is no judgement of the film: it is missing until it is sent again."""
 
 OTHER_PIXELS = "received again with other pixels: the first film is kept"
@@ -114,14 +117,14 @@ class Router:
                 raise
             _log.exception("not routed", sop_instance_uid=received.sop_instance_uid)
             name = type(fault).__name__
-            return Decision(text=f"not analysed: its header cannot be read ({name})"), None
+            return Decision(text=f"{REFUSED}its header cannot be read ({name})"), None
 
     def decide(self, received: Received) -> Routed:
         """What is to be done with one film; reads its header only."""
         try:
             header = read_header(self._objects.local_path(received.object)).dataset
         except InputError as fault:
-            return Decision(text=f"not analysed: {fault}"), None
+            return Decision(text=f"{REFUSED}{fault}"), None
         except ObjectMissingError:
             return Decision(text=GONE), None
         rule = rules.match(header, received.calling_ae_title, self._called_ae_title, self._rules)
@@ -129,11 +132,11 @@ class Router:
             why = rules.explain(
                 header, received.calling_ae_title, self._called_ae_title, self._rules
             )
-            return Decision(text=f"not analysed: {why}"), None
+            return Decision(text=f"{REFUSED}{why}"), None
         reason = guards.first_reason(header, waived=rule.waive)
         if not reason:
             return self._new_or_same(received, header, rule)
-        text = f"not analysed: {reason}, rule {rule.name}"
+        text = f"{REFUSED}{reason}, rule {rule.name}"
         if rule.name not in self._telling or not guards.may_be_told_of(header):
             return Decision(text=text), None
         # The worker asks the guards too: this job ends as REJECTED, with the note.

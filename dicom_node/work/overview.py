@@ -13,11 +13,10 @@ from dicom_node.work import reconcile
 from dicom_node.work.reconcile import Account
 from storage.jobs import DestinationHealth, JobCount
 from storage.objects import ObjectStore
-from storage.states import DeliveryState, JobState
+from storage.states import LOST, DeliveryState, JobState
 from storage.store import JobStore
 
 _WAITING = {DeliveryState.DUE, DeliveryState.SENDING, DeliveryState.HELD}
-_LOST = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
 _OPEN = {JobState.RECEIVED, JobState.RUNNING}
 _MB = 1 << 20
 _USER = re.compile(r"//[^/@]*@")
@@ -137,7 +136,7 @@ def _line(
         waiting=number(*_WAITING),
         delivered=number(DeliveryState.DELIVERED),
         committed=number(DeliveryState.COMMITTED),
-        refused=number(*_LOST),
+        refused=number(*LOST),
         failures=health.failures,
         retry_at=health.retry_at,
         reason=health.reason,

@@ -9,10 +9,11 @@ from enum import StrEnum
 import structlog
 
 from dicom_node.routing import router
+from storage import promises
 from storage.errors import ObjectMissingError
 from storage.jobs import Delivery, Job, Received
 from storage.objects import ObjectStore
-from storage.states import DeliveryState, JobState
+from storage.states import ARRIVED, LOST, DeliveryState, JobState
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -23,8 +24,6 @@ _ALL = 1 << 31
 _DAY = timedelta(days=1)
 _MOST_MISSING = 100
 _NOTICE = "reconciled"
-_ARRIVED = {DeliveryState.DELIVERED, DeliveryState.COMMITTED}
-_LOST = {DeliveryState.REFUSED, DeliveryState.QUARANTINED, DeliveryState.EXPIRED}
 
 
 class Standing(StrEnum):
@@ -41,7 +40,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmStanding:
-    """One film, and why it is not complete; `why` is empty where it is."""
+    """One film, when it came last, and why it is not complete; `why` is empty where it is."""
 
     sop_instance_uid: str
     received_at: datetime
@@ -71,29 +70,35 @@ class Reconciler:
         self._promising, self._known, self._late_s = promising, known, late_s
 
     def since(self, since: datetime, now: datetime) -> list[FilmStanding]:
-        """Every film received since then, newest first."""
+        """Every film that came since then, newest first."""
         return [self._of(film, now) for film in self._store.received(_ALL, since=since)]
 
     def daily(self, since: datetime, now: datetime) -> list[FilmStanding]:
         """The same, and older ones that were not at their end then, or came to a bad one since."""
         recent = self._store.received(_ALL, since=since)
-        older = [film for film in self._store.unsettled(since) if film.received_at < since]
+        older = [film for film in self._store.unsettled(since) if film.arrived_at < since]
         return [self._of(film, now) for film in (*recent, *older)]
 
     def _of(self, film: Received, now: datetime) -> FilmStanding:
-        late = now - film.received_at > timedelta(seconds=self._late_s)
-        standing, why = self._judged(film, late)
+        late = now - self._arrived_at(film) > timedelta(seconds=self._late_s)
+        standing, why = self._judged(film, Standing.MISSING if late else Standing.UNDER_WAY)
         return FilmStanding(
             sop_instance_uid=film.sop_instance_uid,
-            received_at=film.received_at,
+            received_at=film.arrived_at,
             calling_ae_title=film.calling_ae_title,
             job_key=film.job_key,
             standing=standing,
             why=why,
         )
 
-    def _judged(self, film: Received, late: bool) -> tuple[Standing, str]:
-        waits = Standing.MISSING if late else Standing.UNDER_WAY
+    def _arrived_at(self, film: Received) -> datetime:
+        """When it came last, or any other whose results its job is to bring."""
+        if not film.job_key:
+            return film.arrived_at
+        every = (film, *self._store.received(_ALL, film.sop_instance_uid))
+        return max(other.arrived_at for other in every if other.job_key == film.job_key)
+
+    def _judged(self, film: Received, waits: Standing) -> tuple[Standing, str]:
         if not film.decision:
             gone = self._gone(film)
             return (Standing.MISSING, gone) if gone else (waits, "no decision yet")
@@ -101,18 +106,20 @@ class Reconciler:
             lost = film.decision == router.GONE
             return Standing.MISSING if lost else Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
+        told, rest = self._deliveries(job)
+        if film.decision.startswith(router.REFUSED) and (told or job.state is JobState.PRODUCED):
+            # Its own end: the job, if it goes on, is of another sender's film.
+            return self._refused(told, waits, film.decision)
         match job.state:
             case JobState.FAILED:
                 return Standing.MISSING, job.error
             case JobState.PRODUCED if film.decision.startswith(router.OTHER_PIXELS):
                 return Standing.NOT_ANALYSED, film.decision
-            case JobState.PRODUCED:
-                standing, why = self._delivered(job, waits)
+            case JobState.PRODUCED:  # notes are of those that are refused
+                standing, why = self._delivered(rest, waits)
                 return (Standing.MISSING, job.error) if job.error else (standing, why)
-            case JobState.REJECTED:  # the note that says so has to arrive, where one was made
-                standing, why = self._delivered(job, waits)
-                complete = standing is Standing.COMPLETE
-                return (Standing.NOT_ANALYSED, job.error) if complete else (standing, why)
+            case JobState.REJECTED:
+                return self._refused([*told, *rest], waits, job.error)
         gone = self._gone(film)
         return (Standing.MISSING, gone) if gone else (waits, _words(job))
 
@@ -123,12 +130,28 @@ class Reconciler:
             return "the kept file is gone; send the film again"
         return ""
 
-    def _delivered(self, job: Job, waits: Standing) -> tuple[Standing, str]:
-        deliveries = self._store.deliveries(job.key)
-        lost = [d for d in deliveries if d.state in _LOST]
+    def _deliveries(self, job: Job) -> tuple[list[Delivery], list[Delivery]]:
+        """Those of notes that a film is not analysed, and the others."""
+        notes = {
+            r.sop_instance_uid for r in self._store.results(job.key) if r.kind == promises.NOTE
+        }
+        every = self._store.deliveries(job.key)
+        told = [delivery for delivery in every if delivery.sop_instance_uid in notes]
+        return told, [delivery for delivery in every if delivery.sop_instance_uid not in notes]
+
+    def _refused(
+        self, told: Sequence[Delivery], waits: Standing, reason: str
+    ) -> tuple[Standing, str]:
+        """Not analysed, once the note that says so has arrived, where one was made."""
+        standing, why = self._delivered(told, waits)
+        complete = standing is Standing.COMPLETE
+        return (Standing.NOT_ANALYSED, reason) if complete else (standing, why)
+
+    def _delivered(self, deliveries: Sequence[Delivery], waits: Standing) -> tuple[Standing, str]:
+        lost = [d for d in deliveries if d.state in LOST]
         if lost:
             return Standing.MISSING, _where(lost)
-        waiting = [d for d in deliveries if d.state not in _ARRIVED]
+        waiting = [d for d in deliveries if d.state not in ARRIVED]
         if waiting:
             return waits, _where(waiting)
         unproven = [d for d in deliveries if self._is_unproven(d)]

@@ -1,6 +1,5 @@
 """Objects that are old enough, and that nobody needs any more, are purged; their rows stay."""
 
-from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -8,9 +7,8 @@ from itertools import islice
 import structlog
 
 from dicom_node.config import Retention
-from storage.jobs import ObjectRef
+from storage.jobs import Proof
 from storage.objects import ObjectStore
-from storage.states import DeliveryState
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -34,22 +32,23 @@ class Purger:
         store: JobStore,
         objects: ObjectStore,
         retention: Retention,
-        asked: Collection[str] = (),
+        queried: frozenset[str] = frozenset(),
+        known: frozenset[str] = frozenset(),
     ) -> None:
-        """`asked` are the destinations where results are looked for in the study their files name.
+        """`queried` are the destinations where results are looked for in the study of their files.
 
-        There DELIVERED is no proof: without its file nobody can ask, or send it again.
+        There DELIVERED is no proof: without its file nobody can ask, or send it again. `known` are
+        all that are configured: what another was asked about it may yet have to be sent again.
         """
         self._store, self._objects, self._retention = store, objects, retention
-        self._asked = asked
-        self._proofs = {DeliveryState.COMMITTED}
-        if retention.after == "delivered":
-            self._proofs.add(DeliveryState.DELIVERED)
+        delivered = retention.after == "delivered"
+        self._proof = Proof(delivered=delivered, queried=queried, known=known)
 
     def purge(self, now: datetime) -> int:
         """What may go is gone; returns how many objects.
 
         The object goes before its row says so: after a crash in between the row is purged again.
+        Of what is needed again meanwhile it stays, or is there again: see Intake.
         """
         self._store.forget_transactions(now - _REPORTS_COME)
         number = self._purge_films(now) + self._purge_results(now)
@@ -58,28 +57,18 @@ class Purger:
         return number
 
     def _purge_films(self, now: datetime) -> int:
-        """A film that is sent again meanwhile keeps its file, or has it again: see Intake."""
         before, number = _before(self._retention.received_days, now), 0
-        store, proofs, remove = self._store, self._proofs, self._objects.remove
-        asked = self._asked
-        while before and (films := store.purgeable_received(before, proofs, _BATCH, asked)):
-            number += sum(
-                store.purge_received(one, before, proofs, now, remove, asked) for one in films
-            )
+        store, proof, remove = self._store, self._proof, self._objects.remove
+        while before and (films := store.purgeable_received(before, proof, _BATCH)):
+            number += sum(store.purge_received(one, before, proof, now, remove) for one in films)
         return number
 
     def _purge_results(self, now: datetime) -> int:
         before, number = _before(self._retention.results_days, now), 0
-        store, proofs, asked = self._store, self._proofs, self._asked
-        while before and (results := store.purgeable_results(before, proofs, _BATCH, asked)):
-            self._remove([result.object for result in results])
-            store.purged(results, now)
-            number += len(results)
+        store, proof, remove = self._store, self._proof, self._objects.remove
+        while before and (made := store.purgeable_results(before, proof, _BATCH)):
+            number += sum(store.purge_result(one, before, proof, now, remove) for one in made)
         return number
-
-    def _remove(self, objects: Sequence[ObjectRef]) -> None:
-        for ref in objects:
-            self._objects.remove(ref)
 
 
 def sweep_unknown(store: JobStore, objects: ObjectStore, older_than_s: float = _DAY_S) -> int:

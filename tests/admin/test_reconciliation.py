@@ -77,3 +77,11 @@ def test_a_time_is_minutes_hours_or_days(text: str, seconds: int) -> None:
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(NodeError, match="write a time such as"):
         reconciliation.span(text)
+
+
+def test_a_film_sent_again_is_of_the_time_in_which_it_came_last(place: Path) -> None:
+    receive(place, "1.2.1", days_ago=3)
+    receive(place, "1.2.1", days_ago=0.5)
+    done = commands.vald("reconcile", "--since", "24h", "--config", place)
+    assert done.exit_code == 1
+    assert "1 films: 0 complete, 0 not analysed, 0 under way, 1 missing" in done.output

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from storage.jobs import Decision, Job, NewJob, NewReceived, ObjectRef, Result
+from storage.jobs import Decision, Job, NewJob, NewReceived, ObjectRef, Proof, Result
 from storage.store import JobStore
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -69,7 +69,7 @@ def result(key: str, kind: str) -> Result:
 
 def submitted(store: JobStore, key: str = "k1", created_s: float = 0) -> None:
     number = store.receive(film(uid=f"1.2.{key[1:]}", digest=key)).number
-    job = new_job(key, created_s, f"1.2.{key[1:]}")
+    job = replace(new_job(key, created_s, f"1.2.{key[1:]}"), object=kept(key))
     store.route(number, Decision(text="analysed", job_key=key), job)
 
 
@@ -85,6 +85,13 @@ def produced(store: JobStore, key: str = "k1") -> None:
     job, token = running(store, key)
     made = [result(key, kind) for kind in job.results]
     store.produce(key, token, NOON, made, job.destinations)
+
+
+def purged(store: JobStore, *made: Result, at_s: float = 99) -> None:
+    """These, which have arrived wherever they were due, are purged."""
+    when, proof = after(at_s), Proof(delivered=True)
+    for one in made:
+        assert store.purge_result(one, when, proof, when, lambda _: None)
 
 
 def guarded_writes(store: JobStore, key: str, token: int) -> list[Callable[[], None]]:

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from storage.errors import LeaseLostError, TransitionError, UnknownKeyError
-from storage.jobs import Result
+from storage.jobs import Decision, Result
 from storage.states import DeliveryState, JobState
 from storage.store import JobStore
 from tests.storage.samples import (
@@ -15,7 +15,9 @@ from tests.storage.samples import (
     after,
     guarded_writes,
     kept,
+    new_job,
     produced,
+    purged,
     result,
     running,
     submitted,
@@ -322,9 +324,13 @@ def test_a_lost_note_of_a_recall_is_made_again_by_another_recall(store: JobStore
 
 
 def test_a_purged_result_that_is_made_again_is_known(store: JobStore) -> None:
-    uids = refused_at_pacs(store)
-    store.purged(store.results("k1"), after(1))
-    store.retry("k1", after(2), lost=uids)
+    produced(store)
+    for place in ("pacs", "archive"):
+        for parcel in store.claim_deliveries(place, "s", NOON, 60, 10):
+            store.delivered(parcel, after(1), "stored")
+    purged(store, *store.results("k1"))
+    clinic = replace(new_job(), promised={"clinic": ("secondary_capture",)})
+    store.route(1, Decision(text="received again", job_key="k1"), clinic)
     again = [remade("k1", made.kind) for made in store.results("k1")]
     made_again(store, *again)
     names = [made.object.name for made in again]

@@ -23,7 +23,15 @@ from storage.errors import (
     StorageError,
     StoreMismatchError,
 )
-from storage.objects import FsspecObjectStore, LocalObjectStore, MemoryObjectStore, ObjectStore
+from storage.objects import (
+    FsspecObjectStore,
+    LocalObjectStore,
+    MemoryObjectStore,
+    ObjectStore,
+    local,
+    remote,
+)
+from storage.objects.whole import ref_of
 
 
 @pytest.fixture(params=["local", "fsspec", "memory"])
@@ -37,7 +45,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 def files(folder: Path) -> list[Path]:
     """What is in a store's folder, besides its mark."""
-    return [path for path in folder.iterdir() if path.name != objects._MARK]
+    return [path for path in folder.iterdir() if path.name != local._MARK]
 
 
 def test_what_was_kept_is_read_back_with_its_digest(store: ObjectStore) -> None:
@@ -96,7 +104,7 @@ def test_what_was_removed_is_gone_and_may_be_removed_again(store: ObjectStore) -
 
 
 def test_a_missing_object_is_named(store: ObjectStore) -> None:
-    ref = objects._ref("gone", b"")
+    ref = ref_of("gone", b"")
     with pytest.raises(ObjectMissingError, match="gone"):
         store.read(ref)
     with pytest.raises(ObjectMissingError, match="gone"):
@@ -230,8 +238,8 @@ def test_a_place_that_cannot_be_reached_is_refused_in_words() -> None:
 def test_local_copies_of_remote_films_are_private_and_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "_COPIES", 2)
-    monkeypatch.setattr(objects, "_COPY_AGE_S", 0.0)
+    monkeypatch.setattr(remote, "_COPIES", 2)
+    monkeypatch.setattr(remote, "_COPY_AGE_S", 0.0)
     store = FsspecObjectStore(f"memory://{tmp_path.name}")
     paths = [store.local_path(store.keep(f"{n}", bytes([n]))) for n in range(3)]
     assert [path.exists() for path in paths] == [False, True, True]
@@ -337,13 +345,13 @@ def test_a_folder_that_another_has_just_made_is_synced_into_its_parent_too(
     """That one may not have come so far; each process does it once."""
     opened, synced = LocalObjectStore(tmp_path), []
     (tmp_path / "received/ab").mkdir(parents=True)
-    sync = objects._sync_folder
+    sync = local._sync_folder
 
     def noted(folder: Path) -> None:
         synced.append(folder)
         sync(folder)
 
-    monkeypatch.setattr(objects, "_sync_folder", noted)
+    monkeypatch.setattr(local, "_sync_folder", noted)
     opened.keep("received/ab/1.dcm", b"DICM")
     assert set(synced) == {tmp_path / "received/ab", tmp_path / "received", tmp_path}
     synced.clear()

@@ -9,7 +9,7 @@ from storage.jobs import RECALLED, Decision, NewJob, Result
 from storage.promises import PURGED
 from storage.states import DeliveryState, JobState
 from storage.store import JobStore
-from tests.storage.samples import NOON, after, film, from_clinic, new_job, result
+from tests.storage.samples import NOON, after, film, from_clinic, new_job, purged, result
 
 SC, SR = "secondary_capture", "structured_report"
 PICTURE, REPORT = result("k1", SC), result("k1", SR)
@@ -160,7 +160,7 @@ def test_what_was_promised_before_and_cannot_be_made_is_not_tried_again(store: J
 
 def test_what_was_purged_is_made_again_for_the_new_place_alone(store: JobStore) -> None:
     delivered(store)
-    store.purged([PICTURE], after(50))
+    purged(store, PICTURE)
     come_for(store, {"clinic": (SC,)})
     assert store.job("k1").state is JobState.RECEIVED
     assert stand(store)[1] == (SC, "clinic", "REFUSED")
@@ -172,7 +172,7 @@ def test_what_was_purged_is_made_again_for_the_new_place_alone(store: JobStore) 
 
 def test_what_was_recalled_goes_to_nobody_more(store: JobStore) -> None:
     delivered(store)
-    store.purged([PICTURE], after(50))
+    purged(store, PICTURE)
     store.retract(result("k1", "rejection_note"), ["pacs"], after(60), "recalled")
     come_for(store, {"clinic": (SC, SR)})
     assert store.job("k1").state is JobState.PRODUCED
@@ -239,7 +239,7 @@ def test_what_a_rejected_job_had_made_goes_to_who_is_promised_it_afterwards(
     store: JobStore,
 ) -> None:
     delivered(store)
-    store.purged([PICTURE], after(50))
+    purged(store, PICTURE)
     routed(store, {"pacs": (SC, SR)})
     store.reject("k1", claimed(store), after(60), "lateral", [result("k1", "not_analysed")])
     come_for(store, {"clinic": (SC,)})

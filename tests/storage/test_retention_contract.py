@@ -2,26 +2,30 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 
 from storage.errors import StorageError
-from storage.jobs import Decision, ObjectRef, Received
-from storage.states import DeliveryState
+from storage.jobs import Decision, ObjectRef, Proof, Received, Result
+from storage.promises import PURGED
+from storage.states import JobState
 from storage.store import JobStore
 from tests.storage.samples import (
     NOON,
     after,
     film,
     from_clinic,
+    new_job,
     produced,
+    purged,
     result,
     running,
     submitted,
 )
 
-COMMITTED = {DeliveryState.COMMITTED}
-EITHER = {DeliveryState.COMMITTED, DeliveryState.DELIVERED}
+COMMITTED, EITHER = Proof(), Proof(delivered=True)
+QUERIED = Proof(delivered=True, queried=frozenset({"archive"}))
 
 
 def settle(store: JobStore, key: str, *, committed: bool) -> None:
@@ -35,8 +39,8 @@ def settle(store: JobStore, key: str, *, committed: bool) -> None:
             store.commit(destination, [p.delivery.sop_instance_uid for p in mine], NOON)
 
 
-def purgeable(store: JobStore, proofs: set[DeliveryState], before_s: float = 1) -> list[str]:
-    found = store.purgeable_received(after(before_s), proofs, 10)
+def purgeable(store: JobStore, proof: Proof, before_s: float = 1) -> list[str]:
+    found = store.purgeable_received(after(before_s), proof, 10)
     return [one.sop_instance_uid for one in found]
 
 
@@ -113,15 +117,15 @@ def test_one_delivery_that_is_not_proven_keeps_film_and_results(store: JobStore)
 def test_delivered_is_no_proof_where_it_is_yet_to_be_asked(store: JobStore) -> None:
     produced(store, "k1")
     settle(store, "k1", committed=False)
-    (found,) = store.purgeable_received(after(1), EITHER, 10, ["elsewhere"])
-    assert store.purgeable_received(after(1), EITHER, 10, ["archive"]) == []
-    assert store.purgeable_results(after(1), EITHER, 10, ["archive"]) == []
-    assert not store.purge_received(found, after(1), EITHER, after(2), lambda _: None, ["archive"])
+    (found,) = store.purgeable_received(after(1), EITHER, 10)
+    assert store.purgeable_received(after(1), QUERIED, 10) == []
+    assert store.purgeable_results(after(1), QUERIED, 10) == []
+    assert not store.purge_received(found, after(1), QUERIED, after(2), lambda _: None)
     settle(store, "k1", committed=True)
     uids = [made.sop_instance_uid for made in store.results("k1")]
     store.commit("archive", uids, after(2))
-    assert len(store.purgeable_results(after(1), EITHER, 10, ["archive"])) == 2
-    assert store.purge_received(found, after(1), EITHER, after(2), lambda _: None, ["archive"])
+    assert len(store.purgeable_results(after(1), QUERIED, 10)) == 2
+    assert store.purge_received(found, after(1), QUERIED, after(2), lambda _: None)
 
 
 def purge(
@@ -166,7 +170,7 @@ def test_what_was_purged_is_not_purgeable_again_until_it_is_received_again(
     results = store.purgeable_results(after(1), COMMITTED, 10)
     assert (len(films), len(results)) == (1, 2)
     assert purge(store, films[0])
-    store.purged(results, after(2))
+    purged(store, *results)
     assert purgeable(store, COMMITTED) == []
     assert store.purgeable_results(after(9), COMMITTED, 10) == []
     again = film("1.2.1", digest="k1")
@@ -221,3 +225,88 @@ def test_what_no_row_has_is_unknown_and_dropped(store: JobStore) -> None:
     (found,) = store.purgeable_received(after(1), COMMITTED, 10)
     assert purge(store, found)
     assert store.unknown(names) == ["received/k1.dcm", "received/orphan.dcm"]
+
+
+def test_what_a_removed_destination_was_asked_about_and_has_not_committed_is_no_proof(
+    store: JobStore,
+) -> None:
+    known = Proof(delivered=True, known=frozenset({"pacs", "archive"}))
+    removed = Proof(delivered=True, known=frozenset({"archive"}))
+    produced(store, "k1")
+    settle(store, "k1", committed=False)
+    assert purgeable(store, removed) == ["1.2.1"]  # it was asked nothing
+    store.ask("pacs", "2.25.1", after(1), after(9), 10)
+    store.ask("archive", "2.25.2", after(1), after(9), 10)
+    assert purgeable(store, known) == ["1.2.1"]
+    assert len(store.purgeable_results(after(1), known, 10)) == 2
+    assert purgeable(store, removed) == []
+    assert store.purgeable_results(after(1), removed, 10) == []
+    store.drop_deliveries("pacs", after(2), "its destination is no more")
+    assert purgeable(store, removed) == ["1.2.1"]
+
+
+def listed(store: JobStore) -> tuple[Result, Result]:
+    """Both results of a job, as they were when they could be purged."""
+    produced(store, "k1")
+    settle(store, "k1", committed=False)
+    first, second = store.purgeable_results(after(1), EITHER, 10)
+    return first, second
+
+
+def asked_for_more(store: JobStore) -> None:
+    """The clinic is promised the picture too."""
+    clinic = replace(new_job("k1", 2), promised={"clinic": ("secondary_capture",)})
+    store.route(1, Decision(text="received again", job_key="k1"), clinic)
+
+
+def not_found(store: JobStore) -> None:
+    store.ask("pacs", "2.25.1", after(1), after(9), 10)
+    for delivery in store.asked_in("2.25.1"):
+        store.send_again(delivery, after(2), "no such object there")
+
+
+@pytest.mark.parametrize(("needed", "place"), [(asked_for_more, "clinic"), (not_found, "pacs")])
+def test_a_result_that_is_needed_again_before_its_turn_keeps_its_object(
+    store: JobStore, needed: Callable[[JobStore], None], place: str
+) -> None:
+    made = listed(store)
+    needed(store)
+    removed: list[ObjectRef] = []
+    for one in made:
+        assert not store.purge_result(one, after(1), EITHER, after(3), removed.append)
+    assert removed == []
+    assert store.claim_deliveries(place, "s", after(4), 60, 10)[0].result == made[0]
+    assert store.job("k1").state is JobState.PRODUCED
+
+
+def test_whoever_needs_a_result_waits_until_it_is_purged_and_has_it_made_again(
+    store: JobStore,
+) -> None:
+    picture, _ = listed(store)
+    other = Thread(target=asked_for_more, args=(store,))
+
+    def removing(_: ObjectRef) -> None:
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+
+    assert store.purge_result(picture, after(1), EITHER, after(2), removing)
+    other.join()
+    assert store.job("k1").state is JobState.RECEIVED
+    assert [d.reason for d in store.deliveries("k1") if d.destination == "clinic"] == [PURGED]
+
+
+def test_a_result_that_cannot_be_removed_is_purgeable_still(store: JobStore) -> None:
+    picture, report = listed(store)
+
+    def fail(_: ObjectRef) -> None:
+        raise StorageError("no such disk")
+
+    with pytest.raises(StorageError, match="no such disk"):
+        store.purge_result(picture, after(1), EITHER, after(2), fail)
+    assert store.purgeable_results(after(1), EITHER, 10) == [picture, report]
+    removed: list[ObjectRef] = []
+    assert store.purge_result(picture, after(1), EITHER, after(2), removed.append)
+    assert not store.purge_result(picture, after(1), EITHER, after(2), removed.append)
+    assert removed == [picture.object]
+    assert store.purgeable_results(after(1), EITHER, 10) == [report]

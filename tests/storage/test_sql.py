@@ -19,7 +19,7 @@ from sqlalchemy import inspect, text
 
 from storage import engine, migrate
 from storage.errors import StoreMismatchError, StoreUnavailableError
-from storage.jobs import Decision
+from storage.jobs import Decision, NewJob, Proof
 from storage.schema import metadata
 from storage.sql import SqlJobStore
 from tests.storage.samples import (
@@ -153,6 +153,92 @@ def test_before_0005_a_film_has_one_sender_and_a_job_at_work_one_set_of_results(
     again.close()
 
 
+def down_to_0004(url: str, store: SqlJobStore) -> SqlJobStore:
+    store.close()
+    migrate.down(url, "0004")
+    migrate.up(url)
+    return SqlJobStore(url)
+
+
+def clinics_job() -> NewJob:
+    return replace(new_job(), calling_ae_title="CLINIC", promised={"clinic": ("picture",)})
+
+
+@pytest.mark.parametrize("state", ["RECEIVED", "FAILED", "PRODUCED"])
+def test_before_0005_the_one_row_of_a_film_is_that_which_needs_its_file(
+    url: str, state: str
+) -> None:
+    """Else the first's, which no rule matched, would let the file go with the other's job open."""
+    migrate.up(url)
+    store = SqlJobStore(url)
+    store.route(store.receive(film()).number, Decision(text="not analysed: no rule"), None)
+    said = Decision(text="analysed", job_key="k1")
+    store.route(store.receive(from_clinic()).number, said, clinics_job())
+    if state != "RECEIVED":
+        job = store.claim("w", NOON, 60)
+        assert job is not None
+        assert job.lease is not None
+        end = {
+            "FAILED": lambda token: store.fail("k1", token, NOON, "no model"),
+            "PRODUCED": lambda token: store.produce(
+                "k1", token, NOON, [result("k1", "picture")], ["clinic"]
+            ),
+        }
+        end[state](job.lease.token)
+    again = down_to_0004(url, store)
+    assert [(f.decision, f.job_key) for f in again.received(9)] == [("analysed", "k1")]
+    assert again.purgeable_received(after(9), Proof(), 9) == []
+    again.close()
+
+
+def test_before_0005_a_film_that_nobody_has_decided_about_is_not_lost(url: str) -> None:
+    migrate.up(url)
+    store = SqlJobStore(url)
+    store.route(store.receive(film()).number, Decision(text="not analysed: no rule"), None)
+    store.receive(from_clinic())
+    again = down_to_0004(url, store)
+    assert [f.calling_ae_title for f in again.unrouted(9)] == ["CLINIC"]
+    again.close()
+
+
+def test_before_0005_a_failed_job_too_owes_what_it_had_promised_to_anyone(url: str) -> None:
+    migrate.up(url)
+    store = SqlJobStore(url)
+    said = Decision(text="analysed", job_key="k1")
+    pacs = replace(new_job(), promised={"pacs": ("picture",)})
+    store.route(store.receive(film()).number, said, pacs)
+    job = store.claim("w", NOON, 60)
+    assert job is not None
+    assert job.lease is not None
+    store.route(
+        store.receive(from_clinic()).number,
+        said,
+        replace(clinics_job(), promised={"clinic": ("report",)}),
+    )
+    store.fail("k1", job.lease.token, NOON, "no model")
+    again = down_to_0004(url, store)
+    found = again.job("k1")
+    assert (found.results, found.destinations) == (("picture", "report"), ("pacs", "clinic"))
+    again.close()
+
+
+def test_what_had_joined_before_0006_is_free_when_the_job_comes_to_nothing(url: str) -> None:
+    migrate.up(url)
+    store = SqlJobStore(url)
+    _, token = running(store)
+    for new in (film("1.2.1", "other"), film("1.2.1", "k1")):  # the second is its own
+        number = store.receive(replace(new, received_at=after(9))).number
+        store.route(number, Decision(text="received again", job_key="k1"), None)
+    store.close()
+    migrate.down(url, "0005")
+    migrate.up(url)
+    again = SqlJobStore(url)
+    assert [film.arrived_at for film in again.received(9)] == [after(9), NOON]
+    again.reject("k1", token, after(10), "cut short")
+    assert [film.object.name for film in again.unrouted(9)] == ["received/other.dcm"]
+    again.close()
+
+
 def test_processes_that_start_together_migrate_once(url: str) -> None:
     together(f"from storage import migrate; migrate.up({url!r})", copies=3)
     SqlJobStore(url).close()
@@ -168,7 +254,7 @@ def test_a_schema_of_a_newer_program_is_left_alone(ready_url: str) -> None:
                 step(ready_url)
     finally:
         with engine.writing(database) as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
         database.dispose()
 
 

@@ -376,13 +376,20 @@ def test_where_a_job_comes_to_nothing_films_that_came_to_it_later_are_undecided(
 ) -> None:
     """Each once, else two that both fail would take turns for ever."""
     numbers = [store.receive(film("1.2.1", name)).number for name in ("earlier", "its", "later")]
-    job = replace(new_job(uid="1.2.1"), object=kept("its"))
-    for number in numbers:
-        store.route(number, Decision(text="analysed", job_key="k1"), job)
-    claimed = store.claim("w", NOON, 60)
-    assert claimed is not None
-    assert claimed.lease is not None
-    end(store, claimed.lease.token)
+    job = new_job(uid="1.2.1")
+
+    def claimed(number: int, name: str) -> int:
+        made = replace(job, object=kept(name))
+        store.route(number, Decision(text="analysed", job_key="k1"), made)
+        found = store.claim("w", NOON, 60)
+        assert found is not None
+        assert found.lease is not None
+        return found.lease.token
+
+    store.fail("k1", claimed(numbers[0], "earlier"), NOON, "damaged")
+    token = claimed(numbers[1], "its")
+    store.route(numbers[2], Decision(text="received again", job_key="k1"), job)
+    end(store, token)
     assert [film.number for film in store.unrouted(9)] == numbers[2:]
 
 

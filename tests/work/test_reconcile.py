@@ -1,6 +1,7 @@
 """What is said of a film, at every place where it can stand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +13,18 @@ from dicom_node.work.reconcile import Account, FilmStanding, Reconciler, Standin
 from storage.jobs import Decision
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
-from tests.storage.samples import NOON, after, film, kept, produced, result, running, submitted
+from tests.storage.samples import (
+    NOON,
+    after,
+    film,
+    from_clinic,
+    kept,
+    new_job,
+    produced,
+    result,
+    running,
+    submitted,
+)
 
 SOON, LATE = after(60), after(3601)
 
@@ -282,3 +294,98 @@ def test_a_film_whose_file_was_gone_before_it_was_decided_about_is_missing(bench
     bench.store.route(number, Decision(text=router.GONE), None)
     (found,) = bench.films()
     assert (found.standing, found.why) == (Standing.MISSING, router.GONE)
+
+
+def told(bench: Bench, now: object = SOON) -> list[tuple[str, str, str]]:
+    """Sender, standing and reason, the newest first."""
+    return [(f.calling_ae_title, str(f.standing), f.why) for f in bench.films(now)]
+
+
+def test_what_another_sender_s_copy_adds_is_late_by_the_time_that_it_came(bench: Bench) -> None:
+    produced(bench.store)
+    for name in ("pacs", "archive"):
+        bench.deliver(name)
+    job, copy = new_job(uid="1.2.1"), from_clinic("1.2.1", "k1")
+    number = bench.store.receive(replace(copy, received_at=after(4000))).number
+    clinic = replace(job, promised={"clinic": job.results}, created_at=after(4000))
+    bench.store.route(number, Decision(text="received again", job_key="k1"), clinic)
+    under_way = [(name, "under way", "clinic: DUE") for name in ("CLINIC", "CR1")]
+    assert told(bench, after(4060)) == under_way
+    assert told(bench, after(7600)) == under_way
+    assert bench.standings(after(7601)) == ["missing", "missing"]
+
+
+def refused(bench: Bench) -> None:
+    """The rule of CR1 refuses its film, and the PACS is to be told so by a note that is due."""
+    note = {"pacs": ("not_analysed",)}
+    number = bench.store.receive(film()).number
+    job = replace(new_job(), promised=note)
+    said = Decision(text="not analysed: lateral, rule cr", job_key="k1")
+    bench.store.route(number, said, job)
+    bench.store.reject(
+        "k1", taken(bench), NOON, "lateral", [result("k1", "not_analysed")], ["pacs"]
+    )
+
+
+def taken(bench: Bench) -> int:
+    job = bench.store.claim("w", NOON, 60)
+    assert job is not None
+    assert job.lease is not None
+    return job.lease.token
+
+
+def clinic_lets_it_pass(bench: Bench) -> None:
+    """The clinic sends the same bytes, which its rule has analysed."""
+    number = bench.store.receive(from_clinic()).number
+    job = replace(new_job(), calling_ae_title="CLINIC", promised={"clinic": ("picture",)})
+    bench.store.route(number, Decision(text="analysed anew", job_key="k1"), job)
+
+
+def test_a_refused_film_is_not_complete_because_another_sender_s_copy_is_analysed(
+    bench: Bench,
+) -> None:
+    refused(bench)
+    bench.deliver("pacs")
+    clinic_lets_it_pass(bench)
+    no = ("CR1", "not analysed", "not analysed: lateral, rule cr")
+    assert told(bench) == [("CLINIC", "under way", "job is RECEIVED"), no]
+    token = taken(bench)
+    bench.store.produce("k1", token, NOON, [result("k1", "picture")], ["clinic"])
+    assert told(bench) == [("CLINIC", "under way", "clinic: DUE"), no]
+    bench.deliver("clinic")
+    assert told(bench) == [("CLINIC", "complete", ""), no]
+
+
+def test_a_refused_film_is_not_missing_because_another_sender_s_analysis_failed(
+    bench: Bench,
+) -> None:
+    refused(bench)
+    bench.deliver("pacs")
+    clinic_lets_it_pass(bench)
+    bench.store.fail("k1", taken(bench), NOON, "no model")
+    assert [standing for _, standing, _ in told(bench)] == ["missing", "not analysed"]
+
+
+def test_the_note_of_a_refused_film_has_to_arrive_whatever_is_made_of_another_sender_s_copy(
+    bench: Bench,
+) -> None:
+    refused(bench)
+    clinic_lets_it_pass(bench)
+    bench.store.produce("k1", taken(bench), NOON, [result("k1", "picture")], ["clinic"])
+    bench.deliver("clinic")
+    assert told(bench) == [("CLINIC", "complete", ""), ("CR1", "under way", "pacs: DUE")]
+    assert told(bench, LATE)[1] == ("CR1", "missing", "pacs: DUE")
+
+
+def test_a_film_sent_again_is_one_of_the_time_in_which_it_was_sent_again(bench: Bench) -> None:
+    three_days = 3 * 86400.0
+    bench.store.receive(film())
+    bench.store.receive(replace(film(), received_at=after(three_days)))
+    reconciler = Reconciler(
+        store=bench.store, objects=bench.objects, promising=frozenset(), known=frozenset()
+    )
+    bench.objects.keep(bench.store.received(1)[0].object.name, b"")
+    day_before, soon = after(three_days - 86400), after(three_days + 60)
+    (found,) = reconciler.since(day_before, soon)
+    assert (found.standing, found.received_at) == ("under way", after(three_days))
+    assert reconciler.daily(day_before, soon) == [found]

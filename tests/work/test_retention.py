@@ -25,7 +25,8 @@ class Bench:
     """A produced job whose results are due to a PACS, with real files."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.asked = folder, [""]
+        self.folder, self.queried = folder, frozenset[str]()
+        self.known = frozenset({"pacs"})
         self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder)
         self.key = make_due(self.store, self.objects, ["1.1", "1.2"])
         (self.film,) = self.store.received(1)
@@ -36,7 +37,8 @@ class Bench:
             store=self.store,
             objects=self.objects,
             retention=Retention.model_validate(values),
-            asked=self.asked,
+            queried=self.queried,
+            known=self.known,
         )
         return purger.purge(NOW + days * DAY)
 
@@ -105,11 +107,24 @@ def test_what_a_destination_is_yet_to_be_asked_about_stays_though_delivered_is_e
 ) -> None:
     """It is looked for in the study that its file names, and sent again where it is not found."""
     limits: dict[str, object] = {"received_days": 1, "results_days": 1, "after": "delivered"}
-    bench.asked = ["pacs"]
+    bench.queried = frozenset({"pacs"})
     bench.deliver()
     assert bench.purge(99, **limits) == 0
     assert bench.holds() == (True, True)
     bench.commit()
+    assert bench.purge(99, **limits) == 3
+
+
+def test_what_a_removed_destination_was_asked_about_stays_though_delivered_is_enough(
+    bench: Bench,
+) -> None:
+    limits: dict[str, object] = {"received_days": 1, "results_days": 1, "after": "delivered"}
+    bench.deliver()
+    bench.store.ask("pacs", "2.25.1", NOW, NOW + DAY, 10)
+    bench.known = frozenset()
+    assert bench.purge(99, **limits) == 0
+    assert bench.holds() == (True, True)
+    bench.store.drop_deliveries("pacs", NOW, "its destination is no more")
     assert bench.purge(99, **limits) == 3
 
 

@@ -25,7 +25,8 @@ from dicom_node.results import registry
 from dicom_node.results.inspection import Inspector
 from dicom_node.routing.router import OTHER_PIXELS
 from dicom_node.work import model
-from dicom_node.work.worker import FilmReader, Turn, Worker, WorkerSettings
+from dicom_node.work.making import FilmReader
+from dicom_node.work.worker import Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import FilmError, ModelError, OutOfMemoryError
 from pipeline.testing import BrightnessEngine
@@ -780,6 +781,22 @@ def test_a_result_that_would_have_another_uid_is_not_made_again(
     bench.turn()
     assert (bench.job.state, bench.store.results("k1")) == (JobState.FAILED, made)
     assert "another version of this program" in bench.job.error
+
+
+def test_whole_results_of_another_version_are_no_hindrance_to_what_is_promised_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.turn()
+    made = bench.store.results("k1")
+    number = bench.store.receive(from_clinic()).number
+    clinic = replace(new_job(), promised={"clinic": ("segmentation_map",)})
+    bench.store.route(number, Decision(text="received again", job_key="k1"), clinic)
+    monkeypatch.setattr("dicom_node.uids.result_uid", lambda *_, **__: "2.25.7")
+    bench.turn()
+    assert (bench.job.state, bench.job.error) == (JobState.PRODUCED, "")
+    assert bench.store.results("k1")[:2] == made
+    assert bench.kinds_at("clinic") == ["segmentation_map"]
 
 
 def test_a_result_that_could_not_be_built_is_said_and_built_once_it_can_be(

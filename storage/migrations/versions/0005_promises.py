@@ -11,9 +11,26 @@ depends_on = None
 _ONCE = ["sop_instance_uid", "digest"]
 _ONCE_A_SENDER = [*_ONCE, "calling_ae_title"]
 _UNROUTED = "ix_received_unrouted"
-_TWICE = """
-    FROM received AS other WHERE other.sop_instance_uid = received.sop_instance_uid
-    AND other.digest = received.digest AND other.number
+_SHARE_A_KEPT_FILE = """
+    UPDATE received SET purged_at = NULL WHERE purged_at IS NOT NULL AND EXISTS (
+        SELECT 1 FROM received AS other WHERE other.sop_instance_uid = received.sop_instance_uid
+        AND other.digest = received.digest AND other.purged_at IS NULL)
+"""
+# What is yet to be done with its file comes first, and then the first to have sent it.
+_KEEP_ONE_OF_A_FILM = """
+    DELETE FROM received WHERE number IN (
+        SELECT number FROM (
+            SELECT film.number AS number, ROW_NUMBER() OVER (
+                PARTITION BY film.sop_instance_uid, film.digest
+                ORDER BY CASE
+                    WHEN jobs.state IN ('RECEIVED', 'RUNNING', 'FAILED') THEN 0
+                    WHEN film.decision = '' THEN 1
+                    WHEN film.job_key <> '' THEN 2
+                    ELSE 3
+                END, film.number
+            ) AS turn
+            FROM received AS film LEFT JOIN jobs ON jobs.key = film.job_key
+        ) AS ranked WHERE turn > 1)
 """
 
 
@@ -26,12 +43,12 @@ def upgrade() -> None:
 def downgrade() -> None:
     """The older program knows one sender of a film, and sends all of a job's results everywhere.
 
-    So what a job at work promised to anyone goes to all that it promised something.
+    So what a job that is yet to produce promised to anyone goes to all that it promised something,
+    and of a film's rows that one stays which needs its file the most.
     """
     _fold_promises()
-    kept = "UPDATE received SET purged_at = NULL WHERE EXISTS"
-    op.execute(f"{kept} (SELECT 1 {_TWICE} > received.number AND other.purged_at IS NULL)")
-    op.execute(f"DELETE FROM received WHERE EXISTS (SELECT 1 {_TWICE} < received.number)")  # noqa: S608 - no value of anybody's
+    op.execute(_SHARE_A_KEPT_FILE)
+    op.execute(_KEEP_ONE_OF_A_FILM)
     _replace_unique(_ONCE_A_SENDER, _ONCE)
     op.drop_column("jobs", "promised")
 
@@ -62,8 +79,8 @@ def _fold_promises() -> None:
         sa.column("results", sa.JSON),
         sa.column("destinations", sa.JSON),
     )
-    at_work = jobs.c.state.in_(("RECEIVED", "RUNNING"))
-    for row in op.get_bind().execute(sa.select(jobs).where(at_work)).all():
+    owes = jobs.c.state.in_(("RECEIVED", "RUNNING", "FAILED"))
+    for row in op.get_bind().execute(sa.select(jobs).where(owes)).all():
         promised: dict[str, list[str]] = row.promised or {}
         kinds = dict.fromkeys(kind for own in promised.values() for kind in own)
         if promised:

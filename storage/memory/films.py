@@ -1,0 +1,135 @@
+"""Films: received, decided about, and put to their jobs."""
+
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any
+
+from storage import promises
+from storage.errors import UnknownKeyError
+from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Received
+from storage.memory.production import Production
+from storage.memory.tables import locked
+from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
+from storage.words import legible
+
+
+class Films(Production):
+    """Received instances and what was decided about them."""
+
+    @locked
+    def receive(self, new: NewReceived) -> Received:
+        """See JobStore."""
+        for known in self._received.values():
+            if _sent(known) == _sent(new):
+                self._purged_films.discard(known.number)
+                undone = known.job_key and self._jobs[known.job_key].state in UNDONE
+                job_key = "" if undone else known.job_key
+                anew = replace(known, decision="", job_key=job_key, arrived_at=new.received_at)
+                self._received[known.number] = anew
+                return anew
+        number = len(self._received) + 1
+        self._received[number] = Received(
+            **_fields(new), number=number, arrived_at=new.received_at, decision="", job_key=""
+        )
+        return self._received[number]
+
+    @locked
+    def unrouted(self, limit: int) -> list[Received]:
+        """See JobStore."""
+        return [film for film in self._received.values() if not film.decision][:limit]
+
+    @locked
+    def received(
+        self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
+    ) -> list[Received]:
+        """See JobStore."""
+        newest = reversed(self._received.values())
+        return [
+            film
+            for film in newest
+            if sop_instance_uid in ("", film.sop_instance_uid)
+            and (since is None or film.arrived_at >= since)
+        ][:limit]
+
+    @locked
+    def unsettled(self, since: datetime) -> list[Received]:
+        """See JobStore."""
+        jobs = {
+            job.key
+            for job in self._jobs.values()
+            if job.state in OPEN or (job.state is JobState.FAILED and job.updated_at >= since)
+        }
+        jobs |= {d.job_key for d in self._deliveries.values() if _is_unsettled(d, since)}
+        newest = reversed(self._received.values())
+        return [film for film in newest if not film.decision or film.job_key in jobs]
+
+    @locked
+    def waiting(self) -> int:
+        """See JobStore."""
+        unrouted = sum(not film.decision for film in self._received.values())
+        return unrouted + sum(job.state in OPEN for job in self._jobs.values())
+
+    @locked
+    def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
+        """See JobStore."""
+        if number not in self._received:
+            raise UnknownKeyError(f"no received instance {number}")
+        if job is not None:
+            self._submit(job)
+        if decision.job_key in self._jobs and self._jobs[decision.job_key].state in UNDONE:
+            return
+        film = self._received[number]
+        self._received[number] = replace(
+            film, decision=legible(decision.text), job_key=decision.job_key
+        )
+        its_own = self._jobs.get(decision.job_key)
+        if its_own is not None and _sent(film) == _made_of(its_own):
+            self._joined.discard(number)
+        else:
+            self._joined.add(number)
+
+    def _submit(self, job: NewJob) -> None:
+        known = self._jobs.setdefault(job.key, _stored(job))
+        self._tokens.setdefault(job.key, 0)
+        had = promises.kept_of(known)
+        more = promises.beyond(had, promises.of(job))
+        if known.state in UNDONE:
+            check_job(known.state, JobState.RECEIVED)
+            self._jobs[job.key] = _stored(job)
+        if more or known.state in UNDONE:
+            promised = promises.in_all(had, job)
+            self._jobs[job.key] = replace(self._jobs[job.key], promised=promised)
+        if known.state is JobState.REJECTED:
+            more = promises.without_notes(more)
+        self._bring(job.key, had, more, job.created_at)
+
+
+def _sent(film: NewReceived) -> tuple[str, ...]:
+    """What makes it the same film of the same sender."""
+    return film.sop_instance_uid, film.object.digest, film.calling_ae_title
+
+
+def _made_of(job: Job) -> tuple[str, ...]:
+    """The same of the film that the job is made of."""
+    return job.sop_instance_uid, job.object.digest, job.calling_ae_title
+
+
+def _is_unsettled(delivery: Delivery, since: datetime) -> bool:
+    asked = delivery.state is DeliveryState.DELIVERED and delivery.transaction_uid != ""
+    lost = delivery.state in LOST and delivery.next_attempt_at >= since
+    return delivery.state in WAITING | {DeliveryState.SENDING} or asked or lost
+
+
+def _fields(value: object) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}  # type: ignore[arg-type]
+
+
+def _stored(job: NewJob) -> Job:
+    return Job(
+        **_fields(job),
+        state=JobState.RECEIVED,
+        attempts=0,
+        error="",
+        updated_at=job.created_at,
+        lease=None,
+    )

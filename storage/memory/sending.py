@@ -1,0 +1,111 @@
+"""Deliveries under leases: sent, postponed, refused, expired."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from storage.jobs import RECALLED, REJECTION_NOTE, DeliveryCount, Parcel
+from storage.memory.production import Production
+from storage.memory.tables import Name, locked, name_of
+from storage.states import DeliveryState, check_delivery
+
+_MOMENT = timedelta.resolution
+
+
+class Sending(Production):
+    """Deliveries on their way."""
+
+    @locked
+    def claim_deliveries(
+        self,
+        destination: str,
+        owner: str,
+        now: datetime,
+        lease_s: float,
+        limit: int,
+    ) -> list[Parcel]:
+        """See JobStore."""
+        due = [
+            (name, delivery)
+            for name, delivery in self._deliveries.items()
+            if delivery.state is DeliveryState.DUE
+            and delivery.destination == destination
+            and delivery.next_attempt_at <= now
+        ]
+        due.sort(key=lambda item: (item[1].next_attempt_at, item[1].job_key))
+        parcels = []
+        for name, delivery in due[:limit]:
+            if self._is_rejected(delivery):
+                self._finish(name, DeliveryState.REFUSED, now, RECALLED)
+            else:
+                parcels.append(self._start_sending(name, owner, now, lease_s))
+        return parcels
+
+    @locked
+    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
+        """See JobStore."""
+        mine = [n for n, (by, _) in self._sending.items() if (n[1], by) == (destination, owner)]
+        for name in mine:
+            self._sending[name] = (owner, until)
+        return len(mine)
+
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+
+    def postpone(
+        self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
+    ) -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
+
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+
+    @locked
+    def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        films = self._received.values()
+        old = {film.job_key for film in films if film.received_at < received_before}
+        due = self._at(name, DeliveryState.DUE)
+        late = [
+            at
+            for at, delivery in due
+            if delivery.job_key in old
+            and self._retried.get(at, received_before - _MOMENT) < received_before
+            and self._results[at[0]].kind != REJECTION_NOTE
+        ]
+        for at in late:
+            self._finish(at, DeliveryState.EXPIRED, now, reason)
+        return len(late)
+
+    @locked
+    def delivery_counts(self) -> list[DeliveryCount]:
+        """See JobStore."""
+        found = Counter((d.destination, d.state) for d in self._deliveries.values())
+        return [
+            DeliveryCount(destination=destination, state=state, number=number)
+            for (destination, state), number in sorted(found.items())
+        ]
+
+    def _start_sending(self, name: Name, owner: str, now: datetime, lease_s: float) -> Parcel:
+        delivery = self._deliveries[name]
+        check_delivery(delivery.state, DeliveryState.SENDING)
+        sending = replace(delivery, state=DeliveryState.SENDING, attempts=delivery.attempts + 1)
+        self._deliveries[name] = sending
+        self._sending[name] = (owner, now + timedelta(seconds=lease_s))
+        return Parcel(delivery=sending, result=self._results[name[0]])
+
+    @locked
+    def _leave_sending(
+        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
+    ) -> bool:
+        name = name_of(parcel.delivery)
+        if self._deliveries.get(name) != parcel.delivery:
+            return False
+        self._deliveries[name] = replace(parcel.delivery, asked=0, transaction_uid="")
+        self._finish(name, state, at, reason, status)
+        if state is DeliveryState.DELIVERED:
+            self._delivered[name] = at
+        return True

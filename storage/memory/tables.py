@@ -1,0 +1,90 @@
+"""What all rooms of the store share: its rows under one lock, and a delivery's steps."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from storage.jobs import Delivery, DestinationHealth, Job, Notice, Received, Result, Transaction
+from storage.states import DeliveryState, check_delivery
+from storage.store import ENDLESS_BYTES
+from storage.words import legible
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+Name = tuple[str, str]
+"""Of a delivery: SOP Instance UID and destination."""
+
+
+def locked(method: _F) -> _F:
+    """The method, for which all others wait."""
+
+    def call(self: "Tables", *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    call.__doc__ = method.__doc__
+    return call  # type: ignore[return-value]  # the same signature
+
+
+class Tables:
+    """Rows in dictionaries under one lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._received: dict[int, Received] = {}
+        self._jobs: dict[str, Job] = {}
+        self._tokens: dict[str, int] = {}
+        self._results: dict[str, Result] = {}
+        self._deliveries: dict[Name, Delivery] = {}
+        self._sending: dict[Name, tuple[str, datetime]] = {}
+        self._retried: dict[Name, datetime] = {}
+        self._delivered: dict[Name, datetime] = {}
+        self._transactions: dict[str, tuple[Transaction, datetime]] = {}
+        self._notices: dict[str, Notice] = {}
+        self._destinations: dict[str, DestinationHealth] = {}
+        self._purged_films: set[int] = set()
+        self._joined: set[int] = set()
+        self._purged_results: set[str] = set()
+
+    def free_bytes(self) -> int:
+        """See JobStore."""
+        return ENDLESS_BYTES
+
+    def close(self) -> None:
+        """See JobStore."""
+
+    def _at(self, destination: str, state: DeliveryState) -> list[tuple[Name, Delivery]]:
+        return [
+            (name, delivery)
+            for name, delivery in self._deliveries.items()
+            if delivery.destination == destination and delivery.state is state
+        ]
+
+    def _asked_at(self, destination: str) -> list[Delivery]:
+        there = self._at(destination, DeliveryState.DELIVERED)
+        return [delivery for _, delivery in there if delivery.transaction_uid]
+
+    def _finish(
+        self,
+        name: Name,
+        state: DeliveryState,
+        at: datetime,
+        reason: str,
+        status: str | None = None,
+    ) -> None:
+        delivery = self._deliveries[name]
+        check_delivery(delivery.state, state)
+        self._sending.pop(name, None)
+        self._deliveries[name] = replace(
+            delivery,
+            state=state,
+            next_attempt_at=at,
+            reason=legible(reason),
+            status=delivery.status if status is None else status,
+        )
+
+
+def name_of(delivery: Delivery) -> Name:
+    """Which it is."""
+    return delivery.sop_instance_uid, delivery.destination

@@ -1,0 +1,221 @@
+"""Objects in a folder of this machine."""
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from storage import faults
+from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
+from storage.faults import Point
+from storage.jobs import ObjectRef
+from storage.objects.whole import PART, Data, checked, pieces, plain, translated
+
+_MARK = ".vald-objects"
+_MACHINES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # which say nothing of a volume
+
+
+class LocalObjectStore:
+    """A folder of a local disk: temporary file, fsync, rename, fsync of the folder.
+
+    A file in it holds its mark. Where its volume is gone another folder may have its name: what was
+    kept would seem lost, and what is kept now would be.
+    """
+
+    def __init__(self, root: Path, mark: str = "") -> None:
+        """Open the folder of that mark, also while it is away; without one, make it or take it."""
+        self._root = root.resolve()
+        self.mark = mark or _marked(self._root)
+        self._durable: set[Path] = set()
+
+    def keep(self, name: str, data: Data) -> ObjectRef:
+        """See ObjectStore."""
+        path = self._root / plain(name)
+        scratch = path.with_name(f".{uuid.uuid4().hex}{PART}")
+        with self._there(f"object {name}"):
+            try:
+                self._make(path.parent)
+                digest, size_bytes = _write(scratch, data)
+                faults.reach(Point.WRITTEN)
+                scratch.replace(path)
+                _sync_folder(path.parent)
+            finally:
+                scratch.unlink(missing_ok=True)  # there only if something above failed
+        self._demand_root()  # it was so all the while
+        return ObjectRef(name=name, digest=digest, size_bytes=size_bytes)
+
+    def read(self, ref: ObjectRef) -> bytes:
+        """See ObjectStore."""
+        with self._there(f"object {ref.name}"):
+            return checked(ref, (self._root / plain(ref.name)).read_bytes())
+
+    def demand(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        self.local_path(ref)
+
+    def local_path(self, ref: ObjectRef) -> Path:
+        """See ObjectStore."""
+        path = self._root / plain(ref.name)
+        with self._there(f"object {ref.name}"):
+            if not path.is_file():
+                raise ObjectMissingError(f"object {ref.name} is gone")
+        return path
+
+    def remove(self, ref: ObjectRef) -> None:
+        """See ObjectStore."""
+        with self._there(f"object {ref.name}"):
+            (self._root / plain(ref.name)).unlink(missing_ok=True)
+
+    def stale(self, older_than_s: float) -> Iterator[str]:
+        """See ObjectStore."""
+        before = time.time() - older_than_s
+        with self._there("objects"):
+            for path in self._root.rglob("*"):
+                kept = path.suffix != PART and path.name != _MARK and path.is_file()
+                if kept and path.stat().st_mtime < before:
+                    yield path.relative_to(self._root).as_posix()
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        """See ObjectStore."""
+        with self._there(f"object {name}"):
+            return _remove_stale(self._root / plain(name), time.time() - older_than_s)
+
+    def free_bytes(self) -> int:
+        """See ObjectStore."""
+        with self._there("objects"):
+            return shutil.disk_usage(self._root).free
+
+    def sweep(self, older_than_s: float) -> int:
+        """See ObjectStore."""
+        before = time.time() - older_than_s
+        with self._there("objects"):
+            return sum(_remove_stale(path, before) for path in self._root.rglob(f"*{PART}"))
+
+    def _make(self, folder: Path) -> None:
+        """The folder is there, durably: also where another thread or process has just made it.
+
+        That one may not have synced its parent yet, so each process does once.
+        """
+        inner = [path for path in (folder, *folder.parents) if path.is_relative_to(self._root)]
+        for path in reversed(inner[:-1]):  # the last is the root
+            path.mkdir(exist_ok=True)
+            if path not in self._durable:
+                _sync_folder(path.parent)
+                self._durable.add(path)
+
+    @contextmanager
+    def _there(self, what: str) -> Iterator[None]:
+        """The block looks into the folder of this mark: what is missing from it is missing."""
+        self._demand_root()
+        try:
+            with translated(what):
+                yield
+        except ObjectMissingError:
+            self._demand_root()
+            raise
+
+    def _demand_root(self) -> None:
+        """Return if the folder is the one of this mark.
+
+        Raises:
+            ObjectsUnavailableError: it is gone, or another has its name.
+        """
+        with translated(f"objects in {self._root}"):
+            found = _mark_of(self._root)
+        if found != self.mark:
+            self._durable.clear()  # it may come back as another device
+            raise ObjectsUnavailableError(
+                f"objects in {self._root}: the folder or its volume is gone, or is another: "
+                f"its {_MARK} should say {self.mark}"
+            )
+
+
+def _mark_of(root: Path) -> str:
+    """What the folder's mark says; empty where there is none, or no folder."""
+    try:
+        return (root / _MARK).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as fault:
+        if fault.errno in _MACHINES:
+            raise
+        return ""
+
+
+def _marked(root: Path) -> str:
+    """The mark of the folder, which is there and has one from now on.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    with translated(f"objects in {root}"):
+        _make_folder(root)
+        _write_once(root / _MARK, uuid.uuid4().hex.encode())
+    if mark := _mark_of(root):
+        return mark
+    raise StorageError(f"objects in {root}: {_MARK} is empty: remove it")
+
+
+def _make_folder(folder: Path) -> None:
+    """The folder and its parents exist, durably: each new one is in its synced parent."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """The file is there, durably, with these bytes or those of whoever was first."""
+    if path.exists():
+        return
+    scratch = path.with_name(f".{uuid.uuid4().hex}{PART}")
+    try:
+        _write(scratch, data)
+        try:
+            path.hardlink_to(scratch)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            scratch.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: Data) -> tuple[str, int]:
+    """The file is on the disk, not only in its cache; SHA-256 and size."""
+    hasher, size_bytes = hashlib.sha256(), 0
+    with path.open("xb") as file:
+        for piece in pieces(data):
+            hasher.update(piece)
+            size_bytes += file.write(piece)
+        _sync(file)
+    return hasher.hexdigest(), size_bytes
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(path: Path, before: float) -> bool:
+    """Whether the file was that old and is gone by our hand."""
+    try:
+        stale = path.stat().st_mtime < before
+        if stale:
+            path.unlink()
+    except FileNotFoundError:  # its writer finished meanwhile
+        return False
+    return stale

@@ -1,0 +1,58 @@
+"""What all rooms of the store share: the database."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, Table, insert
+from sqlalchemy.exc import IntegrityError
+
+from storage import engine, migrate
+from storage.errors import StorageError
+from storage.schema import deliveries
+from storage.states import DeliveryState
+from storage.store import ENDLESS_BYTES
+
+IS_ASKED = (deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.transaction_uid != "")
+"""A delivery that has arrived, and that its destination is yet to commit."""
+
+
+class Database:
+    """Rows by SQLAlchemy. The one difference between the databases is how they lock:
+    rows and tables on PostgreSQL, which SQLite, where one writer is alone, leaves out.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Open the store.
+
+        Raises:
+            StoreMismatchError: the schema is not this version's; `storage.migrate.up` makes it so.
+            StoreUnavailableError: the database does not answer.
+        """
+        self._engine = engine.connect(url)
+        try:
+            migrate.demand_head(self._engine)
+        except StorageError:
+            self._engine.dispose()
+            raise
+
+    def free_bytes(self) -> int:
+        """See JobStore; SQLite's log of changes lies beside its file."""
+        return engine.free_bytes(self._engine, ENDLESS_BYTES)
+
+    def close(self) -> None:
+        """See JobStore."""
+        self._engine.dispose()
+
+    def _rows(self, query: Select[Any]) -> Sequence[RowMapping]:
+        with engine.reading(self._engine) as db:
+            return db.execute(query).mappings().all()
+
+
+def insert_once(db: Connection, table: Table, values: dict[str, object], same: Select[Any]) -> None:
+    """The row is there, by us or by another process that was first."""
+    try:
+        with db.begin_nested():
+            db.execute(insert(table).values(**values))
+    except IntegrityError:
+        if db.execute(same).first() is None:
+            raise

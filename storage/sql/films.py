@@ -1,0 +1,136 @@
+"""Films: received, decided about, and put to their jobs."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, or_, select, update
+
+from storage import engine, promises, rows
+from storage.errors import UnknownKeyError
+from storage.jobs import Decision, NewJob, NewReceived, Received
+from storage.schema import deliveries, jobs, received
+from storage.sql.database import IS_ASKED, Database, insert_once
+from storage.sql.jobs import is_undone
+from storage.sql.production import bring
+from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
+
+_arrived_at = func.coalesce(received.c.arrived_at, received.c.received_at)
+
+
+class Films(Database):
+    """Received instances and what was decided about them."""
+
+    def receive(self, new: NewReceived) -> Received:
+        """See JobStore."""
+        same = rows_of(new.sop_instance_uid, new.object.digest).where(
+            received.c.calling_ae_title == new.calling_ae_title
+        )
+        with engine.writing(self._engine) as db:
+            known = db.execute(same).mappings().first()
+            # Jobs are locked before films, wherever both are.
+            undone = known is not None and is_undone(db, known["job_key"])
+            # Of any sender: whoever purges its object waits, or is waited for.
+            db.execute(rows_of(new.sop_instance_uid, new.object.digest).with_for_update())
+            if known is None:
+                insert_once(db, received, rows.received_values(new), same)
+            else:
+                no_job = {"job_key": ""} if undone else {}
+                again = update(received).where(received.c.number == known["number"])
+                anew = {"purged_at": None, "decision": "", "arrived_at": new.received_at}
+                db.execute(again.values(**anew, **no_job))
+            return rows.received_of(db.execute(same).mappings().one())
+
+    def unrouted(self, limit: int) -> list[Received]:
+        """See JobStore."""
+        query = select(received).where(received.c.decision == "").order_by(received.c.number)
+        return [rows.received_of(row) for row in self._rows(query.limit(limit))]
+
+    def received(
+        self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
+    ) -> list[Received]:
+        """See JobStore."""
+        query = select(received).order_by(received.c.number.desc()).limit(limit)
+        if sop_instance_uid:
+            query = query.where(received.c.sop_instance_uid == sop_instance_uid)
+        if since is not None:
+            query = query.where(_arrived_at >= since)
+        return [rows.received_of(row) for row in self._rows(query)]
+
+    def unsettled(self, since: datetime) -> list[Received]:
+        """See JobStore."""
+        failed = (jobs.c.state == JobState.FAILED) & (jobs.c.updated_at >= since)
+        open_jobs = select(jobs.c.key).where(or_(jobs.c.state.in_(OPEN), failed))
+        state = deliveries.c.state
+        lost = state.in_(LOST) & (deliveries.c.next_attempt_at >= since)
+        asked = IS_ASKED[0] & IS_ASKED[1]
+        waiting = state.in_((*WAITING, DeliveryState.SENDING))
+        open_deliveries = select(deliveries.c.job_key).where(or_(waiting, lost, asked))
+        query = select(received).where(
+            or_(
+                received.c.decision == "",
+                received.c.job_key.in_(open_jobs),
+                received.c.job_key.in_(open_deliveries),
+            )
+        )
+        return [
+            rows.received_of(row) for row in self._rows(query.order_by(received.c.number.desc()))
+        ]
+
+    def waiting(self) -> int:
+        """See JobStore."""
+        unrouted = select(func.count().label("number")).where(received.c.decision == "")
+        unfinished = select(func.count().label("number")).where(jobs.c.state.in_(OPEN))
+        return sum(int(self._rows(query)[0]["number"]) for query in (unrouted, unfinished))
+
+    def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
+        """See JobStore."""
+        change = update(received).where(received.c.number == number)
+        joined = ~_its_job(decision.job_key).exists()
+        values = {"decision": decision.text, "job_key": decision.job_key, "joined": joined}
+        with engine.writing(self._engine) as db:
+            if job is not None:
+                _submit(db, job)
+            elif is_undone(db, decision.job_key):
+                return
+            if db.execute(change.values(**values)).rowcount == 0:
+                raise UnknownKeyError(f"no received instance {number}")
+
+
+def rows_of(sop_instance_uid: str, digest: str) -> Select[Any]:
+    """The film of these bytes, once for each of its senders."""
+    return select(received).where(
+        received.c.sop_instance_uid == sop_instance_uid, received.c.digest == digest
+    )
+
+
+def _its_job(key: str) -> Select[Any]:
+    """The job of that key, if it is made of the film that is asked about."""
+    same = ("sop_instance_uid", "digest", "calling_ae_title")
+    made_of_it = (jobs.c[name] == received.c[name] for name in same)
+    return select(jobs.c.key).where(jobs.c.key == key, *made_of_it).correlate(received)
+
+
+def _submit(db: Connection, job: NewJob) -> None:
+    """The job exists, and promises this too; one of its key that came to nothing begins afresh."""
+    same = select(jobs).where(jobs.c.key == job.key)
+    if db.execute(same).first() is None:
+        insert_once(db, jobs, rows.job_values(job), same)
+    # Locked: a worker that produces it meanwhile sees what it is to promise, or we what it made.
+    known = rows.job_of(db.execute(same.with_for_update()).mappings().one())
+    had = promises.kept_of(known)
+    more = promises.beyond(had, promises.of(job))
+    values = _afresh(known.state, job) if known.state in UNDONE else {}
+    if more or values:
+        values["promised"] = rows.promised_value(promises.in_all(had, job))
+        db.execute(update(jobs).where(jobs.c.key == job.key).values(**values))
+    if known.state is JobState.REJECTED:  # it may have been PRODUCED before
+        more = promises.without_notes(more)
+    bring(db, job.key, had, more, job.created_at)
+
+
+def _afresh(state: JobState, job: NewJob) -> dict[str, object]:
+    """The values of a job that begins again as this one."""
+    check_job(state, JobState.RECEIVED)
+    values = rows.job_values(job)
+    del values["key"], values["lease_token"]  # the tokens of those who failed stay behind it
+    return values

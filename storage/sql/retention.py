@@ -1,0 +1,140 @@
+"""Which objects nobody needs any more, and that they are gone."""
+
+from collections.abc import Callable, Collection
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, not_, or_, select, text, update
+
+from storage import engine, rows
+from storage.jobs import ObjectRef, Proof, Received, Result
+from storage.schema import deliveries, jobs, received, results
+from storage.sql.database import Database
+from storage.sql.films import rows_of
+from storage.states import ENDED, DeliveryState, JobState
+
+
+class Retention(Database):
+    """What is purged, and what no row knows."""
+
+    def purgeable_received(self, before: datetime, proof: Proof, limit: int) -> list[Received]:
+        """See JobStore."""
+        query = _purgeable_films(before, proof).order_by(received.c.number).limit(limit)
+        return [rows.received_of(row) for row in self._rows(query)]
+
+    def purgeable_results(self, before: datetime, proof: Proof, limit: int) -> list[Result]:
+        """See JobStore."""
+        query = _purgeable_results(before, proof)
+        query = query.order_by(results.c.job_key, results.c.position).limit(limit)
+        return [rows.result_of(row) for row in self._rows(query)]
+
+    def purge_received(
+        self,
+        film: Received,
+        before: datetime,
+        proof: Proof,
+        now: datetime,
+        remove: Callable[[ObjectRef], None],
+    ) -> bool:
+        """See JobStore."""
+        still = _purgeable_films(before, proof).where(received.c.number == film.number)
+        with engine.writing(self._engine) as db:
+            # First all rows of its object are ours: the next statement sees what they are then.
+            db.execute(rows_of(film.sop_instance_uid, film.object.digest).with_for_update())
+            return _purge(db, received, still, now, partial(remove, film.object))
+
+    def purge_result(
+        self,
+        result: Result,
+        before: datetime,
+        proof: Proof,
+        now: datetime,
+        remove: Callable[[ObjectRef], None],
+    ) -> bool:
+        """See JobStore."""
+        mine = results.c.sop_instance_uid == result.sop_instance_uid
+        still = _purgeable_results(before, proof).where(mine)
+        with engine.writing(self._engine) as db:
+            # The same: whoever makes a result due has its job or its delivery in hand.
+            for table, key in ((jobs, jobs.c.key), (deliveries, deliveries.c.job_key)):
+                db.execute(select(table).where(key == result.job_key).with_for_update())
+            return _purge(db, results, still, now, partial(remove, result.object))
+
+    def unknown(self, names: Collection[str]) -> list[str]:
+        """See JobStore."""
+        with engine.reading(self._engine) as db:
+            known = _known(db, names)
+        return [name for name in names if name not in known]
+
+    def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
+        """See JobStore."""
+        with engine.writing(self._engine) as db:
+            if db.dialect.name == "postgresql":  # SQLite's one writer is alone as it is
+                db.execute(text("LOCK TABLE received, results IN SHARE ROW EXCLUSIVE MODE"))
+            return not _known(db, [name]) and drop()
+
+
+def _known(db: Connection, names: Collection[str]) -> set[str]:
+    """Which of these objects a film or a result has that is not purged."""
+    return {
+        row.object_name
+        for table in (received, results)
+        for row in db.execute(
+            select(table.c.object_name).where(
+                table.c.object_name.in_(names), table.c.purged_at.is_(None)
+            )
+        )
+    }
+
+
+def _purge(
+    db: Connection, table: Table, still: Select[Any], now: datetime, remove: Callable[[], None]
+) -> bool:
+    """The row's object is gone, if it may still go; last, since the row is locked so long."""
+    row = db.execute(still.with_for_update(of=table)).mappings().first()
+    if row is None:
+        return False
+    (key,) = table.primary_key.columns
+    db.execute(update(table).where(key == row[key.name]).values(purged_at=now))
+    remove()
+    return True
+
+
+def _purgeable_films(before: datetime, proof: Proof) -> Select[Any]:
+    """Films whose object nobody needs any more, by whichever sender it came."""
+    final, sender = _final_jobs(proof), received.alias()
+    its_end = or_(sender.c.job_key == "", sender.c.job_key.in_(final))
+    needed = select(sender.c.number).where(
+        sender.c.sop_instance_uid == received.c.sop_instance_uid,
+        sender.c.digest == received.c.digest,
+        sender.c.purged_at.is_(None),
+        or_(sender.c.received_at >= before, sender.c.decision == "", not_(its_end)),
+    )
+    return select(received).where(
+        received.c.received_at < before, received.c.purged_at.is_(None), ~needed.exists()
+    )
+
+
+def _purgeable_results(before: datetime, proof: Proof) -> Select[Any]:
+    """Results that nobody needs any more."""
+    final = _final_jobs(proof).where(jobs.c.updated_at < before)
+    return select(results).where(results.c.purged_at.is_(None), results.c.job_key.in_(final))
+
+
+def _final_jobs(proof: Proof) -> Select[Any]:
+    """Keys of jobs that will never need their film or results again."""
+    unproven = select(deliveries.c.job_key).where(not_(_is_proven(proof)))
+    whole = or_(jobs.c.state == JobState.REJECTED, jobs.c.error == "")
+    return select(jobs.c.key).where(jobs.c.state.in_(ENDED), whole, jobs.c.key.not_in(unproven))
+
+
+def _is_proven(proof: Proof) -> ColumnElement[bool]:
+    """As `Proof.is_of`."""
+    state, place = deliveries.c.state, deliveries.c.destination
+    committed = state == DeliveryState.COMMITTED
+    if not proof.delivered:
+        return committed
+    is_end = or_(deliveries.c.transaction_uid == "", place.in_(proof.known))
+    delivered = state == DeliveryState.DELIVERED
+    return or_(committed, delivered & place.not_in(proof.queried) & is_end)

@@ -1,0 +1,165 @@
+"""Deliveries under leases: sent, postponed, refused, expired."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, or_, select, update
+
+from storage import engine, rows
+from storage.jobs import RECALLED, REJECTION_NOTE, Delivery, DeliveryCount, Parcel
+from storage.schema import deliveries, received, results
+from storage.sql.database import Database
+from storage.states import DeliveryState, check_delivery
+
+
+class Sending(Database):
+    """Deliveries on their way."""
+
+    def claim_deliveries(
+        self, destination: str, owner: str, now: datetime, lease_s: float, limit: int
+    ) -> list[Parcel]:
+        """See JobStore."""
+        due = (
+            select(deliveries.c.sop_instance_uid)
+            .where(
+                deliveries.c.state == DeliveryState.DUE,
+                deliveries.c.destination == destination,
+                deliveries.c.next_attempt_at <= now,
+            )
+            .order_by(deliveries.c.next_attempt_at, deliveries.c.job_key, deliveries.c.position)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        with engine.writing(self._engine) as db:
+            uids = [row.sop_instance_uid for row in db.execute(due)]
+            rejected = _refuse_rejected(db, uids, now)
+            return [
+                _start_sending(db, uid, destination, owner, now, lease_s)
+                for uid in uids
+                if uid not in rejected
+            ]
+
+    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
+        """See JobStore."""
+        mine = update(deliveries).where(
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.SENDING,
+            deliveries.c.lease_owner == owner,
+        )
+        with engine.writing(self._engine) as db:
+            return db.execute(mine.values(lease_until=until)).rowcount
+
+    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+
+    def postpone(
+        self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
+    ) -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
+
+    def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
+        """See JobStore."""
+        return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+
+    def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
+        """See JobStore."""
+        check_delivery(DeliveryState.DUE, DeliveryState.EXPIRED)
+        old = select(received.c.job_key).where(received.c.received_at < received_before)
+        notes = select(results.c.sop_instance_uid).where(results.c.kind == REJECTION_NOTE)
+        retried_at = deliveries.c.retried_at
+        late = update(deliveries).where(
+            deliveries.c.destination == name,
+            deliveries.c.state == DeliveryState.DUE,
+            deliveries.c.job_key.in_(old),
+            or_(retried_at.is_(None), retried_at < received_before),
+            deliveries.c.sop_instance_uid.not_in(notes),
+        )
+        values = {"state": DeliveryState.EXPIRED, "next_attempt_at": now, "reason": reason}
+        with engine.writing(self._engine) as db:
+            return db.execute(late.values(**values)).rowcount
+
+    def delivery_counts(self) -> list[DeliveryCount]:
+        """See JobStore."""
+        kinds = (deliveries.c.destination, deliveries.c.state)
+        query = select(*kinds, func.count().label("number")).group_by(*kinds).order_by(*kinds)
+        return [
+            DeliveryCount(
+                destination=row["destination"],
+                state=DeliveryState(row["state"]),
+                number=row["number"],
+            )
+            for row in self._rows(query)
+        ]
+
+    def _leave_sending(
+        self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
+    ) -> bool:
+        check_delivery(DeliveryState.SENDING, state)
+        mine = update(deliveries).where(
+            deliveries.c.sop_instance_uid == parcel.delivery.sop_instance_uid,
+            deliveries.c.destination == parcel.delivery.destination,
+            deliveries.c.state == DeliveryState.SENDING,
+            deliveries.c.attempts == parcel.delivery.attempts,
+        )
+        values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
+        with engine.writing(self._engine) as db:
+            afresh = {"asked": 0, "transaction_uid": "", "lease_owner": None, "lease_until": None}
+            if state is DeliveryState.DELIVERED:
+                values["delivered_at"] = at
+            change = mine.values(**values, **afresh)
+            return db.execute(change).rowcount > 0
+
+
+def _start_sending(
+    db: Connection, uid: str, destination: str, owner: str, now: datetime, lease_s: float
+) -> Parcel:
+    change = (
+        update(deliveries)
+        .where(
+            deliveries.c.sop_instance_uid == uid,
+            deliveries.c.destination == destination,
+            deliveries.c.state == DeliveryState.DUE,
+        )
+        .values(
+            state=DeliveryState.SENDING,
+            attempts=deliveries.c.attempts + 1,
+            lease_owner=owner,
+            lease_until=now + timedelta(seconds=lease_s),
+        )
+        .returning(deliveries)
+    )
+    return parcel_of(db, rows.delivery_of(db.execute(change).mappings().one()))
+
+
+def parcel_of(db: Connection, delivery: Delivery) -> Parcel:
+    """The delivery with its result."""
+    query = select(results).where(results.c.sop_instance_uid == delivery.sop_instance_uid)
+    return Parcel(delivery=delivery, result=rows.result_of(db.execute(query).mappings().one()))
+
+
+def _refuse_rejected(db: Connection, uids: Sequence[str], now: datetime) -> set[str]:
+    """Those of the results that a note of their job rejects; what is due of them is refused.
+
+    Asked whenever results are to be sent: however they came to be due again (an answer that was
+    late, a commitment that failed, an operator), none is sent after its model was recalled.
+    """
+    note = results.alias()
+    rejected = (
+        select(results.c.sop_instance_uid)
+        .join(note, note.c.job_key == results.c.job_key)
+        .where(
+            results.c.sop_instance_uid.in_(uids),
+            results.c.kind != REJECTION_NOTE,
+            note.c.kind == REJECTION_NOTE,
+        )
+    )
+    found = {row.sop_instance_uid for row in db.execute(rejected)}
+    if found:
+        due = update(deliveries).where(
+            deliveries.c.sop_instance_uid.in_(found), deliveries.c.state == DeliveryState.DUE
+        )
+        refused = {"state": DeliveryState.REFUSED, "next_attempt_at": now, "reason": RECALLED}
+        db.execute(due.values(**refused))
+    return found
