@@ -120,7 +120,12 @@ def test_a_resend_in_another_transfer_syntax_is_the_same_job(
         assert tools.run(tool, *([flag] if flag else []), film, path).returncode == 0
         send(node, path)
     tools.wait_until(lambda: "received again" in node.log(), 30, "the resend to be routed")
-    assert len([job for job in node.jobs() if job["source_sop_instance_uid"] == uid]) == 1
+
+    def own() -> list[str]:
+        return [job["key"] for job in node.jobs() if job["source_sop_instance_uid"] == uid]
+
+    tools.wait_until(lambda: all(own()), 60, "every resend to be routed")
+    assert len(own()) == 1
     assert pacs.counts() == before
 
 
