@@ -256,8 +256,11 @@ class JobStore(Protocol):
         """
         ...
 
-    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
-        """The leases of what `owner` is SENDING there hold until then; returns how many."""
+    def renew_deliveries(self, parcels: Sequence[Parcel], until: datetime) -> int:
+        """The leases of those that are still SENDING by this attempt hold until then; how many.
+
+        No others': what its sender could not record is to be reclaimed, however much it sends.
+        """
         ...
 
     def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
@@ -360,7 +363,7 @@ class JobStore(Protocol):
         ...
 
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
-        """What is DUE there, of films first received before that time, is EXPIRED; how many.
+        """What is DUE there, of films that came last before that time, is EXPIRED; how many.
 
         What was tried again (see `retry`) is as old as that is long ago. Rejection notes never
         come too late.

@@ -99,7 +99,7 @@ class Delivery:
             name, self._owner, moment(), self.lease_s, self._settings.batch
         ):
             faults.reach(Point.SENDING)
-            sent = self._send(name, parcels, partial(self._renew, name, moment))
+            sent = self._send(name, parcels, partial(self._renew, parcels, moment))
             faults.reach(Point.SENT)
             for one in sent:
                 self._record(one, moment())
@@ -121,13 +121,14 @@ class Delivery:
         if expired:
             _log.warning("results expired", destination=name, results=expired)
 
-    def _renew(self, name: str, moment: Callable[[], datetime]) -> None:
+    def _renew(self, parcels: Sequence[Parcel], moment: Callable[[], datetime]) -> None:
         """The batch is in hand for as long again: before each object, however many there are."""
         try:
             until = moment() + timedelta(seconds=self.lease_s)
-            self._store.renew_deliveries(name, self._owner, until)
+            self._store.renew_deliveries(parcels, until)
         except StorageError as fault:  # the lease holds for a while yet
-            _log.warning("leases not renewed", destination=name, error=str(fault))
+            where = parcels[0].delivery.destination
+            _log.warning("leases not renewed", destination=where, error=str(fault))
 
     def _send(self, name: str, parcels: Sequence[Parcel], beginning: Beginning) -> list[_Sent]:
         paths = [self._path(parcel) for parcel in parcels]

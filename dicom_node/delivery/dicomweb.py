@@ -275,7 +275,7 @@ def _fate(status: int) -> Fate:
 def _reason(items: Iterable[Dataset], keyword: str) -> int | None:
     """The first item's reason; a failure without one is a processing failure."""
     for item in items:
-        if keyword in item:
+        if item.get(keyword) is not None:  # the element may be there, and be empty
             return int(item[keyword].value)
         if keyword == "FailureReason":
             return 0x0110

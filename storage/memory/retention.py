@@ -71,7 +71,7 @@ class Retention(Production):
     def _may_go(self, film: Received, before: datetime, proof: Proof) -> bool:
         senders = [other for other in self._received.values() if other.object == film.object]
         return film.number not in self._purged_films and all(
-            other.received_at < before
+            other.arrived_at < before
             and other.decision != ""
             and (not other.job_key or self._is_final(other.job_key, proof))
             for other in senders

@@ -1,6 +1,7 @@
 """Deliveries under leases: sent, postponed, refused, expired."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -42,11 +43,12 @@ class Sending(Production):
         return parcels
 
     @locked
-    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
+    def renew_deliveries(self, parcels: Sequence[Parcel], until: datetime) -> int:
         """See JobStore."""
-        mine = [n for n, (by, _) in self._sending.items() if (n[1], by) == (destination, owner)]
+        named = [(name_of(parcel.delivery), parcel.delivery) for parcel in parcels]
+        mine = [name for name, delivery in named if self._deliveries.get(name) == delivery]
         for name in mine:
-            self._sending[name] = (owner, until)
+            self._sending[name] = (self._sending[name][0], until)
         return len(mine)
 
     def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
@@ -67,7 +69,8 @@ class Sending(Production):
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
         """See JobStore."""
         films = self._received.values()
-        old = {film.job_key for film in films if film.received_at < received_before}
+        fresh = {film.job_key for film in films if film.arrived_at >= received_before}
+        old = {film.job_key for film in films} - fresh
         due = self._at(name, DeliveryState.DUE)
         late = [
             at

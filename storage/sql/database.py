@@ -1,19 +1,34 @@
 """What all rooms of the store share: the database."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, insert
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    RowMapping,
+    Select,
+    Table,
+    func,
+    insert,
+)
 from sqlalchemy.exc import IntegrityError
 
 from storage import engine, migrate
 from storage.errors import StorageError
-from storage.schema import deliveries
+from storage.schema import deliveries, received
 from storage.states import DeliveryState
 from storage.store import ENDLESS_BYTES
 
 IS_ASKED = (deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.transaction_uid != "")
 """A delivery that has arrived, and that its destination is yet to commit."""
+
+
+def arrived_at(films: FromClause = received) -> ColumnElement[datetime]:
+    """When a film came for the last time."""
+    return func.coalesce(films.c.arrived_at, films.c.received_at)
 
 
 class Database:

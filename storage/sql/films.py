@@ -9,12 +9,10 @@ from storage import engine, promises, rows
 from storage.errors import UnknownKeyError
 from storage.jobs import Decision, NewJob, NewReceived, Received
 from storage.schema import deliveries, jobs, received
-from storage.sql.database import IS_ASKED, Database, insert_once
+from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
 from storage.sql.jobs import is_undone
 from storage.sql.production import bring
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
-
-_arrived_at = func.coalesce(received.c.arrived_at, received.c.received_at)
 
 
 class Films(Database):
@@ -53,7 +51,7 @@ class Films(Database):
         if sop_instance_uid:
             query = query.where(received.c.sop_instance_uid == sop_instance_uid)
         if since is not None:
-            query = query.where(_arrived_at >= since)
+            query = query.where(arrived_at() >= since)
         return [rows.received_of(row) for row in self._rows(query)]
 
     def unsettled(self, since: datetime) -> list[Received]:

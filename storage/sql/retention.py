@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, not_, or_, sele
 from storage import engine, rows
 from storage.jobs import ObjectRef, Proof, Received, Result
 from storage.schema import deliveries, jobs, received, results
-from storage.sql.database import Database
+from storage.sql.database import Database, arrived_at
 from storage.sql.films import rows_of
 from storage.states import ENDED, DeliveryState, JobState
 
@@ -109,10 +109,10 @@ def _purgeable_films(before: datetime, proof: Proof) -> Select[Any]:
         sender.c.sop_instance_uid == received.c.sop_instance_uid,
         sender.c.digest == received.c.digest,
         sender.c.purged_at.is_(None),
-        or_(sender.c.received_at >= before, sender.c.decision == "", not_(its_end)),
+        or_(arrived_at(sender) >= before, sender.c.decision == "", not_(its_end)),
     )
     return select(received).where(
-        received.c.received_at < before, received.c.purged_at.is_(None), ~needed.exists()
+        arrived_at() < before, received.c.purged_at.is_(None), ~needed.exists()
     )
 
 

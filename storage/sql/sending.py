@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, func, or_, select, tuple_, update
 
 from storage import engine, rows
 from storage.jobs import RECALLED, REJECTION_NOTE, Delivery, DeliveryCount, Parcel
 from storage.schema import deliveries, received, results
-from storage.sql.database import Database
+from storage.sql.database import Database, arrived_at
 from storage.states import DeliveryState, check_delivery
 
 
@@ -39,12 +39,13 @@ class Sending(Database):
                 if uid not in rejected
             ]
 
-    def renew_deliveries(self, destination: str, owner: str, until: datetime) -> int:
+    def renew_deliveries(self, parcels: Sequence[Parcel], until: datetime) -> int:
         """See JobStore."""
+        attempt = ("sop_instance_uid", "destination", "attempts")
+        these = [tuple(getattr(p.delivery, name) for name in attempt) for p in parcels]
         mine = update(deliveries).where(
-            deliveries.c.destination == destination,
             deliveries.c.state == DeliveryState.SENDING,
-            deliveries.c.lease_owner == owner,
+            tuple_(*(deliveries.c[name] for name in attempt)).in_(these),
         )
         with engine.writing(self._engine) as db:
             return db.execute(mine.values(lease_until=until)).rowcount
@@ -66,7 +67,8 @@ class Sending(Database):
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
         """See JobStore."""
         check_delivery(DeliveryState.DUE, DeliveryState.EXPIRED)
-        old = select(received.c.job_key).where(received.c.received_at < received_before)
+        last = func.max(arrived_at())
+        old = select(received.c.job_key).group_by(received.c.job_key).having(last < received_before)
         notes = select(results.c.sop_instance_uid).where(results.c.kind == REJECTION_NOTE)
         retried_at = deliveries.c.retried_at
         late = update(deliveries).where(

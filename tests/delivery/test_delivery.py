@@ -1,7 +1,7 @@
 """From what is due to what the store says of it."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.gateway import open_gateway
 from dicom_node.delivery.outcome import Fate
 from dicom_node.delivery.scu import Scu
+from storage.jobs import Parcel
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
 from storage.states import DeliveryState
@@ -246,8 +247,8 @@ def test_a_batch_keeps_its_lease_however_long_it_takes(make: Make) -> None:
         reclaimed: list[str] = []
         renew = bench.store.renew_deliveries
 
-        def renewed(destination: str, owner: str, until: datetime) -> int:
-            number = renew(destination, owner, until)
+        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
+            number = renew(parcels, until)
             bench.store.reclaim(until - timedelta(seconds=1), 3)  # as another process would
             reclaimed.extend(str(state) for state in bench.states() if state is DUE)
             return number

@@ -156,6 +156,14 @@ def test_a_warning_is_delivered_with_a_note(peer: Web, files: list[Path]) -> Non
     )
 
 
+def test_an_empty_warning_reason_is_none_and_the_rest_of_its_batch_goes_on(
+    peer: Web, files: list[Path]
+) -> None:
+    peer.answers = [(202, stored("1.1", empty=True)), (200, None)]
+    outcomes = SENDER.send(at(peer), files[:2], 60)
+    assert [(one.fate, one.reason) for one in outcomes] == [(Fate.DELIVERED, "")] * 2
+
+
 def test_of_a_batch_each_has_its_own_answer_and_the_rest_waits_where_none_comes(
     peer: Web, files: list[Path]
 ) -> None:

@@ -39,9 +39,11 @@ def failed(reason: int) -> Json:
     return {"00081198": {"vr": "SQ", "Value": [item]}}
 
 
-def stored(uid: str, warning: int | None = None) -> Json:
-    """One that names an instance as stored, perhaps with a warning."""
+def stored(uid: str, warning: int | None = None, *, empty: bool = False) -> Json:
+    """One that names an instance as stored, perhaps with a warning, or with an empty one."""
     item: Json = {"00081155": {"vr": "UI", "Value": [uid]}}
+    if empty:
+        item["00081196"] = {"vr": "US"}
     if warning is not None:
         item["00081196"] = {"vr": "US", "Value": [warning]}
     return {"00081199": {"vr": "SQ", "Value": [item]}}

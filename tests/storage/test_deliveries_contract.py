@@ -348,8 +348,7 @@ def test_a_lease_that_is_renewed_holds_and_what_comes_after_its_end_is_told(
     produced(store)
     (first, second) = store.claim_deliveries("pacs", "s", NOON, 60, 10)
     store.claim_deliveries("archive", "s", NOON, 60, 10)
-    assert store.renew_deliveries("pacs", "other", after(999)) == 0
-    assert store.renew_deliveries("pacs", "s", after(120)) == 2
+    assert store.renew_deliveries([first, second], after(120)) == 2
     store.reclaim(after(100), 3)
     states = [(d.destination, str(d.state)) for d in store.deliveries("k1")]
     assert sorted(states) == [("archive", "DUE")] * 2 + [("pacs", "SENDING")] * 2
@@ -358,3 +357,18 @@ def test_a_lease_that_is_renewed_holds_and_what_comes_after_its_end_is_told(
     assert store.delivered(second, after(122), "", "0000") is False
     assert store.postpone(second, after(122), "busy") is False
     assert store.refuse(second, after(122), "no") is False
+    assert store.renew_deliveries([first, second], after(999)) == 0
+
+
+def test_what_a_sender_could_not_record_is_reclaimed_however_much_else_it_sends(
+    store: JobStore,
+) -> None:
+    produced(store)
+    store.claim_deliveries("pacs", "s", NOON, 60, 1)  # its answer was never written down
+    (going,) = store.claim_deliveries("pacs", "s", NOON, 60, 1)
+    assert store.renew_deliveries([going], after(600)) == 1
+    store.reclaim(after(61), 3)
+    assert [str(d.state) for d in store.deliveries("k1") if d.destination == "pacs"] == [
+        "DUE",
+        "SENDING",
+    ]

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from storage.jobs import DeliveryCount, DestinationHealth
+from storage.jobs import Decision, DeliveryCount, DestinationHealth
 from storage.states import DeliveryState
 from storage.store import JobStore
-from tests.storage.samples import NOON, after, produced, result, submitted
+from tests.storage.samples import NOON, after, film, new_job, produced, result, submitted
 
 
 def at(store: JobStore, destination: str, key: str = "k1") -> list[str]:
@@ -191,3 +191,17 @@ def test_what_comes_too_late_is_counted_from_its_film_not_from_its_job(store: Jo
     store.produce("k1", job.lease.token, after(500), made, ["pacs"])
     assert store.expire("pacs", NOON, after(500), "too late") == 0
     assert store.expire("pacs", after(1), after(500), "too late") == 1
+
+
+def test_a_film_that_comes_again_is_as_old_as_that_is_long_ago(store: JobStore) -> None:
+    first = store.receive(film())
+    store.route(first.number, Decision(text="not analysed: no rule"), None)
+    store.receive(replace(film(), received_at=after(5000)))
+    store.route(first.number, Decision(text="analysed", job_key="k1"), new_job("k1", 5000))
+    job = store.claim("w", after(5000), 60)
+    assert job is not None
+    assert job.lease is not None
+    made = [result("k1", "secondary_capture")]
+    store.produce("k1", job.lease.token, after(5000), made, ["pacs"])
+    assert store.expire("pacs", after(5000), after(5001), "too late") == 0
+    assert store.expire("pacs", after(5001), after(9000), "too late") == 1
