@@ -100,5 +100,8 @@ def _compare(folder: Path, expected: dict[str, str], found: dict[str, str]) -> N
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as fault:
+        raise ModelError(f"{path}: cannot be read: {fault.strerror}") from fault

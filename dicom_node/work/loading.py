@@ -22,15 +22,16 @@ class Loads:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._loaded, self._refusals = context.Event(), context.SimpleQueue()
+        # No lock: a worker that is killed while it holds one would leave its parent waiting.
+        self._loaded, self._refusals = context.RawValue("b", 0), context.SimpleQueue()
 
     def loaded(self) -> None:
         """A worker has loaded the model."""
-        self._loaded.set()
+        self._loaded.value = 1
 
     def refuse(self, reason: str) -> None:
         """A worker could not; said of a model that none has loaded yet, it ends the node."""
-        if not self._loaded.is_set():
+        if not self._loaded.value:
             self._refusals.put(reason)
 
     def demand_none_refused(self) -> None:
@@ -39,7 +40,7 @@ class Loads:
         Raises:
             ModelError: one has, and none had loaded it.
         """
-        if not self._loaded.is_set() and not self._refusals.empty():
+        if not self._loaded.value and not self._refusals.empty():
             raise ModelError(self._refusals.get())
 
 

@@ -121,6 +121,13 @@ def test_a_part_that_is_not_there_is_refused(model: Path, part: str) -> None:
     assert f"{model / part}" in refusal(model)
 
 
+def test_a_file_that_cannot_be_read_is_named(model: Path) -> None:
+    weak = model / "latent_prior.safetensors"
+    weak.unlink(missing_ok=True)
+    weak.symlink_to("/proc/self/mem")  # opens, and cannot be read at 0: as a disk that fails
+    assert refusal(model) == f"{weak}: cannot be read: Input/output error"
+
+
 def test_weights_that_were_cut_short_are_refused(model: Path) -> None:
     path = next((model / "unet").glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-1])
