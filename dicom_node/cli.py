@@ -448,6 +448,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Safetensors of torchvision's inception_v3, for FID and KID."),
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the edits (3 MB each), so that a stopped run goes on."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Films a group at most; 0 is all.", min=0)] = 0,
     maps_only: Annotated[
         bool, typer.Option("--maps-only", help="Where maps point and which normal films they mark.")
@@ -458,7 +462,7 @@ def evaluate(
     from dicom_node.admin import measuring
 
     measuring.run(
-        *(data, part, limit, mode, model, judges, out, inception),
+        *(data, part, limit, mode, model, judges, out, keep, inception),
         maps_only=maps_only,
         as_json=as_json,
     )

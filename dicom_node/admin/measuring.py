@@ -13,6 +13,7 @@ from dicom_node.admin.films import made_folder
 from pipeline import classifier, digest, weights
 from pipeline.evaluation import report, sets
 from pipeline.evaluation.cases import Judges
+from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.measure import Measurement
 from pipeline.evaluation.selection import Selection
 from pipeline.types import Mode
@@ -28,20 +29,26 @@ def run(
     model: str,
     judges: Path | None,
     out: Path | None,
+    keep: Path | None,
     inception: Path | None,
     *,
     maps_only: bool,
     as_json: bool,
 ) -> None:
-    """Print what was measured; `out` gets it as JSON and as a page with pictures of the films."""
+    """Print what was measured; `out` gets it as JSON and as a page with pictures of the films.
+
+    What is made of the films is kept in `keep`, for a run that goes on or is made again.
+    """
     if part not in ("dev", "test"):
         raise typer.BadParameter("--part is dev or test")
     films = Selection(data=data, part=part, limit=limit)
-    if out is not None:
-        made_folder(out)
-    loaded = weights.load(digest.folder_of(model), weights.choose_device("auto"))
+    for folder in filter(None, (out, keep)):
+        made_folder(folder)
+    origin = digest.folder_of(model)
+    loaded = weights.load(origin, weights.choose_device("auto"))
+    keeper = Keeper(keep, origin) if keep else None
     judged = load_judges(judges or weights.JUDGES, inception)
-    measurement = Measurement(loaded, mode, judged, films, _shown)
+    measurement = Measurement(loaded, mode, judged, films, _shown, keeper)
     made = measurement.maps() if maps_only else measurement.everything()
     if out is not None:
         reading = loaded.settings.reading(mode)

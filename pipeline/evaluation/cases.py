@@ -1,5 +1,6 @@
 """Films made ready to be judged: truth, lungs and every kind of map, all at one size."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,6 +12,7 @@ from pipeline import difference
 from pipeline.anatomy import Mask
 from pipeline.classifier import Classifier
 from pipeline.evaluation import baselines, localisation
+from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.localisation import Truth
 from pipeline.evaluation.sets import Encoder
 from pipeline.evaluation.validity import Pair, signed
@@ -65,15 +67,30 @@ class Case:
 
 
 class CaseMaker:
-    """Makes cases by one model, the paper's mode beside it, and the judges."""
+    """Makes cases by one model, the paper's mode beside it, and the judges.
 
-    def __init__(self, model: LoadedModel, mode: Mode, judges: Judges) -> None:
-        self._model, self._mode, self._judges = model, mode, judges
+    `seconds` is what each edit took that was made as the product makes it, none for a kept one.
+    """
+
+    def __init__(
+        self, model: LoadedModel, mode: Mode, judges: Judges, keeper: Keeper | None = None
+    ) -> None:
+        self._model, self._mode, self._judges, self._keeper = model, mode, judges, keeper
         self._explainer = Explainer(model)
+        self.seconds: list[float] = []
 
     def evidence(self, film: Image, mode: Mode | None = None, *, free: bool = False) -> Evidence:
-        """The edit of one film on the grid, as the product makes it."""
-        return self._explainer.evidence(film, mode or self._mode, seed=0, free=free)
+        """The edit of one film on the grid, as the product makes it, or made it before."""
+        which = mode or self._mode
+
+        def make() -> Evidence:
+            began = time.perf_counter()
+            made = self._explainer.evidence(film, which, seed=0, free=free)
+            if which is self._mode and not free:
+                self.seconds.append(time.perf_counter() - began)
+            return made
+
+        return self._keeper.evidence(film, which, free=free, make=make) if self._keeper else make()
 
     def lungs(self, film: Image) -> Mask:
         """The lungs of one film on the grid."""

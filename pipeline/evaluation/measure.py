@@ -4,7 +4,6 @@ Choose on `dev`, report on `test`, once. Every number has its 95 % interval over
 be given.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,10 +28,10 @@ from pipeline.evaluation.cases import (
     as_pair,
 )
 from pipeline.evaluation.edits import Edits
+from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.selection import GROUPS, Selection
 from pipeline.evaluation.tables import SEED, Json, auroc, interval
-from pipeline.explainer import Evidence
 from pipeline.training.dataset import FilmRow
 from pipeline.types import Image, Mode
 from pipeline.weights import LoadedModel
@@ -60,12 +59,12 @@ class Measurement:
         judges: Judges,
         films: Selection,
         track: Track[Any],
+        keeper: Keeper | None = None,
     ) -> None:
         self._model, self._mode, self._judges = model, mode, judges
         self._films, self._track = films, track
-        self._maker = CaseMaker(model, mode, judges)
+        self._maker = CaseMaker(model, mode, judges, keeper)
         self._threshold = model.settings.reading(mode).threshold
-        self._seconds: list[float] = []
 
     def everything(self) -> Evaluation:
         """The whole table."""
@@ -85,7 +84,7 @@ class Measurement:
             "reliability": self._reliability(adult),
             "oracle": edits.oracle(adult),
             "induction": edits.induction(adult),
-            "seconds_per_film": float(np.median(self._seconds)),
+            **self._pace(),
         }
         return Evaluation(numbers=numbers, cases=cases)
 
@@ -120,13 +119,12 @@ class Measurement:
     def _see(self, rows: Sequence[FilmRow]) -> list[Seen]:
         films = self._films.films(rows)
         shown = self._track(list(zip(rows, films, strict=True)), "films of the manifest")
-        return [Seen(row=row, pair=as_pair(self._timed(film))) for row, film in shown]
+        return [Seen(row=row, pair=as_pair(self._maker.evidence(film))) for row, film in shown]
 
-    def _timed(self, film: Image) -> Evidence:
-        began = time.perf_counter()
-        made = self._maker.evidence(film)
-        self._seconds.append(time.perf_counter() - began)
-        return made
+    def _pace(self) -> Json:
+        """Of the edits that this run made; nothing where all were kept from another."""
+        seconds = self._maker.seconds
+        return {"seconds_per_film": float(np.median(seconds))} if seconds else {}
 
     def _reconstruction(self, seen: Sequence[Seen], cases: dict[str, list[Case]]) -> Json:
         """Input against reconstruction, by source; contrast of lesions kept; what a judge loses."""
