@@ -16,6 +16,7 @@ from pipeline import (
     guidance,
     inversion,
     preprocess,
+    probe,
     prompts,
     regions,
 )
@@ -23,8 +24,9 @@ from pipeline.anatomy import Mask
 from pipeline.checks import Findings
 from pipeline.errors import ModelError, UnlikeTrainingError
 from pipeline.framing import Frame
-from pipeline.models import Denoiser
+from pipeline.models import Claim, Denoiser
 from pipeline.preprocess import Letterbox
+from pipeline.probe import Traits
 from pipeline.settings import Settings
 from pipeline.types import (
     Attribution,
@@ -59,8 +61,8 @@ class Evidence:
     one.
     `free` is |film minus counterpart| had the gate been open everywhere, where it was asked for.
     `first` and `still` are what the gate of the first step would change of the film and of its
-    counterpart, None without a gate. `diffuse` is the share, 0 .. 1, of the lungs' hull that the
-    whole-lung gate opens to on seeing the film, None without one.
+    counterpart, None without a gate. `traits` are what the network that covers whole lungs, or else
+    a probe, looks at makes of the lungs (pipeline.probe), None without either.
     """
 
     plane: Image
@@ -73,7 +75,7 @@ class Evidence:
     free: Image | None
     first: Image | None
     still: Image | None
-    diffuse: float | None
+    traits: Traits | None
 
 
 class Explainer:
@@ -168,10 +170,10 @@ class Explainer:
         ungated = _back(frames, own - self._decoded(made.first.latent)) if free else None
         local = _back(frames, own - self._decoded(made.latent))
         adapted = None if target else model.whole_lung
-        opened = editing.remaining(adapted, z, text, noise[0]) if adapted else None
+        looked = None if target else self._look(z, text, noise[0])
         changes = local
-        if adapted is not None and opened is not None:
-            clear = self._clear(adapted, made.latent, text, seed, opened)
+        if adapted is not None and looked is not None and looked.gate is not None:
+            clear = self._clear(adapted, made.latent, text, seed, looked.gate)
             whole = _back(frames, own - self._decoded(clear))
             changes = local + difference.held(whole - local, lungs)
         return Evidence(
@@ -185,13 +187,31 @@ class Explainer:
             free=None if ungated is None else np.abs(ungated).mean(0),
             first=None if still is None else self._on_grid(made.first.first_gate),
             still=None if still is None else self._on_grid(still),
-            diffuse=None if opened is None else self._share_of_hull(opened, frames, lungs),
+            traits=None if looked is None else _traits(looked, frames[-1], lungs),
         )
 
-    def _share_of_hull(self, gate: torch.Tensor, frames: Sequence[Frame], lungs: Mask) -> float:
-        hull = anatomy.hull(lungs)
-        planes = _back(frames, self._on_grid(gate))
-        return float((planes.mean(0) * hull).sum() / hull.sum())
+    def traits(self, plane: Image, seed: int) -> Traits:
+        """What Evidence has of a film on the grid, without the rest of it.
+
+        Raises:
+            ModelError: the model takes no source beside the noise: it looks at no film.
+        """
+        if not self._model.denoiser.paired:
+            raise ModelError("only a model that edits in pairs has traits for a probe to read")
+        lungs = self.lungs(plane)
+        frame = framing.frames(lungs, self.settings.draws)[-1]
+        z, text = self._latents(plane, [frame]), self._text(None)[-1:]
+        noise = self._noise(z, seed, range(1))[0][-1:]
+        return _traits(self._looked(z, text, noise), frame, lungs)
+
+    def _look(self, z: torch.Tensor, text: torch.Tensor, noise: torch.Tensor) -> Claim | None:
+        """What is looked at beside the edit: for the sake of whole lungs, or of a probe."""
+        wanted = self._model.whole_lung or self._model.probe
+        return self._looked(z, text, noise) if wanted else None
+
+    def _looked(self, z: torch.Tensor, text: torch.Tensor, noise: torch.Tensor) -> Claim:
+        network = self._model.whole_lung or self._model.denoiser
+        return editing.first_look(network, z, text, noise)
 
     def _clear(
         self,
@@ -264,7 +284,7 @@ class Explainer:
             free=np.abs(changes).mean(0),
             first=None,
             still=None,
-            diffuse=None,
+            traits=None,
         )
 
     def _latent(self, plane: Image) -> torch.Tensor:
@@ -334,9 +354,12 @@ class Explainer:
             status=status,
             reasons=reasons,
             model=self._identity(mode, seed),
-            probability=None if healthy is None else healthy.probability(peak, made.diffuse),
+            probability=None if healthy is None else healthy.probability(peak, self._reading(made)),
             conformal_p=None if healthy is None else healthy.conformal_p(peak),
         )
+
+    def _reading(self, made: Evidence) -> float:
+        return 0.0 if self._model.probe is None else self._model.probe.reading(made.traits)
 
     def _status(
         self, made: Evidence, threshold: float, mode: Mode
@@ -378,6 +401,11 @@ def _demand_numbers(*planes: Image) -> None:
 def _back(frames: Sequence[Frame], seen: Image) -> Image:
     """[draws, side, side], each draw's from its frame to its place in the film."""
     return np.stack([frame.back(plane) for frame, plane in zip(frames, seen, strict=True)])
+
+
+def _traits(looked: Claim, frame: Frame, lungs: Mask) -> Traits:
+    """Of the last draw, which sees the lungs larger."""
+    return probe.pooled([state[-1] for state in looked.states], frame.see(anatomy.hull(lungs)))
 
 
 def findings(made: Evidence, threshold: float) -> Findings:

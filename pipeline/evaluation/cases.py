@@ -169,5 +169,5 @@ def as_pair(made: Evidence) -> Pair:
         counterfactual=(made.plane - made.changes.mean(0, dtype=np.float32)).clip(0, 1),
         attribution_map=made.maps.mean(0, dtype=np.float32),
         lungs=made.lungs,
-        diffuse=made.diffuse,
+        traits=made.traits,
     )

@@ -252,7 +252,12 @@ class Measurement:
         healthy = self._model.healthy
         if healthy is None or self._mode is Mode.PAPER:
             return peak
-        return healthy.log_odds(peak, film.pair.diffuse)
+        return healthy.log_odds(peak, self._reading(film))
+
+    def _reading(self, film: Seen) -> float:
+        """What the model's probe says of the film; 0 without one."""
+        probe = self._model.probe
+        return 0.0 if probe is None else probe.reading(film.pair.traits)
 
     def _taught(self, source: str) -> list[tuple[Image, Mask, bool]]:
         rows = self._films.rows(lambda row: row.source == source, split="train")
@@ -268,7 +273,7 @@ class Measurement:
         healthy = self._model.healthy
         if healthy is None or self._mode is Mode.PAPER:
             return {}
-        said = np.array([healthy.probability(film.peak, film.pair.diffuse) for film in adult])
+        said = np.array([healthy.probability(film.peak, self._reading(film)) for film in adult])
         truth = np.array([float(not film.normal) for film in adult])
         rng = np.random.default_rng(SEED)
         few = min(tables.counts([film.normal for film in adult]))

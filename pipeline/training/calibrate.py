@@ -12,6 +12,7 @@ from pipeline.anatomy import Mask
 from pipeline.calibration import HealthyReference
 from pipeline.errors import DatasetError
 from pipeline.explainer import Explainer
+from pipeline.probe import Probe
 from pipeline.settings import Reading, Settings
 from pipeline.training.session import Progress
 from pipeline.types import Image, Mode
@@ -28,11 +29,11 @@ _TOP_OF_SCALE = 3.0  # the colour scale and the score end at so many thresholds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """One film's map with its lungs, on the grid, and what Evidence says of whole lungs."""
+    """One film's map with its lungs, on the grid, and what the model's probe reads of it."""
 
     plane: Image
     lungs: Mask
-    diffuse: float | None
+    reading: float
 
     @property
     def peak(self) -> float:
@@ -67,7 +68,7 @@ def calibrate(
     demand_enough(len(healthy))
     _demand_chests(model, healthy)
     films = len(healthy) + len(abnormal) + len(healthy[:_PAPER_FILMS])
-    maker = _Maker(Explainer(model), progress, films)
+    maker = _Maker(Explainer(model), model.probe, progress, films)
     normal = [maker.map(film, Mode.CALIBRATED) for film in healthy]
     sick = [maker.map(film, Mode.CALIBRATED) for film in abnormal]
     paper = [maker.map(film, Mode.PAPER) for film in healthy[:_PAPER_FILMS]]
@@ -102,15 +103,19 @@ def _demand_chests(model: LoadedModel, healthy: Sequence[Image]) -> None:
 class _Maker:
     """Makes maps and counts them."""
 
-    def __init__(self, explainer: Explainer, progress: Progress, films: int) -> None:
+    def __init__(
+        self, explainer: Explainer, probe: Probe | None, progress: Progress, films: int
+    ) -> None:
         self._explainer, self._progress, self._films, self._made = explainer, progress, films, 0
+        self._probe = probe
 
     def map(self, film: Image, mode: Mode) -> Scored:
         made = self._explainer.evidence(film, mode, seed=0)
         self._made += 1
         self._progress(self._made / self._films, f"{mode}: {self._made} films")
         plane = made.maps.mean(0, dtype=np.float32)
-        return Scored(plane=plane, lungs=made.lungs, diffuse=made.diffuse)
+        reading = 0.0 if self._probe is None else self._probe.reading(made.traits)
+        return Scored(plane=plane, lungs=made.lungs, reading=reading)
 
 
 def _reading(films: Sequence[Scored]) -> Reading:
@@ -135,11 +140,11 @@ def _reference(
         place = np.zeros_like(healthy[0].lungs)
         maps = np.stack([film.plane for film in healthy])
     if sick:
-        slope, diffuse_slope, intercept = _platt(healthy, sick)
+        slope, reading_slope, intercept = _platt(healthy, sick)
     elif before:
-        slope, diffuse_slope, intercept = before.slope, before.diffuse_slope, before.intercept
+        slope, reading_slope, intercept = before.slope, before.reading_slope, before.intercept
     else:
-        slope = diffuse_slope = intercept = 0.0
+        slope = reading_slope = intercept = 0.0
     return HealthyReference(
         mean=maps.mean(0),
         sd=maps.std(0),
@@ -147,15 +152,15 @@ def _reference(
         scores=np.array([film.peak for film in healthy], np.float32),
         slope=slope,
         intercept=intercept,
-        diffuse_slope=diffuse_slope,
+        reading_slope=reading_slope,
     )
 
 
 def _platt(healthy: Sequence[Scored], sick: Sequence[Scored]) -> tuple[float, float, float]:
-    """Slopes of the score's logarithm and of whole lungs, and intercept; classes weigh alike."""
+    """Slopes of the score's logarithm and of the reading, and intercept; classes weigh alike."""
     films = (*healthy, *sick)
-    x = np.array([(calibration.log_score(film.peak), film.diffuse or 0.0) for film in films])
+    x = np.array([(calibration.log_score(film.peak), film.reading) for film in films])
     y = np.repeat([0, 1], [len(healthy), len(sick)])
     fitted = LogisticRegression(class_weight="balanced").fit(x, y)
-    slope, diffuse_slope = map(float, fitted.coef_[0])
-    return slope, diffuse_slope, float(fitted.intercept_[0])
+    slope, reading_slope = map(float, fitted.coef_[0])
+    return slope, reading_slope, float(fitted.intercept_[0])

@@ -6,6 +6,7 @@ would teach something else, and nothing would show it.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from pipeline import digest, probe, prompts, settings
+from pipeline.explainer import METHOD_VERSION, Evidence
+from pipeline.settings import Settings
 from pipeline.training import files, ranks
 
 Tensors = dict[str, torch.Tensor]
@@ -45,6 +49,27 @@ def digest_of(*parts: npt.NDArray[np.generic] | str | Path) -> str:
             content = part.read_bytes() if isinstance(part, Path) else part.encode()
             whole.update(hashlib.sha256(content).digest())
     return whole.hexdigest()
+
+
+def origin_of_edits(model: Path) -> str:
+    """SHA-256 of all that has a part in an edit: method, weights, prompts, settings but for those
+    by which a map is read.
+    """
+    said = replace(
+        settings.read(model),
+        version="",
+        limits=Settings().limits,
+        calibrated=Settings().calibrated,
+        paper=Settings().paper,
+    )
+    weights = {
+        name: found
+        for name, found in digest.file_digests(model).items()
+        if name not in (digest.SETTINGS, digest.CALIBRATION, probe.FILE)
+    }
+    form = [known.name for known in fields(Evidence)]
+    parts = (METHOD_VERSION, form, prompts.load().digest, asdict(said), sorted(weights.items()))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _why_not(path: Path, origin: Mapping[str, str]) -> str:

@@ -14,7 +14,8 @@ from diffusers import AutoencoderDC, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from pipeline import digest, prompts, settings, weights
+from pipeline import digest, probe, prompts, settings, weights
+from pipeline.explainer import Explainer
 from pipeline.schedule import TRAIN_STEPS
 from pipeline.segmenter import Segmenter
 from pipeline.settings import Settings
@@ -31,6 +32,7 @@ from pipeline.training import (
     lesion_gate,
     pairs,
     plots,
+    probing,
     ranks,
     rival,
     segmenter,
@@ -48,6 +50,7 @@ from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_L
 
 _TUNING_BATCH = 32
 _SHOWN = 6
+_PROBED = 600  # films of a class of a source: more were not better (docs/decisions/0011)
 _NOTHING_ELSE = {"pasted": 0, "boxed": 0, "healthy": 0, "labelled": 0}
 
 
@@ -223,8 +226,10 @@ class Workshop:
     def calibrate(self, films: int) -> Settings:
         """`model/` says thresholds from so many films of the split calibration (0: all).
 
-        Its probability is learnt from them and the adult films with findings of val.
+        Its probability is learnt from them and the adult films with findings of val; what its probe
+        reads, if its U-Net edits in pairs, from films of train.
         """
+        self._teach_probe()
         healthy = self._bench.films_of("calibration")
         order = np.random.default_rng(self._seed).permutation(len(healthy))[: films or None]
         rows = [r for r in self._bench.rows if r.split == "val" and r.label != "Normal"]
@@ -237,6 +242,32 @@ class Workshop:
             [film.astype(np.float32) / 255 for film in sick],
             self._progress,
         )
+
+    def _teach_probe(self) -> None:
+        """`model/` has a probe, taught by films of train; made of them once for each U-Net."""
+        folder = self._bench.work / "model"
+        model = weights.load(folder, torch.device(self._bench.device))
+        if not model.denoiser.paired:
+            return
+        train = [row for row in self._bench.rows if row.split == "train"]
+        rows = probing.chosen(train, _PROBED, self._seed)
+        explainer, films = Explainer(model), self._bench.films(rows)
+
+        def make() -> kept.Tensors:
+            traits = []
+            for index, film in enumerate(films):
+                self._progress(index / len(films), f"probe: {index} films")
+                traits.append(explainer.traits(film.astype(np.float32) / 255, self._seed + index))
+            return {"traits": torch.from_numpy(np.stack(traits))}
+
+        origin = {"model": kept.origin_of_edits(folder), "films": kept.digest_of(films)}
+        path = self._bench.work / "probe" / "traits.safetensors"
+        made = kept.tensors(path, origin, make, self._tell)
+        sick = np.array([row.label != "Normal" for row in rows])
+        sources = [row.source for row in rows]
+        taught = probing.Taught(traits=made["traits"].numpy(), sources=sources, sick=sick)
+        probe.save(probing.fit(taught), folder)
+        digest.write_digests(folder)
 
     def _keep(self, model: torch.nn.Module, path: Path) -> None:
         if ranks.is_first():
