@@ -24,7 +24,7 @@ def reference(mean: float = 0.1, sd: float = 0.05) -> HealthyReference:
         place=chests.lungs(),
         scores=np.array([0.1, 0.2, 0.3, 0.4], np.float32),
         slope=2.0,
-        diffuse_slope=4.0,
+        reading_slope=4.0,
         intercept=0.0,
     )
 
@@ -65,9 +65,9 @@ def test_conformal_p_counts_the_healthy_films_that_score_as_high(
 
 
 def test_a_score_whose_logarithm_is_zero_is_as_likely_sick_as_well() -> None:
-    # log(0.9 + 0.1) = 0; half of the lungs, at a slope of 4, are log odds of 2: 1 / (1 + e^-2).
-    assert reference().probability(0.9, None) == pytest.approx(0.5)
-    assert reference().probability(5.0, None) > 0.9 > 0.1 > reference().probability(0.0, None)
+    # log(0.9 + 0.1) = 0; a reading of 0.5, at a slope of 4, is log odds of 2: 1 / (1 + e^-2).
+    assert reference().probability(0.9, 0.0) == pytest.approx(0.5)
+    assert reference().probability(5.0, 0.0) > 0.9 > 0.1 > reference().probability(0.0, 0.0)
     assert reference().probability(0.9, 0.5) == pytest.approx(0.880797, abs=1e-6)
 
 
@@ -78,7 +78,7 @@ def test_a_reference_comes_back_from_its_folder(tmp_path: Path) -> None:
     assert again is not None
     assert again.scores.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert np.array_equal(again.place, chests.lungs())
-    assert (again.slope, again.diffuse_slope, again.intercept) == (2.0, 4.0, 0.0)
+    assert (again.slope, again.reading_slope, again.intercept) == (2.0, 4.0, 0.0)
 
 
 def test_a_damaged_reference_is_named(tmp_path: Path) -> None:
