@@ -409,13 +409,22 @@ def _traits(looked: Claim, frame: Frame, lungs: Mask) -> Traits:
 
 
 def findings(made: Evidence, threshold: float) -> Findings:
-    """The numbers that the checks look at; those of a change only where there is a region."""
-    found = bool((made.maps.mean(0) >= threshold).any())
+    """The numbers that the checks look at.
+
+    Those of the local edit, which the map reads, only where there is a region; that of what is
+    shown beside it always, if the model edits in pairs.
+    """
+    marked = made.maps.mean(0) >= threshold
+    found = bool(marked.any())
+    shown = made.changes.mean(0)
     return Findings(
         lungs_found=anatomy.usable(made.lungs),
         stability=checks.overlap(made.maps, threshold) if found else None,
         effect=_effect(made) if found else None,
         off_target=checks.share_outside(made.local.mean(0), made.lungs) if found else None,
+        unmarked=checks.change_unmarked(shown, marked, made.lungs)
+        if made.first is not None
+        else None,
     )
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from pipeline import anatomy, calibration, digest, settings
+from pipeline import anatomy, calibration, checks, digest, settings
 from pipeline.anatomy import Mask
 from pipeline.calibration import HealthyReference
 from pipeline.errors import DatasetError
 from pipeline.explainer import Explainer
+from pipeline.limits import Limits
 from pipeline.probe import Probe
 from pipeline.settings import Reading, Settings
 from pipeline.training.session import Progress
@@ -29,11 +30,15 @@ _TOP_OF_SCALE = 3.0  # the colour scale and the score end at so many thresholds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """One film's map with its lungs, on the grid, and what the model's probe reads of it."""
+    """One film's map with its lungs, on the grid, what the model's probe reads of it, and the
+    change that is shown.
+    """
 
     plane: Image
     lungs: Mask
     reading: float
+    change: Image
+    paired: bool
 
     @property
     def peak(self) -> float:
@@ -73,7 +78,9 @@ def calibrate(
     sick = [maker.map(film, Mode.CALIBRATED) for film in abnormal]
     paper = [maker.map(film, Mode.PAPER) for film in healthy[:_PAPER_FILMS]]
     calibration.save(_reference(normal, sick, model.healthy), folder)
-    said = replace(settings.read(folder), calibrated=_reading(normal), paper=_reading(paper))
+    said, how = settings.read(folder), _reading(normal)
+    limits = replace(said.limits, unmarked=_unmarked(normal, how.threshold))
+    said = replace(said, calibrated=how, paper=_reading(paper), limits=limits)
     settings.write(folder, said)
     digest.write_digests(folder)
     return said
@@ -115,7 +122,13 @@ class _Maker:
         self._progress(self._made / self._films, f"{mode}: {self._made} films")
         plane = made.maps.mean(0, dtype=np.float32)
         reading = 0.0 if self._probe is None else self._probe.reading(made.traits)
-        return Scored(plane=plane, lungs=made.lungs, reading=reading)
+        return Scored(
+            plane=plane,
+            lungs=made.lungs,
+            reading=reading,
+            change=made.changes.mean(0, dtype=np.float32),
+            paired=made.first is not None,
+        )
 
 
 def _reading(films: Sequence[Scored]) -> Reading:
@@ -127,6 +140,17 @@ def _reading(films: Sequence[Scored]) -> Reading:
         )
     top = max(threshold, min(1.0, _TOP_OF_SCALE * threshold))
     return Reading(threshold=threshold, scale_max=top)
+
+
+def _unmarked(films: Sequence[Scored], threshold: float) -> float:
+    """What few healthy films are changed by where nothing is marked; see Limits."""
+    found = [
+        checks.change_unmarked(film.change, film.plane >= threshold, film.lungs)
+        for film in films
+        if film.paired
+    ]
+    shown = [change for change in found if change is not None]
+    return float(np.quantile(shown, HEALTHY_BELOW)) if shown else Limits().unmarked
 
 
 def _reference(

@@ -111,12 +111,18 @@ GOOD = Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.1)
          Status.LOW_CONFIDENCE, "still holds"),
         (Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.7),
          Status.LOW_CONFIDENCE, "70% of the change"),
+        (Findings(lungs_found=True, stability=None, effect=None, off_target=None, unmarked=0.03),
+         Status.LOW_CONFIDENCE, "where the map marks nothing (3.0% of the grey range)"),
+        (Findings(lungs_found=True, stability=None, effect=None, off_target=None, unmarked=0.02),
+         Status.VALID, ""),
         (Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.95),
          Status.WITHHELD, "95% of the change"),
     ],
 )  # fmt: skip
 def test_each_check_has_its_status_and_words(found: Findings, status: Status, word: str) -> None:
-    limits = Limits(stability=0.1, effect=0.3, off_target=0.6, off_target_withheld=0.9)
+    limits = Limits(
+        stability=0.1, effect=0.3, off_target=0.6, off_target_withheld=0.9, unmarked=0.02
+    )
     said, reasons = checks.judge(found, limits)
     assert said is status
     assert word in " ".join(reasons)
@@ -142,6 +148,18 @@ def test_the_share_outside_counts_what_lies_beyond_the_lungs() -> None:
     assert checks.share_outside(change, lungs) == pytest.approx(0.25)
     assert checks.share_outside(change * 0, lungs) is None
     assert checks.share_outside(change, np.zeros_like(lungs)) is None
+
+
+def test_what_is_changed_where_nothing_is_marked_is_counted_in_the_lungs_alone() -> None:
+    lungs = chests.lungs()
+    hull = anatomy.hull(lungs) > 0
+    marked = np.zeros_like(lungs)
+    marked[:112] = True
+    change = np.where(marked, 0.5, -0.02).astype(np.float32)
+    change[~hull] = 1.0
+    assert checks.change_unmarked(change, marked, lungs) == pytest.approx(0.02)
+    assert checks.change_unmarked(change, hull | marked, lungs) is None
+    assert checks.change_unmarked(change * 0, marked, lungs) == 0.0
 
 
 def test_a_gate_that_closes_has_worked() -> None:
