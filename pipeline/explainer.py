@@ -40,7 +40,7 @@ from pipeline.types import (
 )
 from pipeline.weights import LoadedModel
 
-METHOD_VERSION = "6"
+METHOD_VERSION = "7"
 """Raised whenever the same weights would give another map."""
 
 _NEXT_PASS = 7_919
@@ -242,16 +242,26 @@ class Explainer:
         return [editing.noises(z.shape[1:], s, draws).to(self._model.device) for s in seeds]
 
     def _inverted(self, plane: Image, seed: int, target: Target | None) -> Evidence:
-        """The same comparison by a model that was not trained in pairs: edit-friendly inversion."""
+        """The same comparison by a model that was not trained in pairs: edit-friendly inversion.
+
+        Outside the hull of the lungs the source stays, at each step at its own level of noise.
+        """
         model, said = self._model, self.settings
         z, text = self._latent(plane).repeat(said.draws, 1, 1, 1), self._text(target)
         nothing = model.text_encoder.encode([""]).repeat(said.draws, 1, 1)
         times = inversion.times(said.paper_steps, said.inversion_start)
         noises = editing.noises((len(times), *z.shape[1:]), seed, said.draws).to(model.device)
         inverted = inversion.invert(model.denoiser, z, nothing, noises.unbind(1), times)
-        edited = inversion.edit(model.denoiser, inverted, text, nothing, said.guidance)
+        keep = self._outside_lungs(plane, z)
+        edited = inversion.edit(model.denoiser, inverted, text, nothing, said.guidance, keep)
         made = self._ungated(plane, self._changes(z, edited), said.blur_px)
         return replace(made, maps=difference.held(made.maps, made.lungs))
+
+    def _outside_lungs(self, plane: Image, z: torch.Tensor) -> torch.Tensor:
+        """[1, 1, h, w] of latents: 1 outside the hull of the lungs; 0 where none were found."""
+        hull = torch.from_numpy(anatomy.hull(self.lungs(plane)))[None, None]
+        keep = 1 - functional.adaptive_avg_pool2d(hull, (z.shape[-2], z.shape[-1]))
+        return keep.to(z)
 
     def _paper(self, plane: Image, seed: int, target: Target | None) -> Evidence:
         """M = I - I_n (2401.01414): the film minus its normal counterpart, unsmoothed."""
