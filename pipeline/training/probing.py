@@ -18,7 +18,7 @@ from pipeline.probe import Probe
 from pipeline.training.dataset import FilmRow
 
 LEAST_OF_A_CLASS = 20  # fewer films of a source have no middle worth the name
-_RIDGE = 1e-3  # sklearn's C, the inverse of the penalty
+_RIDGE = 3e-3  # sklearn's C, the inverse of the penalty
 _MOST_STEPS = 500
 
 Numbers = npt.NDArray[np.float64]
