@@ -104,6 +104,7 @@ class Measurement:
             "model": self._model.digest,
             "mode": str(self._mode),
             "part": self._films.part,
+            "left_out": self._films.left_out,
             "extractor": self._judges.encoder.name,
         }
 

@@ -48,14 +48,33 @@ class Selection:
     @cached_property
     def localised(self) -> list[LocalisedRow]:
         """The localised rows of the part."""
-        rows = dataset.read_localised(self.data / "localised")
-        return [row for row in rows if row.part == self.part]
+        return self._localised(self.part)
+
+    def _localised(self, part: str) -> list[LocalisedRow]:
+        return [row for row in self._all_localised if row.part == part]
+
+    @cached_property
+    def _all_localised(self) -> list[LocalisedRow]:
+        return dataset.read_localised(self.data / "localised")
+
+    @cached_property
+    def _spoilt(self) -> dataset.Kin:
+        """Whose films the other part has: what is chosen on one part is not reported on them."""
+        (other,) = _SPLIT_OF.keys() - {self.part}
+        return dataset.kin_of(self._localised(other))
+
+    @property
+    def left_out(self) -> int:
+        """How many films of the split are of a group, patient or file that the other part has."""
+        return sum(
+            row.split == self.split and bool(row.kin & self._spoilt) for row in self.manifest
+        )
 
     def rows(self, belongs: Callable[[FilmRow], bool], split: str | None = None) -> list[FilmRow]:
-        """Rows of a split, at most `limit` of each source and label."""
+        """Rows of a split, at most `limit` of each source and label; none that was left out."""
         chosen: dict[tuple[str, str], list[FilmRow]] = {}
         for row in self.manifest:
-            if row.split == (split or self.split) and belongs(row):
+            if row.split == (split or self.split) and not row.kin & self._spoilt and belongs(row):
                 chosen.setdefault((row.source, row.label), []).append(row)
         return [row for rows in chosen.values() for row in rows[: self.limit or None]]
 

@@ -35,6 +35,10 @@ LABELS = {
 }
 """What a film may be called; Normal means that nothing was found, all others that something was."""
 
+Kin = frozenset[tuple[str, str]]
+"""(group, patient or original, its name) of films; an empty name is nobody's."""
+
+_ORIGINAL = "sha256_original"
 _MOST_ROWS_NAMED = 10
 _SMALLEST_PX = 32  # no lesion can be seen on less
 _UNREADABLE = (
@@ -50,7 +54,22 @@ _Numbered = tuple[int, _Record]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FilmRow:
+class _Row:
+    """Whose film it is, as far as it is told; `original` is the digest of the source's file."""
+
+    group: str = ""
+    patient: str = ""
+    original: str = ""
+
+    @property
+    def kin(self) -> Kin:
+        """What it has in common with films that must not be judged by where it is learnt from."""
+        known = {"group": self.group, "patient": self.patient, "original": self.original}
+        return frozenset((what, name) for what, name in known.items() if name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmRow(_Row):
     """One row of a manifest: `tar` is an archive or a folder beside it, or empty: `file` is."""
 
     file: str
@@ -58,8 +77,6 @@ class FilmRow:
     split: str
     label: str
     source: str
-    group: str
-    patient: str
     view: str
     flags: frozenset[str]
 
@@ -81,15 +98,18 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalisedRow:
+class LocalisedRow(_Row):
     """One film of a localised set with the boxes drawn on it (none: a normal film)."""
 
     file: str
     source: str
     part: str
     boxes: tuple[Box, ...]
-    group: str = ""
-    patient: str = ""
+
+
+def kin_of(rows: Iterable[FilmRow | LocalisedRow]) -> Kin:
+    """The kin of all these films together."""
+    return frozenset().union(*(row.kin for row in rows))
 
 
 def read_manifest(path: Path) -> list[FilmRow]:
@@ -125,6 +145,7 @@ def _film_row(record: dict[str, str]) -> FilmRow:
         patient=record.get("patient_id", ""),
         view=record.get("view", ""),
         flags=frozenset(filter(None, record.get("flags", "").split(";"))),
+        original=record.get(_ORIGINAL, ""),
     )
 
 
@@ -220,6 +241,7 @@ def _localised_rows(
             boxes=tuple(boxes.get(record["file"], ())),
             group=record.get("group_id", ""),
             patient=record.get("patient_id", ""),
+            original=record.get(_ORIGINAL, ""),
         )
         for _, record in images
     ]
