@@ -30,17 +30,15 @@ class Edits:
 
     def validity(self, adult: Sequence[Seen], cases: dict[str, list[Case]]) -> Json:
         """What the independent classifier says of films with a finding, by source."""
-        groups: dict[str, list[Pair]] = {
-            name: [c.pair for c in group] for name, group in cases.items()
-        }
+        groups: dict[str, list[Case | Seen]] = {name: [*group] for name, group in cases.items()}
         for film in adult:
             if not film.normal:
-                groups.setdefault(film.row.source, []).append(film.pair)
-        everything = [pair for pairs in groups.values() for pair in pairs]
+                groups.setdefault(film.row.source, []).append(film)
+        everything = _once([film for films in groups.values() for film in films])
         normals = donors(adult)
         judged = {
-            name: validity.judge(self._judges.classifier, pairs, normals, SEED)
-            for name, pairs in {**groups, "all": everything}.items()
+            name: validity.judge(self._judges.classifier, [f.pair for f in films], normals, SEED)
+            for name, films in {**groups, "all": everything}.items()
         }
         outside = [self._outside_lesion(case) for group in cases.values() for case in group]
         return {
@@ -139,3 +137,11 @@ class Edits:
         made = (own - case.evidence.changes.mean(0, dtype=np.float32)).clip(0, 1)
         before, after = (localisation.to_side(plane, SIDE) for plane in (own, made))
         return fidelity.ssim_where(before, after, ~case.truth)
+
+
+def _once(films: Sequence[Case | Seen]) -> list[Case | Seen]:
+    """Each film once, the first of its copies, by the digest of its original where that is told."""
+    found: dict[str, Case | Seen] = {}
+    for number, film in enumerate(films):
+        found.setdefault(film.row.original or str(number), film)
+    return list(found.values())

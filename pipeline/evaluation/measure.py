@@ -114,8 +114,7 @@ class Measurement:
             return []
         films = self._films.localised_films(rows)
         truths = [localisation.box_mask(row.boxes, SIDE) for row in rows]
-        names = [row.file for row in rows]
-        return list(self._maker.cases(names, self._track(films, name), truths))
+        return list(self._maker.cases(rows, self._track(films, name), truths))
 
     def _see(self, rows: Sequence[FilmRow]) -> list[Seen]:
         films = self._films.films(rows)
