@@ -46,12 +46,14 @@ class Judges:
 class Case:
     """One film judged: its truth and maps are [SIDE, SIDE], the rest is on the model grid.
 
-    `mode` is the one that is measured; the map of the other mode stands among its rivals.
+    `marked` is the truth there. `mode` is the one that is measured; the map of the other mode
+    stands among its rivals.
     """
 
     row: LocalisedRow
     mode: Mode
     truth: Truth
+    marked: Truth
     lungs: Truth
     maps: dict[str, Image]
     evidence: Evidence
@@ -111,7 +113,11 @@ class CaseMaker:
         return back
 
     def cases(
-        self, rows: Sequence[LocalisedRow], films: Iterable[Image], truths: Sequence[Truth]
+        self,
+        rows: Sequence[LocalisedRow],
+        films: Iterable[Image],
+        truths: Sequence[Truth],
+        marked: Sequence[Truth],
     ) -> Iterator[Case]:
         """One case a film; the mean box needs all truths of the group."""
         for index, (row, film) in enumerate(zip(rows, films, strict=True)):
@@ -123,6 +129,7 @@ class CaseMaker:
                 row=row,
                 mode=self._mode,
                 truth=truths[index],
+                marked=marked[index],
                 lungs=localisation.to_side(made.lungs.astype(np.float32), SIDE) > 0.5,
                 maps=maps,
                 evidence=made,

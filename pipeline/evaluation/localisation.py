@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from pipeline import anatomy
+from pipeline import anatomy, regions
 from pipeline.evaluation.statistics import Interval, Values, bootstrap, share
 from pipeline.training.dataset import Box
 from pipeline.types import Image
@@ -129,8 +129,8 @@ def right_side(plane: Image, truth: Truth) -> bool | None:
 
 
 def touches(plane: Image, threshold: float, truth: Truth) -> bool:
-    """Whether any pixel at or above the threshold is true."""
-    return bool(((plane >= threshold) & truth).any())
+    """Whether a region, as the product finds it on the grid, has a true pixel."""
+    return any(bool((part & truth).any()) for part in regions.parts(plane, threshold))
 
 
 def _overlap(plane: Image, truth: Truth) -> float:

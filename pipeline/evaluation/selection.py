@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.evaluation import localisation
+from pipeline.evaluation.localisation import Truth
 from pipeline.training import dataset
 from pipeline.training.dataset import FilmRow, LocalisedRow
 from pipeline.types import Image
@@ -91,6 +93,10 @@ class Selection:
         """The localised rows' films on the model grid, 0 black .. 1 white."""
         members = [("images.tar", row.file) for row in rows]
         return unit(dataset.load_films(self.data / "localised", members))
+
+    def truths(self, rows: Sequence[LocalisedRow], side: int) -> list[Truth]:
+        """What readers marked on the rows' films, [side, side] each."""
+        return [localisation.box_mask(row.boxes, side) for row in rows]
 
 
 def unit(films: dataset.Films) -> list[Image]:

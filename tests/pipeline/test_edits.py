@@ -54,7 +54,13 @@ def case(original: str, change: Image) -> Case:
     )  # fmt: skip
     row = LocalisedRow(file="l", source="s", part="test", boxes=(), original=original)
     return Case(
-        row=row, mode=Mode.CALIBRATED, truth=LESION, lungs=LUNGS, maps={}, evidence=evidence
+        row=row,
+        mode=Mode.CALIBRATED,
+        truth=LESION,
+        marked=LESION,
+        lungs=LUNGS,
+        maps={},
+        evidence=evidence,
     )
 
 
