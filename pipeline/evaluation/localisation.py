@@ -62,6 +62,12 @@ def box_mask(boxes: Sequence[Box], side: int) -> npt.NDArray[np.bool_]:
     return mask
 
 
+def outline(mask: npt.NDArray[np.uint8], side: int) -> Truth:
+    """[side, side]: the pixels that a mask of 0 and 255 covers for the most part, or at best."""
+    covered = to_side(mask.astype(np.float32), side)
+    return covered >= min(127.5, max(float(covered.max()), 1.0))
+
+
 def localise(
     maps: Sequence[Image], truths: Sequence[Truth], lungs: Sequence[Truth], seed: int = 0
 ) -> Localisation:

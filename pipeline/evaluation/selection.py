@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import DatasetError
 from pipeline.evaluation import localisation
 from pipeline.evaluation.localisation import Truth
 from pipeline.training import dataset
@@ -95,8 +96,23 @@ class Selection:
         return unit(dataset.load_films(self.data / "localised", members))
 
     def truths(self, rows: Sequence[LocalisedRow], side: int) -> list[Truth]:
-        """What readers marked on the rows' films, [side, side] each."""
-        return [localisation.box_mask(row.boxes, side) for row in rows]
+        """What readers marked on the rows' films, [side, side]: masks; boxes where none is.
+
+        Raises:
+            DatasetError: a mask is missing, cannot be decoded or is blank.
+        """
+        return [self._truth(row, side) for row in rows]
+
+    def _truth(self, row: LocalisedRow, side: int) -> Truth:
+        folder = self.data / "localised"
+        boxes = localisation.box_mask([box for box in row.boxes if not box.mask], side)
+        names = sorted({box.mask for box in row.boxes if box.mask})
+        place = dataset.place_of(folder, "masks")
+        masks = dataset.load_films(folder, [(place, name) for name in names])
+        truth = np.any([boxes, *(localisation.outline(mask, side) for mask in masks)], axis=0)
+        if names and not truth.any():
+            raise DatasetError(f"{folder / place}: nothing is white on the masks of {row.file}")
+        return np.asarray(truth)
 
 
 def unit(films: dataset.Films) -> list[Image]:

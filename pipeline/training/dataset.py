@@ -88,13 +88,17 @@ class FilmRow(_Row):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A lesion's rectangle in fractions of the square image, origin top left."""
+    """A lesion's rectangle in fractions of the square image, origin top left.
+
+    `mask` names the picture that outlines it, if there is one.
+    """
 
     finding: str
     x0: float
     y0: float
     x1: float
     y1: float
+    mask: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +257,8 @@ def _box(record: _Record, width: float, height: float) -> Box | None:
     y0, y1 = (_number(record[name]) / height for name in ("y0", "y1"))
     if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
         return None
-    return Box(finding=record["finding"], x0=x0, y0=y0, x1=x1, y1=y1)
+    mask = record.get("mask", "")
+    return Box(finding=record["finding"], x0=x0, y0=y0, x1=x1, y1=y1, mask=mask)
 
 
 def _number(text: str) -> float:

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from pipeline.errors import DatasetError
 from pipeline.evaluation.selection import Selection
 
 _MANIFEST = "file,tar,split,label,source,group_id,patient_id,sha256_original"
@@ -43,3 +46,47 @@ def test_films_of_whom_the_other_part_has_are_left_out_and_counted(
     films = Selection(data=tables(tmp_path, manifest, images), part=part)
     assert [row.file for row in films.rows(lambda _: True)] == ["same_part", "nobody"]
     assert films.left_out == 3
+
+
+def mask(path: Path, side: int, *filled: tuple[slice, slice]) -> None:
+    """A 1-bit PNG, white where it is filled."""
+    plane = np.zeros((side, side), bool)
+    for where in filled:
+        plane[where] = True
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(plane).save(path)
+
+
+def test_the_truth_of_a_film_with_masks_is_their_union_and_not_the_boxes_around(
+    tmp_path: Path,
+) -> None:
+    # In quarters of the side: two masks of one film, and a box that no mask outlines.
+    boxes = [
+        "a,Consolidation,0,0,400,400,one.png",
+        "a,Consolidation,0,0,400,400,one.png",
+        "a,Opacity,0,0,400,400,two.png",
+        "a,Nodule,0,300,100,400,",
+        "b,Nodule,100,0,200,100,",
+    ]
+    folder = tables(tmp_path, [], ["a,400,400,s,dev,,,", "b,400,400,s,dev,,,"], "\n".join(boxes))
+    masks = folder / "localised" / "masks"
+    mask(masks / "one.png", 448, (slice(0, 224), slice(0, 112)))
+    mask(masks / "two.png", 448, (slice(112, 224), slice(0, 224)))
+    films = Selection(data=folder, part="dev")
+    outlined, boxed = films.truths(films.localised, 4)
+    assert outlined.astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0] * 4, [1, 0, 0, 0]]
+    assert boxed.astype(int).tolist() == [[0, 1, 0, 0], [0] * 4, [0] * 4, [0] * 4]
+
+
+def test_a_mask_smaller_than_a_pixel_is_one_and_a_blank_one_is_refused(tmp_path: Path) -> None:
+    boxes = "a,Nodule,0,0,9,9,small.png\nb,Nodule,0,0,9,9,blank.png"
+    folder = tables(tmp_path, [], ["a,224,224,s,dev,,,", "b,224,224,s,dev,,,"], boxes)
+    masks = folder / "localised" / "masks"
+    mask(masks / "small.png", 224, (slice(60, 64), slice(0, 4)))
+    mask(masks / "blank.png", 224)
+    films = Selection(data=folder, part="dev")
+    small, blank = films.localised
+    (truth,) = films.truths([small], 4)
+    assert np.argwhere(truth).tolist() == [[1, 0]]
+    with pytest.raises(DatasetError, match=r"masks: nothing is white on the masks of b$"):
+        films.truths([blank], 4)
