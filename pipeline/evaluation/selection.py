@@ -58,7 +58,16 @@ class Selection:
 
     @cached_property
     def _all_localised(self) -> list[LocalisedRow]:
-        return dataset.read_localised(self.data / "localised")
+        """The localised films; a data folder may have none."""
+        if not self._folder.exists():
+            return []
+        rows = dataset.read_localised(self._folder)
+        dataset.demand_apart(self.manifest, rows)
+        return rows
+
+    @property
+    def _folder(self) -> Path:
+        return self.data / "localised"
 
     @cached_property
     def _spoilt(self) -> dataset.Kin:
@@ -75,9 +84,10 @@ class Selection:
 
     def rows(self, belongs: Callable[[FilmRow], bool], split: str | None = None) -> list[FilmRow]:
         """Rows of a split, at most `limit` of each source and label; none that was left out."""
+        spoilt = self._spoilt
         chosen: dict[tuple[str, str], list[FilmRow]] = {}
         for row in self.manifest:
-            if row.split == (split or self.split) and not row.kin & self._spoilt and belongs(row):
+            if row.split == (split or self.split) and not row.kin & spoilt and belongs(row):
                 chosen.setdefault((row.source, row.label), []).append(row)
         return [row for rows in chosen.values() for row in rows[: self.limit or None]]
 
@@ -92,8 +102,8 @@ class Selection:
 
     def localised_films(self, rows: Sequence[LocalisedRow]) -> list[Image]:
         """The localised rows' films on the model grid, 0 black .. 1 white."""
-        members = [("images.tar", row.file) for row in rows]
-        return unit(dataset.load_films(self.data / "localised", members))
+        place = dataset.place_of(self._folder, "images")
+        return unit(dataset.load_films(self._folder, [(place, row.file) for row in rows]))
 
     def truths(self, rows: Sequence[LocalisedRow], side: int) -> list[Truth]:
         """What readers marked on the rows' films, [side, side]: masks; boxes where none is.
@@ -104,14 +114,15 @@ class Selection:
         return [self._truth(row, side) for row in rows]
 
     def _truth(self, row: LocalisedRow, side: int) -> Truth:
-        folder = self.data / "localised"
         boxes = localisation.box_mask([box for box in row.boxes if not box.mask], side)
         names = sorted({box.mask for box in row.boxes if box.mask})
-        place = dataset.place_of(folder, "masks")
-        masks = dataset.load_films(folder, [(place, name) for name in names])
+        place = dataset.place_of(self._folder, "masks")
+        masks = dataset.load_films(self._folder, [(place, name) for name in names])
         truth = np.any([boxes, *(localisation.outline(mask, side) for mask in masks)], axis=0)
         if names and not truth.any():
-            raise DatasetError(f"{folder / place}: nothing is white on the masks of {row.file}")
+            raise DatasetError(
+                f"{self._folder / place}: nothing is white on the masks of {row.file}"
+            )
         return np.asarray(truth)
 
 

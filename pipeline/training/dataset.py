@@ -193,21 +193,19 @@ def read_localised(folder: Path) -> list[LocalisedRow]:
 
 
 def demand_apart(rows: Sequence[FilmRow], localised: Sequence[LocalisedRow]) -> None:
-    """No film that is judged by is of a group or a patient that is learnt from.
+    """No film that is judged by is of a group, a patient or a file that is learnt from.
 
     Raises:
         DatasetError: one is; up to ten are named.
     """
-    learnt = [row for row in rows if row.split == "train"]
-    groups, patients = {row.group for row in learnt}, {row.patient for row in learnt}
-    leaks = [
-        row.file
-        for row in localised
-        if row.part != "train"
-        and ((row.group and row.group in groups) or (row.patient and row.patient in patients))
-    ]
-    what = "film of part dev or test of a group or patient that the manifest has in train"
-    _refuse(Path("localised/images.csv"), what, leaks)
+    path = Path("localised/images.csv")
+    learnt = kin_of(row for row in rows if row.split == "train")
+    leaks = [row.file for row in localised if row.part != "train" and row.kin & learnt]
+    of_whom = "of a group, patient or file that the manifest has"
+    _refuse(path, f"film of part dev or test {of_whom} in train", leaks)
+    judged = kin_of(row for row in rows if row.split != "train")
+    leaks = [row.file for row in localised if row.part == "train" and row.kin & judged]
+    _refuse(path, f"film of part train {of_whom} in another split", leaks)
 
 
 def _size(record: _Record) -> tuple[float, float] | None:

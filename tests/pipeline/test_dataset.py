@@ -259,14 +259,19 @@ def test_what_is_judged_by_is_of_nobody_who_is_learnt_from(tmp_path: Path) -> No
     rows = dataset.read_manifest(
         manifest(tmp_path, "a.png,,train,Normal,s,g1,,", "b.png,,test,Normal,s,g2,,")
     )
-    films = {"x": ("train", "g1"), "y": ("test", "g2"), "z": ("dev", "g1"), "v": ("dev", "")}
-    found = [
-        dataset.LocalisedRow(file=file, source="s", part=part, boxes=(), group=group)
+    films = {
+        "x": ("train", "g1"), "y": ("test", "g2"), "z": ("dev", "g1"), "v": ("dev", ""),
+        "w": ("train", "g2"),
+    }  # fmt: skip
+    found = {
+        file: dataset.LocalisedRow(file=file, source="s", part=part, boxes=(), group=group)
         for file, (part, group) in films.items()
-    ]
-    with pytest.raises(DatasetError, match=r"manifest has in train: z$"):
-        dataset.demand_apart(rows, found)
-    dataset.demand_apart(rows, [row for row in found if row.file != "z"])
+    }
+    with pytest.raises(DatasetError, match=r"dev or test .* manifest has in train: z$"):
+        dataset.demand_apart(rows, [found[file] for file in "xyzv"])
+    with pytest.raises(DatasetError, match=r"part train .* manifest has in another split: w$"):
+        dataset.demand_apart(rows, [found[file] for file in "xyvw"])
+    dataset.demand_apart(rows, [found[file] for file in "xyv"])
 
 
 def test_films_that_are_not_there_are_found_without_being_read(tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ from pipeline.errors import DatasetError
 from pipeline.evaluation.selection import Selection
 
 _MANIFEST = "file,tar,split,label,source,group_id,patient_id,sha256_original"
+_LEARNT = "learnt,,train,Normal,s,,,"
 _IMAGES = "file,width,height,source,part,group_id,patient_id,sha256_original"
 
 
 def tables(folder: Path, manifest: list[str], images: list[str], boxes: str = "") -> Path:
     for name in ("cxr256", "localised"):
         (folder / name).mkdir()
-    (folder / "cxr256" / "manifest.csv").write_text("\n".join([_MANIFEST, *manifest]) + "\n")
+    (folder / "cxr256" / "manifest.csv").write_text(
+        "\n".join([_MANIFEST, _LEARNT, *manifest]) + "\n"
+    )
     (folder / "localised" / "images.csv").write_text("\n".join([_IMAGES, *images]) + "\n")
     (folder / "localised" / "boxes.csv").write_text(f"file,finding,x0,y0,x1,y1,mask\n{boxes}")
     return folder
@@ -34,7 +37,6 @@ def test_films_of_whom_the_other_part_has_are_left_out_and_counted(
         f"by_file,,{split},COVID,s,,,d3",
         f"same_part,,{split},COVID,s,g4,,",
         f"nobody,,{split},COVID,s,,,",
-        "learnt,,train,COVID,s,g6,,",
     ]
     images = [
         f"1,9,9,s,{other},g1,,",
@@ -90,3 +92,24 @@ def test_a_mask_smaller_than_a_pixel_is_one_and_a_blank_one_is_refused(tmp_path:
     assert np.argwhere(truth).tolist() == [[1, 0]]
     with pytest.raises(DatasetError, match=r"masks: nothing is white on the masks of b$"):
         films.truths([blank], 4)
+
+
+@pytest.mark.parametrize(
+    ("split", "part", "said"),
+    [("train", "dev", "has in train: l"), ("val", "train", "has in another split: l")],
+)
+def test_an_evaluation_refuses_a_patient_who_is_learnt_from_and_judged_by(
+    tmp_path: Path, split: str, part: str, said: str
+) -> None:
+    folder = tables(tmp_path, [f"m,,{split},COVID,s,,p,"], [f"l,9,9,s,{part},,p,"])
+    with pytest.raises(DatasetError, match=f"{said}$"):
+        Selection(data=folder, part="dev").rows(lambda _: True)
+
+
+def test_localised_films_may_lie_in_a_folder(tmp_path: Path) -> None:
+    films = Selection(data=tables(tmp_path, [], ["a.png,64,64,s,dev,,,"]), part="dev")
+    picture = tmp_path / "localised" / "images" / "a.png"
+    picture.parent.mkdir()
+    Image.fromarray(np.full((64, 64), 51, np.uint8)).save(picture)
+    (film,) = films.localised_films(films.localised)
+    assert film.max() == pytest.approx(0.2)  # 51 of 255
