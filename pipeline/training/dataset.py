@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import DatasetError
-from pipeline.preprocess import GRID
+from pipeline.preprocess import GRID, fitted
 
 Films = npt.NDArray[np.uint8]
 """[n, GRID, GRID] uint8, 0 black .. 255 white, letterboxed."""
@@ -250,11 +250,13 @@ def _localised_rows(
 
 
 def _box(record: _Record, width: float, height: float) -> Box | None:
-    """A box as fractions of its film; None if it does not lie within it."""
-    x0, x1 = (_number(record[name]) / width for name in ("x0", "x1"))
-    y0, y1 = (_number(record[name]) / height for name in ("y0", "y1"))
-    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+    """A box as fractions of the square around its film; None if it does not lie within the film."""
+    x0, y0, x1, y1 = (_number(record[name]) for name in ("x0", "y0", "x1", "y1"))
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         return None
+    side = max(width, height)
+    x0, x1 = ((x + (side - width) / 2) / side for x in (x0, x1))
+    y0, y1 = ((y + (side - height) / 2) / side for y in (y0, y1))
     mask = record.get("mask", "")
     return Box(finding=record["finding"], x0=x0, y0=y0, x1=x1, y1=y1, mask=mask)
 
@@ -347,7 +349,11 @@ def _to_grid(image: Image.Image) -> Films:
         raise ValueError("more than 8 bits a pixel; scale it to 8")
     if min(image.size) < _SMALLEST_PX:
         raise ValueError(f"smaller than {_SMALLEST_PX} pixels")
-    return np.asarray(image.convert("L").resize((GRID, GRID), Image.Resampling.LANCZOS))
+    box = fitted(image.height, image.width)
+    square = Image.new("L", (box.side, box.side))
+    small = image.convert("L").resize((box.width, box.height), Image.Resampling.LANCZOS)
+    square.paste(small, (box.left, box.top))
+    return np.asarray(square)
 
 
 def _read_csv(path: Path, columns: set[str], *, may_be_empty: bool = False) -> list[_Numbered]:
