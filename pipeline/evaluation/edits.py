@@ -40,10 +40,11 @@ class Edits:
             name: validity.judge(self._judges.classifier, [f.pair for f in films], normals, SEED)
             for name, films in {**groups, "all": everything}.items()
         }
-        outside = [self._outside_lesion(case) for group in cases.values() for case in group]
+        kept = [self._kept_by_lesion(case) for group in cases.values() for case in group]
         return {
             "groups": {name: asdict(found) for name, found in judged.items() if found},
-            "ssim_outside_lesion": interval(outside),
+            "ssim_outside_lesion": interval([outside for outside, _ in kept]),
+            "ssim_inside_lesion": interval([inside for _, inside in kept]),
         }
 
     def likeness(self, seen: Sequence[Seen]) -> Json:
@@ -131,12 +132,15 @@ class Edits:
             fidelity.ssim_where(pair.film, film, ~where),
         )
 
-    def _outside_lesion(self, case: Case) -> float:
-        """SSIM of the decoded counterpart to the reconstruction, outside what readers marked."""
+    def _kept_by_lesion(self, case: Case) -> tuple[float, float]:
+        """SSIM of the decoded counterpart to the reconstruction: outside a lesion, and inside."""
         own = self._maker.reconstruction(case.evidence.plane)
         made = (own - case.evidence.changes.mean(0, dtype=np.float32)).clip(0, 1)
         before, after = (localisation.to_side(plane, SIDE) for plane in (own, made))
-        return fidelity.ssim_where(before, after, ~case.truth)
+        outside, inside = (
+            fidelity.ssim_where(before, after, where) for where in (~case.truth, case.truth)
+        )
+        return outside, inside
 
 
 def _once(films: Sequence[Case | Seen]) -> list[Case | Seen]:

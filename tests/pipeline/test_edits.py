@@ -1,8 +1,9 @@
-"""What is measured of edits: each film once."""
+"""What is measured of edits: each film once, and a lesion inside and outside."""
 
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline.classifier import FEATURES, Classifier
@@ -80,3 +81,15 @@ def test_a_film_of_both_tables_is_counted_once_over_all() -> None:
     found = edits().validity([seen("d1"), seen("d2"), seen("")], cases)["groups"]
     films = {name: group["films"] for name, group in found.items()}
     assert films == {"boxed": 2, "s": 3, "all": 4}
+
+
+def test_a_change_of_the_lesion_alone_is_seen_inside_it_and_not_outside() -> None:
+    # SSIM looks 5 pixels around: 18 x 18 of the lesion's 40 x 40 pixels see nothing but what has
+    # become flat. Against a texture of variance 0.4^2 / 12 that is 0.03^2 / (0.4^2 / 12 + 0.03^2).
+    inner = np.zeros((SIDE, SIDE), bool)
+    inner[46:74, 46:74] = True
+    change = np.where(inner, FILM - FILM[inner].mean(), 0).astype(np.float32)
+    found = edits().validity([], {"boxed": [case("", change)] * 2})
+    assert found["ssim_outside_lesion"]["mean"] == pytest.approx(1, abs=1e-6)
+    alike = 0.03**2 / (0.4**2 / 12 + 0.03**2)
+    assert found["ssim_inside_lesion"]["mean"] < 1 - (18 / 40) ** 2 * (1 - alike) + 0.01
