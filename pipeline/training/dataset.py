@@ -5,7 +5,7 @@ import math
 import struct
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,7 @@ class Box:
     y0: float
     x1: float
     y1: float
-    mask: str = ""
+    mask: str = field(default="", repr=False)  # no part of what pools of lessons are made of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
