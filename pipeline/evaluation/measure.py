@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from pipeline import regions
 from pipeline.anatomy import Mask
 from pipeline.evaluation import (
     audits,
@@ -32,6 +33,8 @@ from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.selection import GROUPS, Selection
 from pipeline.evaluation.tables import SEED, Json, auroc, interval
+from pipeline.evaluation.validity import Pair
+from pipeline.preprocess import GRID
 from pipeline.training.dataset import FilmRow
 from pipeline.types import Image, Mode
 from pipeline.weights import LoadedModel
@@ -104,6 +107,7 @@ class Measurement:
             "model": self._model.digest,
             "mode": str(self._mode),
             "part": self._films.part,
+            "left_out": self._films.left_out,
             "extractor": self._judges.encoder.name,
         }
 
@@ -112,9 +116,8 @@ class Measurement:
         if len(rows) < _LEAST_FILMS:
             return []
         films = self._films.localised_films(rows)
-        truths = [localisation.box_mask(row.boxes, SIDE) for row in rows]
-        names = [row.file for row in rows]
-        return list(self._maker.cases(names, self._track(films, name), truths))
+        truths, marked = (self._films.truths(rows, side) for side in (SIDE, GRID))
+        return list(self._maker.cases(rows, self._track(films, name), truths, marked))
 
     def _see(self, rows: Sequence[FilmRow]) -> list[Seen]:
         films = self._films.films(rows)
@@ -174,7 +177,8 @@ class Measurement:
         sides = [localisation.right_side(m, t) for m, t in zip(ours, truths, strict=True)]
         one_sided = [side for side in sides if side is not None]
         hits = [
-            localisation.touches(m, self._threshold, t) for m, t in zip(ours, truths, strict=True)
+            localisation.touches(case.pair.attribution_map, self._threshold, case.marked)
+            for case in cases
         ]
         return {
             "films": len(cases),
@@ -198,7 +202,7 @@ class Measurement:
         """Films without a finding that have any region: of the manifest, of JSRT, pooled."""
         marked = {
             source: [
-                film.peak >= self._threshold
+                self._has_region(film.pair)
                 for film in adult
                 if film.normal and film.row.source == source
             ]
@@ -207,7 +211,7 @@ class Measurement:
         rows = self._films.group(lambda row: row.source == "jsrt" and not row.boxes)
         films = self._films.localised_films(rows)
         marked["jsrt"] = [
-            bool(self._maker.evidence(film).maps.mean(0).max() >= self._threshold)
+            self._has_region(as_pair(self._maker.evidence(film)))
             for film in self._track(films, "JSRT normals")
         ]
         pooled = [hit for hits in marked.values() for hit in hits]
@@ -215,6 +219,9 @@ class Measurement:
             "with_a_region": tables.share(pooled),
             "sources": {source: tables.share(hits) for source, hits in marked.items()},
         }
+
+    def _has_region(self, pair: Pair) -> bool:
+        return bool(regions.parts(pair.attribution_map, self._threshold))
 
     def _let_pass(self, seen: Sequence[Seen]) -> Json:
         """The chest films that the image gate takes for what they are."""

@@ -46,7 +46,8 @@ def _lines(numbers: Json) -> Iterator[str]:
 def heading(numbers: Json) -> str:
     """Which model was measured, how and on what."""
     return (
-        f"Model {numbers['model'][:12]}, mode {numbers['mode']}, part {numbers['part']}; "
+        f"Model {numbers['model'][:12]}, mode {numbers['mode']}, part {numbers['part']}, without "
+        f"{numbers['left_out']} films of the manifest whose patient the other part has; "
         f"features of FID and KID: {numbers['extractor']}."
     )
 

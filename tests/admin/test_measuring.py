@@ -122,6 +122,20 @@ def test_papers_mode_is_measured_with_the_calibrated_map_among_its_rivals(
     assert not {"paper", "gate alone"} & found["gain_over"].keys()
 
 
+def test_without_localised_films_the_others_are_measured(
+    evaluated: tuple[dict[str, Any], Path], model: Path, tmp_path: Path
+) -> None:
+    data_folder.manifest(tmp_path, ["val"] * 3)
+    done = commands.vald(
+        "evaluate", "--data", tmp_path, "--model", model, "--judges", evaluated[1] / "judges",
+        "--json", "--maps-only", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(done.stdout)
+    assert numbers["localisation"] == {}
+    assert numbers["normals"]["with_a_region"]["films"] == 2
+
+
 def test_the_audits_see_no_lesion_in_the_border(evaluated: tuple[dict[str, Any], Path]) -> None:
     found = evaluated[0]["image_score"]["nih-chestxray14"]
     assert found["films"] == 24
