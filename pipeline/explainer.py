@@ -351,7 +351,7 @@ class Explainer:
         marked = plane >= reading.threshold
         peak = float(plane.max())
         healthy = self._model.healthy if mode is Mode.CALIBRATED else None
-        status, reasons = self._status(made, reading.threshold, mode)
+        status, reasons = self.judged(made, mode)
         return Attribution(
             counterfactual=counterfactual,
             difference=film.pixels - counterfactual,
@@ -371,15 +371,14 @@ class Explainer:
     def _reading(self, made: Evidence) -> float:
         return 0.0 if self._model.probe is None else self._model.probe.reading(made.traits)
 
-    def _status(
-        self, made: Evidence, threshold: float, mode: Mode
-    ) -> tuple[Status, tuple[str, ...]]:
-        """`paper` mode is what the paper does: it has no checks."""
+    def judged(self, made: Evidence, mode: Mode) -> tuple[Status, tuple[str, ...]]:
+        """How far a result may be relied on, and why; `paper` mode, the paper's, has no checks."""
         if mode is Mode.PAPER:
             return Status.VALID, ()
         if self._model.lung_segmenter is None:
             return Status.LOW_CONFIDENCE, (_NO_SEGMENTER,)
-        return checks.judge(findings(made, threshold), self.settings.limits)
+        found = findings(made, self.settings.reading(mode).threshold)
+        return checks.judge(found, self.settings.limits)
 
     def _identity(self, mode: Mode, seed: int) -> ModelIdentity:
         return ModelIdentity(

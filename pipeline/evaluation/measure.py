@@ -34,9 +34,10 @@ from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.selection import GROUPS, Selection
 from pipeline.evaluation.tables import SEED, Json, auroc, interval
 from pipeline.evaluation.validity import Pair
+from pipeline.explainer import Explainer
 from pipeline.preprocess import GRID
 from pipeline.training.dataset import FilmRow
-from pipeline.types import Image, Mode
+from pipeline.types import Image, Mode, Status
 from pipeline.weights import LoadedModel
 
 _LEAST_FILMS = 2  # another film's map is a control: one film has none
@@ -67,6 +68,7 @@ class Measurement:
         self._model, self._mode, self._judges = model, mode, judges
         self._films, self._track = films, track
         self._maker = CaseMaker(model, mode, judges, keeper)
+        self._explainer = Explainer(model)
         self._threshold = model.settings.reading(mode).threshold
 
     def everything(self) -> Evaluation:
@@ -81,6 +83,7 @@ class Measurement:
             "localisation": {name: self._localisation(found) for name, found in cases.items()},
             "normals": self._normals(adult),
             "image_gate": self._let_pass(seen),
+            "status": self._statuses(adult),
             "image_score": self._image_scores(seen),
             "validity": edits.validity(adult, cases),
             "fidelity": edits.likeness(seen),
@@ -122,7 +125,12 @@ class Measurement:
     def _see(self, rows: Sequence[FilmRow]) -> list[Seen]:
         films = self._films.films(rows)
         shown = self._track(list(zip(rows, films, strict=True)), "films of the manifest")
-        return [Seen(row=row, pair=as_pair(self._maker.evidence(film))) for row, film in shown]
+        return [self._seen(row, film) for row, film in shown]
+
+    def _seen(self, row: FilmRow, film: Image) -> Seen:
+        made = self._maker.evidence(film)
+        status, _ = self._explainer.judged(made, self._mode)
+        return Seen(row=row, pair=as_pair(made), status=status)
 
     def _pace(self) -> Json:
         """Of the edits that this run made; nothing where all were kept from another."""
@@ -222,6 +230,17 @@ class Measurement:
 
     def _has_region(self, pair: Pair) -> bool:
         return bool(regions.parts(pair.attribution_map, self._threshold))
+
+    def _statuses(self, adult: Sequence[Seen]) -> Json:
+        """What share of films is VALID, LOW_CONFIDENCE or WITHHELD by the checks of the edit."""
+        return {
+            what: {
+                str(status): tables.share([film.status is status for film in films])
+                for status in Status
+            }
+            for what in ("normal", "abnormal")
+            if (films := [film for film in adult if film.normal == (what == "normal")])
+        }
 
     def _let_pass(self, seen: Sequence[Seen]) -> Json:
         """The chest films that the image gate takes for what they are."""

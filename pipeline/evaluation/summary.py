@@ -17,6 +17,7 @@ _CONTROLS = {
 SECTIONS = {
     "reconstruction": "Reconstruction",
     "normals": "Normal films with any region",
+    "status": "How far results may be relied on, by the edit's own checks",
     "image_gate": "Chest films that the image gate lets pass",
     "image_score": "Image score within one source (AUROC)",
     "validity": "Validity, by the independent classifier",

@@ -61,6 +61,28 @@ def test_the_table_has_every_section_and_says_whose_features_are_used(
     assert json.loads((out / "evaluation.json").read_text()) == numbers
 
 
+def test_every_film_has_a_status(evaluated: tuple[dict[str, Any], Path]) -> None:
+    for films in evaluated[0]["status"].values():
+        assert films.keys() == {"VALID", "LOW_CONFIDENCE", "WITHHELD"}
+        assert sum(share["mean"] for share in films.values()) == pytest.approx(1)
+
+
+def test_an_evaluation_made_of_kept_edits_says_the_same(
+    data: Path, model: Path, evaluated: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    numbers, out = evaluated
+    for _ in range(2):
+        done = commands.vald(
+            "evaluate", "--data", data, "--model", model, "--judges", out / "judges",
+            "--keep", tmp_path / "kept", "--json",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+    assert list((tmp_path / "kept").rglob("*.safetensors"))
+    again = json.loads(done.stdout)
+    assert "seconds_per_film" not in again
+    assert again == {name: n for name, n in numbers.items() if name != "seconds_per_film"}
+
+
 def test_baselines_stand_in_the_same_table_on_the_same_films(
     evaluated: tuple[dict[str, Any], Path],
 ) -> None:

@@ -13,7 +13,7 @@ from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.validity import Pair
 from pipeline.explainer import Evidence
 from pipeline.training.dataset import FilmRow, LocalisedRow
-from pipeline.types import Image, Mode
+from pipeline.types import Image, Mode, Status
 
 SIDE = 128
 FILM: Image = np.random.default_rng(0).uniform(0.6, 1, (SIDE, SIDE)).astype(np.float32)
@@ -72,7 +72,7 @@ def seen(original: str) -> Seen:
         original=original,
     )  # fmt: skip
     pair = Pair(film=FILM, counterfactual=FILM, attribution_map=FILM, lungs=LUNGS)
-    return Seen(row=row, pair=pair)
+    return Seen(row=row, pair=pair, status=Status.VALID)
 
 
 def test_a_film_of_both_tables_is_counted_once_over_all() -> None:
