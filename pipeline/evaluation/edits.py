@@ -97,7 +97,7 @@ class Edits:
         """Does an opacity fall where it was asked for, does a judge see it, is the rest kept?"""
         if not self._model.denoiser.paired:
             return {}
-        zones = list(prompts.load().zones)
+        zones = prompts.ZONES
         chosen = donors(adult)[: len(zones) * 8]
         found: dict[str, list[tuple[float, float, float]]] = {"prompt alone": [], "with a mask": []}
         for index, pair in enumerate(self._track(chosen, "induction")):

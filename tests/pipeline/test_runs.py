@@ -33,6 +33,7 @@ from pipeline.training.pairs import Counts, Material, PairMaker, Pool, make_pool
 from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session
 from tests.conftest import REPOSITORY
 from tests.pipeline import chests
+from tests.pipeline.conftest import EditPrompts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -252,6 +253,34 @@ def test_a_pool_made_under_other_prompts_is_made_again(
     after, told = pool(path)
     assert told[0].endswith("other captions")
     assert [after.captions[i] for i in after.words] == [before.captions[i] for i in before.words]
+
+
+def test_a_pool_is_made_again_where_two_words_have_changed_places(
+    tmp_path: Path, edit_prompts: EditPrompts
+) -> None:
+    """The sentences are the same then, and each of two means what the other did."""
+    path = tmp_path / "pool.safetensors"
+    before, _ = pool(path)
+    edit_prompts(("  PA: PA", "  PA: AP"), ("  AP: AP", "  AP: PA"))
+    after, told = pool(path)
+    assert told[0].endswith("other captions")
+    assert {before.captions[i] for i in before.normal} == {"PA chest radiograph. Normal."}
+    assert {after.captions[i] for i in after.normal} == {"AP chest radiograph. Normal."}
+
+
+def test_a_pool_is_made_whatever_findings_zones_and_views_are_called(
+    tmp_path: Path, edit_prompts: EditPrompts
+) -> None:
+    edit_prompts(
+        ("[pneumonia, infection]", "[pneumonic change]"),
+        ("[Right upper zone, right upper lobe,", "[right upper third,"),
+        ("  PA: PA", "  PA: Upright"),
+    )
+    made, _ = pool(tmp_path / "pool.safetensors", counts=replace(COUNTS, pasted=12))
+    said = {made.captions[i] for i in made.words}
+    assert "Upright chest radiograph. pneumonic change." in said
+    assert any(text.startswith("Upright chest radiograph. right upper third") for text in said)
+    assert not [text for text in said if "pneumonia" in text or "Right upper" in text]
 
 
 def test_a_pool_that_a_disk_has_cut_is_made_again(tmp_path: Path) -> None:
