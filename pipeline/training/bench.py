@@ -178,6 +178,15 @@ class Bench:
         """Where a finished network of diffusers lies."""
         return self.work / part / "final"
 
+    def digest_of(self, part: str) -> str:
+        """Of a finished part's weights."""
+        return kept.digest_of(self.work / _FINISHED[part])
+
+    @cached_property
+    def films_digest(self) -> str:
+        """Of the training films' pixels."""
+        return kept.digest_of(self.material.films)
+
     @property
     def encoder_digest(self) -> str:
         """Of what `encode` computes with: the autoencoder, and the films of its statistics."""

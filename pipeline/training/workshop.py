@@ -30,12 +30,14 @@ from pipeline.training import (
     kept,
     language_model,
     lesion_gate,
+    origins,
     pairs,
     plots,
     probing,
     ranks,
     rival,
     segmenter,
+    session,
     view,
     whole_lung,
 )
@@ -44,14 +46,27 @@ from pipeline.training.bench import Bench
 from pipeline.training.dataset import Films
 from pipeline.training.finetune import Plan
 from pipeline.training.lesion_gate import Taught
+from pipeline.training.origins import Origin
 from pipeline.training.pairs import Counts, Encode, Pool, Sample
 from pipeline.training.session import Progress, Recipe
 from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_LUNG
 
-_TUNING_BATCH = 32
 _SHOWN = 6
 _PROBED = 600  # films of a class of a source: more were not better (docs/decisions/0011)
 _NOTHING_ELSE = {"pasted": 0, "boxed": 0, "healthy": 0, "labelled": 0}
+_RECIPES = {
+    "autoencoder": Recipe(minutes=0, batch=16, learning_rate=1.5e-3),
+    "segmenter": Recipe(minutes=0, batch=8, learning_rate=2e-3, warmup_steps=50),
+    "view": Recipe(minutes=0, batch=64, learning_rate=2e-3, warmup_steps=50),
+    "language-model": Recipe(minutes=0, batch=96, learning_rate=6e-4),
+    "diffusion": Recipe(minutes=0, batch=32, learning_rate=5e-4),
+    "whole-lung": Recipe(minutes=0, batch=24, learning_rate=1.5e-3, warmup_steps=50),
+    "fine-tuning": Recipe(minutes=0, batch=32, learning_rate=1e-5),
+    "classifier": Recipe(minutes=0, batch=48, learning_rate=2e-3, warmup_steps=100),
+    "lesion-gate/first": Recipe(minutes=0, batch=32, learning_rate=2e-3, warmup_steps=100),
+    "rival": Recipe(minutes=0, batch=24, learning_rate=2e-3, warmup_steps=100),
+}
+"""How each run learns, but for its time."""
 
 
 class Workshop:
@@ -66,31 +81,30 @@ class Workshop:
 
     def train_autoencoder(self, minutes: float) -> list[float]:
         """The autoencoder is trained on the films of train; returns the PSNR of val, in dB."""
-        recipe = self._recipe(minutes, batch=16, learning_rate=1.5e-3)
         held_out, films = self._bench.films_of("val"), self._bench.material.films
-        model = autoencoder.train(films, recipe, self._bench.work / "autoencoder", self._progress)
-        self._finish(model, "autoencoder")
+        folder, origin = self._bench.work / "autoencoder", origins.films(self._bench)
+        recipe = self._recipe("autoencoder", origin, minutes)
+        model = autoencoder.train(films, recipe, folder, self._progress)
+        self._finish(model, "autoencoder", recipe.origin)
         if ranks.is_first():
             self._picture_round_trips(held_out[:: max(1, len(held_out) // _SHOWN)][:_SHOWN])
         return autoencoder.psnr(model, held_out, self._bench.device)
 
     def train_segmenter(self, minutes: float) -> None:
         """The lung segmenter is trained on the films that have lung outlines."""
-        recipe = self._recipe(minutes, batch=8, learning_rate=2e-3, warmup_steps=50)
         films, masks = self._bench.outlined()
-        model = segmenter.train(
-            films, masks, recipe, self._bench.work / "segmenter", self._progress
-        )
+        folder, origin = self._bench.work / "segmenter", {"films": kept.digest_of(films, masks)}
+        recipe = self._recipe("segmenter", origin, minutes)
+        model = segmenter.train(films, masks, recipe, folder, self._progress)
         self._keep(model, self._bench.segmenter)
         self._picture_masks(model, films[:_SHOWN], masks[:_SHOWN])
 
     def train_view(self, minutes: float) -> None:
         """The image gate's classifier is trained on the films of train."""
-        recipe = self._recipe(minutes, batch=64, learning_rate=2e-3, warmup_steps=50)
-        model = view.train(
-            self._bench.material.films, recipe, self._bench.work / "view", self._progress
-        )
-        self._keep(model, self._bench.work / "view" / IMAGE_GATE)
+        films, folder = self._bench.material.films, self._bench.work / "view"
+        recipe = self._recipe("view", origins.films(self._bench), minutes)
+        model = view.train(films, recipe, folder, self._progress)
+        self._keep(model, folder / IMAGE_GATE)
 
     def train_language_model(self, minutes: float) -> None:
         """The text encoder and its tokenizer are trained on the reports and the prompts."""
@@ -98,7 +112,7 @@ class Workshop:
         sentences = self._bench.sentences()
         texts = [*sentences, *(lesson.text for lesson in language_model.templates())]
         tokenizer = language_model.keep_tokenizer(texts, folder)
-        recipe = self._recipe(minutes, batch=96, learning_rate=6e-4)
+        recipe = self._recipe("language-model", {}, minutes)
         model = language_model.train(sentences, tokenizer, recipe, folder, self._progress)
         if ranks.is_first():
             with files.whole_folder(self._bench.text_encoder) as scratch:
@@ -107,13 +121,13 @@ class Workshop:
     def train_diffusion(self, minutes: float, counts: Counts) -> None:
         """The U-Net is trained on a pool of pairs, made first where the run has none yet."""
         self._bench.demand("segmenter", "autoencoder", "language-model")
-        folder = self._bench.work / "diffusion"
+        folder, origin = self._bench.work / "diffusion", origins.edit(self._bench)
+        recipe = self._recipe("diffusion", origin, minutes)
         pool = self._pool(folder, counts, self._bench.encode, self._bench.encoder_digest)
-        recipe = self._recipe(minutes, batch=32, learning_rate=5e-4)
         model = diffusion.train(
             pool, self._bench.embeddings(pool.captions), recipe, folder, self._progress
         )
-        self._finish(model, "diffusion")
+        self._finish(model, "diffusion", recipe.origin)
         if ranks.is_first():
             self._picture_edits(model, pool, "pasted", folder)
 
@@ -126,16 +140,18 @@ class Workshop:
             ModelError: `base` has none, or that of another U-Net.
         """
         self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
-        folder = self._bench.work / "whole-lung"
+        origins.demand_unet(self._bench)
+        folder, start = self._bench.work / "whole-lung", base / WHOLE_LUNG if base else None
+        origin = origins.adapter(self._bench, start)
+        recipe = self._recipe("whole-lung", origin, minutes)
         pool = self._pool(folder, counts, self._bench.encode, self._bench.encoder_digest)
-        recipe = self._recipe(minutes, batch=24, learning_rate=1.5e-3, warmup_steps=50)
         embeddings = self._bench.embeddings(pool.captions)
         unet = self._unet()
-        start = base / WHOLE_LUNG if base else None
         model = whole_lung.train(unet, pool, embeddings, recipe, folder, self._progress, start)
         if ranks.is_first():
             with files.whole(folder / WHOLE_LUNG) as scratch:
                 whole_lung.save(model, scratch)
+            origins.write(folder, recipe.origin)
             self._picture_edits(model, pool, "diffuse", folder)
 
     def fine_tune(self, base: Path, plan: Plan, minutes: float, counts: Counts) -> Path:
@@ -146,6 +162,8 @@ class Workshop:
         """
         self._bench.demand("segmenter")
         folder = self._bench.work / "fine-tuning"
+        origin = origins.tuning(self._bench, base, plan)
+        recipe = self._recipe("fine-tuning", origin, minutes)
         networks = weights.load_networks(base, torch.device(self._bench.device))
         finetune.demand_form(networks, plan)
         grid = int(networks.unet.config.sample_size) * 8
@@ -153,7 +171,6 @@ class Workshop:
         files_of_it = repr(digest.file_digests(base / "vae"))
         encoder = kept.digest_of(files_of_it, repr(settings.read(base)), str(grid))
         pool = self._pool(folder, counts, encode, encoder)
-        recipe = self._recipe(minutes, batch=_TUNING_BATCH, learning_rate=1e-5)
         tuned = finetune.train(networks, plan, pool, recipe, folder, self._progress)
         said = replace(settings.read(base), name=base.name, version="fine-tuned", grid=grid)
         if ranks.is_first():
@@ -163,8 +180,8 @@ class Workshop:
     def train_classifier(self, minutes: float) -> None:
         """The independent classifier, a judge of edits, is trained on the films of train."""
         self._bench.demand("segmenter")
-        recipe = self._recipe(minutes, batch=48, learning_rate=2e-3, warmup_steps=100)
-        folder = self._bench.work / "classifier"
+        folder, origin = self._bench.work / "classifier", origins.labelled(self._bench)
+        recipe = self._recipe("classifier", origin, minutes)
         model = classifier.train(self._bench.material, recipe, folder, self._progress)
         if ranks.is_first():
             save_network(model, self._bench.work / "judges" / CLASSIFIER)
@@ -174,10 +191,11 @@ class Workshop:
         and on real films where it and the U-Net's gate agree.
         """
         self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
-        folder = self._bench.work / "lesion-gate"
+        origins.demand_unet(self._bench)
+        folder, origin = self._bench.work / "lesion-gate", origins.labelled(self._bench)
+        recipe = self._recipe("lesion-gate/first", origin, minutes / 2)
         maker = pairs.PairMaker(self._bench.material, self._seed, framed=1.0)
         taught = lesion_gate.lessons(maker.samples(replace(counts, abnormal=0)))
-        recipe = self._recipe(minutes / 2, batch=32, learning_rate=2e-3, warmup_steps=100)
         first = lesion_gate.train(taught, recipe, folder / "first", self._progress)
         real = maker.samples(Counts(abnormal=counts.abnormal, **_NOTHING_ELSE))
         taught += self._agreed(first, real)
@@ -210,10 +228,10 @@ class Workshop:
     def train_rival(self, minutes: float, counts: Counts) -> None:
         """The plain segmenter is trained on pairs as the edit's gate is, but on others."""
         self._bench.demand("segmenter")
-        folder = self._bench.work / "rival"
+        folder, origin = self._bench.work / "rival", origins.labelled(self._bench)
+        recipe = self._recipe("rival", origin, minutes)
         maker = pairs.PairMaker(self._bench.material, self._seed + 1)
         taught = rival.lessons(maker, counts)
-        recipe = self._recipe(minutes, batch=24, learning_rate=2e-3, warmup_steps=100)
         model = rival.train(taught, recipe, folder, self._progress)
         if ranks.is_first():
             save_network(model, self._bench.work / "judges" / RIVAL)
@@ -274,10 +292,13 @@ class Workshop:
             with files.whole(path) as scratch:
                 save_file(model.state_dict(), scratch)
 
-    def _finish(self, model: AutoencoderDC | UNet2DConditionModel, part: str) -> None:
+    def _finish(
+        self, model: AutoencoderDC | UNet2DConditionModel, part: str, origin: Origin
+    ) -> None:
         if ranks.is_first():
             with files.whole_folder(self._bench.final(part)) as scratch:
                 model.save_pretrained(scratch)
+                origins.write(scratch, origin)
 
     def _tell(self, text: str) -> None:
         if ranks.is_first():
@@ -346,14 +367,14 @@ class Workshop:
             encoder,
         )
 
-    def _recipe(
-        self, minutes: float, batch: int, learning_rate: float, warmup_steps: int = 200
-    ) -> Recipe:
-        return Recipe(
+    def _recipe(self, run: str, origin: Origin, minutes: float) -> Recipe:
+        """Of a run; refused before a pool is made for it, if it was begun with something else."""
+        origin = {**origin, "seed": str(self._seed)}
+        session.demand_origin(self._bench.work / run, origin)
+        return replace(
+            _RECIPES[run],
             minutes=minutes,
-            batch=batch,
-            learning_rate=learning_rate,
-            warmup_steps=warmup_steps,
             seed=self._seed,
             device=self._bench.device,
+            origin=origin,
         )

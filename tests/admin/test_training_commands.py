@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from dicom_node.admin import training
 from dicom_node.errors import InputError
-from pipeline import digest, settings
+from pipeline import digest, settings, testing
 from pipeline.errors import DatasetError
 from pipeline.training.bench import Bench
+from pipeline.training.session import CheckpointError
 from pipeline.weights import LESION_GATE, LUNG_SEGMENTER
 from tests.admin import commands, data_folder
 
@@ -219,6 +220,96 @@ def test_a_model_is_assembled_whole_and_of_nothing_but_its_parts(
     assert not (tmp_path / "model" / "calibration.safetensors").exists()
     assert not (tmp_path / "model" / LESION_GATE).exists()
     assert not list(tmp_path.glob("*.part"))
+
+
+def parts_of(work: Path, folder: Path, *, but: str = "") -> Path:
+    """A work folder with what was trained in another, `but` one part as a copy to change."""
+    for part in ("segmenter", "autoencoder", "language-model", "view", "diffusion", "whole-lung"):
+        if part != but:
+            (folder / part).symlink_to(work / part)
+    if but:
+        shutil.copytree(work / but, folder / but)
+    return folder
+
+
+def retrain(network: Path) -> None:
+    """A finished network's weights are others."""
+    tensors = load_file(network)
+    first = min(tensors)
+    save_file({**tensors, first: tensors[first] + 1}, network, metadata={"format": "pt"})
+
+
+def test_a_run_is_refused_other_films_and_leaves_the_first_ones_as_they_were(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    other = copy_of(data, tmp_path)
+    (other / "cxr256" / "0.png").write_bytes(data_folder.png(data_folder.chest(99, sick=False)))
+    before = (work / "view" / "state.safetensors").read_bytes()
+    places = ("--data", other, "--work", work, "--device", "cpu", "--minutes", 1)
+    for part in ("view", "autoencoder", "rival"):
+        done = commands.vald("train", part, *places)
+        assert isinstance(done.exception, CheckpointError), part
+        assert "begun with other films" in str(done.exception)
+    assert (work / "view" / "state.safetensors").read_bytes() == before
+
+
+def test_a_u_net_neither_goes_on_nor_ships_beside_an_autoencoder_it_never_saw(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    folder = parts_of(work, tmp_path, but="autoencoder")
+    retrain(folder / "autoencoder" / "final" / "diffusion_pytorch_model.safetensors")
+    pool = (work / "diffusion" / "pool.safetensors").read_bytes()
+    places = ("--data", data, "--work", folder)
+    done = commands.vald("train", "diffusion", *places, "--minutes", 1, "--device", "cpu")
+    assert isinstance(done.exception, CheckpointError)
+    assert "begun with other autoencoder" in str(done.exception)
+    assert (work / "diffusion" / "pool.safetensors").read_bytes() == pool
+    for command in (("assemble", "--version", "2"), ("train", "gate"), ("train", "whole-lung")):
+        done = commands.vald(*command, *places)
+        assert isinstance(done.exception, DatasetError), command
+        assert "its diffusion was trained with other autoencoder" in str(done.exception)
+    assert not (folder / "model").exists()
+
+
+def test_an_adapter_of_another_u_net_is_not_put_beside_it(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    folder = parts_of(work, tmp_path, but="diffusion")
+    retrain(folder / "diffusion" / "final" / "diffusion_pytorch_model.safetensors")
+    done = commands.vald("assemble", "--version", "2", "--data", data, "--work", folder)
+    assert isinstance(done.exception, DatasetError)
+    assert "its whole-lung was trained with other diffusion" in str(done.exception)
+
+
+def test_parts_that_say_nothing_of_their_origin_are_put_together_as_before(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    folder = parts_of(work, tmp_path, but="diffusion")
+    retrain(folder / "diffusion" / "final" / "diffusion_pytorch_model.safetensors")
+    (folder / "diffusion" / "final" / "origin.json").unlink()
+    (folder / "whole-lung").unlink()
+    done = commands.vald("assemble", "--version", "2", "--data", data, "--work", folder)
+    assert done.exit_code == 0, done.output
+
+
+def test_a_fine_tuning_does_not_go_on_from_another_base(
+    data: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_SMALLEST_POOL", 16)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "segmenter").symlink_to(work / "segmenter")
+    places = ("--data", data, "--work", folder, "--minutes", 1e-6, "--device", "cpu")
+    for name in ("one", "other"):
+        testing.write_stable_diffusion_like(tmp_path / name)
+    succeed("train", "diffusion", "--from", tmp_path / "one", *places)
+    assert settings.read(folder / "fine-tuned").name == "one"
+    retrain(next((tmp_path / "other" / "unet").glob("*.safetensors")))
+    for changed in (("--from", tmp_path / "other"), ("--from", tmp_path / "one", "--lora", 2)):
+        done = commands.vald("train", "diffusion", *changed, *places)
+        assert isinstance(done.exception, CheckpointError), done.output
+    assert "begun with other plan" in str(done.exception)
+    assert settings.read(folder / "fine-tuned").name == "one"
 
 
 def test_progress_in_a_pipe_is_lines_with_share_rate_and_what_is_left() -> None:

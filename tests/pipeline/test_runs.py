@@ -160,6 +160,30 @@ def test_a_run_whose_kill_left_no_state_json_goes_on_all_the_same(tmp_path: Path
     assert torch.equal(weight_of(again), weight_of(run))
 
 
+def of(folder: Path, **origin: str) -> Session:
+    """A run that was begun with, or goes on with, these."""
+    recipe = replace(RECIPE, origin=origin)
+    return Session(model=nn.Linear(1, 1), recipe=recipe, folder=folder, progress=lambda *_: None)
+
+
+def test_a_run_does_not_go_on_with_what_it_was_not_begun_with(tmp_path: Path) -> None:
+    of(tmp_path, films="a", seed="0").save()
+    of(tmp_path, films="a", seed="0").save()
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match=r"with other films; give another --work, or remove"):
+        of(tmp_path, films="b", seed="0")
+    with pytest.raises(CheckpointError, match="with other films, seed;"):
+        of(tmp_path, films="b", seed="1")
+    assert contents(tmp_path) == before
+
+
+def test_a_run_of_before_goes_on_and_says_from_then_on_with_what(tmp_path: Path) -> None:
+    of(tmp_path).save()
+    of(tmp_path, films="b").save()
+    with pytest.raises(CheckpointError, match="other films"):
+        of(tmp_path, films="a")
+
+
 def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"before")
