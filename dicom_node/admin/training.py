@@ -2,10 +2,9 @@
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -149,12 +148,10 @@ def calibrate_site(healthy: Path, model: str, out: Path, device: str) -> None:
     planes = [
         preprocess.to_grid(film, preprocess.letterbox(film, loaded.settings.grid)) for film in films
     ]
-    with ExitStack() as undo:  # a copy that was not calibrated must not look like one that was
-        undo.callback(shutil.rmtree, out)
-        shutil.copytree(source, out)
-        with _bar("calibrate") as tell:
-            _print_readings(calibration.calibrate(out, loaded, planes, [], tell))
-        undo.pop_all()
+    notes = out.with_name(f"{out.name}.calibration")
+    places = calibration.Places(model=source, out=out, notes=notes)
+    with _bar("calibrate") as tell:
+        _print_readings(calibration.calibrate(places, loaded, planes, [], tell))
     typer.echo(f"{out}: set model.path to it; {len(films)} films without a finding")
 
 

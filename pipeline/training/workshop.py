@@ -14,7 +14,7 @@ from diffusers import AutoencoderDC, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from pipeline import digest, probe, prompts, settings, weights
+from pipeline import digest, prompts, settings, weights
 from pipeline.explainer import Explainer
 from pipeline.schedule import TRAIN_STEPS
 from pipeline.segmenter import Segmenter
@@ -43,13 +43,15 @@ from pipeline.training import (
 )
 from pipeline.training.assembly import save_network
 from pipeline.training.bench import Bench
+from pipeline.training.calibrate import Places
 from pipeline.training.dataset import Films
 from pipeline.training.finetune import Plan
 from pipeline.training.lesion_gate import Taught
 from pipeline.training.origins import Origin
 from pipeline.training.pairs import Counts, Encode, Pool, Sample
 from pipeline.training.session import Progress, Recipe
-from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_LUNG
+from pipeline.types import Image
+from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_LUNG, LoadedModel
 
 _SHOWN = 6
 _PROBED = 600  # films of a class of a source: more were not better (docs/decisions/0011)
@@ -247,45 +249,46 @@ class Workshop:
         Its probability is learnt from them and the adult films with findings of val; what its probe
         reads, if its U-Net edits in pairs, from films of train.
         """
-        self._teach_probe()
+        folder = self._bench.work / "model"
+        files.put_back(folder)
+        model = self._with_probe(weights.load(folder, torch.device(self._bench.device)), folder)
         healthy = self._bench.films_of("calibration")
         order = np.random.default_rng(self._seed).permutation(len(healthy))[: films or None]
         rows = [r for r in self._bench.rows if r.split == "val" and r.label != "Normal"]
         sick = self._bench.films([row for row in rows if not row.paediatric])
-        folder = self._bench.work / "model"
         return calibrate.calibrate(
-            folder,
-            weights.load(folder, torch.device(self._bench.device)),
+            Places(model=folder, out=folder, notes=self._bench.work / "calibration"),
+            model,
             [healthy[i].astype(np.float32) / 255 for i in order],
             [film.astype(np.float32) / 255 for film in sick],
             self._progress,
         )
 
-    def _teach_probe(self) -> None:
-        """`model/` has a probe, taught by films of train; made of them once for each U-Net."""
-        folder = self._bench.work / "model"
-        model = weights.load(folder, torch.device(self._bench.device))
+    def _with_probe(self, model: LoadedModel, folder: Path) -> LoadedModel:
+        """The model with a probe, if it edits in pairs, that films of train teach."""
         if not model.denoiser.paired:
-            return
+            return model
         train = [row for row in self._bench.rows if row.split == "train"]
         rows = probing.chosen(train, _PROBED, self._seed)
-        explainer, films = Explainer(model), self._bench.films(rows)
-
-        def make() -> kept.Tensors:
-            traits = []
-            for index, film in enumerate(films):
-                self._progress(index / len(films), f"probe: {index} films")
-                traits.append(explainer.traits(film.astype(np.float32) / 255, self._seed + index))
-            return {"traits": torch.from_numpy(np.stack(traits))}
-
-        origin = {"model": kept.origin_of_edits(folder), "films": kept.digest_of(films)}
-        path = self._bench.work / "probe" / "traits.safetensors"
-        made = kept.tensors(path, origin, make, self._tell)
+        traits = self._traits(Explainer(model), self._bench.films(rows), folder)
         sick = np.array([row.label != "Normal" for row in rows])
         sources = [row.source for row in rows]
-        taught = probing.Taught(traits=made["traits"].numpy(), sources=sources, sick=sick)
-        probe.save(probing.fit(taught), folder)
-        digest.write_digests(folder)
+        taught = probing.fit(probing.Taught(traits=traits, sources=sources, sick=sick))
+        return replace(model, probe=taught)
+
+    def _traits(self, explainer: Explainer, films: Films, folder: Path) -> np.ndarray:
+        """What a probe reads of films; made once for each U-Net."""
+        origin, place = kept.origin_of_edits(folder), self._bench.work / "probe"
+        found = []
+        for index, film in enumerate(films):
+            seed, plane = self._seed + index, film.astype(np.float32) / 255
+
+            def make(seed: int = seed, plane: Image = plane) -> kept.Tensors:
+                return {"traits": torch.from_numpy(explainer.traits(plane, seed))}
+
+            found.append(kept.of_film(place, [film, str(seed)], origin, make)["traits"].numpy())
+            self._progress(index / len(films), f"probe: {index} films")
+        return np.stack(found)
 
     def _keep(self, model: torch.nn.Module, path: Path) -> None:
         if ranks.is_first():

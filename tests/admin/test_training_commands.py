@@ -86,6 +86,17 @@ def test_a_run_leaves_pictures_of_what_it_makes(work: Path, part: str) -> None:
         assert len(set(np.asarray(picture).ravel().tolist())) > 100
 
 
+def test_a_calibration_notes_healthy_and_sick_films_by_number(work: Path) -> None:
+    text = (work / "calibration" / "metrics.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    # 20 films of calibration, the two sick ones of the four of val, and the 20 in paper's mode.
+    assert [line["kind"] for line in lines] == ["healthy"] * 20 + ["sick"] * 2 + ["healthy"] * 20
+    assert lines[7].keys() == {"step", "mode", "kind", "peak", "reading"}
+    assert not (work / "calibration" / "maps").exists()
+    with Pillow.open(work / "calibration" / "peaks.png") as picture:
+        assert picture.size == (700, 320)
+
+
 def test_a_run_that_has_spent_its_time_goes_on_from_its_last_step(data: Path, work: Path) -> None:
     state = work / "view" / "state.json"
     before = json.loads(state.read_text(encoding="utf-8"))

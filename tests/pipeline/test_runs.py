@@ -217,6 +217,20 @@ def test_a_folder_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_folder_that_a_kill_left_set_aside_is_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    (tmp_path / "model.before").mkdir()
+    (tmp_path / "model.before" / "old").touch()
+    (tmp_path / "model.part").mkdir()
+    files.put_back(path)
+    assert [found.name for found in path.iterdir()] == ["old"]
+    (tmp_path / "model.before").mkdir()  # the kill came a moment later: the new one is there
+    with files.whole_folder(path) as scratch:
+        (scratch / "new").touch()
+    assert [found.name for found in path.iterdir()] == ["new"]
+    assert [found.name for found in tmp_path.iterdir()] == ["model"]
+
+
 def material(grey: int = 0) -> Material:
     """A healthy and a sick film of one hospital."""
     films = np.stack([(chests.flat() * 255).astype(np.uint8)] * 2)
