@@ -18,6 +18,7 @@ from pipeline import digest, preprocess, weights
 from pipeline.settings import Settings
 from pipeline.training import calibrate as calibration
 from pipeline.training import ranks, whole_lung
+from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Form, Plan
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
@@ -54,7 +55,7 @@ def train(
     seed: int,
     base: Path | None = None,
 ) -> None:
-    """One part is trained for so many minutes; for an autoencoder its PSNR on val is printed.
+    """One part is trained for so many minutes; what an autoencoder keeps of films is printed.
 
     A whole-lung adapter begins with that of the model folder `base`, where one is given.
 
@@ -68,11 +69,10 @@ def train(
     start = None if base is None else digest.folder_of(str(base))
     with _workshop(data, work, device, seed, part) as workshop:
         if part == "diffusion":
+            _warn(workshop.fidelity)
             workshop.train_diffusion(budget, shares(_pairs(budget)))
         elif part == "autoencoder":
-            psnr = workshop.train_autoencoder(budget)
-            if ranks.is_first():
-                typer.echo(f"PSNR of {len(psnr)} films of val: mean {sum(psnr) / len(psnr):.1f} dB")
+            _print_fidelity(workshop.train_autoencoder(budget))
         else:
             trainers: dict[str, Callable[[float], None]] = {
                 "segmenter": workshop.train_segmenter,
@@ -86,6 +86,29 @@ def train(
                 "rival": lambda minutes: workshop.train_rival(minutes, shares(_pairs(minutes))),
             }
             trainers[part](budget)
+
+
+def _print_fidelity(found: Fidelity) -> None:
+    if not ranks.is_first():
+        return
+    typer.echo(f"PSNR of {found.films} films of val: mean {found.psnr_db:.1f} dB")
+    if found.contrast is None:
+        typer.echo(
+            "contrast of pasted lesions: not measured, since no lungs are seen on normal films"
+        )
+    else:
+        typer.echo(f"contrast of {found.lesions} pasted lesions: {found.contrast:.0%} is kept")
+    _warn(found)
+
+
+def _warn(found: Fidelity | None) -> None:
+    """Of an autoencoder that keeps too little; a trial may go on with it all the same."""
+    if found and found.shortfalls and ranks.is_first():
+        said = " and ".join(found.shortfalls)
+        typer.echo(
+            f"warning: of the autoencoder {said}: train the autoencoder for longer, then the rest",
+            err=True,
+        )
 
 
 def plan(form: str, *, train_text: bool, lora_rank: int) -> Plan:

@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderDC
 from transformers import BertModel, PreTrainedTokenizerFast
 
+from pipeline.anatomy import Mask
 from pipeline.errors import DatasetError
 from pipeline.training import autoencoder, dataset, kept, language_model, segmenter
 from pipeline.training.dataset import FilmRow, Films, LocalisedRow
@@ -114,6 +115,15 @@ class Bench:
     def films(self, rows: Sequence[FilmRow]) -> Films:
         """The films of these rows, on the model grid."""
         return dataset.load_films(self._data / "cxr256", [(row.tar, row.file) for row in rows])
+
+    def normals(self, split: str, most: int) -> tuple[list[Image], list[Mask]]:
+        """Some Normal films of a split, 0 .. 1, and their lungs; none before the segmenter."""
+        rows = [row for row in self.rows if row.split == split and row.label == "Normal"]
+        if not rows or not self.segmenter.exists():
+            return [], []
+        films = self.films(rows[:: -(-len(rows) // most)])
+        masks = segmenter.lungs(load_segmenter(self.segmenter), films)
+        return [np.asarray(film / 255, np.float32) for film in films], list(masks > 0)
 
     @cached_property
     def material(self) -> Material:

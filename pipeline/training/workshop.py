@@ -25,6 +25,7 @@ from pipeline.training import (
     calibrate,
     classifier,
     diffusion,
+    fidelity,
     files,
     finetune,
     kept,
@@ -45,6 +46,7 @@ from pipeline.training.assembly import save_network
 from pipeline.training.bench import Bench
 from pipeline.training.calibrate import Places
 from pipeline.training.dataset import Films
+from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Plan
 from pipeline.training.lesion_gate import Taught
 from pipeline.training.origins import Origin
@@ -81,16 +83,26 @@ class Workshop:
         own = ranks.join(device)
         self._bench = Bench(data=data, work=work, device=own, tell=self._tell)
 
-    def train_autoencoder(self, minutes: float) -> list[float]:
-        """The autoencoder is trained on the films of train; returns the PSNR of val, in dB."""
+    def train_autoencoder(self, minutes: float) -> Fidelity:
+        """The autoencoder is trained on the films of train; returns what it keeps of those of val,
+        which it says in its folder too.
+        """
         held_out, films = self._bench.films_of("val"), self._bench.material.films
         folder, origin = self._bench.work / "autoencoder", origins.films(self._bench)
         recipe = self._recipe("autoencoder", origin, minutes)
         model = autoencoder.train(films, recipe, folder, self._progress)
         self._finish(model, "autoencoder", recipe.origin)
+        normal, lungs = self._bench.normals("val", fidelity.MOST_LESIONS)
+        found = fidelity.measure(model, held_out, normal, lungs, self._bench.device)
         if ranks.is_first():
+            fidelity.write(found, folder)
             self._picture_round_trips(held_out[:: max(1, len(held_out) // _SHOWN)][:_SHOWN])
-        return autoencoder.psnr(model, held_out, self._bench.device)
+        return found
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """What the trained autoencoder keeps of films; None where nobody has measured it."""
+        return fidelity.read(self._bench.work / "autoencoder")
 
     def train_segmenter(self, minutes: float) -> None:
         """The lung segmenter is trained on the films that have lung outlines."""

@@ -97,6 +97,23 @@ def test_a_calibration_notes_healthy_and_sick_films_by_number(work: Path) -> Non
         assert picture.size == (700, 320)
 
 
+def test_an_autoencoder_that_keeps_too_little_is_told_and_a_u_net_warned_of_it(
+    data: Path, work: Path
+) -> None:
+    places = ("--data", data, "--work", work, "--minutes", _MINUTES, "--device", "cpu")
+    done = commands.vald("train", "autoencoder", *places)  # its time is spent: it is measured only
+    assert "PSNR of 4 films of val: mean " in done.stdout
+    found = json.loads((work / "autoencoder" / "fidelity.json").read_text(encoding="utf-8"))
+    assert found["films"] == 4
+    assert found["psnr_db"] < 30  # of a moment's training
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_SMALLEST_POOL", 16)
+        again = commands.vald("train", "diffusion", *places)
+    assert again.exit_code == 0, again.output
+    for said in (done.stderr, again.stderr):
+        assert f"its PSNR is {found['psnr_db']:.1f} dB, below 30" in said
+
+
 def test_a_run_that_has_spent_its_time_goes_on_from_its_last_step(data: Path, work: Path) -> None:
     state = work / "view" / "state.json"
     before = json.loads(state.read_text(encoding="utf-8"))
