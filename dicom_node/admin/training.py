@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from dicom_node.admin.films import FilmReader
 from dicom_node.errors import InputError
@@ -248,7 +248,20 @@ def _bar(what: str) -> Iterator[Tell]:
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=1.0, note="")
-        yield lambda fraction, note: progress.update(task, completed=fraction, note=note)
+        yield _Bar(progress, task)
+
+
+class _Bar:
+    """A bar that begins anew where another thing is made."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task, self._fraction = progress, task, 0.0
+
+    def __call__(self, fraction: float, note: str) -> None:
+        if fraction < self._fraction:
+            self._progress.reset(self._task)
+        self._fraction = fraction
+        self._progress.update(self._task, completed=fraction, note=note)
 
 
 class Lines:
@@ -260,13 +273,17 @@ class Lines:
         self._what, self._write, self._clock = what, write, clock
         self._began_s = clock()
         self._begin: float | None = None
+        self._fraction = 0.0
         self._told_s = -math.inf
 
     def __call__(self, fraction: float, note: str) -> None:
         """Write the line, unless another was written a moment ago; the last one always."""
         now_s = self._clock()
+        if fraction < self._fraction:  # another thing is made: its pace is its own
+            self._began_s, self._begin = now_s, fraction
         if self._begin is None:
             self._begin = fraction
+        self._fraction = fraction
         if fraction < 1 and now_s - self._told_s < _LINE_EVERY_S:
             return
         self._told_s = now_s

@@ -5,7 +5,7 @@ A data folder holds `cxr256/` (manifest.csv and archives), `localised/` (boxes, 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,9 @@ from pipeline.anatomy import Mask
 from pipeline.errors import DatasetError
 from pipeline.training import autoencoder, dataset, kept, language_model, segmenter
 from pipeline.training.dataset import FilmRow, Films, LocalisedRow
+from pipeline.training.pace import Pace
 from pipeline.training.pairs import Material
-from pipeline.training.session import autocast
+from pipeline.training.session import Progress, autocast
 from pipeline.types import Image
 from pipeline.weights import IMAGE_GATE, LUNG_SEGMENTER, load_segmenter
 
@@ -56,10 +57,11 @@ class Bench:
     """The films of `data`, and what the parts in `work` that are finished make of them."""
 
     def __init__(
-        self, *, data: Path, work: Path, device: str, tell: Callable[[str], None] = lambda _: None
+        self, *, data: Path, work: Path, device: str, progress: Progress = lambda *_: None
     ) -> None:
         # A folder's whole path: a name that could be one of a hub is never looked for there.
-        self._data, self.work, self.device, self._tell = data, work.resolve(), device, tell
+        self._data, self.work, self.device = data, work.resolve(), device
+        self._progress = progress
 
     def demand(self, *parts: str) -> None:
         """These parts have been trained.
@@ -214,13 +216,17 @@ class Bench:
         films = self._autoencoder.decode(raw).sample[:, 0] / 2 + 0.5
         return list(films.float().cpu().numpy())
 
+    def _tell(self, text: str) -> None:
+        self._progress(0.0, text)
+
     def _lungs(self, films: Films) -> Films:
         """The films' lung masks, kept in the work folder once made; none before the segmenter."""
         if not self.segmenter.exists():
             return np.zeros_like(films)
 
         def make() -> kept.Tensors:
-            masks = segmenter.lungs(load_segmenter(self.segmenter), films)
+            pace = Pace("films' lungs", len(films), self._progress)
+            masks = segmenter.lungs(load_segmenter(self.segmenter), films, tell=pace)
             return {"lungs": torch.from_numpy(masks)}
 
         origin = {"segmenter": kept.digest_of(self.segmenter), "films": kept.digest_of(films)}

@@ -50,6 +50,7 @@ from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Plan
 from pipeline.training.lesion_gate import Taught
 from pipeline.training.origins import Origin
+from pipeline.training.pace import Pace, PacedMaker
 from pipeline.training.pairs import Counts, Encode, Pool, Sample
 from pipeline.training.session import Progress, Recipe
 from pipeline.types import Image
@@ -79,9 +80,9 @@ class Workshop:
     def __init__(
         self, *, data: Path, work: Path, device: str, seed: int, progress: Progress
     ) -> None:
-        self._seed, self._progress = seed, progress
-        own = ranks.join(device)
-        self._bench = Bench(data=data, work=work, device=own, tell=self._tell)
+        self._seed, own = seed, ranks.join(device)
+        self._progress: Progress = progress if ranks.is_first() else lambda *_: None
+        self._bench = Bench(data=data, work=work, device=own, progress=self._progress)
 
     def train_autoencoder(self, minutes: float) -> Fidelity:
         """The autoencoder is trained on the films of train; returns what it keeps of those of val,
@@ -208,7 +209,7 @@ class Workshop:
         origins.demand_unet(self._bench)
         folder, origin = self._bench.work / "lesion-gate", origins.labelled(self._bench)
         recipe = self._recipe("lesion-gate/first", origin, minutes / 2)
-        maker = pairs.PairMaker(self._bench.material, self._seed, framed=1.0)
+        maker = PacedMaker(self._bench.material, self._seed, self._progress, framed=1.0)
         taught = lesion_gate.lessons(maker.samples(replace(counts, abnormal=0)))
         first = lesion_gate.train(taught, recipe, folder / "first", self._progress)
         real = maker.samples(Counts(abnormal=counts.abnormal, **_NOTHING_ELSE))
@@ -244,7 +245,7 @@ class Workshop:
         self._bench.demand("segmenter")
         folder, origin = self._bench.work / "rival", origins.labelled(self._bench)
         recipe = self._recipe("rival", origin, minutes)
-        maker = pairs.PairMaker(self._bench.material, self._seed + 1)
+        maker = PacedMaker(self._bench.material, self._seed + 1, self._progress)
         taught = rival.lessons(maker, counts)
         model = rival.train(taught, recipe, folder, self._progress)
         if ranks.is_first():
@@ -291,15 +292,15 @@ class Workshop:
     def _traits(self, explainer: Explainer, films: Films, folder: Path) -> np.ndarray:
         """What a probe reads of films; made once for each U-Net."""
         origin, place = kept.origin_of_edits(folder), self._bench.work / "probe"
-        found = []
+        found, pace = [], Pace("films for the probe", len(films), self._progress)
         for index, film in enumerate(films):
+            pace(index)
             seed, plane = self._seed + index, film.astype(np.float32) / 255
 
             def make(seed: int = seed, plane: Image = plane) -> kept.Tensors:
                 return {"traits": torch.from_numpy(explainer.traits(plane, seed))}
 
             found.append(kept.of_film(place, [film, str(seed)], origin, make)["traits"].numpy())
-            self._progress(index / len(films), f"probe: {index} films")
         return np.stack(found)
 
     def _keep(self, model: torch.nn.Module, path: Path) -> None:
@@ -314,10 +315,6 @@ class Workshop:
             with files.whole_folder(self._bench.final(part)) as scratch:
                 model.save_pretrained(scratch)
                 origins.write(scratch, origin)
-
-    def _tell(self, text: str) -> None:
-        if ranks.is_first():
-            self._progress(0.0, text)
 
     def _picture_masks(self, model: Segmenter, seen: Films, truth: Films) -> None:
         """samples.png: films with outlines, the lungs that are found in each, and the outlines."""
@@ -373,14 +370,12 @@ class Workshop:
 
     def _pool(self, folder: Path, counts: Counts, encode: Encode, encoder: str) -> Pool:
         """The pool of pairs kept in `folder`, made first where it has none of these."""
-        return pairs.make_pool(
-            pairs.PairMaker(self._bench.material, self._seed),
-            counts,
-            encode,
-            folder / "pool.safetensors",
-            self._tell,
-            encoder,
-        )
+        maker = PacedMaker(self._bench.material, self._seed, self._progress)
+
+        def tell(text: str) -> None:
+            self._progress(maker.share, text)
+
+        return pairs.make_pool(maker, counts, encode, folder / "pool.safetensors", tell, encoder)
 
     def _recipe(self, run: str, origin: Origin, minutes: float) -> Recipe:
         """Of a run; refused before a pool is made for it, if it was begun with something else."""

@@ -354,6 +354,16 @@ def test_progress_in_a_pipe_is_lines_with_share_rate_and_what_is_left() -> None:
     ]
 
 
+def test_what_is_made_before_a_run_has_a_pace_of_its_own() -> None:
+    now, told = [0.0], list[str]()
+    tell = training.Lines("diffusion", write=told.append, clock=lambda: now[0])
+    for now[0], fraction in ((0, 0.0), (60, 0.5), (119, 0.98), (130, 0.0), (150, 0.1)):
+        tell(fraction, "so far")
+    # Half took 60 s, so does the other; of what follows a tenth took 20 s, nine take 180.
+    assert told[1] == "diffusion: 50%, so far, 0:01:00 left"
+    assert told[-1] == "diffusion: 10%, so far, 0:03:00 left"
+
+
 def test_a_run_that_nobody_watches_writes_lines(data: Path, tmp_path: Path) -> None:
     places = ("--data", data, "--work", tmp_path, "--device", "cpu")
     done = commands.vald("train", "view", *places, "--minutes", 1e-6)

@@ -29,6 +29,7 @@ from pipeline.training import (
     session,
 )
 from pipeline.training.dataset import FilmRow
+from pipeline.training.pace import Pace, PacedMaker
 from pipeline.training.pairs import Counts, Material, PairMaker, Pool, make_pool
 from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session
 from tests.conftest import REPOSITORY
@@ -278,6 +279,26 @@ def test_a_pool_made_of_something_else_is_made_again(
     _, told = pool(path, **changed)  # type: ignore[arg-type]  # one of each
     assert told[0] == f"pool is made: it was made of other {said}"
     assert pool(path, **changed)[1] == []  # type: ignore[arg-type]  # the same
+
+
+def test_pairs_are_told_of_as_they_are_made() -> None:
+    told: list[tuple[float, str]] = []
+    maker = PacedMaker(material(), 0, lambda share, said: told.append((share, said)))
+    made = list(maker.samples(Counts(pasted=3, boxed=0, healthy=1, abnormal=0, labelled=0)))
+    assert [share for share, _ in told] == [0, 0.25, 0.5, 0.75]
+    assert told[2][1].startswith("2 of 4 pairs, ")
+    plain = PairMaker(material(), 0).samples(
+        Counts(pasted=3, boxed=0, healthy=1, abnormal=0, labelled=0)
+    )
+    assert all(np.array_equal(a.source, b.source) for a, b in zip(made, plain, strict=True))
+
+
+def test_a_pace_is_what_was_made_in_the_time_it_took() -> None:
+    now, told = [5.0], list[tuple[float, str]]()
+    pace = Pace("films", 100, lambda *said: told.append(said), clock=lambda: now[0])
+    now[0] = 9.0
+    pace(50)
+    assert told == [(0.5, "50 of 100 films, 12.5 a second")]
 
 
 def test_a_pool_made_under_other_prompts_is_made_again(
