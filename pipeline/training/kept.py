@@ -5,7 +5,7 @@ would teach something else, and nothing would show it.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from pipeline.settings import Settings
 from pipeline.training import files, ranks
 
 Tensors = dict[str, torch.Tensor]
+Make = Callable[[], Tensors]
 
 
 def tensors(
     path: Path,
     origin: Mapping[str, str],
-    make: Callable[[], Tensors],
+    make: Make,
     tell: Callable[[str], None],
 ) -> Tensors:
     """What is kept at `path`; made first where there is none, or one of another origin."""
@@ -36,6 +37,14 @@ def tensors(
             with files.whole(path) as scratch:
                 save_file(make(), scratch, metadata=dict(origin))
     return load_file(path)
+
+
+def of_film(
+    folder: Path, parts: Sequence[npt.NDArray[np.generic] | str], origin: str, make: Make
+) -> Tensors:
+    """What is kept in `folder` of one film and question; made first where none of `origin` is."""
+    path = folder / f"{digest_of(*parts)}.safetensors"
+    return tensors(path, {"model": origin}, make, lambda _: None)
 
 
 def digest_of(*parts: npt.NDArray[np.generic] | str | Path) -> str:

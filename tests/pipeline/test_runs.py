@@ -29,6 +29,7 @@ from pipeline.training import (
     session,
 )
 from pipeline.training.dataset import FilmRow
+from pipeline.training.pace import Pace, PacedMaker
 from pipeline.training.pairs import Counts, Material, PairMaker, Pool, make_pool
 from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session
 from tests.conftest import REPOSITORY
@@ -161,6 +162,30 @@ def test_a_run_whose_kill_left_no_state_json_goes_on_all_the_same(tmp_path: Path
     assert torch.equal(weight_of(again), weight_of(run))
 
 
+def of(folder: Path, **origin: str) -> Session:
+    """A run that was begun with, or goes on with, these."""
+    recipe = replace(RECIPE, origin=origin)
+    return Session(model=nn.Linear(1, 1), recipe=recipe, folder=folder, progress=lambda *_: None)
+
+
+def test_a_run_does_not_go_on_with_what_it_was_not_begun_with(tmp_path: Path) -> None:
+    of(tmp_path, films="a", seed="0").save()
+    of(tmp_path, films="a", seed="0").save()
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match=r"with other films; give another --work, or remove"):
+        of(tmp_path, films="b", seed="0")
+    with pytest.raises(CheckpointError, match="with other films, seed;"):
+        of(tmp_path, films="b", seed="1")
+    assert contents(tmp_path) == before
+
+
+def test_a_run_of_before_goes_on_and_says_from_then_on_with_what(tmp_path: Path) -> None:
+    of(tmp_path).save()
+    of(tmp_path, films="b").save()
+    with pytest.raises(CheckpointError, match="other films"):
+        of(tmp_path, films="a")
+
+
 def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"before")
@@ -190,6 +215,20 @@ def test_a_folder_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
         write(fail=True)
     assert [found.name for found in path.iterdir()] == ["old"]
     write(fail=False)
+    assert [found.name for found in path.iterdir()] == ["new"]
+    assert [found.name for found in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_a_kill_left_set_aside_is_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    (tmp_path / "model.before").mkdir()
+    (tmp_path / "model.before" / "old").touch()
+    (tmp_path / "model.part").mkdir()
+    files.put_back(path)
+    assert [found.name for found in path.iterdir()] == ["old"]
+    (tmp_path / "model.before").mkdir()  # the kill came a moment later: the new one is there
+    with files.whole_folder(path) as scratch:
+        (scratch / "new").touch()
     assert [found.name for found in path.iterdir()] == ["new"]
     assert [found.name for found in tmp_path.iterdir()] == ["model"]
 
@@ -241,6 +280,26 @@ def test_a_pool_made_of_something_else_is_made_again(
     _, told = pool(path, **changed)  # type: ignore[arg-type]  # one of each
     assert told[0] == f"pool is made: it was made of other {said}"
     assert pool(path, **changed)[1] == []  # type: ignore[arg-type]  # the same
+
+
+def test_pairs_are_told_of_as_they_are_made() -> None:
+    told: list[tuple[float, str]] = []
+    maker = PacedMaker(material(), 0, lambda share, said: told.append((share, said)))
+    made = list(maker.samples(Counts(pasted=3, boxed=0, healthy=1, abnormal=0, labelled=0)))
+    assert [share for share, _ in told] == [0, 0.25, 0.5, 0.75]
+    assert told[2][1].startswith("2 of 4 pairs, ")
+    plain = PairMaker(material(), 0).samples(
+        Counts(pasted=3, boxed=0, healthy=1, abnormal=0, labelled=0)
+    )
+    assert all(np.array_equal(a.source, b.source) for a, b in zip(made, plain, strict=True))
+
+
+def test_a_pace_is_what_was_made_in_the_time_it_took() -> None:
+    now, told = [5.0], list[tuple[float, str]]()
+    pace = Pace("films", 100, lambda *said: told.append(said), clock=lambda: now[0])
+    now[0] = 9.0
+    pace(50)
+    assert told == [(0.5, "50 of 100 films, 12.5 a second")]
 
 
 def test_a_pool_made_under_other_prompts_is_made_again(
