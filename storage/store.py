@@ -172,14 +172,19 @@ class JobStore(Protocol):
         already is treated as by `produce`, but goes to those who were not told, too.
 
         Films that came to the job while it was made of another, in other bytes or from another
-        sender, have no decision any more, here and wherever else it ends FAILED.
+        sender, have no decision any more.
 
         Raises LeaseLostError.
         """
         ...
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
-        """The job is FAILED for `reason`. Raises LeaseLostError."""
+        """The job is FAILED for `reason`.
+
+        Films that came to it while it was made of another have no decision any more, as by
+        `reject`, nor has its own where that came to it while it was RUNNING: the film may be whole
+        now. So it is wherever else a job ends FAILED. Raises LeaseLostError.
+        """
         ...
 
     def release(

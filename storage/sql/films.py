@@ -10,7 +10,7 @@ from storage.errors import UnknownKeyError
 from storage.jobs import Decision, NewJob, NewReceived, Received
 from storage.schema import deliveries, jobs, received
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
-from storage.sql.jobs import is_undone
+from storage.sql.jobs import is_undone, made_of_it
 from storage.sql.production import bring
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
 
@@ -83,7 +83,8 @@ class Films(Database):
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """See JobStore."""
         change = update(received).where(received.c.number == number)
-        joined = ~_its_job(decision.job_key).exists()
+        not_begun = made_of_it(decision.job_key).where(jobs.c.state != JobState.RUNNING)
+        joined = ~not_begun.exists()
         values = {"decision": decision.text, "job_key": decision.job_key, "joined": joined}
         with engine.writing(self._engine) as db:
             if job is not None:
@@ -99,13 +100,6 @@ def rows_of(sop_instance_uid: str, digest: str) -> Select[Any]:
     return select(received).where(
         received.c.sop_instance_uid == sop_instance_uid, received.c.digest == digest
     )
-
-
-def _its_job(key: str) -> Select[Any]:
-    """The job of that key, if it is made of the film that is asked about."""
-    same = ("sop_instance_uid", "digest", "calling_ae_title")
-    made_of_it = (jobs.c[name] == received.c[name] for name in same)
-    return select(jobs.c.key).where(jobs.c.key == key, *made_of_it).correlate(received)
 
 
 def _submit(db: Connection, job: NewJob) -> None:
