@@ -82,7 +82,8 @@ class JobStore(Protocol):
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """The decision is kept and the job, where one is given, exists.
 
-        One of its key that came to nothing begins afresh as this one. Another stays, and what this
+        One of its key that came to nothing begins afresh as this one; it is as old as it was only
+        where it has results, which are made again as of then. Another stays, and what this
         one promises beyond it (see storage.promises) is added: results that are there are DUE at
         destinations that did not have them, and as the others where they are QUARANTINED; one of a
         kind that was promised to nobody, or whose object was purged, is made with the rest, or the

@@ -98,7 +98,9 @@ class Films(Production):
         more = promises.beyond(had, promises.of(job))
         if known.state in UNDONE:
             check_job(known.state, JobState.RECEIVED)
-            self._jobs[job.key] = _stored(job)
+            made = any(result.kind != promises.NOTE for result in self.results(job.key))
+            afresh, created_at = _stored(job), known.created_at if made else job.created_at
+            self._jobs[job.key] = replace(afresh, created_at=created_at)
         if more or known.state in UNDONE:
             promised = promises.in_all(had, job)
             self._jobs[job.key] = replace(self._jobs[job.key], promised=promised)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Select, func, or_, select, update
 from storage import engine, promises, rows
 from storage.errors import UnknownKeyError
 from storage.jobs import Decision, NewJob, NewReceived, Received
-from storage.schema import deliveries, jobs, received
+from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
 from storage.sql.jobs import is_undone, made_of_it
 from storage.sql.production import bring
@@ -111,7 +111,7 @@ def _submit(db: Connection, job: NewJob) -> None:
     known = rows.job_of(db.execute(same.with_for_update()).mappings().one())
     had = promises.kept_of(known)
     more = promises.beyond(had, promises.of(job))
-    values = _afresh(known.state, job) if known.state in UNDONE else {}
+    values = _afresh(db, known.state, job) if known.state in UNDONE else {}
     if more or values:
         values["promised"] = rows.promised_value(promises.in_all(had, job))
         db.execute(update(jobs).where(jobs.c.key == job.key).values(**values))
@@ -120,9 +120,12 @@ def _submit(db: Connection, job: NewJob) -> None:
     bring(db, job.key, had, more, job.created_at)
 
 
-def _afresh(state: JobState, job: NewJob) -> dict[str, object]:
+def _afresh(db: Connection, state: JobState, job: NewJob) -> dict[str, object]:
     """The values of a job that begins again as this one."""
     check_job(state, JobState.RECEIVED)
     values = rows.job_values(job)
     del values["key"], values["lease_token"]  # the tokens of those who failed stay behind it
+    its = (results.c.job_key == job.key, results.c.kind != promises.NOTE)
+    if db.execute(select(results.c.sop_instance_uid).where(*its)).first() is not None:
+        del values["created_at"]  # which is in their bytes
     return values
