@@ -225,6 +225,19 @@ def test_unfinished_files_are_swept_once_they_are_old(tmp_path: Path) -> None:
     assert not old.exists()
 
 
+def test_what_goes_while_old_files_are_looked_for_is_passed_over(tmp_path: Path) -> None:
+    store = LocalObjectStore(tmp_path)
+    for name in ("ab/1", "ab/2", "cd/1", "cd/2"):
+        store.keep(name, b"DICM")
+    names = store.stale(-1)
+    first = Path(next(names))
+    for folder in {"ab", "cd"} - {first.parent.name}:
+        shutil.rmtree(tmp_path / folder)
+    for other in {"1", "2"} - {first.name}:
+        (tmp_path / first.parent / other).unlink()
+    assert list(names) == []
+
+
 def test_the_kind_of_store_follows_from_its_address(tmp_path: Path) -> None:
     assert isinstance(objects.open_store(str(tmp_path)), LocalObjectStore)
     assert isinstance(objects.open_store("memory://x"), FsspecObjectStore)
