@@ -366,7 +366,7 @@ def _tell_trouble(settings: NodeConfig, reason: str) -> None:
     """Who looks at the node is told why it explains no film, where the database is there."""
     try:
         store = open_store(settings)
-    except StorageError:
+    except (StorageError, OSError, MemoryError):  # what the model lacked, the database may lack too
         return
     _note_load(settings, store, reason)
     store.close()
