@@ -17,6 +17,7 @@ from dicom_node.delivery import study
 from dicom_node.delivery.breaker import Breaker
 from dicom_node.delivery.gateway import Anywhere, Gateway
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome
+from pipeline import shortage
 from storage import faults
 from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
@@ -153,8 +154,7 @@ class Delivery:
             raise
         except Exception as fault:  # noqa: BLE001 - as at the worker's loop: the rows must say it
             _log.exception("sending failed")
-            reason = f"{type(fault).__name__}: see the log"
-            return [Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason) for _ in files]
+            return [_unforeseen(fault)] * len(files)
 
     def _hand_over(
         self, destination: Anywhere, files: Sequence[Path], beginning: Beginning
@@ -228,3 +228,11 @@ _GONE = Outcome(
     reason=LOST,
     status="FILE",
 )
+
+
+def _unforeseen(fault: Exception) -> Outcome:
+    """What nobody foresaw, unless it is what this machine lacks for now."""
+    if what := shortage.lacking(fault):
+        return Outcome(fate=Fate.POSTPONED, reason=what, status="FILE")
+    reason = f"{type(fault).__name__}: see the log"
+    return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason)

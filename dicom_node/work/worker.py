@@ -16,8 +16,9 @@ from dicom_node.work import model
 from dicom_node.work.limit import Limit
 from dicom_node.work.making import FilmReader, Made, Maker, MakerSettings
 from dicom_node.work.patience import Patience
+from pipeline import shortage
 from pipeline.engine.base import Engine
-from pipeline.errors import FilmError, ModelError, OutOfMemoryError
+from pipeline.errors import FilmError, ModelError, PipelineError, ShortageError
 from storage import faults
 from storage.errors import (
     LeaseLostError,
@@ -139,8 +140,8 @@ class Worker:
             return self._let_go(job, token, fault)  # until they are back, however long it takes
         except DecoderError as fault:
             return self._count(job, token, str(fault))
-        except (OutOfMemoryError, MemoryError, StorageError, OSError) as fault:
-            # The device or the disk is full or broken, or the decoder was stopped with the node:
+        except (ShortageError, MemoryError, StorageError, OSError) as fault:
+            # Memory, device or disk is full or broken, or the decoder was stopped with the node:
             # not this film's doing, and no use in trying at once. But not for ever.
             return self._release(job, token, fault)
         except Exception as fault:
@@ -179,17 +180,18 @@ class Worker:
 
     def _release(self, job: Job, token: int, fault: Exception) -> Turn:
         """Try again what is the moment's fault, for a day from the first time that it was."""
-        now, kind = self._clock(), type(fault).__name__
+        now = self._clock()
         if not job.error.startswith(_AGAIN):  # what was before is over, perhaps by another worker
             self._troubled.pop(job.key, None)
         if now - self._troubled.setdefault(job.key, now) > _GIVE_UP:
-            self._fail(job, token, f"given up after a day of {kind}; retry once it is mended")
+            why = f"given up after a day: {_in_words(fault)}: retry once it is mended"
+            self._fail(job, token, why)
             return Turn.DONE
         return self._let_go(job, token, fault)
 
     def _let_go(self, job: Job, token: int, fault: Exception) -> Turn:
         """The job waits again, and no attempt was spent."""
-        store, why = self._store, f"{_AGAIN}{type(fault).__name__}"
+        store, why = self._store, f"{_AGAIN}{_in_words(fault)}"
         self._patience.ask(lambda: store.release(job.key, token, self._clock(), why))
         _log.warning("job released", job=job.key[:12], error=str(fault))
         return Turn.RELEASED
@@ -262,6 +264,13 @@ class Worker:
                 return  # the write at the end will say so
             except StoreUnavailableError as fault:
                 _log.warning("heartbeat failed", job=key[:12], error=str(fault))
+
+
+def _in_words(fault: Exception) -> str:
+    """What the moment lacked, for whoever looks at the jobs."""
+    if isinstance(fault, PipelineError):
+        return str(fault)
+    return shortage.lacking(fault) or getattr(fault, "strerror", None) or str(fault)
 
 
 def _quarantined(job: Job, made: Sequence[Made]) -> dict[str, str]:

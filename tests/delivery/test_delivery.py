@@ -200,6 +200,24 @@ def test_what_nobody_foresaw_is_a_reason_too(make: Make, monkeypatch: pytest.Mon
     assert {d.reason for d in bench.store.deliveries(bench.key)} == {"IndexError: see the log"}
 
 
+def test_memory_that_is_wanting_here_is_no_destination_s_fault_and_soon_tried_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make(pacs=1)
+
+    def too_large(*_: object) -> bytes:
+        return bytes(1 << 62)
+
+    monkeypatch.setattr(Scu, "send", too_large)
+    bench.tick()
+    assert bench.states() == [DUE] * 3
+    assert max(bench.waits_s()) < 1000.0  # the longest delay
+    said = "too little memory was free; free some, or give it more"
+    assert {d.reason for d in bench.store.deliveries(bench.key)} == {said}
+    health = bench.store.destination("pacs")
+    assert health is None or health.failures == 0
+
+
 def test_what_a_dead_process_had_claimed_is_due_after_its_lease(make: Make) -> None:
     with pacs.running() as peer:
         bench = make(pacs=peer.port)

@@ -30,7 +30,7 @@ from dicom_node.work import model
 from dicom_node.work.making import FilmReader
 from dicom_node.work.worker import Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
-from pipeline.errors import FilmError, ModelError, OutOfMemoryError
+from pipeline.errors import FilmError, ModelError, ShortageError
 from pipeline.testing import BrightnessEngine
 from pipeline.types import Attribution
 from storage.errors import ObjectMissingError, ObjectsUnavailableError, StoreUnavailableError
@@ -498,27 +498,32 @@ def test_the_images_fault_is_a_rejection_that_says_why(
 
 
 @pytest.mark.parametrize(
-    "made_with",
+    ("made_with", "why"),
     [
-        {"engine": FaultyEngine(OutOfMemoryError("cuda has no memory left"))},
-        {"reader": Faulty(ChildProcessError("The decoder process was asked to stop."))},
-        {"reader": Faulty(OSError(24, "Too many open files"))},
-        {"capacity_bytes": 10},
+        ({"engine": FaultyEngine(ShortageError("cuda has no memory left"))}, "cuda has no memory"),
+        ({"engine": FaultyEngine(MemoryError())}, "too little memory was free; free some, or "),
+        (
+            {"reader": Faulty(ChildProcessError("The decoder process was asked to stop."))},
+            "The decoder process was asked to stop.",
+        ),
+        ({"reader": Faulty(OSError(24, "Too many open files"))}, "no file handle was free; raise"),
+        ({"reader": Faulty(OSError(5, "Input/output error", "a.dcm"))}, "Input/output error"),
+        ({"capacity_bytes": 10}, "no space left for objects"),
     ],
-    ids=["device full", "decoder stopped", "no file handle", "disk full"],
+    ids=["device full", "no memory", "decoder stopped", "no file handle", "disk bad", "disk full"],
 )
-def test_the_moments_fault_lets_the_job_wait_again(
-    tmp_path: Path, made_with: dict[str, object]
+def test_the_moments_fault_lets_the_job_wait_again_and_says_what_it_was(
+    tmp_path: Path, made_with: dict[str, object], why: str
 ) -> None:
     bench = Bench(tmp_path, **made_with)  # type: ignore[arg-type]  # of the fields' types
     assert bench.turn() is Turn.RELEASED
     assert (bench.job.state, bench.job.lease) == (JobState.RECEIVED, None)
-    assert bench.job.error.startswith("to be tried again: ")
+    assert bench.job.error.startswith(f"to be tried again: {why}")
     assert bench.store.results("k1") == []
 
 
 def test_a_released_job_is_produced_on_the_next_turn(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, engine=FaultyEngine(OutOfMemoryError("cuda has no memory left")))
+    bench = Bench(tmp_path, engine=FaultyEngine(ShortageError("cuda has no memory left")))
     bench.turn()
     bench.engine = BrightnessEngine()
     assert bench.turn() is Turn.DONE
@@ -568,7 +573,7 @@ def test_after_a_fault_nobody_foresaw_the_next_job_is_produced(tmp_path: Path) -
     [
         ({}, "PRODUCED"),
         ({"engine": FaultyEngine(FilmError("no chest"))}, "REJECTED"),
-        ({"engine": FaultyEngine(OutOfMemoryError("cuda has no memory left"))}, "RECEIVED"),
+        ({"engine": FaultyEngine(ShortageError("cuda has no memory left"))}, "RECEIVED"),
     ],
 )
 def test_what_is_logged_names_no_patient(
@@ -914,6 +919,10 @@ def test_a_moments_fault_is_given_up_a_day_after_it_first_came(tmp_path: Path) -
         (Turn.RELEASED, JobState.RECEIVED),
         (Turn.DONE, JobState.FAILED),
     ]
+    assert bench.job.error == (
+        "given up after a day: no file handle was free; raise the limit of open files (ulimit -n) "
+        "([Errno 24] Too many open files): retry once it is mended"
+    )
 
 
 def test_a_moments_fault_that_was_over_meanwhile_begins_another_day(tmp_path: Path) -> None:
