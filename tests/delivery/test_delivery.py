@@ -14,7 +14,7 @@ from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.gateway import open_gateway
 from dicom_node.delivery.outcome import Fate
 from dicom_node.delivery.scu import Scu
-from storage.jobs import Parcel
+from storage.jobs import ObjectRef, Parcel
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
 from storage.states import DeliveryState
@@ -255,6 +255,22 @@ def test_a_file_that_cannot_be_read_now_keeps_no_other_waiting(make: Make) -> No
         unreadable.mkdir()
         assert bench.tick() == 2
     assert bench.states() == [DUE, DELIVERED, DELIVERED]
+
+
+def test_objects_that_are_away_are_asked_for_once_a_batch(make: Make, closed_port: int) -> None:
+    """A service that is silent takes half a minute to be so."""
+    bench, asked = make(pacs=closed_port), []
+    read = bench.objects.read
+
+    def noted(ref: ObjectRef) -> bytes:
+        asked.append(ref)
+        return read(ref)
+
+    bench.objects.read = noted  # type: ignore[method-assign]  # to count
+    (bench.folder / "objects").rename(bench.folder / "unmounted")
+    assert bench.tick() == 0
+    assert len(asked) == 1
+    assert bench.states() == [DUE] * 3
 
 
 def test_a_batch_keeps_its_lease_however_long_it_takes(make: Make) -> None:

@@ -75,7 +75,7 @@ class Hospital:
 
     def demand_nothing_lost_or_doubled(self) -> None:
         """What was accepted is complete, once; what was not is unknown or complete."""
-        self._wait_for_the_end()
+        self.wait_for_the_end()
         lines = self.node.jobs(limit=100_000)
         complete = {line["source_sop_instance_uid"] for line in lines}
         assert {line["state"] for line in lines} <= _COMPLETE
@@ -92,7 +92,7 @@ class Hospital:
         self.send([uid for uid, success in self.told.items() if not success])
         assert all(self.told.values())
 
-    def _wait_for_the_end(self) -> None:
+    def wait_for_the_end(self) -> None:
         """Every film is complete. However many there are: none is stuck while some become so."""
         while waiting := self._open():
 

@@ -34,10 +34,12 @@ from storage.objects import (
 from storage.objects.whole import ref_of
 
 
-@pytest.fixture(params=["local", "fsspec", "memory"])
+@pytest.fixture(params=["local", "fsspec", "s3", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "local":
         return LocalObjectStore(tmp_path / "objects")
+    if request.param == "s3":
+        return FsspecObjectStore(request.getfixturevalue("bucket").place())
     if request.param == "fsspec":
         return FsspecObjectStore(f"memory://{tmp_path.name}")
     return MemoryObjectStore(tmp_path)
