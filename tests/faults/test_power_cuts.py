@@ -13,13 +13,16 @@ from storage.faults import Point
 from tests.conftest import REPOSITORY
 from tests.faults.conftest import LONG
 from tests.faults.hospital import SENDERS, Hospital, children_of, end, pause
+from tests.faults.modalities import GOES_TO, Sent, by_everyone
 
-pytestmark = [pytest.mark.peer, pytest.mark.timeout(4 * 3600 if LONG else 600)]
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(4 * 3600 if LONG else 1200)]
 
 _ARRIVALS = [int(n) for n in os.environ.get("VALD_ARRIVALS", "1,2,5" if LONG else "1").split(",")]
 _MOMENTS = int(os.environ.get("VALD_MOMENTS", "200" if LONG else "2"))
 _LONGEST_PAUSE_S = float(os.environ.get("VALD_LONGEST_PAUSE_S", "40" if LONG else "20"))
 """A node needs some 10 s to have its model; analysis, delivery and commitment come after."""
+_AGAIN = 4
+"""So many films are sent once more by everyone when all is done."""
 _SEED = int(os.environ.get("VALD_SEED", "20260301"))
 
 
@@ -27,9 +30,10 @@ def test_killed_at_each_step_nothing_accepted_is_lost_and_nothing_doubled(place:
     for nth in _ARRIVALS:
         for point in Point:
             assert place.die_at(point, nth, send=nth + 1).exists(), point
+            place.purging.start()
     place.node.start()
     place.demand_nothing_lost_or_doubled()
-    place.resend_what_failed()
+    _send_again(place)
     place.demand_nothing_lost_or_doubled()
 
 
@@ -40,7 +44,8 @@ def test_killed_at_random_under_load_nothing_accepted_is_lost_and_nothing_double
     place.node.start()
     hit: Counter[str] = Counter()
     for _ in range(_MOMENTS):
-        load = threading.Thread(target=place.send, args=(place.expose(SENDERS),))
+        place.purging.start()
+        load = threading.Thread(target=place.send, args=(_films(place, chance),))
         load.start()
         pause(chance, _LONGEST_PAUSE_S)
         hit.update(str(line["state"]) for line in place.node.jobs(limit=100_000))
@@ -49,19 +54,46 @@ def test_killed_at_random_under_load_nothing_accepted_is_lost_and_nothing_double
     print(f"seed {_SEED}; jobs at the moments of death: {dict(hit)}")
     assert hit.total() > hit["COMMITTED"], "no kill met a job that was open"
     assert any(place.told.values())
+    place.purging.start()
     place.demand_nothing_lost_or_doubled()
+    _send_again(place)
+    place.demand_nothing_lost_or_doubled()
+    assert place.again[True], "no film was sent again after success"
+    print(f"sent again after success or not: {dict(place.again)}")
+
+
+def _films(place: Hospital, chance: random.Random) -> list[Sent]:
+    """New ones, and some of them and of earlier ones again, each by anybody."""
+    new = place.expose(SENDERS)
+    again = [*chance.choices(new, k=2), *chance.choices([*place.told, *new], k=2)]
+    return [Sent(sent.film, by=chance.choice([*GOES_TO])) for sent in [*new, *again]]
+
+
+def _send_again(place: Hospital) -> None:
+    """What failed; and, long after success, some films by everyone: those of one sender first.
+
+    Their results are purged, and are made again for the other.
+    """
+    place.wait_until_all_is_purged()
     place.resend_what_failed()
-    place.demand_nothing_lost_or_doubled()
+    senders = Counter(sent.film for sent in place.told)
+    films = sorted(place.told, key=lambda sent: senders[sent.film])
+    place.send(by_everyone(films[:_AGAIN]))
+    assert all(place.told.values())
 
 
 def _kill_something(place: Hospital, chance: random.Random) -> None:
-    """Everything at once, the receiver alone, or one of its children, which it starts again."""
+    """Everything at once, the receiver alone, or one of its children, which it starts again.
+
+    Who purges is killed with everything, or as one of the children.
+    """
     children = children_of(place.node)
     if children and chance.random() < 0.5:
-        end(chance.choice(children))
+        end(chance.choice([*children, place.purging.pid]))
         return
     if chance.random() < 0.5:
         place.node.cut_power()
+        place.purging.kill()
     else:
         place.node.kill()
     place.node.start()
