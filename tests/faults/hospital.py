@@ -44,8 +44,8 @@ class Hospital:
     archives: Mapping[str, Orthanc]
     purging: Purging
     told: dict[Sent, bool] = field(default_factory=dict)
-    again: Counter[bool] = field(default_factory=Counter)
-    """How often a film was sent again: after somebody had been told success, and before."""
+    sendings: Counter[str] = field(default_factory=Counter)
+    """How often a film was sent for the first time, by another sender, and by the same again."""
     _paths: dict[str, Path] = field(default_factory=dict)
 
     def expose(self, count: int) -> list[Sent]:
@@ -54,14 +54,23 @@ class Hospital:
         self._paths.update(new)
         return [Sent(film) for film in new]
 
+    @property
+    def films(self) -> list[Sent]:
+        """All that were exposed."""
+        return [Sent(film) for film in self._paths]
+
     def send(self, sends: Sequence[Sent]) -> None:
         """Each was sent once, eight at a time, whatever became of it."""
         with ThreadPoolExecutor(SENDERS) as senders:
             for sent, success in zip(sends, senders.map(self._send, sends), strict=True):
-                earlier = [told for other, told in self.told.items() if other.film == sent.film]
-                if earlier:
-                    self.again[any(earlier)] += 1
+                self.sendings[self._before(sent)] += 1
                 self.told[sent] = self.told.get(sent, False) or success
+
+    def _before(self, sent: Sent) -> str:
+        if sent in self.told:
+            return "after success" if self.told[sent] else "after failure"
+        known = any(other in self.told for other in by_everyone([sent]))
+        return "by another" if known else "first"
 
     def die_at(self, point: Point, nth: int, send: int) -> Path:
         """The node, down before, ran to this point and was killed there.

@@ -23,7 +23,7 @@ from storage.jobs import ObjectRef
 from storage.objects import LocalObjectStore
 from tests.conftest import REPOSITORY
 
-_EVERY_S = 0.2
+_EVERY_S = 0.5
 _HEX = 64
 """Digits of a SHA-256; a note is two of them."""
 _AT_ONCE = Retention(received_days=0, results_days=0)
