@@ -432,7 +432,11 @@ class JobStore(Protocol):
         now: datetime,
         remove: Callable[[ObjectRef], None],
     ) -> bool:
-        """The same of a result; who makes it due again meanwhile waits."""
+        """The same of a result; who makes it due again meanwhile waits.
+
+        But its row says so first, in a transaction of its own: whoever needs it has it made again,
+        also where `remove` raised, or the process died before. Then its file is `unknown`.
+        """
         ...
 
     def unknown(self, names: Collection[str]) -> list[str]:

@@ -73,6 +73,6 @@ def test_a_node_goes_on_by_itself_when_its_bucket_answers_again(
         place.resend_what_failed()
         place.wait_for_the_end()
         assert len(place.node.jobs()) == 3
-        assert len(place.pacs.uids()) == 3 * 2
+        assert len(place.archives["pacs"].uids()) == 3 * 2
         assert place.node.results() == []  # in the folder of the configuration
         assert '"event": "process died"' not in place.node.log()
