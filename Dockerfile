@@ -7,7 +7,7 @@ COPY pipeline pipeline
 COPY storage storage
 RUN python -m venv /opt/vald \
  && /opt/vald/bin/pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0" \
- && /opt/vald/bin/pip install --no-cache-dir .
+ && /opt/vald/bin/pip install --no-cache-dir '.[s3]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --home /var/lib/vald --create-home vald

@@ -31,8 +31,8 @@ from dicom_node.intake.scp import Scp
 from dicom_node.processes import Role, Supervisor
 from dicom_node.work import loading
 from dicom_node.work.loading import Loads
-from pipeline import digest, folder
-from pipeline.errors import ModelError, OutOfMemoryError
+from pipeline import digest, folder, shortage
+from pipeline.errors import ModelError, ShortageError
 from storage import migrate, objects
 from storage.engine import is_new
 from storage.errors import ObjectsUnavailableError, StorageError, StoreUnavailableError
@@ -120,8 +120,9 @@ def now() -> datetime:
 def serve(path: Path, environ: Mapping[str, str]) -> int:
     """Run the node until SIGTERM or SIGINT; the process's exit status.
 
-    A database that is away is waited for: a machine that starts may bring it up after us. A model
-    that no worker can load ends the node as soon as the first has tried.
+    A database that is away is waited for: a machine that starts may bring it up after us; memory
+    and file handles too. A model that no worker can load ends the node as soon as the first has
+    tried.
 
     Raises:
         ConfigError, ModelError, StorageError: it cannot start, and why.
@@ -130,9 +131,10 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     _set_up(settings)
     stop = processes.stop_event()
     # A model that cannot be used is told now, not by a dying worker beside an open port.
-    model_digest = folder.demand_usable(digest.folder_of(settings.model.path))
+    usable = partial(folder.demand_usable, digest.folder_of(settings.model.path))
+    model_digest = _when_there(usable, stop)
     opened = _when_there(partial(_migrated, settings), stop)
-    if opened is None:
+    if model_digest is None or opened is None:
         return 0
     store, kept = opened
     scp = Scp(
@@ -344,14 +346,15 @@ def _engine(settings: NodeConfig, loads: Loads) -> "Engine":
     node, which keeps films meanwhile.
     """
     try:
-        chosen = digest.folder_of(settings.model.path)
-        folder.demand_usable(chosen)  # told before seconds of imports, again and again
-        from pipeline.engine.local import LocalEngine
+        with shortage.told("the model was not loaded"):
+            chosen = digest.folder_of(settings.model.path)
+            folder.demand_usable(chosen)  # told before seconds of imports, again and again
+            from pipeline.engine.local import LocalEngine
 
-        engine = LocalEngine(chosen, settings.model.device)
-    except (ModelError, OutOfMemoryError) as fault:
+            engine = LocalEngine(chosen, settings.model.device)
+    except (ModelError, ShortageError) as fault:
         _log.error("model not loaded", reason=str(fault))  # no traceback: it is no fault of ours
-        if isinstance(fault, ModelError):  # memory may be there later
+        if isinstance(fault, ModelError):  # what was wanting may be there later
             loads.refuse(str(fault))
         _tell_trouble(settings, str(fault))
         sys.exit(1)
@@ -363,7 +366,7 @@ def _tell_trouble(settings: NodeConfig, reason: str) -> None:
     """Who looks at the node is told why it explains no film, where the database is there."""
     try:
         store = open_store(settings)
-    except StorageError:
+    except (StorageError, OSError, MemoryError):  # what the model lacked, the database may lack too
         return
     _note_load(settings, store, reason)
     store.close()
@@ -442,13 +445,15 @@ def _announced(store: JobStore, model_digest: str) -> bool:
 
 
 def _when_there(step: Callable[[], _T], stop: threading.Event) -> _T | None:
-    """What the step returns, tried while database or objects are away; None if told to stop."""
+    """What the step returns, tried until all that it needs is there; None if told to stop."""
     while not stop.is_set():
         try:
             return step()
         except (StoreUnavailableError, ObjectsUnavailableError) as fault:
             _log.warning("storage unavailable", error=str(fault))
-            stop.wait(_STORE_AWAY_S)
+        except ShortageError as fault:
+            _log.warning("not started yet", reason=str(fault))
+        stop.wait(_STORE_AWAY_S)
     return None
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,22 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def file_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file that decides what the model computes, by relative name."""
-    files = (p for p in folder.rglob("*") if p.suffix in _COUNTED and p.name != _DIGESTS)
+    files = (p for p in _files(folder) if p.suffix in _COUNTED and p.name != _DIGESTS)
     return {p.relative_to(folder).as_posix(): _sha256(p) for p in files if p.is_file()}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All that lie in the folder; `Path.rglob` passes over, in silence, what it cannot list.
+
+    Raises:
+        ModelError: a folder cannot be listed.
+    """
+
+    def refuse(fault: OSError) -> None:
+        raise ModelError(f"{fault.filename}: cannot be read: {fault.strerror}") from fault
+
+    for where, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(where, name) for name in names)
 
 
 def write_digests(folder: Path) -> str:
@@ -76,7 +92,7 @@ def write_digests(folder: Path) -> str:
 
 
 def _refuse_what_runs(folder: Path) -> None:
-    found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if _runs(p))
+    found = sorted(p.relative_to(folder).as_posix() for p in _files(folder) if _runs(p))
     if found:
         raise ModelError(
             f"{folder}: holds {', '.join(found)}: pickled weights and programs can run anything "

@@ -5,7 +5,7 @@ PipelineError
 │   └── UnlikeTrainingError   it is a picture, but of nothing that the model has learnt
 ├── DatasetError        the training data's fault: names the rows
 ├── ModelError          the installation's fault: a weights folder that cannot be used
-└── OutOfMemoryError    the moment's fault: try again, with less at once
+└── ShortageError       the moment's fault: memory, file handle or device is wanting; try again
 """
 
 
@@ -29,5 +29,5 @@ class ModelError(PipelineError):
     """The model folder is missing, damaged or of a form this program does not know."""
 
 
-class OutOfMemoryError(PipelineError):
-    """The device had no memory left for this batch; the same work may pass later."""
+class ShortageError(PipelineError):
+    """The machine lacked memory, a file handle or its device; the same work may pass later."""

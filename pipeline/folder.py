@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from pipeline import digest, fit, settings
+from pipeline import digest, fit, settings, shortage
 from pipeline.errors import ModelError
 from pipeline.fit import Shapes
 from pipeline.settings import Settings
@@ -18,12 +18,14 @@ _NETWORKS = ("vae", "unet", "text_encoder")
 _WEIGHTS = "*.safetensors"
 
 
+@shortage.told("the model folder was not checked")
 def demand_usable(folder: Path) -> str:
     """Nothing can be told against the folder before its networks are built; its digest.
 
     Raises:
         ModelError: its files are not those that it lists, or run, or are damaged; its parts do not
             fit each other, or what it says of itself; or it is of a form that is not known.
+        ShortageError: memory or file handles are wanting now.
     """
     found = digest.model_digest(folder)
     said = settings.read(folder)

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from pipeline import calibration, digest, fit, lesion_gate, probe, schedule, settings
+from pipeline import calibration, digest, fit, lesion_gate, probe, schedule, settings, shortage
 from pipeline.calibration import HealthyReference
-from pipeline.errors import ModelError, OutOfMemoryError
+from pipeline.errors import ModelError
 from pipeline.fit import Shapes
 from pipeline.gates import Gaussian, ImageGate, ViewClassifier
 from pipeline.lesion_gate import LesionGate
@@ -123,12 +123,13 @@ def _count(device: torch.device) -> int:
     return torch.cuda.device_count() if device.type == "cuda" else 1
 
 
+@shortage.told("the model was not loaded")
 def load(folder: Path, device: torch.device) -> LoadedModel:
     """The model in `folder`, its files checked against digests.json, on `device`.
 
     Raises:
         ModelError: a part is missing, damaged, pickled or of an unknown form.
-        OutOfMemoryError: the device has too little memory for it now.
+        ShortageError: memory, file handles or the device are wanting now.
     """
     found = digest.model_digest(folder)
     try:
@@ -155,8 +156,6 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
             probe=probe.load(folder, _heard(made.unet)),
             healthy=healthy,
         )
-    except torch.OutOfMemoryError as fault:
-        raise OutOfMemoryError(f"{device} has no memory for {folder}: {fault}") from fault
     except _FAULTS as fault:
         raise ModelError(f"{folder}: cannot be loaded: {_in_one_line(fault)}") from fault
 
@@ -166,6 +165,7 @@ def _in_one_line(fault: Exception) -> str:
     return " ".join(str(fault).split())
 
 
+@shortage.told("the model was not loaded")
 def load_networks(folder: Path, device: torch.device) -> Networks:
     """The networks in a diffusers folder of Stable Diffusion's class, from safetensors only, its
     files checked against digests.json where it has one.
@@ -173,6 +173,7 @@ def load_networks(folder: Path, device: torch.device) -> Networks:
     Raises:
         ModelError: a part is missing, damaged, pickled or of an unknown form, or does not fit the
             others.
+        ShortageError: memory, file handles or the device are wanting now.
     """
     digest.model_digest(folder)
     try:

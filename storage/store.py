@@ -82,7 +82,8 @@ class JobStore(Protocol):
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """The decision is kept and the job, where one is given, exists.
 
-        One of its key that came to nothing begins afresh as this one. Another stays, and what this
+        One of its key that came to nothing begins afresh as this one; it is as old as it was only
+        where it has results, which are made again as of then. Another stays, and what this
         one promises beyond it (see storage.promises) is added: results that are there are DUE at
         destinations that did not have them, and as the others where they are QUARANTINED; one of a
         kind that was promised to nobody, or whose object was purged, is made with the rest, or the
@@ -172,14 +173,19 @@ class JobStore(Protocol):
         already is treated as by `produce`, but goes to those who were not told, too.
 
         Films that came to the job while it was made of another, in other bytes or from another
-        sender, have no decision any more, here and wherever else it ends FAILED.
+        sender, have no decision any more.
 
         Raises LeaseLostError.
         """
         ...
 
     def fail(self, key: str, token: int, now: datetime, reason: str) -> None:
-        """The job is FAILED for `reason`. Raises LeaseLostError."""
+        """The job is FAILED for `reason`.
+
+        Films that came to it while it was made of another have no decision any more, as by
+        `reject`, nor has its own where that came to it while it was RUNNING: the film may be whole
+        now. So it is wherever else a job ends FAILED. Raises LeaseLostError.
+        """
         ...
 
     def release(
@@ -426,7 +432,11 @@ class JobStore(Protocol):
         now: datetime,
         remove: Callable[[ObjectRef], None],
     ) -> bool:
-        """The same of a result; who makes it due again meanwhile waits."""
+        """The same of a result; who makes it due again meanwhile waits.
+
+        But its row says so first, in a transaction of its own: whoever needs it has it made again,
+        also where `remove` raised, or the process died before. Then its file is `unknown`.
+        """
         ...
 
     def unknown(self, names: Collection[str]) -> list[str]:

@@ -16,7 +16,7 @@ from dicom_node.errors import NodeError
 from dicom_node.work import overview
 from pipeline import digest, folder, prompts, settings
 from pipeline.errors import PipelineError
-from storage import engine
+from storage import engine, objects
 from storage.errors import StorageError
 
 _TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
@@ -53,7 +53,7 @@ def examine(read: NodeConfig) -> Iterator[Finding]:
     yield Finding(what="configuration", good=True, said=f"{len(read.rules)} rule(s)")
     yield _tried("model", lambda: _model(read.model))
     yield _tried("database", lambda: engine.probe(read.storage.database))
-    yield _space(read.storage.objects)
+    yield _objects(read.storage.objects.removeprefix("file://"))
     for name, destination in read.destinations.items():
         yield _echo(name, destination, read.node.ae_title)
     for name, server in read.dicomweb.items():
@@ -96,12 +96,19 @@ def _model(wanted: Model) -> str:
     return f"{said.name} {said.version}, digest {found[:12]} (with prompts {words[:12]})"
 
 
-def _space(objects: str) -> Finding:
-    if "://" in objects:
-        return Finding(what="objects", good=True, said=objects)
-    folder = next(p for p in (Path(objects), *Path(objects).parents) if p.exists())
+def _objects(root: str) -> Finding:
+    return _tried("objects", lambda: _service(root)) if "://" in root else _space(root)
+
+
+def _service(root: str) -> str:
+    objects.open_store(root).free_bytes()
+    return f"{root} answers"
+
+
+def _space(root: str) -> Finding:
+    folder = next(p for p in (Path(root), *Path(root).parents) if p.exists())
     free = shutil.disk_usage(folder).free
-    said = f"{free / (1 << 30):.0f} GiB free at {objects}"
+    said = f"{free / (1 << 30):.0f} GiB free at {root}"
     return Finding(what="objects", good=free > _LITTLE_SPACE_BYTES, said=said, fatal=False)
 
 

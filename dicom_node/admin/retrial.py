@@ -67,7 +67,7 @@ def _demand_remakable(
             f"the rejection note of {short} is not kept any more; "
             f"`vald-node retract --model {job.model_digest[:12]}` makes it again"
         )
-    if source.film_of(store, objects, job) is None:
+    if source.film_of(objects, job, lambda: source.others(store, job)) is None:
         raise NodeError(
             f"{len(gone)} results of {short} are not kept any more, nor is their film: "
             "have the film sent again, then retry"

@@ -29,7 +29,12 @@ from dicom_node.delivery.query import Series
 from dicom_node.errors import InputError, TransientError
 from dicom_node.status import CommitmentStatus
 from storage import faults
-from storage.errors import StorageError, StoreUnavailableError, UnknownKeyError
+from storage.errors import (
+    ObjectsUnavailableError,
+    StorageError,
+    StoreUnavailableError,
+    UnknownKeyError,
+)
 from storage.faults import Point
 from storage.jobs import Parcel
 from storage.objects import ObjectStore
@@ -165,6 +170,8 @@ class Commitment:
             try:
                 path = self._objects.local_path(parcel.result.object)
                 ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ))
+            except ObjectsUnavailableError:
+                break  # so are the others, and each may take half a minute to say so
             except (StorageError, InvalidDicomError, EOFError, OSError):
                 continue  # nobody can look for it; that is no proof that it is not there
             series = Series(

@@ -17,8 +17,9 @@ from dicom_node.delivery import study
 from dicom_node.delivery.breaker import Breaker
 from dicom_node.delivery.gateway import Anywhere, Gateway
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome
+from pipeline import shortage
 from storage import faults
-from storage.errors import ObjectMissingError, StorageError
+from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
 from storage.faults import Point
 from storage.jobs import Parcel
 from storage.objects import ObjectStore
@@ -131,7 +132,7 @@ class Delivery:
             _log.warning("leases not renewed", destination=where, error=str(fault))
 
     def _send(self, name: str, parcels: Sequence[Parcel], beginning: Beginning) -> list[_Sent]:
-        paths = [self._path(parcel) for parcel in parcels]
+        paths = self._paths(parcels)
         there = [path for path in paths if isinstance(path, Path)]
         outcomes = iter(self._send_files(self._destinations[name], there, beginning))
         return [
@@ -153,8 +154,7 @@ class Delivery:
             raise
         except Exception as fault:  # noqa: BLE001 - as at the worker's loop: the rows must say it
             _log.exception("sending failed")
-            reason = f"{type(fault).__name__}: see the log"
-            return [Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason) for _ in files]
+            return [_unforeseen(fault)] * len(files)
 
     def _hand_over(
         self, destination: Anywhere, files: Sequence[Path], beginning: Beginning
@@ -166,6 +166,14 @@ class Delivery:
         outcomes = self._gateway.send(destination, going, _BATCH_S, beginning)
         sent = dict(zip(going, outcomes, strict=True))
         return [sent[file] if file in sent else kept_back[file] for file in files]
+
+    def _paths(self, parcels: Sequence[Parcel]) -> list[Path | Outcome]:
+        """Of each; a service that is away is asked once: it may be silent for half a minute."""
+        paths: list[Path | Outcome] = []
+        for parcel in parcels:
+            is_away = bool(paths) and paths[-1] is _AWAY
+            paths.append(_AWAY if is_away else self._path(parcel))
+        return paths
 
     def _path(self, parcel: Parcel) -> Path | Outcome:
         """The kept file, or what becomes of a result whose file cannot be had.
@@ -179,8 +187,7 @@ class Delivery:
             return _GONE
         except (StorageError, OSError) as fault:
             _log.warning("kept file unreadable", job=parcel.result.job_key[:12], error=str(fault))
-            reason = "the kept file cannot be read now"
-            return Outcome(fate=Fate.POSTPONED, reason=reason, status="FILE")
+            return _AWAY if isinstance(fault, ObjectsUnavailableError) else _UNREADABLE
 
     def _record(self, sent: _Sent, now: datetime) -> None:
         parcel, outcome = sent.parcel, sent.outcome
@@ -228,3 +235,13 @@ _GONE = Outcome(
     reason=LOST,
     status="FILE",
 )
+_UNREADABLE = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now", status="FILE")
+_AWAY = Outcome(fate=Fate.POSTPONED, reason="the kept files are away", status="FILE")
+
+
+def _unforeseen(fault: Exception) -> Outcome:
+    """What nobody foresaw, unless it is what this machine lacks for now."""
+    if what := shortage.lacking(fault):
+        return Outcome(fate=Fate.POSTPONED, reason=what, status="FILE")
+    reason = f"{type(fault).__name__}: see the log"
+    return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason)

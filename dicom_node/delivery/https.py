@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Iterator
 from typing import Any
 
+import requests
 from requests.adapters import HTTPAdapter
 
 from dicom_node import tls
@@ -51,18 +52,31 @@ class Adapter(HTTPAdapter):
 
 def why(fault: BaseException, *, encrypted: bool) -> str:
     """Why there was no answer: what TLS or the system said, else the library's name for it."""
-    name = type(fault).__name__
     for cause in _causes(fault):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"{name}: {tls.reason(cause)}{_ITS}"
+            return f"{tls.reason(cause)}{_ITS}"
         # TLS 1.3 (RFC 8446, 4.4.2.4): who refuses our certificate says so after the handshake, and
         # may have hung up before it is heard.
         if encrypted and isinstance(cause, _HANGS_UP):
-            return f"{name}: it hangs up; if it wants a certificate{_OURS}"
+            return f"it hangs up; if it wants a certificate{_OURS}"
         if isinstance(cause, ssl.SSLError):
             said = tls.reason(cause)
-            return f"{name}: {said}{_OURS if any(word in said for word in _REFUSALS) else ''}"
-    return name
+            return f"{said}{_OURS if any(word in said for word in _REFUSALS) else ''}"
+    return _plain(fault)
+
+
+def _plain(fault: BaseException) -> str:
+    """What has nothing to do with TLS."""
+    if isinstance(fault, requests.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(fault, requests.Timeout):
+        return "it takes too long"
+    for cause in _causes(fault):
+        if isinstance(cause, OSError) and cause.strerror:
+            return str(cause.strerror)
+        if isinstance(cause, ConnectionError):
+            return "it hangs up"
+    return type(fault).__name__
 
 
 def _causes(fault: BaseException | None) -> Iterator[BaseException]:

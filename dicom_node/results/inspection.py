@@ -89,8 +89,10 @@ class Inspector:
                 check=False,
                 timeout=_PATIENCE_S,
             )
-        except (OSError, subprocess.TimeoutExpired) as fault:
-            raise InspectionError(f"dciodvfy did not judge: {type(fault).__name__}") from fault
+        except OSError as fault:
+            raise InspectionError(f"dciodvfy did not judge: {fault.strerror}") from fault
+        except subprocess.TimeoutExpired as fault:
+            raise InspectionError(f"dciodvfy did not judge in {_PATIENCE_S:g} s") from fault
         if done.returncode < 0:
             raise InspectionError(f"dciodvfy was ended by signal {-done.returncode}")
         return errors((done.stdout + done.stderr).decode(errors="replace"))

@@ -170,13 +170,15 @@ class Maker:
 
         Notes are none of it: they say that the film, or one before it, was rejected at that time.
         """
-        every = self._patience.ask(lambda: self._store.results(job.key))
+        every = self._results(job.key)
         return {made.kind: made for made in every if made.kind != addressing.NOTE}
+
+    def _results(self, key: str) -> list[Result]:
+        return self._patience.ask(lambda: self._store.results(key))
 
     def _kept_as(self, job: Job, uid: str) -> Made | None:
         """The job's result of this UID, if its file is whole."""
-        every = self._patience.ask(lambda: self._store.results(job.key))
-        same = (made for made in every if made.sop_instance_uid == uid)
+        same = (made for made in self._results(job.key) if made.sop_instance_uid == uid)
         whole = (made for made in same if is_whole(self._objects, made.object))
         return next((Made(result=made, faults=(), inspected=True) for made in whole), None)
 
@@ -194,7 +196,8 @@ class Maker:
 
     def _source(self, job: Job) -> Path:
         """A kept film of the job, which is what was received, bit by bit."""
-        found = self._patience.ask(lambda: source.film_of(self._store, self._objects, job))
+        ask, store = self._patience.ask, self._store
+        found = source.film_of(self._objects, job, lambda: ask(lambda: source.others(store, job)))
         if found is None:
             raise ObjectMissingError("the kept file is gone or damaged: send the film again")
         return self._objects.local_path(found)
@@ -230,7 +233,7 @@ class Maker:
                 sop_instance_uid=result.sop_instance_uid,
             )
             for other in older
-            for result in self._store.results(other.key)
+            for result in self._results(other.key)
             if result.kind == "structured_report"
         )
 

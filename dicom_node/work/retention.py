@@ -47,8 +47,9 @@ class Purger:
     def purge(self, now: datetime) -> int:
         """What may go is gone; returns how many objects.
 
-        The object goes before its row says so: after a crash in between the row is purged again.
-        Of what is needed again meanwhile it stays, or is there again: see Intake.
+        A film's object goes before its row says so: after a crash in between it is purged again. A
+        result's row says so first: after a crash who needs it has it made again, and the file is
+        swept. Of what is needed again meanwhile it stays, or is there again: see Intake.
         """
         self._store.forget_transactions(now - _REPORTS_COME)
         number = self._purge_films(now) + self._purge_results(now)

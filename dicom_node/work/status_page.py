@@ -20,13 +20,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import structlog
 
 from dicom_node.work.overview import Overview
-from storage.errors import StorageError
+from storage.errors import ObjectsUnavailableError, StorageError, StoreUnavailableError
 
 _log = structlog.get_logger()
 
 _PATIENCE_S = 10.0
 _POLL_S = 0.2
 _UNAVAILABLE, _OK, _NOT_FOUND = 503, 200, 404
+_AWAY: dict[type[StorageError], str] = {
+    StoreUnavailableError: "the database is away",
+    ObjectsUnavailableError: "the objects are away",
+}
 _STYLE = (
     "body{font:15px system-ui;margin:2em;max-width:60em}"
     "td,th{text-align:left;padding:.2em .8em .2em 0;vertical-align:top}"
@@ -90,8 +94,9 @@ class StatusPage:
                 seen = self._look()
         except StorageError as fault:
             _log.warning("status unknown", reason=str(fault))
-            why = f"{type(fault).__name__}\n"  # its words may name hosts: they are in the log
-            return _Answer(status=_UNAVAILABLE, kind="text/plain", text=why)
+            # Its own words may name hosts.
+            why = _AWAY.get(type(fault), "storage cannot be used")
+            return _Answer(status=_UNAVAILABLE, kind="text/plain", text=f"{why}: see the log\n")
         if path == "/healthz":
             return _Answer(status=_OK, kind="text/plain", text="ok\n")
         said = as_json(self._about, seen)

@@ -1,6 +1,5 @@
 """One job from claim to its end: made, and then produced, rejected, failed or let go."""
 
-import faulthandler
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +13,12 @@ from structlog.typing import FilteringBoundLogger
 from dicom_node.errors import DecoderError, EncodingError, InputError
 from dicom_node.results.inspection import Inspector
 from dicom_node.work import model
+from dicom_node.work.limit import Limit
 from dicom_node.work.making import FilmReader, Made, Maker, MakerSettings
 from dicom_node.work.patience import Patience
+from pipeline import shortage
 from pipeline.engine.base import Engine
-from pipeline.errors import FilmError, ModelError, OutOfMemoryError
+from pipeline.errors import FilmError, ModelError, PipelineError, ShortageError
 from storage import faults
 from storage.errors import (
     LeaseLostError,
@@ -35,7 +36,8 @@ _log = structlog.get_logger()
 
 _STORE_AWAY_S = 5.0
 _GIVE_UP = timedelta(days=1)
-_STANDARD_ERROR = 2
+_AGAIN = "to be tried again: "
+"""How the error of a job begins that was let go; it is another once the job came to an end."""
 
 
 class Turn(Enum):
@@ -78,7 +80,8 @@ class Worker:
     ) -> None:
         self._store, self._engine = store, engine
         self._settings, self._clock = settings, clock
-        self._patience = Patience(settings.again_s)
+        self._limit = Limit(settings.limit_s)
+        self._patience = Patience(settings.again_s, self._limit)
         self._maker = Maker(
             store=store,
             objects=objects,
@@ -126,17 +129,19 @@ class Worker:
         if job.model_digest != self._engine.model_digest:
             return self._reroute(job, token, log)
         try:
-            self._produce_or_reject(job, token, log)
+            with self._limit.kept():
+                self._produce_or_reject(job, token, log)
         except (ModelError, EncodingError, ObjectMissingError) as fault:
             self._fail(job, token, str(fault))
         except (LeaseLostError, StoreUnavailableError):
             raise
         except ObjectsUnavailableError as fault:
+            self._troubled.pop(job.key, None)  # with them away nobody can tell
             return self._let_go(job, token, fault)  # until they are back, however long it takes
         except DecoderError as fault:
             return self._count(job, token, str(fault))
-        except (OutOfMemoryError, MemoryError, StorageError, OSError) as fault:
-            # The device or the disk is full or broken, or the decoder was stopped with the node:
+        except (ShortageError, MemoryError, StorageError, OSError) as fault:
+            # Memory, device or disk is full or broken, or the decoder was stopped with the node:
             # not this film's doing, and no use in trying at once. But not for ever.
             return self._release(job, token, fault)
         except Exception as fault:
@@ -168,22 +173,25 @@ class Worker:
         if job.attempts >= self._settings.max_attempts:
             self._fail(job, token, f"{reason} So it was {job.attempts} times.")
             return Turn.DONE
-        store, why = self._store, f"to be tried again: {reason}"
+        store, why = self._store, f"{_AGAIN}{reason}"
         self._patience.ask(lambda: store.release(job.key, token, self._clock(), why, counted=True))
         _log.warning("job released", job=job.key[:12], reason=reason)
         return Turn.RELEASED
 
     def _release(self, job: Job, token: int, fault: Exception) -> Turn:
         """Try again what is the moment's fault, for a day from the first time that it was."""
-        now, kind = self._clock(), type(fault).__name__
+        now = self._clock()
+        if not job.error.startswith(_AGAIN):  # what was before is over, perhaps by another worker
+            self._troubled.pop(job.key, None)
         if now - self._troubled.setdefault(job.key, now) > _GIVE_UP:
-            self._fail(job, token, f"given up after a day of {kind}; retry once it is mended")
+            why = f"given up after a day: {_in_words(fault)}: retry once it is mended"
+            self._fail(job, token, why)
             return Turn.DONE
         return self._let_go(job, token, fault)
 
     def _let_go(self, job: Job, token: int, fault: Exception) -> Turn:
         """The job waits again, and no attempt was spent."""
-        store, why = self._store, f"to be tried again: {type(fault).__name__}"
+        store, why = self._store, f"{_AGAIN}{_in_words(fault)}"
         self._patience.ask(lambda: store.release(job.key, token, self._clock(), why))
         _log.warning("job released", job=job.key[:12], error=str(fault))
         return Turn.RELEASED
@@ -191,8 +199,7 @@ class Worker:
     def _produce_or_reject(self, job: Job, token: int, log: FilteringBoundLogger) -> None:
         """The film's results are kept and due, or its fault is."""
         try:
-            with _limited(self._settings.limit_s):
-                made, left_out = self._maker.make(job)
+            made, left_out = self._maker.make(job)
         except (InputError, FilmError) as fault:
             self._reject(job, token, str(fault))
             log.info("job rejected", reason=str(fault))
@@ -259,18 +266,11 @@ class Worker:
                 _log.warning("heartbeat failed", job=key[:12], error=str(fault))
 
 
-@contextmanager
-def _limited(limit_s: float) -> Iterator[None]:
-    """This process ends if the block takes longer, whatever it hangs in; its leases are then free.
-
-    By faulthandler's watchdog, which needs no interpreter lock; what it writes to standard error
-    are the names of functions, no values.
-    """
-    faulthandler.dump_traceback_later(limit_s, exit=True, file=_STANDARD_ERROR)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+def _in_words(fault: Exception) -> str:
+    """What the moment lacked, for whoever looks at the jobs."""
+    if isinstance(fault, PipelineError):
+        return str(fault)
+    return shortage.lacking(fault) or getattr(fault, "strerror", None) or str(fault)
 
 
 def _quarantined(job: Job, made: Sequence[Made]) -> dict[str, str]:

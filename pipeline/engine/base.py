@@ -31,7 +31,7 @@ class Engine(Protocol):
 
         Raises:
             FilmError: a film's own fault (with one request only, so that it is clear whose).
-            OutOfMemoryError: the device was full; ask again, with fewer.
+            ShortageError: memory or the device was wanting; ask again later.
             ModelError: the model cannot do what was asked.
         """
         ...

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline import weights
+from pipeline import shortage, weights
 from pipeline.engine.base import Request
-from pipeline.errors import OutOfMemoryError
 from pipeline.explainer import Explainer
 from pipeline.types import Attribution
 
@@ -20,7 +19,7 @@ class LocalEngine:
 
         Raises:
             ModelError: the folder or the device cannot be used.
-            OutOfMemoryError: the device has too little memory for the model now.
+            ShortageError: memory, file handles or the device are wanting now.
         """
         if threads:
             torch.set_num_threads(threads)
@@ -38,15 +37,12 @@ class LocalEngine:
         """The digest of the model in use."""
         return self._model.digest
 
+    @shortage.told("the film was not analysed")
     def explain(self, requests: Sequence[Request]) -> list[Attribution]:
         """One attribution a request, in order; see `Engine.explain`."""
-        try:
-            return [
-                self._explainer.explain(r.film, r.mode, r.seed, r.target, r.unlike)
-                for r in requests
-            ]
-        except torch.OutOfMemoryError as fault:
-            raise OutOfMemoryError(f"{self._model.device} has no memory left: {fault}") from fault
+        return [
+            self._explainer.explain(r.film, r.mode, r.seed, r.target, r.unlike) for r in requests
+        ]
 
     def close(self) -> None:
         """The model is let go, and its device memory with it."""

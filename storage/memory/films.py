@@ -8,7 +8,7 @@ from storage import promises
 from storage.errors import UnknownKeyError
 from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Received
 from storage.memory.production import Production
-from storage.memory.tables import locked
+from storage.memory.tables import film_of, locked
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
 from storage.words import legible
 
@@ -20,7 +20,7 @@ class Films(Production):
     def receive(self, new: NewReceived) -> Received:
         """See JobStore."""
         for known in self._received.values():
-            if _sent(known) == _sent(new):
+            if film_of(known) == film_of(new):
                 self._purged_films.discard(known.number)
                 undone = known.job_key and self._jobs[known.job_key].state in UNDONE
                 job_key = "" if undone else known.job_key
@@ -82,11 +82,14 @@ class Films(Production):
         self._received[number] = replace(
             film, decision=legible(decision.text), job_key=decision.job_key
         )
-        its_own = self._jobs.get(decision.job_key)
-        if its_own is not None and _sent(film) == _made_of(its_own):
-            self._joined.discard(number)
-        else:
+        if self._joins(film, decision.job_key):
             self._joined.add(number)
+        else:
+            self._joined.discard(number)
+
+    def _joins(self, film: Received, key: str) -> bool:
+        job = self._jobs.get(key)
+        return job is None or job.state is JobState.RUNNING or film_of(job) != film_of(film)
 
     def _submit(self, job: NewJob) -> None:
         known = self._jobs.setdefault(job.key, _stored(job))
@@ -95,23 +98,15 @@ class Films(Production):
         more = promises.beyond(had, promises.of(job))
         if known.state in UNDONE:
             check_job(known.state, JobState.RECEIVED)
-            self._jobs[job.key] = _stored(job)
+            made = any(result.kind != promises.NOTE for result in self.results(job.key))
+            afresh, created_at = _stored(job), known.created_at if made else job.created_at
+            self._jobs[job.key] = replace(afresh, created_at=created_at)
         if more or known.state in UNDONE:
             promised = promises.in_all(had, job)
             self._jobs[job.key] = replace(self._jobs[job.key], promised=promised)
         if known.state is JobState.REJECTED:
             more = promises.without_notes(more)
         self._bring(job.key, had, more, job.created_at)
-
-
-def _sent(film: NewReceived) -> tuple[str, ...]:
-    """What makes it the same film of the same sender."""
-    return film.sop_instance_uid, film.object.digest, film.calling_ae_title
-
-
-def _made_of(job: Job) -> tuple[str, ...]:
-    """The same of the film that the job is made of."""
-    return job.sop_instance_uid, job.object.digest, job.calling_ae_title
 
 
 def _is_unsettled(delivery: Delivery, since: datetime) -> bool:

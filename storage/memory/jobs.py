@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from storage.errors import LeaseLostError, UnknownKeyError
 from storage.jobs import Job, JobCount, Lease
-from storage.memory.tables import Tables, locked
+from storage.memory.tables import Tables, film_of, locked
 from storage.states import UNDONE, DeliveryState, JobState, check_job
 from storage.words import legible
 
@@ -146,11 +146,12 @@ class Jobs(Tables):
             job, state=state, error=legible(error), lease=lease, attempts=tries, updated_at=now
         )
         if state in UNDONE:
-            self._free_joined_films(job.key)
+            self._free_joined_films(self._jobs[job.key])
         return self._jobs[job.key]
 
-    def _free_joined_films(self, key: str) -> None:
+    def _free_joined_films(self, job: Job) -> None:
         for number in self._joined:
             film = self._received[number]
-            if film.job_key == key:
+            judged = job.state is JobState.REJECTED and film_of(film) == film_of(job)
+            if film.job_key == job.key and not judged:
                 self._received[number] = replace(film, decision="", job_key="")

@@ -52,8 +52,8 @@ class Retention(Production):
         """See JobStore."""
         if not self._is_unneeded(result, before, proof):
             return False
-        remove(result.object)
         self._purged_results.add(result.sop_instance_uid)
+        remove(result.object)
         return True
 
     @locked

@@ -6,7 +6,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from storage.jobs import Delivery, DestinationHealth, Job, Notice, Received, Result, Transaction
+from storage.jobs import (
+    Delivery,
+    DestinationHealth,
+    Job,
+    NewReceived,
+    Notice,
+    Received,
+    Result,
+    Transaction,
+)
 from storage.states import DeliveryState, check_delivery
 from storage.store import ENDLESS_BYTES
 from storage.words import legible
@@ -83,6 +92,11 @@ class Tables:
             reason=legible(reason),
             status=delivery.status if status is None else status,
         )
+
+
+def film_of(row: NewReceived | Job) -> tuple[str, ...]:
+    """Which film of whose it is, or is made of."""
+    return row.sop_instance_uid, row.object.digest, row.calling_ae_title
 
 
 def name_of(delivery: Delivery) -> Name:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -76,9 +77,8 @@ class LocalObjectStore:
         """See ObjectStore."""
         before = time.time() - older_than_s
         with self._there("objects"):
-            for path in self._root.rglob("*"):
-                kept = path.suffix != PART and path.name != _MARK and path.is_file()
-                if kept and path.stat().st_mtime < before:
+            for path in _files(self._root):
+                if path.suffix != PART and path.name != _MARK and _is_stale(path, before):
                     yield path.relative_to(self._root).as_posix()
 
     def drop_stale(self, name: str, older_than_s: float) -> bool:
@@ -95,7 +95,8 @@ class LocalObjectStore:
         """See ObjectStore."""
         before = time.time() - older_than_s
         with self._there("objects"):
-            return sum(_remove_stale(path, before) for path in self._root.rglob(f"*{PART}"))
+            unfinished = (path for path in _files(self._root) if path.suffix == PART)
+            return sum(_remove_stale(path, before) for path in unfinished)
 
     def _make(self, folder: Path) -> None:
         """The folder is there, durably: also where another thread or process has just made it.
@@ -210,12 +211,32 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """Whatever is no folder, here and below; what goes meanwhile may be left out."""
+    for parent, _, names in os.walk(folder, onerror=_pass_over_gone):
+        yield from (Path(parent, name) for name in names)
+
+
+def _pass_over_gone(fault: OSError) -> None:
+    if not isinstance(fault, FileNotFoundError):
+        raise fault
+
+
+def _is_stale(path: Path, before: float) -> bool:
+    """Whether it is a file, of that age; one that has gone is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_mtime < before
+
+
 def _remove_stale(path: Path, before: float) -> bool:
     """Whether the file was that old and is gone by our hand."""
+    if not _is_stale(path, before):
+        return False
     try:
-        stale = path.stat().st_mtime < before
-        if stale:
-            path.unlink()
+        path.unlink()
     except FileNotFoundError:  # its writer finished meanwhile
         return False
-    return stale
+    return True

@@ -8,12 +8,10 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import fsspec
-
-from storage.errors import ObjectMissingError, StoreMismatchError
+from storage.errors import ObjectMissingError
 from storage.jobs import ObjectRef
+from storage.objects.service import Service
 from storage.objects.whole import PART, Data, checked, joined, plain, ref_of, translated
 
 _COPIES = 64  # of remote objects that nobody is known to read any more
@@ -26,35 +24,23 @@ class FsspecObjectStore:
     mark = ""  # a service that is away does not answer; none takes its place
 
     def __init__(self, root: str) -> None:
-        """Name the place.
-
-        Raises:
-            StoreMismatchError: fsspec knows no such kind of place, or its driver is not installed.
-        """
-        self._files: Any
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(root)
-        except (ImportError, ValueError) as fault:
-            raise StoreMismatchError(f"storage.objects: {fault}") from fault
+        """Name the place; see Service."""
+        self._service = Service(root)
         self._copies = _Copies()
 
     def keep(self, name: str, data: Data) -> ObjectRef:
-        """See ObjectStore; the service makes the object visible whole when it is closed."""
-        whole, path = joined(data), self._path(name)
-        with translated(f"object {name}"):
-            self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self._files.pipe_file(path, whole)
+        """See ObjectStore."""
+        whole = joined(data)
+        self._service.put(plain(name), whole)
         return ref_of(name, whole)
 
     def read(self, ref: ObjectRef) -> bytes:
         """See ObjectStore."""
-        with translated(f"object {ref.name}"):
-            return checked(ref, self._files.cat_file(self._path(ref.name)))
+        return checked(ref, self._service.get(plain(ref.name), ref.size_bytes))
 
     def demand(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
-        with translated(f"object {ref.name}"):
-            self._files.info(self._path(ref.name))
+        self._service.changed_s(plain(ref.name))
 
     def local_path(self, ref: ObjectRef) -> Path:
         """A checked copy in a folder that only this process's user may read."""
@@ -62,38 +48,30 @@ class FsspecObjectStore:
 
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
-        with suppress(ObjectMissingError), translated(f"object {ref.name}"):
-            self._files.rm_file(self._path(ref.name))
+        with suppress(ObjectMissingError):
+            self._service.remove(plain(ref.name))
 
     def stale(self, older_than_s: float) -> Iterator[str]:
         """See ObjectStore."""
-        with translated("objects"):
-            for path in self._files.find(self._root):
-                name = path.removeprefix(self._root).lstrip("/")
-                if self._age_s(name) >= older_than_s:
-                    yield name
+        before = time.time() - older_than_s
+        yield from (name for name, at in self._service.listed() if at <= before)
 
     def drop_stale(self, name: str, older_than_s: float) -> bool:
         """See ObjectStore."""
-        with suppress(ObjectMissingError), translated(f"object {name}"):
-            if self._age_s(name) >= older_than_s:
-                self._files.rm_file(self._path(name))
+        with suppress(ObjectMissingError):
+            if self._service.changed_s(plain(name)) <= time.time() - older_than_s:
+                self._service.remove(name)
                 return True
         return False
 
-    def _age_s(self, name: str) -> float:
-        return time.time() - float(self._files.modified(self._path(name)).timestamp())
-
     def free_bytes(self) -> int:
-        """Such services have no end."""
+        """Such services have no end, while they are there."""
+        self._service.demand_bucket()
         return 1 << 62
 
     def sweep(self, older_than_s: float) -> int:  # noqa: ARG002 - nothing is ever half there
         """See ObjectStore."""
         return 0
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{plain(name)}"
 
 
 class _Copies:

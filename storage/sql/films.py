@@ -8,9 +8,9 @@ from sqlalchemy import Connection, Select, func, or_, select, update
 from storage import engine, promises, rows
 from storage.errors import UnknownKeyError
 from storage.jobs import Decision, NewJob, NewReceived, Received
-from storage.schema import deliveries, jobs, received
+from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
-from storage.sql.jobs import is_undone
+from storage.sql.jobs import is_undone, made_of_it
 from storage.sql.production import bring
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
 
@@ -83,7 +83,8 @@ class Films(Database):
     def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
         """See JobStore."""
         change = update(received).where(received.c.number == number)
-        joined = ~_its_job(decision.job_key).exists()
+        not_begun = made_of_it(decision.job_key).where(jobs.c.state != JobState.RUNNING)
+        joined = ~not_begun.exists()
         values = {"decision": decision.text, "job_key": decision.job_key, "joined": joined}
         with engine.writing(self._engine) as db:
             if job is not None:
@@ -101,13 +102,6 @@ def rows_of(sop_instance_uid: str, digest: str) -> Select[Any]:
     )
 
 
-def _its_job(key: str) -> Select[Any]:
-    """The job of that key, if it is made of the film that is asked about."""
-    same = ("sop_instance_uid", "digest", "calling_ae_title")
-    made_of_it = (jobs.c[name] == received.c[name] for name in same)
-    return select(jobs.c.key).where(jobs.c.key == key, *made_of_it).correlate(received)
-
-
 def _submit(db: Connection, job: NewJob) -> None:
     """The job exists, and promises this too; one of its key that came to nothing begins afresh."""
     same = select(jobs).where(jobs.c.key == job.key)
@@ -117,7 +111,7 @@ def _submit(db: Connection, job: NewJob) -> None:
     known = rows.job_of(db.execute(same.with_for_update()).mappings().one())
     had = promises.kept_of(known)
     more = promises.beyond(had, promises.of(job))
-    values = _afresh(known.state, job) if known.state in UNDONE else {}
+    values = _afresh(db, known.state, job) if known.state in UNDONE else {}
     if more or values:
         values["promised"] = rows.promised_value(promises.in_all(had, job))
         db.execute(update(jobs).where(jobs.c.key == job.key).values(**values))
@@ -126,9 +120,12 @@ def _submit(db: Connection, job: NewJob) -> None:
     bring(db, job.key, had, more, job.created_at)
 
 
-def _afresh(state: JobState, job: NewJob) -> dict[str, object]:
+def _afresh(db: Connection, state: JobState, job: NewJob) -> dict[str, object]:
     """The values of a job that begins again as this one."""
     check_job(state, JobState.RECEIVED)
     values = rows.job_values(job)
     del values["key"], values["lease_token"]  # the tokens of those who failed stay behind it
+    its = (results.c.job_key == job.key, results.c.kind != promises.NOTE)
+    if db.execute(select(results.c.sop_instance_uid).where(*its)).first() is not None:
+        del values["created_at"]  # which is in their bytes
     return values

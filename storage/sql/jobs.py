@@ -1,8 +1,9 @@
 """Jobs: who works on which, under leases with fencing tokens."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, case, func, or_, select, update
 
 from storage import engine, rows
 from storage.errors import LeaseLostError, UnknownKeyError
@@ -149,7 +150,7 @@ def leave_running(
     values = {"state": state, "error": reason, "updated_at": now, **more}
     _guarded(db, key, token, **values, lease_owner=None, lease_until=None)
     if state in UNDONE:
-        _free_joined_films(db, key)
+        _free_joined_films(db, key, state)
 
 
 def _guarded(db: Connection, key: str, token: int, **values: object) -> None:
@@ -181,9 +182,18 @@ def is_undone(db: Connection, key: str) -> bool:
     return found is not None and found.state in UNDONE
 
 
-def _free_joined_films(db: Connection, key: str) -> None:
-    """Films that came to the job while it was another's have no decision any more."""
+def made_of_it(key: str) -> Select[Any]:
+    """The job of that key, if it is made of the film that is asked about."""
+    same = ("sop_instance_uid", "digest", "calling_ae_title")
+    its_own = (jobs.c[name] == received.c[name] for name in same)
+    return select(jobs.c.key).where(jobs.c.key == key, *its_own).correlate(received)
+
+
+def _free_joined_films(db: Connection, key: str, state: JobState) -> None:
+    """Films that joined the job have no decision any more: no verdict on its own is theirs."""
     joined = update(received).where(received.c.job_key == key, received.c.joined)
+    if state is JobState.REJECTED:
+        joined = joined.where(~made_of_it(key).exists())
     db.execute(joined.values(decision="", job_key=""))
 
 

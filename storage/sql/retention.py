@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Collection
 from datetime import datetime
-from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, not_, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, not_, or_, select, text, update
 
 from storage import engine, rows
 from storage.jobs import ObjectRef, Proof, Received, Result
@@ -25,7 +24,8 @@ class Retention(Database):
 
     def purgeable_results(self, before: datetime, proof: Proof, limit: int) -> list[Result]:
         """See JobStore."""
-        query = _purgeable_results(before, proof)
+        here = results.c.purged_at.is_(None)
+        query = select(results).where(here, _is_unneeded(before, proof))
         query = query.order_by(results.c.job_key, results.c.position).limit(limit)
         return [rows.result_of(row) for row in self._rows(query)]
 
@@ -42,7 +42,12 @@ class Retention(Database):
         with engine.writing(self._engine) as db:
             # First all rows of its object are ours: the next statement sees what they are then.
             db.execute(rows_of(film.sop_instance_uid, film.object.digest).with_for_update())
-            return _purge(db, received, still, now, partial(remove, film.object))
+            if db.execute(still.with_for_update(of=received)).first() is None:
+                return False
+            mine = received.c.number == film.number
+            db.execute(update(received).where(mine).values(purged_at=now))
+            remove(film.object)  # last, since the rows are locked so long
+            return True
 
     def purge_result(
         self,
@@ -54,12 +59,18 @@ class Retention(Database):
     ) -> bool:
         """See JobStore."""
         mine = results.c.sop_instance_uid == result.sop_instance_uid
-        still = _purgeable_results(before, proof).where(mine)
+        unneeded = _is_unneeded(before, proof)
+        still = update(results).where(mine, unneeded, results.c.purged_at.is_(None))
         with engine.writing(self._engine) as db:
-            # The same: whoever makes a result due has its job or its delivery in hand.
-            for table, key in ((jobs, jobs.c.key), (deliveries, deliveries.c.job_key)):
-                db.execute(select(table).where(key == result.job_key).with_for_update())
-            return _purge(db, results, still, now, partial(remove, result.object))
+            _hold(db, result.job_key)
+            if db.execute(still.values(purged_at=now)).rowcount == 0:
+                return False
+        with engine.writing(self._engine) as db:
+            _hold(db, result.job_key)
+            marked = select(results).where(mine, unneeded, results.c.purged_at == now)
+            if db.execute(marked).first() is not None:  # nobody has had it made again since
+                remove(result.object)
+        return True
 
     def unknown(self, names: Collection[str]) -> list[str]:
         """See JobStore."""
@@ -88,17 +99,10 @@ def _known(db: Connection, names: Collection[str]) -> set[str]:
     }
 
 
-def _purge(
-    db: Connection, table: Table, still: Select[Any], now: datetime, remove: Callable[[], None]
-) -> bool:
-    """The row's object is gone, if it may still go; last, since the row is locked so long."""
-    row = db.execute(still.with_for_update(of=table)).mappings().first()
-    if row is None:
-        return False
-    (key,) = table.primary_key.columns
-    db.execute(update(table).where(key == row[key.name]).values(purged_at=now))
-    remove()
-    return True
+def _hold(db: Connection, key: str) -> None:
+    """Whoever makes a result due has its job or its delivery in hand, and waits."""
+    for table, column in ((jobs, jobs.c.key), (deliveries, deliveries.c.job_key)):
+        db.execute(select(table).where(column == key).with_for_update())
 
 
 def _purgeable_films(before: datetime, proof: Proof) -> Select[Any]:
@@ -116,10 +120,9 @@ def _purgeable_films(before: datetime, proof: Proof) -> Select[Any]:
     )
 
 
-def _purgeable_results(before: datetime, proof: Proof) -> Select[Any]:
-    """Results that nobody needs any more."""
-    final = _final_jobs(proof).where(jobs.c.updated_at < before)
-    return select(results).where(results.c.purged_at.is_(None), results.c.job_key.in_(final))
+def _is_unneeded(before: datetime, proof: Proof) -> ColumnElement[bool]:
+    """Of a result: nobody needs it any more."""
+    return results.c.job_key.in_(_final_jobs(proof).where(jobs.c.updated_at < before))
 
 
 def _final_jobs(proof: Proof) -> Select[Any]:

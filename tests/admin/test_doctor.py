@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dicom_node.admin.doctor import Finding
 from pipeline import digest, testing
 from storage import migrate
 from tests.admin import commands
+from tests.storage.bucket import S3Server, running
 from tests.storage.samples import produced
 
 
@@ -201,6 +203,32 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path, tiny_model: Pa
     assert said.returncode == 1
     assert f"vald-node: node.port: cannot listen at 127.0.0.1:{port}" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """One that speaks S3, which commands find."""
+    with running() as started:
+        started.make_known(monkeypatch)
+        yield started
+
+
+def test_objects_in_a_bucket_are_looked_for(
+    tmp_path: Path, tiny_model: Path, server: S3Server
+) -> None:
+    (tmp_path / "var").mkdir()
+    path = commands.config(tmp_path, tiny_model, objects="s3://films/vald")
+    assert findings(path)["objects"].said == "s3://films/vald answers"
+    server.drop_bucket()
+    assert checked(path)[0] == 1
+    said = "storage.objects: there is no bucket films: make it, or correct its name"
+    assert findings(path)["objects"].said == said
+    command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(path)]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (started.returncode, started.stderr.splitlines()[-1]) == (1, f"vald-node: {said}")
+    server.kill()
+    assert checked(path)[0] == 1
+    assert "EndpointConnectionError" in findings(path)["objects"].said
 
 
 def test_results_that_wait_for_a_destination_that_is_not_there_any_more_are_told(

@@ -14,7 +14,7 @@ from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.gateway import open_gateway
 from dicom_node.delivery.outcome import Fate
 from dicom_node.delivery.scu import Scu
-from storage.jobs import Parcel
+from storage.jobs import ObjectRef, Parcel
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
 from storage.states import DeliveryState
@@ -200,6 +200,24 @@ def test_what_nobody_foresaw_is_a_reason_too(make: Make, monkeypatch: pytest.Mon
     assert {d.reason for d in bench.store.deliveries(bench.key)} == {"IndexError: see the log"}
 
 
+def test_memory_that_is_wanting_here_is_no_destination_s_fault_and_soon_tried_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make(pacs=1)
+
+    def too_large(*_: object) -> bytes:
+        return bytes(1 << 62)
+
+    monkeypatch.setattr(Scu, "send", too_large)
+    bench.tick()
+    assert bench.states() == [DUE] * 3
+    assert max(bench.waits_s()) < 1000.0  # the longest delay
+    said = "too little memory was free; free some, or give it more"
+    assert {d.reason for d in bench.store.deliveries(bench.key)} == {said}
+    health = bench.store.destination("pacs")
+    assert health is None or health.failures == 0
+
+
 def test_what_a_dead_process_had_claimed_is_due_after_its_lease(make: Make) -> None:
     with pacs.running() as peer:
         bench = make(pacs=peer.port)
@@ -237,6 +255,22 @@ def test_a_file_that_cannot_be_read_now_keeps_no_other_waiting(make: Make) -> No
         unreadable.mkdir()
         assert bench.tick() == 2
     assert bench.states() == [DUE, DELIVERED, DELIVERED]
+
+
+def test_objects_that_are_away_are_asked_for_once_a_batch(make: Make, closed_port: int) -> None:
+    """A service that is silent takes half a minute to be so."""
+    bench, asked = make(pacs=closed_port), []
+    read = bench.objects.read
+
+    def noted(ref: ObjectRef) -> bytes:
+        asked.append(ref)
+        return read(ref)
+
+    bench.objects.read = noted  # type: ignore[method-assign]  # to count
+    (bench.folder / "objects").rename(bench.folder / "unmounted")
+    assert bench.tick() == 0
+    assert len(asked) == 1
+    assert bench.states() == [DUE] * 3
 
 
 def test_a_batch_keeps_its_lease_however_long_it_takes(make: Make) -> None:

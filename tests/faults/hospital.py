@@ -1,68 +1,90 @@
-"""Modalities that send (DCMTK), a node that dies, and a PACS (Orthanc): who was told what."""
+"""Modalities that send (DCMTK), a node that dies, and two archives (Orthanc): who was told what."""
 
-import hashlib
 import os
 import random
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import pytest
-from pydicom.uid import generate_uid
+from pydicom import dcmread
 
+from dicom_node import node as wiring
 from storage.faults import VARIABLE, Point
-from tests.peers import films, nodes, orthanc, tools
+from storage.jobs import Proof
+from storage.store import JobStore
+from tests.faults import modalities
+from tests.faults.evidence import COMPLETE, Evidence
+from tests.faults.modalities import GOES_TO, Sent, by_everyone
+from tests.faults.purging import Purging, content
+from tests.peers import nodes, orthanc, tools
 from tests.peers.nodes import Node
 from tests.peers.orthanc import Orthanc
 
 SENDERS = 8
-_SIDE = 256
 _DIES_WITHIN_S, _STUCK_AFTER_S = 600.0, 600.0
 _NEXT_FILMS_S = 15.0
 """A worker needs so long to load its model."""
-_COMPLETE = {"COMMITTED"}
-_RESULTS = 2
-"""Of each film: a Secondary Capture and a Structured Report."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Hospital:
-    """What was sent to the node, and whether its sender was told success."""
+    """What was sent to the node, and whether its sender was ever told success."""
 
     folder: Path
     node: Node
-    pacs: Orthanc
-    told: dict[str, bool] = field(default_factory=dict)
+    archives: Mapping[str, Orthanc]
+    purging: Purging
+    told: dict[Sent, bool] = field(default_factory=dict)
+    sendings: Counter[str] = field(default_factory=Counter)
+    """How often a film was sent for the first time, by another sender, and by the same again."""
     _paths: dict[str, Path] = field(default_factory=dict)
 
-    def expose(self, count: int) -> list[str]:
-        """Films of as many patients, not sent yet; their SOP Instance UIDs."""
-        return [self._exposed() for _ in range(count)]
+    def expose(self, count: int) -> list[Sent]:
+        """Films of as many patients, not sent yet."""
+        new = dict(modalities.exposed(self.folder) for _ in range(count))
+        self._paths.update(new)
+        return [Sent(film) for film in new]
 
-    def send(self, uids: Sequence[str]) -> None:
-        """Each film was sent once, eight at a time, whatever became of it."""
-        with ThreadPoolExecutor(SENDERS) as modalities:
-            for uid, success in zip(uids, modalities.map(self._send, uids), strict=True):
-                self.told[uid] = self.told.get(uid, False) or success
+    @property
+    def films(self) -> list[Sent]:
+        """All that were exposed."""
+        return [Sent(film) for film in self._paths]
+
+    def send(self, sends: Sequence[Sent]) -> None:
+        """Each was sent once, eight at a time, whatever became of it."""
+        with ThreadPoolExecutor(SENDERS) as senders:
+            for sent, success in zip(sends, senders.map(self._send, sends), strict=True):
+                self.sendings[self._before(sent)] += 1
+                self.told[sent] = self.told.get(sent, False) or success
+
+    def _before(self, sent: Sent) -> str:
+        if sent in self.told:
+            return "after success" if self.told[sent] else "after failure"
+        known = any(other in self.told for other in by_everyone([sent]))
+        return "by another" if known else "first"
 
     def die_at(self, point: Point, nth: int, send: int) -> Path:
         """The node, down before, ran to this point and was killed there.
 
-        Films were sent to it until it was: one process alone must come there so many times.
+        Films were sent to it by everyone until it was: one process alone must come there so many
+        times.
         """
         marker = self.folder / f"{point}-{nth}"
         self.node.start(**{VARIABLE: f"{point},{nth},{marker}"})
         deadline = time.monotonic() + _DIES_WITHIN_S
-        self.send(self.expose(send))
+        self.send(by_everyone(self.expose(send)))
         while not self._died_within(_NEXT_FILMS_S):
             assert time.monotonic() < deadline, f"the node never reached {point}"
-            self.send(self.expose(send))
+            self.send(by_everyone(self.expose(send)))
         return marker
 
     def _died_within(self, seconds: float) -> bool:
@@ -75,24 +97,50 @@ class Hospital:
 
     def demand_nothing_lost_or_doubled(self) -> None:
         """What was accepted is complete, once; what was not is unknown or complete."""
-        self._wait_for_the_end()
-        lines = self.node.jobs(limit=100_000)
-        complete = {line["source_sop_instance_uid"] for line in lines}
-        assert {line["state"] for line in lines} <= _COMPLETE
-        assert len(lines) == len(complete)
-        assert {uid for uid, success in self.told.items() if success} <= complete
-        promised = [d["sop_instance_uid"] for line in lines for d in line["deliveries"]]
-        assert len(promised) == len(complete) * _RESULTS
-        assert sorted(self.pacs.uids()) == sorted(promised)
-        made = {_content(path.read_bytes()) for path in self.node.results()}
-        assert {_content(held) for held in self.pacs.files()} <= made
+        self.wait_for_the_end()
+        faults = list(self._evidence().faults())
+        assert not faults, f"{len(faults)}, such as:\n" + "\n".join(faults[:5])
+
+    def _evidence(self) -> Evidence:
+        digests, contents = self._digests(), self.purging.contents(self.node.results())
+        return Evidence(
+            told=self.told,
+            lines=self.node.jobs(limit=100_000),
+            made={uid: contents.get(digest, "was lost") for uid, digest in digests.items()},
+            held={name: Counter(_held(archive)) for name, archive in self.archives.items()},
+        )
+
+    def _digests(self) -> dict[str, str]:
+        """SHA-256 of each result that the node knows, by its SOP Instance UID."""
+        with self._rows() as store:
+            made = [result for job in store.jobs(100_000) for result in store.results(job.key)]
+        return {result.sop_instance_uid: result.object.digest for result in made}
+
+    def wait_until_all_is_purged(self) -> None:
+        """Nobody needs anything, and so no result is kept: what is asked for now is made again."""
+
+        def nothing_is_left() -> bool:
+            now = wiring.now()
+            films = store.purgeable_received(now, Proof(), limit=1)
+            return not (films or store.purgeable_results(now, Proof(), limit=1))
+
+        with self._rows() as store:
+            tools.wait_until(nothing_is_left, _STUCK_AFTER_S, "all to be purged")
+
+    @contextmanager
+    def _rows(self) -> Iterator[JobStore]:
+        store = wiring.open_kept_store(wiring.read_config(self.node.config, os.environ))
+        try:
+            yield store
+        finally:
+            store.close()
 
     def resend_what_failed(self) -> None:
         """As modalities do; every film was then told success."""
-        self.send([uid for uid, success in self.told.items() if not success])
+        self.send([sent for sent, success in self.told.items() if not success])
         assert all(self.told.values())
 
-    def _wait_for_the_end(self) -> None:
+    def wait_for_the_end(self) -> None:
         """Every film is complete. However many there are: none is stuck while some become so."""
         while waiting := self._open():
 
@@ -108,30 +156,17 @@ class Hospital:
         """Accepted films that the node does not know, and lines of what is not complete."""
         lines = self.node.jobs(limit=100_000)
         known = {line["source_sop_instance_uid"] for line in lines}
-        unknown = {uid for uid, success in self.told.items() if success} - known
-        return [*unknown, *(line for line in lines if line["state"] not in _COMPLETE)]
+        unknown = {sent.film for sent, success in self.told.items() if success} - known
+        return [*unknown, *(line for line in lines if line["state"] != COMPLETE)]
 
-    def _exposed(self) -> str:
-        pixels = (films.chest_like(_SIDE) * 4095).round().astype("<u2").tobytes()
-        ds = films.dx(Rows=_SIDE, Columns=_SIDE, PixelData=pixels, PatientID=generate_uid()[-16:])
-        self._paths[ds.SOPInstanceUID] = films.written(ds, self.folder)
-        return str(ds.SOPInstanceUID)
-
-    def _send(self, uid: str) -> bool:
-        """Whether storescu says that it was answered 0x0000."""
-        place = ("-aec", "VALD", "127.0.0.1", str(self.node.port))
-        command = [tools.find("storescu"), "-v", "-to", "10", *place, str(self._paths[uid])]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        return "Received Store Response (Success)" in done.stdout + done.stderr
+    def _send(self, sent: Sent) -> bool:
+        return modalities.store(self._paths[sent.film], sent.by, self.node.port)
 
 
-def _content(part10: bytes) -> str:
-    """A digest of the data set: who writes a file puts a meta group of its own before it.
-
-    That begins after preamble and prefix with its own length (PS3.10 7.1), a UL of 12 bytes.
-    """
-    length = int.from_bytes(part10[140:144], "little")
-    return hashlib.sha256(part10[144 + length :]).hexdigest()
+def _held(archive: Orthanc) -> Iterator[tuple[str, str]]:
+    """SOP Instance UID and content of every object there."""
+    for part10 in archive.files():
+        yield str(dcmread(BytesIO(part10), stop_before_pixels=True).SOPInstanceUID), content(part10)
 
 
 @contextmanager
@@ -143,28 +178,43 @@ def opened(folder: Path, model: Path, database: str, workers: int) -> Iterator[H
         # A report to a dead node is lost: ask again soon.
         "commitment": {"linger_s": 1, "report_within_s": 3},
     }
-    pacs_port = tools.free_port()
-    pacs = {
-        "ae_title": orthanc.AE_TITLE,
-        "host": "127.0.0.1",
-        "port": pacs_port,
-        "commitment": "storage_commitment",
-    }
+    commitments = {"pacs": "storage_commitment", "archive": "query"}
+    ports = {name: tools.free_port() for name in commitments}
     node = nodes.write_config(
         folder / "node",
-        pacs_port,
+        ports["pacs"],
         model=model,
         database=database,
         # Deaths here are not the films' fault, and come more often than three times a film.
         work={"workers": workers, "lease_s": 30, "max_attempts": 1000},
         delivery=quick,
-        destinations={"pacs": pacs},
+        destinations={name: _place(ports[name], how) for name, how in commitments.items()},
+        rules=[_rule(sender, name) for sender, name in GOES_TO.items()],
     )
-    with orthanc.running(folder / "orthanc", pacs_port, reports_to=node.port) as archive:
-        try:
-            yield Hospital(folder=folder, node=node, pacs=archive)
-        finally:
-            node.cut_power()
+    purging = Purging(config=node.config, notes=folder / "purged")
+    with ExitStack() as stack:
+        stack.callback(node.cut_power)
+        stack.callback(purging.kill)
+        archives = {
+            name: stack.enter_context(orthanc.running(folder / name, port, reports_to=node.port))
+            for name, port in ports.items()
+        }
+        yield Hospital(folder=folder, node=node, archives=archives, purging=purging)
+
+
+def _place(port: int, commitment: str) -> dict[str, object]:
+    where = {"ae_title": orthanc.AE_TITLE, "host": "127.0.0.1", "port": port}
+    return {**where, "commitment": commitment}
+
+
+def _rule(sender: str, destination: str) -> dict[str, object]:
+    """Films of that calling AE title have their results there."""
+    return {
+        "name": sender.lower(),
+        "match": {"CallingAET": sender},
+        "results": ["secondary_capture", "structured_report"],
+        "destinations": [destination],
+    }
 
 
 def children_of(node: Node) -> list[int]:

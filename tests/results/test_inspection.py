@@ -134,7 +134,7 @@ def test_what_a_pacs_files_by_holds_nothing_back() -> None:
 
 @pytest.mark.parametrize(
     ("script", "said"),
-    [(None, "did not judge: FileNotFoundError"), ("kill -SEGV $$", "ended by signal 11")],
+    [(None, "did not judge: No such file or directory"), ("kill -SEGV $$", "ended by signal 11")],
 )
 def test_a_validator_that_does_not_judge_is_no_clean_bill(
     context: ResultContext, tmp_path: Path, script: str | None, said: str

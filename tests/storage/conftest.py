@@ -13,6 +13,7 @@ from storage import migrate
 from storage.memory import MemoryJobStore
 from storage.sql import SqlJobStore
 from storage.store import JobStore
+from tests.storage.bucket import S3Server, running
 
 SQL = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 _EMPTY = text(
@@ -88,3 +89,16 @@ def hasty() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A server that speaks S3, which this process's clients find."""
+    s3_server.make_known(monkeypatch)
+    return s3_server

@@ -1,6 +1,9 @@
 """One suite over every job store: films of one UID that come again, in whatever bytes and order."""
 
+from collections.abc import Callable
 from dataclasses import replace
+
+import pytest
 
 from storage.jobs import Decision, NewReceived, Received
 from storage.states import JobState
@@ -76,7 +79,27 @@ def test_each_film_is_tried_once_for_each_time_that_it_came(store: JobStore) -> 
     assert undecided(store) == []
 
 
-def test_a_film_sent_again_into_its_own_job_is_not_tried_twice(store: JobStore) -> None:
+@pytest.mark.parametrize("order", ["fail come route", "come fail route", "come route fail route"])
+def test_a_film_that_comes_again_as_its_own_job_fails_is_analysed_once_more_in_any_order(
+    store: JobStore, order: str
+) -> None:
+    route(store, come(store, FIRST, 0), 1)
+    token = begun(store, 2)
+    steps: dict[str, Callable[[], object]] = {
+        "come": lambda: come(store, FIRST, 10),
+        "fail": lambda: store.fail("k1", token, after(20), "damaged"),
+        "route": lambda: route(store, store.unrouted(1)[0], 30),
+    }
+    for step in order.split():
+        steps[step]()
+    assert (store.job("k1").state, undecided(store)) == (JobState.RECEIVED, [])
+    store.fail("k1", begun(store, 40), after(50), "damaged")
+    assert (store.job("k1").state, undecided(store)) == (JobState.FAILED, [])
+
+
+def test_a_film_sent_again_into_its_own_job_that_is_rejected_is_not_tried_twice(
+    store: JobStore,
+) -> None:
     route(store, come(store, FIRST, 0), 1)
     token = begun(store, 2)
     route(store, come(store, FIRST, 10), 11)

@@ -34,10 +34,12 @@ from storage.objects import (
 from storage.objects.whole import ref_of
 
 
-@pytest.fixture(params=["local", "fsspec", "memory"])
+@pytest.fixture(params=["local", "fsspec", "s3", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "local":
         return LocalObjectStore(tmp_path / "objects")
+    if request.param == "s3":
+        return FsspecObjectStore(request.getfixturevalue("bucket").place())
     if request.param == "fsspec":
         return FsspecObjectStore(f"memory://{tmp_path.name}")
     return MemoryObjectStore(tmp_path)
@@ -223,6 +225,19 @@ def test_unfinished_files_are_swept_once_they_are_old(tmp_path: Path) -> None:
     assert kept.exists()
     assert young.exists()
     assert not old.exists()
+
+
+def test_what_goes_while_old_files_are_looked_for_is_passed_over(tmp_path: Path) -> None:
+    store = LocalObjectStore(tmp_path)
+    for name in ("ab/1", "ab/2", "cd/1", "cd/2"):
+        store.keep(name, b"DICM")
+    names = store.stale(-1)
+    first = Path(next(names))
+    for folder in {"ab", "cd"} - {first.parent.name}:
+        shutil.rmtree(tmp_path / folder)
+    for other in {"1", "2"} - {first.name}:
+        (tmp_path / first.parent / other).unlink()
+    assert list(names) == []
 
 
 def test_the_kind_of_store_follows_from_its_address(tmp_path: Path) -> None:

@@ -296,17 +296,29 @@ def test_whoever_needs_a_result_waits_until_it_is_purged_and_has_it_made_again(
     assert [d.reason for d in store.deliveries("k1") if d.destination == "clinic"] == [PURGED]
 
 
-def test_a_result_that_cannot_be_removed_is_purgeable_still(store: JobStore) -> None:
+@pytest.mark.parametrize("how", [StorageError, KeyboardInterrupt])
+def test_a_result_whose_purge_is_cut_off_is_made_again_for_whoever_needs_it(
+    store: JobStore, how: type[BaseException]
+) -> None:
+    """Nobody can tell whether its file is there: a row that knew it would have it sent."""
     picture, report = listed(store)
 
-    def fail(_: ObjectRef) -> None:
-        raise StorageError("no such disk")
+    def cut_off(_: ObjectRef) -> None:
+        raise how
 
-    with pytest.raises(StorageError, match="no such disk"):
-        store.purge_result(picture, after(1), EITHER, after(2), fail)
-    assert store.purgeable_results(after(1), EITHER, 10) == [picture, report]
+    with pytest.raises(how):
+        store.purge_result(picture, after(1), EITHER, after(2), cut_off)
+    assert store.purgeable_results(after(1), EITHER, 10) == [report]
+    assert store.unknown([picture.object.name, report.object.name]) == [picture.object.name]
+    asked_for_more(store)
+    assert store.job("k1").state is JobState.RECEIVED
+    assert [d.reason for d in store.deliveries("k1") if d.destination == "clinic"] == [PURGED]
+
+
+def test_a_result_is_purged_once(store: JobStore) -> None:
+    picture, report = listed(store)
     removed: list[ObjectRef] = []
     assert store.purge_result(picture, after(1), EITHER, after(2), removed.append)
-    assert not store.purge_result(picture, after(1), EITHER, after(2), removed.append)
+    assert not store.purge_result(picture, after(1), EITHER, after(3), removed.append)
     assert removed == [picture.object]
     assert store.purgeable_results(after(1), EITHER, 10) == [report]

@@ -27,6 +27,7 @@ from tests.storage.samples import (
     after,
     film,
     from_clinic,
+    kept,
     new_job,
     produced,
     result,
@@ -50,6 +51,13 @@ def tables(url: str) -> Sequence[str]:
         found = inspect(connection).get_table_names()
     database.dispose()
     return sorted(found)
+
+
+def execute(url: str, statement: str) -> None:
+    database = engine.connect(url)
+    with engine.writing(database) as connection:
+        connection.execute(text(statement))
+    database.dispose()
 
 
 def test_migrations_make_exactly_the_tables_that_the_code_uses(url: str) -> None:
@@ -239,23 +247,45 @@ def test_what_had_joined_before_0006_is_free_when_the_job_comes_to_nothing(url: 
     again.close()
 
 
+@pytest.mark.parametrize("revision", ["0005", "0006"])
+def test_a_film_that_came_before_its_job_s_own_had_joined_it_too(url: str, revision: str) -> None:
+    """It had failed, another took the job, and it came again, when nobody wrote that down."""
+    migrate.up(url)
+    store = SqlJobStore(url)
+    _, token = running(store)
+    store.fail("k1", token, after(1), "damaged")
+    other = store.receive(film("1.2.1", "other")).number
+    anew = replace(new_job(uid="1.2.1"), object=kept("other"))
+    store.route(other, Decision(text="analysed anew", job_key="k1"), anew)
+    job = store.claim("w", after(2), 60)
+    store.route(1, Decision(text="received again", job_key="k1"), None)
+    store.close()
+    migrate.down(url, revision)
+    if revision == "0006":
+        execute(url, "UPDATE received SET joined = false, arrived_at = NULL")
+    migrate.up(url)
+    again = SqlJobStore(url)
+    assert job is not None
+    assert job.lease is not None
+    again.reject("k1", job.lease.token, after(10), "cut short")
+    assert [film.number for film in again.unrouted(9)] == [1]
+    again.close()
+
+
 def test_processes_that_start_together_migrate_once(url: str) -> None:
     together(f"from storage import migrate; migrate.up({url!r})", copies=3)
     SqlJobStore(url).close()
 
 
 def test_a_schema_of_a_newer_program_is_left_alone(ready_url: str) -> None:
-    database = engine.connect(ready_url)
-    with engine.writing(database) as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    execute(ready_url, "UPDATE alembic_version SET version_num = '9999'")
     try:
         for step in (migrate.up, SqlJobStore):
             with pytest.raises(StoreMismatchError, match="9999"):
                 step(ready_url)
     finally:
-        with engine.writing(database) as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
-        database.dispose()
+        newest = migrate.status(ready_url).known[-1]
+        execute(ready_url, f"UPDATE alembic_version SET version_num = '{newest}'")
 
 
 def test_an_unknown_revision_is_refused(sqlite_ready: str) -> None:

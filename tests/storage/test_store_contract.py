@@ -11,6 +11,7 @@ import pytest
 
 from storage.errors import LeaseLostError, UnknownKeyError
 from storage.jobs import Decision, Job, JobCount, Notice
+from storage.promises import NOTE
 from storage.states import JOB_TRANSITIONS, JobState
 from storage.store import JobStore
 from tests.storage.samples import (
@@ -360,6 +361,25 @@ def test_a_job_that_came_to_nothing_begins_afresh_with_the_film_that_is_routed_t
     with pytest.raises(LeaseLostError):  # by who failed before
         store.heartbeat("k1", token, after(99))
     store.produce("k1", claimed.lease.token, after(7), [result("k1", "picture")], ["archive"])
+
+
+@pytest.mark.parametrize(("kind", "created_s"), [("picture", 0), (NOTE, 5)])
+def test_a_job_that_begins_afresh_is_as_old_as_the_results_that_it_has(
+    store: JobStore, kind: str, created_s: float
+) -> None:
+    """Results made again are the same bytes, and say when; a note speaks of another time."""
+    _, token = running(store)
+    made = result("k1", kind)
+    store.produce("k1", token, after(1), [made], ["archive"])
+    store.retry("k1", after(2), [made.sop_instance_uid])
+    again = store.claim("w", after(3), 60)
+    assert again is not None
+    assert again.lease is not None
+    store.fail("k1", again.lease.token, after(4), "the kept file is gone")
+    number = store.receive(film("1.2.1", "k1")).number
+    store.route(number, Decision(text="anew", job_key="k1"), new_job("k1", 5, "1.2.1"))
+    (job,) = store.jobs(10, JobState.RECEIVED)
+    assert (job.created_at, job.updated_at) == (after(created_s), after(5))
 
 
 @pytest.mark.parametrize(

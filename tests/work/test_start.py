@@ -1,7 +1,8 @@
-"""A node that starts before its database, and one that is stopped before its model is there."""
+"""A node that starts before its database or while memory is short, or stops before its model."""
 
 import json
 import multiprocessing
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from dicom_node import config
 from dicom_node.work.loading import Loads
 from pipeline import testing
 from tests.peers import tools
-from tests.work import slow_model
+from tests.work import poor, slow_model
 
 
 def configured(folder: Path, database: str) -> Path:
@@ -66,6 +67,60 @@ def test_a_node_waits_for_a_database_that_comes_up_after_it(
         node.kill()
         node.wait()
         server.cleanup()
+
+
+_SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+from dicom_node import config, node
+
+path = Path(sys.argv[1])
+config.load(path, {})
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (6 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+sys.exit(node.serve(path, {}))
+"""
+"""Its model is sound, and has files of 14 MB, which are mapped as a whole."""
+
+
+def test_a_node_that_starts_while_memory_is_short_waits_for_it_and_blames_no_model(
+    tmp_path: Path,
+) -> None:
+    path = configured(tmp_path, "sqlite:///var/vald.db")
+    keys = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**keys, "model": {"path": "embedded", "device": "cpu"}}))
+    command = [sys.executable, "-c", _SHORT_OF_MEMORY, str(path)]
+    node = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        short = said(node, lambda line: line["event"] == "not started yet")
+        assert short["reason"].startswith(
+            "the model folder was not checked: too little memory was free; free some, or give it"
+        )
+        resource.prlimit(node.pid, resource.RLIMIT_AS, resource.getrlimit(resource.RLIMIT_AS))
+        said(node, lambda line: line["event"] == "node started")
+        node.send_signal(signal.SIGTERM)
+        node.communicate()
+        assert node.returncode == 0
+    finally:
+        node.kill()
+        node.wait()
+
+
+def test_a_worker_without_a_file_handle_says_so_and_does_not_end_the_node_that_starts(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = config.load(configured(tmp_path, "sqlite:///var/vald.db"), {})
+    loads = Loads()
+    arguments = (settings, loads)
+    worker = multiprocessing.get_context("spawn").Process(target=poor.work, args=arguments)
+    worker.start()
+    worker.join(120)
+    assert worker.exitcode == 1  # and is started again, after a pause
+    said = capfd.readouterr().err
+    assert "the model folder was not checked: no file handle was free; raise the limit" in said
+    assert "Traceback" not in said
+    loads.demand_none_refused()
 
 
 def test_a_worker_that_is_told_to_stop_while_its_model_loads_ends_at_once(tmp_path: Path) -> None:

@@ -128,5 +128,5 @@ def test_a_probe_is_told_whether_the_database_answers_and_no_more(bench: Bench) 
     assert bench.get("/healthz") == (200, "ok\n")
     bench.away = True
     for path in ("/healthz", "/status.json", "/"):
-        assert bench.get(path) == (503, "StoreUnavailableError\n")
+        assert bench.get(path) == (503, "the database is away: see the log\n")
     assert bench.get("/etc/passwd")[0] == 404

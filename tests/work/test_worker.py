@@ -1,8 +1,10 @@
 """How a job leaves the worker: by produced results, or by the fault of whose it was."""
 
+import faulthandler
 import io
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,11 +30,11 @@ from dicom_node.work import model
 from dicom_node.work.making import FilmReader
 from dicom_node.work.worker import Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
-from pipeline.errors import FilmError, ModelError, OutOfMemoryError
+from pipeline.errors import FilmError, ModelError, ShortageError
 from pipeline.testing import BrightnessEngine
 from pipeline.types import Attribution
-from storage.errors import ObjectMissingError, StoreUnavailableError
-from storage.jobs import Decision, Job, NewJob, ObjectRef
+from storage.errors import ObjectMissingError, ObjectsUnavailableError, StoreUnavailableError
+from storage.jobs import Decision, Job, NewJob, ObjectRef, Result
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore, MemoryObjectStore
 from storage.states import DeliveryState, JobState
@@ -142,6 +144,47 @@ class AwayStore(MemoryJobStore):
         self.away -= 1
         if self.away >= 0:
             raise StoreUnavailableError("the database is away")
+
+
+class Watch:
+    """Whether the time of a film runs, of which faulthandler tells the interpreter."""
+
+    runs: bool = False
+
+    def start(self, *_: object, **__: object) -> None:
+        self.runs = True
+
+    def stop(self) -> None:
+        self.runs = False
+
+
+class WatchedStore(AwayStore):
+    """One that is away as predecessors are looked for; whether time ran at each call."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.asked: list[bool] = []
+        self._watch = watch
+
+    def jobs(self, *args: Any, **kwargs: Any) -> list[Job]:
+        self._be_away()
+        return super().jobs(*args, **kwargs)
+
+    def _be_away(self) -> None:
+        self.asked.append(self._watch.runs)
+        super()._be_away()
+
+
+class FalteringStore(MemoryJobStore):
+    """A store that is away once when it is asked for the results of this job."""
+
+    falters_at: str = ""
+
+    def results(self, key: str) -> list[Result]:
+        if key == self.falters_at:
+            self.falters_at = ""
+            raise StoreUnavailableError("the database is away")
+        return super().results(key)
 
 
 @dataclass
@@ -455,27 +498,32 @@ def test_the_images_fault_is_a_rejection_that_says_why(
 
 
 @pytest.mark.parametrize(
-    "made_with",
+    ("made_with", "why"),
     [
-        {"engine": FaultyEngine(OutOfMemoryError("cuda has no memory left"))},
-        {"reader": Faulty(ChildProcessError("The decoder process was asked to stop."))},
-        {"reader": Faulty(OSError(24, "Too many open files"))},
-        {"capacity_bytes": 10},
+        ({"engine": FaultyEngine(ShortageError("cuda has no memory left"))}, "cuda has no memory"),
+        ({"engine": FaultyEngine(MemoryError())}, "too little memory was free; free some, or "),
+        (
+            {"reader": Faulty(ChildProcessError("The decoder process was asked to stop."))},
+            "The decoder process was asked to stop.",
+        ),
+        ({"reader": Faulty(OSError(24, "Too many open files"))}, "no file handle was free; raise"),
+        ({"reader": Faulty(OSError(5, "Input/output error", "a.dcm"))}, "Input/output error"),
+        ({"capacity_bytes": 10}, "no space left for objects"),
     ],
-    ids=["device full", "decoder stopped", "no file handle", "disk full"],
+    ids=["device full", "no memory", "decoder stopped", "no file handle", "disk bad", "disk full"],
 )
-def test_the_moments_fault_lets_the_job_wait_again(
-    tmp_path: Path, made_with: dict[str, object]
+def test_the_moments_fault_lets_the_job_wait_again_and_says_what_it_was(
+    tmp_path: Path, made_with: dict[str, object], why: str
 ) -> None:
     bench = Bench(tmp_path, **made_with)  # type: ignore[arg-type]  # of the fields' types
     assert bench.turn() is Turn.RELEASED
     assert (bench.job.state, bench.job.lease) == (JobState.RECEIVED, None)
-    assert bench.job.error.startswith("to be tried again: ")
+    assert bench.job.error.startswith(f"to be tried again: {why}")
     assert bench.store.results("k1") == []
 
 
 def test_a_released_job_is_produced_on_the_next_turn(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, engine=FaultyEngine(OutOfMemoryError("cuda has no memory left")))
+    bench = Bench(tmp_path, engine=FaultyEngine(ShortageError("cuda has no memory left")))
     bench.turn()
     bench.engine = BrightnessEngine()
     assert bench.turn() is Turn.DONE
@@ -525,7 +573,7 @@ def test_after_a_fault_nobody_foresaw_the_next_job_is_produced(tmp_path: Path) -
     [
         ({}, "PRODUCED"),
         ({"engine": FaultyEngine(FilmError("no chest"))}, "REJECTED"),
-        ({"engine": FaultyEngine(OutOfMemoryError("cuda has no memory left"))}, "RECEIVED"),
+        ({"engine": FaultyEngine(ShortageError("cuda has no memory left"))}, "RECEIVED"),
     ],
 )
 def test_what_is_logged_names_no_patient(
@@ -635,6 +683,19 @@ def test_a_database_that_is_away_at_the_end_costs_no_attempt(
     bench = Bench(tmp_path, store=AwayStore(), **made_with)
     assert bench.turn() is Turn.DONE
     assert (bench.job.state, bench.job.attempts) == (state, 1)
+
+
+def test_a_database_that_is_away_as_earlier_reports_are_looked_for_costs_no_attempt(
+    tmp_path: Path,
+) -> None:
+    store = FalteringStore()
+    bench = Bench(tmp_path, store=store, engine=OtherEngine())
+    bench.add(replace(bench.job_to_be("k0", created_s=-1), model_digest="e" * 64))
+    assert bench.turn() is Turn.DONE
+    store.falters_at, bench.engine = "k0", BrightnessEngine()
+    assert bench.turn() is Turn.DONE
+    assert (bench.job.state, bench.job.attempts) == (JobState.PRODUCED, 1)
+    assert "PredecessorDocumentsSequence" in bench.kept("structured_report")
 
 
 def test_a_job_of_another_model_is_not_run_and_its_film_is_routed_afresh(tmp_path: Path) -> None:
@@ -858,6 +919,38 @@ def test_a_moments_fault_is_given_up_a_day_after_it_first_came(tmp_path: Path) -
         (Turn.RELEASED, JobState.RECEIVED),
         (Turn.DONE, JobState.FAILED),
     ]
+    assert bench.job.error == (
+        "given up after a day: no file handle was free; raise the limit of open files (ulimit -n) "
+        "([Errno 24] Too many open files): retry once it is mended"
+    )
+
+
+def test_a_moments_fault_that_was_over_meanwhile_begins_another_day(tmp_path: Path) -> None:
+    """Another worker brought the job to its end, and the operator had it tried again."""
+    bench = Bench(tmp_path, reader=Faulty(OSError(24, "Too many open files")))
+    worker = bench.worker()
+    assert worker.work_once() is Turn.RELEASED
+    bench.reader = Faulty(ObjectMissingError("gone"))
+    assert bench.worker().work_once() is Turn.DONE
+    bench.store.retry("k1", after(9))
+    bench.now = after(2 * 86_400)
+    assert worker.work_once() is Turn.RELEASED
+    assert bench.job.state is JobState.RECEIVED
+
+
+def test_the_days_that_the_volume_of_the_objects_is_gone_are_none_of_a_moments_fault(
+    tmp_path: Path,
+) -> None:
+    troubles = [OSError(24, "Too many open files"), ObjectsUnavailableError("gone")]
+    reader = Faulty(troubles[0])
+    bench = Bench(tmp_path, reader=reader)
+    worker = bench.worker()
+    for days, reader.fault in enumerate((*troubles, troubles[0])):
+        bench.now = after(days * 86_400)
+        assert worker.work_once() is Turn.RELEASED
+    bench.now = after(3 * 86_400 + 1)
+    assert worker.work_once() is Turn.DONE
+    assert bench.job.error.startswith("given up after a day of OSError")
 
 
 @pytest.mark.parametrize("at_s", [0, 5 * 86_400])
@@ -897,12 +990,59 @@ def test_a_late_worker_leaves_the_files_of_others_alone(tmp_path: Path) -> None:
     assert len(kept) == 2
 
 
-def test_a_worker_that_hangs_ends() -> None:
-    program = (
-        "import time; from dicom_node.work import worker\nwith worker._limited(0.1): time.sleep(60)"
-    )
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """It ends no process while it is looked at."""
+    found = Watch()
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", found.start)
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", found.stop)
+    return found
+
+
+def test_a_film_s_time_does_not_run_while_its_worker_waits_for_the_database(
+    tmp_path: Path, watch: Watch
+) -> None:
+    store, at_work = WatchedStore(watch), []
+    bench = Bench(tmp_path, store=store)
+    bench.engine = Meanwhile(lambda: at_work.append(watch.runs))
+    assert bench.turn() is Turn.DONE
+    assert (bench.job.state, at_work, watch.runs) == (JobState.PRODUCED, [True], False)
+    assert store.asked == [False] * 5  # thrice in vain
+
+
+def test_the_time_of_a_note_counts(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, overrides={"pacs": ("not_analysed",)})
+    bench.engine = FaultyEngine(FilmError("It shows no chest"))
+    encode, at_work = registry.encode, []
+
+    def watched(ds: pydicom.Dataset, compression: str) -> bytes:
+        at_work.append(watch.runs)
+        return encode(ds, compression)
+
+    monkeypatch.setattr(registry, "encode", watched)
+    bench.turn()
+    assert (bench.job.state, at_work, watch.runs) == (JobState.REJECTED, [True], False)
+
+
+def test_a_worker_that_hangs_ends_however_long_it_had_waited_for_others() -> None:
+    program = textwrap.dedent("""
+        import time
+        from dicom_node.work.limit import Limit
+        limit = Limit(0.5)
+        with limit.kept():
+            pass
+        with limit.paused():
+            time.sleep(1)
+        with limit.kept():
+            with limit.paused():
+                time.sleep(1)
+            print("waited", flush=True)
+            time.sleep(60)
+    """)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, timeout=60, check=False
     )
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (1, b"waited\n")
     assert b"Timeout" in done.stderr
