@@ -25,6 +25,8 @@ _FLOOR_SHARE = (
     1.0  # s_0, of the healthy films' mean SD: quiet places are not trusted to be so quiet
 )
 
+_OLDER = "diffuse_slope"  # of a gate's opening, which a probe's reading took the place of
+
 Values = npt.NDArray[np.float32]
 
 
@@ -33,9 +35,9 @@ class HealthyReference:
     """Healthy maps in the frame where all lungs lie at one place.
 
     `mean` and `sd` are [side, side] in the map's unit; `place` is that frame's lungs; `scores` are
-    the healthy films' scores, the map's maximum of each, in rising order. `slope`, `diffuse_slope`
-    and `intercept` make of the logarithm of a score, and of the share of the lungs that a
-    whole-lung gate opens to, the log odds of a finding at even prevalence.
+    the healthy films' scores, the map's maximum of each, in rising order. `slope`, `reading_slope`
+    and `intercept` make of the logarithm of a score, and of what a probe reads (0 without one), the
+    log odds of a finding at even prevalence.
     """
 
     mean: Image
@@ -44,7 +46,7 @@ class HealthyReference:
     scores: Values
     slope: float
     intercept: float
-    diffuse_slope: float = 0.0
+    reading_slope: float = 0.0
 
     def z_map(self, magnitude: Image, seed_sd: Image, draws: int, lungs: Mask) -> Image:
         """Z = (|d| - m_h) / sqrt(s_h^2 + s_seed^2 / K + s_0^2), not below 0.
@@ -65,14 +67,13 @@ class HealthyReference:
         at_least = len(self.scores) - int(np.searchsorted(self.scores, score, side="left"))
         return (1 + at_least) / (len(self.scores) + 1)
 
-    def log_odds(self, score: float, diffuse: float | None) -> float:
+    def log_odds(self, score: float, reading: float) -> float:
         """Of a finding, if half of the films had one (Platt, 1999)."""
-        opened = 0.0 if diffuse is None else diffuse
-        return self.slope * log_score(score) + self.diffuse_slope * opened + self.intercept
+        return self.slope * log_score(score) + self.reading_slope * reading + self.intercept
 
-    def probability(self, score: float, diffuse: float | None) -> float:
+    def probability(self, score: float, reading: float) -> float:
         """The probability of a finding, if half of the films had one."""
-        return 1 / (1 + math.exp(-self.log_odds(score, diffuse)))
+        return 1 / (1 + math.exp(-self.log_odds(score, reading)))
 
 
 def log_score(score: float) -> float:
@@ -99,7 +100,7 @@ def load(folder: Path) -> HealthyReference | None:
             scores=np.sort(parts["scores"].astype(np.float32)),
             slope=float(parts["slope"][0]),
             intercept=float(parts["intercept"][0]),
-            diffuse_slope=float(parts.get("diffuse_slope", np.zeros(1))[0]),
+            reading_slope=float(parts.get("reading_slope", np.zeros(1))[0]),
         )
     except (OSError, LookupError, ValueError, SafetensorError) as fault:
         raise ModelError(f"{path}: no healthy reference of this form: {fault}") from fault
@@ -108,6 +109,8 @@ def load(folder: Path) -> HealthyReference | None:
 def _demand_form(parts: dict[str, npt.NDArray[Any]]) -> None:
     if wrong := [name for name, part in parts.items() if not np.isfinite(part).all()]:
         raise ValueError(f"{', '.join(wrong)}: holds what is no number")
+    if _OLDER in parts:
+        raise ValueError("it was made by an older version: calibrate the model again")
     shapes = [parts[name].shape for name in ("mean", "sd", "place")]
     if len(set(shapes)) > 1 or len(shapes[0]) != 2:
         raise ValueError(f"mean, sd and place are one plane each, of one size; found {shapes}")
@@ -124,7 +127,7 @@ def save(reference: HealthyReference, folder: Path) -> None:
         "scores": np.sort(reference.scores),
         "slope": np.array([reference.slope], np.float32),
         "intercept": np.array([reference.intercept], np.float32),
-        "diffuse_slope": np.array([reference.diffuse_slope], np.float32),
+        "reading_slope": np.array([reference.reading_slope], np.float32),
     }
     save_file(parts, folder / FILE)
     (folder / FILE).chmod(0o644)  # safetensors are written for their owner only

@@ -22,13 +22,15 @@ class Findings:
 
     `stability` is the mean overlap (IoU) of the regions of every two draws; `effect` how much of
     the gate closes once the film is replaced by its counterpart, 1 all of it; `off_target` the
-    share of the change that lies outside the box around the lungs.
+    share of the change that lies outside the box around the lungs; `unmarked` the mean change that
+    is shown in the lungs where the map marks nothing, as part of the grey range.
     """
 
     lungs_found: bool
     stability: float | None
     effect: float | None
     off_target: float | None
+    unmarked: float | None = None
 
 
 def judge(found: Findings, limits: Limits) -> tuple[Status, tuple[str, ...]]:
@@ -42,6 +44,11 @@ def judge(found: Findings, limits: Limits) -> tuple[Status, tuple[str, ...]]:
         doubts.append(f"the counterpart still holds what was to be removed ({found.effect:.2f})")
     if found.off_target is not None and found.off_target > limits.off_target:
         doubts.append(f"{found.off_target:.0%} of the change lies outside the lungs")
+    if found.unmarked is not None and found.unmarked > limits.unmarked:
+        doubts.append(
+            "the counterpart differs from the film where the map marks nothing "
+            f"({found.unmarked:.1%} of the grey range)"
+        )
     withheld = found.off_target is not None and found.off_target > limits.off_target_withheld
     if withheld:
         return Status.WITHHELD, tuple(doubts)
@@ -69,6 +76,15 @@ def share_outside(change: Image, lungs: Mask) -> float | None:
     rows = slice(max(0, row0 - _AROUND_PX), row1 + _AROUND_PX)
     cols = slice(max(0, col0 - _AROUND_PX), col1 + _AROUND_PX)
     return 1 - float(np.abs(change)[rows, cols].sum()) / whole
+
+
+def change_unmarked(change: Image, marked: Mask, lungs: Mask) -> float | None:
+    """Mean |change| in the hull of the lungs, but for what is marked; None where that is nothing.
+
+    What a reader sees there, no region speaks of: disease of whole lungs, or an edit gone astray.
+    """
+    looked_at = (anatomy.hull(lungs) > 0) & ~marked
+    return float(np.abs(change)[looked_at].mean()) if looked_at.any() else None
 
 
 def closed(before: Image, after: Image) -> float:

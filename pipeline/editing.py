@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pipeline import schedule
-from pipeline.models import Denoiser
+from pipeline.models import Claim, Denoiser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +78,18 @@ def counterpart(
     return Counterpart(latent=z, first=edits[0])
 
 
+def first_look(
+    denoiser: Denoiser, source: torch.Tensor, text: torch.Tensor, noise: torch.Tensor
+) -> Claim:
+    """What the first step, from pure noise, claims of `source`."""
+    return denoiser.claim(noise, source, schedule.TRAIN_STEPS - 1, text)
+
+
 def remaining(
     denoiser: Denoiser, source: torch.Tensor, text: torch.Tensor, noise: torch.Tensor
 ) -> torch.Tensor | None:
     """What the gate of the first step would still change of `source`; None without a gate."""
-    return denoiser.claim(noise, source, schedule.TRAIN_STEPS - 1, text).gate
+    return first_look(denoiser, source, text, noise).gate
 
 
 def gated(source: torch.Tensor, edit: Edit) -> torch.Tensor:

@@ -16,6 +16,7 @@ from pipeline import (
     guidance,
     inversion,
     preprocess,
+    probe,
     prompts,
     regions,
 )
@@ -23,8 +24,9 @@ from pipeline.anatomy import Mask
 from pipeline.checks import Findings
 from pipeline.errors import ModelError, UnlikeTrainingError
 from pipeline.framing import Frame
-from pipeline.models import Denoiser
+from pipeline.models import Claim, Denoiser
 from pipeline.preprocess import Letterbox
+from pipeline.probe import Traits
 from pipeline.settings import Settings
 from pipeline.types import (
     Attribution,
@@ -38,7 +40,7 @@ from pipeline.types import (
 )
 from pipeline.weights import LoadedModel
 
-METHOD_VERSION = "6"
+METHOD_VERSION = "7"
 """Raised whenever the same weights would give another map."""
 
 _NEXT_PASS = 7_919
@@ -59,8 +61,8 @@ class Evidence:
     one.
     `free` is |film minus counterpart| had the gate been open everywhere, where it was asked for.
     `first` and `still` are what the gate of the first step would change of the film and of its
-    counterpart, None without a gate. `diffuse` is the share, 0 .. 1, of the lungs' hull that the
-    whole-lung gate opens to on seeing the film, None without one.
+    counterpart, None without a gate. `traits` are what the network that covers whole lungs, or else
+    a probe, looks at makes of the lungs (pipeline.probe), None without either.
     """
 
     plane: Image
@@ -73,7 +75,7 @@ class Evidence:
     free: Image | None
     first: Image | None
     still: Image | None
-    diffuse: float | None
+    traits: Traits | None
 
 
 class Explainer:
@@ -168,10 +170,10 @@ class Explainer:
         ungated = _back(frames, own - self._decoded(made.first.latent)) if free else None
         local = _back(frames, own - self._decoded(made.latent))
         adapted = None if target else model.whole_lung
-        opened = editing.remaining(adapted, z, text, noise[0]) if adapted else None
+        looked = None if target else self._look(z, text, noise[0])
         changes = local
-        if adapted is not None and opened is not None:
-            clear = self._clear(adapted, made.latent, text, seed, opened)
+        if adapted is not None and looked is not None and looked.gate is not None:
+            clear = self._clear(adapted, made.latent, text, seed, looked.gate)
             whole = _back(frames, own - self._decoded(clear))
             changes = local + difference.held(whole - local, lungs)
         return Evidence(
@@ -185,13 +187,31 @@ class Explainer:
             free=None if ungated is None else np.abs(ungated).mean(0),
             first=None if still is None else self._on_grid(made.first.first_gate),
             still=None if still is None else self._on_grid(still),
-            diffuse=None if opened is None else self._share_of_hull(opened, frames, lungs),
+            traits=None if looked is None else _traits(looked, frames[-1], lungs),
         )
 
-    def _share_of_hull(self, gate: torch.Tensor, frames: Sequence[Frame], lungs: Mask) -> float:
-        hull = anatomy.hull(lungs)
-        planes = _back(frames, self._on_grid(gate))
-        return float((planes.mean(0) * hull).sum() / hull.sum())
+    def traits(self, plane: Image, seed: int) -> Traits:
+        """What Evidence has of a film on the grid, without the rest of it.
+
+        Raises:
+            ModelError: the model takes no source beside the noise: it looks at no film.
+        """
+        if not self._model.denoiser.paired:
+            raise ModelError("only a model that edits in pairs has traits for a probe to read")
+        lungs = self.lungs(plane)
+        frame = framing.frames(lungs, self.settings.draws)[-1]
+        z, text = self._latents(plane, [frame]), self._text(None)[-1:]
+        noise = self._noise(z, seed, range(1))[0][-1:]
+        return _traits(self._looked(z, text, noise), frame, lungs)
+
+    def _look(self, z: torch.Tensor, text: torch.Tensor, noise: torch.Tensor) -> Claim | None:
+        """What is looked at beside the edit: for the sake of whole lungs, or of a probe."""
+        wanted = self._model.whole_lung or self._model.probe
+        return self._looked(z, text, noise) if wanted else None
+
+    def _looked(self, z: torch.Tensor, text: torch.Tensor, noise: torch.Tensor) -> Claim:
+        network = self._model.whole_lung or self._model.denoiser
+        return editing.first_look(network, z, text, noise)
 
     def _clear(
         self,
@@ -222,16 +242,26 @@ class Explainer:
         return [editing.noises(z.shape[1:], s, draws).to(self._model.device) for s in seeds]
 
     def _inverted(self, plane: Image, seed: int, target: Target | None) -> Evidence:
-        """The same comparison by a model that was not trained in pairs: edit-friendly inversion."""
+        """The same comparison by a model that was not trained in pairs: edit-friendly inversion.
+
+        Outside the hull of the lungs the source stays, at each step at its own level of noise.
+        """
         model, said = self._model, self.settings
         z, text = self._latent(plane).repeat(said.draws, 1, 1, 1), self._text(target)
         nothing = model.text_encoder.encode([""]).repeat(said.draws, 1, 1)
         times = inversion.times(said.paper_steps, said.inversion_start)
         noises = editing.noises((len(times), *z.shape[1:]), seed, said.draws).to(model.device)
         inverted = inversion.invert(model.denoiser, z, nothing, noises.unbind(1), times)
-        edited = inversion.edit(model.denoiser, inverted, text, nothing, said.guidance)
+        keep = self._outside_lungs(plane, z)
+        edited = inversion.edit(model.denoiser, inverted, text, nothing, said.guidance, keep)
         made = self._ungated(plane, self._changes(z, edited), said.blur_px)
         return replace(made, maps=difference.held(made.maps, made.lungs))
+
+    def _outside_lungs(self, plane: Image, z: torch.Tensor) -> torch.Tensor:
+        """[1, 1, h, w] of latents: 1 outside the hull of the lungs; 0 where none were found."""
+        hull = torch.from_numpy(anatomy.hull(self.lungs(plane)))[None, None]
+        keep = 1 - functional.adaptive_avg_pool2d(hull, (z.shape[-2], z.shape[-1]))
+        return keep.to(z)
 
     def _paper(self, plane: Image, seed: int, target: Target | None) -> Evidence:
         """M = I - I_n (2401.01414): the film minus its normal counterpart, unsmoothed."""
@@ -264,7 +294,7 @@ class Explainer:
             free=np.abs(changes).mean(0),
             first=None,
             still=None,
-            diffuse=None,
+            traits=None,
         )
 
     def _latent(self, plane: Image) -> torch.Tensor:
@@ -321,7 +351,7 @@ class Explainer:
         marked = plane >= reading.threshold
         peak = float(plane.max())
         healthy = self._model.healthy if mode is Mode.CALIBRATED else None
-        status, reasons = self._status(made, reading.threshold, mode)
+        status, reasons = self.judged(made, mode)
         return Attribution(
             counterfactual=counterfactual,
             difference=film.pixels - counterfactual,
@@ -334,19 +364,21 @@ class Explainer:
             status=status,
             reasons=reasons,
             model=self._identity(mode, seed),
-            probability=None if healthy is None else healthy.probability(peak, made.diffuse),
+            probability=None if healthy is None else healthy.probability(peak, self._reading(made)),
             conformal_p=None if healthy is None else healthy.conformal_p(peak),
         )
 
-    def _status(
-        self, made: Evidence, threshold: float, mode: Mode
-    ) -> tuple[Status, tuple[str, ...]]:
-        """`paper` mode is what the paper does: it has no checks."""
+    def _reading(self, made: Evidence) -> float:
+        return 0.0 if self._model.probe is None else self._model.probe.reading(made.traits)
+
+    def judged(self, made: Evidence, mode: Mode) -> tuple[Status, tuple[str, ...]]:
+        """How far a result may be relied on, and why; `paper` mode, the paper's, has no checks."""
         if mode is Mode.PAPER:
             return Status.VALID, ()
         if self._model.lung_segmenter is None:
             return Status.LOW_CONFIDENCE, (_NO_SEGMENTER,)
-        return checks.judge(findings(made, threshold), self.settings.limits)
+        found = findings(made, self.settings.reading(mode).threshold)
+        return checks.judge(found, self.settings.limits)
 
     def _identity(self, mode: Mode, seed: int) -> ModelIdentity:
         return ModelIdentity(
@@ -380,14 +412,28 @@ def _back(frames: Sequence[Frame], seen: Image) -> Image:
     return np.stack([frame.back(plane) for frame, plane in zip(frames, seen, strict=True)])
 
 
+def _traits(looked: Claim, frame: Frame, lungs: Mask) -> Traits:
+    """Of the last draw, which sees the lungs larger."""
+    return probe.pooled([state[-1] for state in looked.states], frame.see(anatomy.hull(lungs)))
+
+
 def findings(made: Evidence, threshold: float) -> Findings:
-    """The numbers that the checks look at; those of a change only where there is a region."""
-    found = bool((made.maps.mean(0) >= threshold).any())
+    """The numbers that the checks look at.
+
+    Those of the local edit, which the map reads, only where there is a region; that of what is
+    shown beside it always, if the model edits in pairs.
+    """
+    marked = made.maps.mean(0) >= threshold
+    found = bool(marked.any())
+    shown = made.changes.mean(0)
     return Findings(
         lungs_found=anatomy.usable(made.lungs),
         stability=checks.overlap(made.maps, threshold) if found else None,
         effect=_effect(made) if found else None,
         off_target=checks.share_outside(made.local.mean(0), made.lungs) if found else None,
+        unmarked=checks.change_unmarked(shown, marked, made.lungs)
+        if made.first is not None
+        else None,
     )
 
 

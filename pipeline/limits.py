@@ -7,10 +7,12 @@ from dataclasses import dataclass
 class Limits:
     """Where each check doubts a result, and where the share off target withholds it.
 
-    `stability` and `effect` are lower limits, `off_target` and `off_target_withheld` upper ones.
+    `stability` and `effect` are lower limits, the others upper ones; that of `unmarked` is set by
+    calibration, and 1 doubts nothing.
     """
 
     stability: float = 0.05
     effect: float = 0.0
     off_target: float = 0.4
     off_target_withheld: float = 0.8
+    unmarked: float = 1.0

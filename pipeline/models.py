@@ -11,12 +11,14 @@ import torch
 class Claim:
     """What a denoiser claims of z_t: the clean latent, the noise and, if it has one, the gate.
 
-    `z_0` and `eps` are [n, c, h, w]; `gate` is [n, 1, h, w] in 0 keep .. 1 change.
+    `z_0` and `eps` are [n, c, h, w]; `gate` is [n, 1, h, w] in 0 keep .. 1 change; `states` are
+    what the network's middle and upper blocks gave out on the way, each [n, channels, h, w].
     """
 
     z_0: torch.Tensor
     eps: torch.Tensor
     gate: torch.Tensor | None
+    states: tuple[torch.Tensor, ...] = ()
 
 
 class Autoencoder(Protocol):

@@ -51,7 +51,14 @@ def letterbox(radiograph: Radiograph, side: int = GRID) -> Letterbox:
     Pixels that are not square (spacing_mm) are made so.
     """
     rows, cols = radiograph.pixels.shape
-    row_mm, col_mm = radiograph.spacing_mm or (1.0, 1.0)
+    return fitted(rows, cols, radiograph.spacing_mm or (1.0, 1.0), side)
+
+
+def fitted(
+    rows: int, cols: int, spacing: tuple[float, float] = (1.0, 1.0), side: int = GRID
+) -> Letterbox:
+    """`letterbox` of a film of so many pixels; `spacing` is between rows and between columns."""
+    row_mm, col_mm = spacing
     tall, wide = rows * row_mm, cols * col_mm
     height = max(1, round(side * min(1.0, tall / wide)))
     width = max(1, round(side * min(1.0, wide / tall)))

@@ -22,22 +22,22 @@ def find(plane: Image, threshold: float, box: Letterbox) -> tuple[Region, ...]:
     rows = slice(box.top, box.top + box.height)
     cols = slice(box.left, box.left + box.width)
     inside[rows, cols] = plane[rows, cols]
-    labels, count = ndimage.label(ndimage.binary_fill_holes(inside >= threshold))
-    found = [_region(inside, labels == n, threshold, box) for n in range(1, count + 1)]
-    kept = [region for region in found if region is not None]
-    return tuple(sorted(kept, key=lambda region: -region.peak))
+    found = [_region(inside, part, threshold, box) for part in parts(inside, threshold)]
+    return tuple(sorted(found, key=lambda region: -region.peak))
 
 
-def _region(
-    plane: Image, part: npt.NDArray[np.bool_], threshold: float, box: Letterbox
-) -> Region | None:
-    area = int(part.sum())
-    if area < LEAST_AREA_PX:
-        return None
+def parts(plane: Image, threshold: float) -> list[npt.NDArray[np.bool_]]:
+    """The pixels of each region of a grid map, with its holes."""
+    labels, count = ndimage.label(ndimage.binary_fill_holes(plane >= threshold))
+    found = [labels == n for n in range(1, count + 1)]
+    return [part for part in found if int(part.sum()) >= LEAST_AREA_PX]
+
+
+def _region(plane: Image, part: npt.NDArray[np.bool_], threshold: float, box: Letterbox) -> Region:
     values = plane[part & (plane >= threshold)]
     return Region(
         outline=_outline(plane, part, threshold, box),
-        area_px=max(1, round(area * box.film_pixels_per_grid_pixel)),
+        area_px=max(1, round(int(part.sum()) * box.film_pixels_per_grid_pixel)),
         peak=float(values.max()),
         mean=float(values.mean()),
     )

@@ -15,13 +15,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from pipeline import calibration, digest, fit, lesion_gate, schedule, settings, shortage
+from pipeline import calibration, digest, fit, lesion_gate, probe, schedule, settings, shortage
 from pipeline.calibration import HealthyReference
 from pipeline.errors import ModelError
 from pipeline.fit import Shapes
 from pipeline.gates import Gaussian, ImageGate, ViewClassifier
 from pipeline.lesion_gate import LesionGate
 from pipeline.models import Autoencoder, Claim, Denoiser, TextEncoder
+from pipeline.probe import Probe
 from pipeline.schedule import Schedule
 from pipeline.segmenter import Segmenter
 from pipeline.settings import Settings
@@ -73,6 +74,7 @@ class LoadedModel:
     lung_segmenter: Segmenter | None
     lesion_gate: LesionGate | None
     whole_lung: Denoiser | None
+    probe: Probe | None
     healthy: HealthyReference | None
 
 
@@ -151,6 +153,7 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
             lung_segmenter=_lung_segmenter(folder / LUNG_SEGMENTER),
             lesion_gate=_lesion_gate(folder / LESION_GATE),
             whole_lung=_whole_lung(folder, device),
+            probe=probe.load(folder, _heard(made.unet)),
             healthy=healthy,
         )
     except _FAULTS as fault:
@@ -215,6 +218,12 @@ def _shapes(autoencoder: Any, unet: Any, text_encoder: Any) -> Shapes:
     )
 
 
+def _heard(unet: Any) -> int:
+    """Channels that the middle and upper blocks give out, all together."""
+    blocks = tuple(map(int, unet.config.block_out_channels))
+    return sum(blocks) + (blocks[-1] if unet.mid_block is not None else 0)
+
+
 class _DiffusersAutoencoder:
     """AutoencoderDC or AutoencoderKL with latents normalised per channel."""
 
@@ -246,6 +255,12 @@ class _DiffusersDenoiser:
             latents,
         )
         self.paired = int(network.config.in_channels) == 2 * latents
+        self._heard: list[torch.Tensor] = []
+        for block in filter(None, (network.mid_block, *network.up_blocks)):
+            block.register_forward_hook(self._hear)
+
+    def _hear(self, _block: Any, _given: Any, states: torch.Tensor) -> None:
+        self._heard.append(states)
 
     def signal(self, t: int) -> tuple[float, float]:
         return float(self._steps.alpha[t]), float(self._steps.sigma[t])
@@ -257,13 +272,16 @@ class _DiffusersDenoiser:
         seen = z_t
         if self.paired:
             seen = torch.cat([z_t, torch.zeros_like(z_t) if source is None else source], 1)
+        self._heard = []
         out = self._network(seen, t, text).sample
+        states, self._heard = tuple(self._heard), []
         alpha, sigma = self.signal(t)
         z_0, eps = schedule.clean_and_noise(
             self._prediction, z_t, out[:, : self._latents], alpha, sigma
         )
         gated = out.shape[1] == self._latents + 1
-        return Claim(z_0=z_0, eps=eps, gate=out[:, -1:].sigmoid() if gated else None)
+        gate = out[:, -1:].sigmoid() if gated else None
+        return Claim(z_0=z_0, eps=eps, gate=gate, states=states)
 
 
 class _TransformersTextEncoder:

@@ -112,7 +112,10 @@ def _grey(image: Pillow.Image) -> np.ndarray:
         return _sixteen_bits(np.asarray(image, np.float32))
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
     if np.ptp(rgb, axis=2).max() > 0.1:  # JPEG leaves greys with a trace of colour
-        raise InputError("colour image: a radiograph is grey")
+        raise InputError(
+            "the picture is in colour, and a radiograph is grey: give the film's DICOM file, or "
+            "export it again in greys, without coloured marks"
+        )
     return np.asarray(rgb.mean(2), np.float32)
 
 

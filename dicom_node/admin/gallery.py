@@ -59,7 +59,7 @@ def write(out: Path, model: str, first_seed: int) -> None:
     Raises:
         ModelError: the model cannot draw films, or cannot be loaded.
     """
-    asked = ["", *(f"{z} {_FINDINGS[i % 2]}" for i, z in enumerate(prompts.load().zones))]
+    asked = ["", *(f"{z} {_FINDINGS[i % 2]}" for i, z in enumerate(prompts.ZONES))]
     folder = digest.folder_of(model)
     loaded = weights.load(folder, weights.choose_device("auto"))
     samples = [sampling.sample(loaded, first_seed + n, text) for n, text in enumerate(asked)]

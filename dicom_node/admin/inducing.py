@@ -14,7 +14,7 @@ from dicom_node.admin.films import FilmFile, FilmReader, made_folder
 from dicom_node.errors import InputError
 from dicom_node.results import canvas, colour, picture, wording
 from dicom_node.results.canvas import Box
-from pipeline import digest, induction, preprocess, weights
+from pipeline import digest, induction, preprocess, prompts, weights
 from pipeline.preprocess import Letterbox
 from pipeline.types import Image, Radiograph
 
@@ -38,14 +38,15 @@ def induce(image: Path, out: Path, wanted: Wanted, *, as_json: bool) -> None:
     """OUT gets induced.png and change.npy in the file's rows and columns, and comparison.png.
 
     Raises:
-        InputError: the film, the mask, the region, the prompt or `out` cannot be used.
+        InputError: the film, the mask, the region, the prompt or `out` cannot be used, or the
+            prompt names two findings or two zones.
         FilmError: the film looks like no frontal chest radiograph.
         ModelError: the model was not trained in pairs.
     """
     if wanted.mask is not None and wanted.region is not None:
         raise InputError("give --mask or --region, not both")
-    if not wanted.prompt.strip():
-        raise InputError("--prompt is empty: say a finding, such as right lower lobe opacity")
+    _demand_one_of_each(wanted.prompt)
+    _warn_of_what_is_left_out(wanted.prompt)
     file = _read(image)
     film = file.radiograph
     loaded = weights.load(digest.folder_of(wanted.model), weights.choose_device("auto"))
@@ -74,10 +75,35 @@ def induce(image: Path, out: Path, wanted: Wanted, *, as_json: bool) -> None:
     typer.echo(json.dumps(said) if as_json else f"{image}: induced {made.prompt!r} in {out}")
 
 
+def _demand_one_of_each(prompt: str) -> None:
+    if not prompt.strip():
+        raise InputError("--prompt is empty: say a finding, such as right lower lobe opacity")
+    heard = prompts.load().heard(prompt)
+    for what, names in (("findings", heard.findings), ("zones", heard.zones)):
+        if len(names) > 1:
+            raise InputError(
+                f"--prompt names {len(names)} {what}: {', '.join(names)}; ask for one at a time: "
+                "the next can be induced in the induced.png of the one before"
+            )
+
+
+def _warn_of_what_is_left_out(prompt: str) -> None:
+    words = prompts.load()
+    asked, left_over = words.understood(prompt), words.heard(prompt).left_over
+    if left_over and prompt.strip() != asked:
+        typer.echo(
+            f"warning: the model is asked {asked!r}: of --prompt it does not know, and is not "
+            f"told, {', '.join(left_over)}",
+            err=True,
+        )
+
+
 def _read(image: Path) -> FilmFile:
     try:
         with FilmReader() as reader:
             return reader.read(image)
+    except InputError as fault:
+        raise InputError(f"{image}: {fault}") from fault
     except OSError as fault:
         raise InputError(f"{image}: cannot be read: {fault.strerror}") from fault
 

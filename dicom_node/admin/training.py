@@ -2,16 +2,15 @@
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from dicom_node.admin.films import FilmReader
 from dicom_node.errors import InputError
@@ -19,6 +18,7 @@ from pipeline import digest, preprocess, weights
 from pipeline.settings import Settings
 from pipeline.training import calibrate as calibration
 from pipeline.training import ranks, whole_lung
+from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Form, Plan
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
@@ -55,7 +55,7 @@ def train(
     seed: int,
     base: Path | None = None,
 ) -> None:
-    """One part is trained for so many minutes; for an autoencoder its PSNR on val is printed.
+    """One part is trained for so many minutes; what an autoencoder keeps of films is printed.
 
     A whole-lung adapter begins with that of the model folder `base`, where one is given.
 
@@ -69,11 +69,10 @@ def train(
     start = None if base is None else digest.folder_of(str(base))
     with _workshop(data, work, device, seed, part) as workshop:
         if part == "diffusion":
+            _warn(workshop.fidelity)
             workshop.train_diffusion(budget, shares(_pairs(budget)))
         elif part == "autoencoder":
-            psnr = workshop.train_autoencoder(budget)
-            if ranks.is_first():
-                typer.echo(f"PSNR of {len(psnr)} films of val: mean {sum(psnr) / len(psnr):.1f} dB")
+            _print_fidelity(workshop.train_autoencoder(budget))
         else:
             trainers: dict[str, Callable[[float], None]] = {
                 "segmenter": workshop.train_segmenter,
@@ -87,6 +86,29 @@ def train(
                 "rival": lambda minutes: workshop.train_rival(minutes, shares(_pairs(minutes))),
             }
             trainers[part](budget)
+
+
+def _print_fidelity(found: Fidelity) -> None:
+    if not ranks.is_first():
+        return
+    typer.echo(f"PSNR of {found.films} films of val: mean {found.psnr_db:.1f} dB")
+    if found.contrast is None:
+        typer.echo(
+            "contrast of pasted lesions: not measured, since no lungs are seen on normal films"
+        )
+    else:
+        typer.echo(f"contrast of {found.lesions} pasted lesions: {found.contrast:.0%} is kept")
+    _warn(found)
+
+
+def _warn(found: Fidelity | None) -> None:
+    """Of an autoencoder that keeps too little; a trial may go on with it all the same."""
+    if found and found.shortfalls and ranks.is_first():
+        said = " and ".join(found.shortfalls)
+        typer.echo(
+            f"warning: of the autoencoder {said}: train the autoencoder for longer, then the rest",
+            err=True,
+        )
 
 
 def plan(form: str, *, train_text: bool, lora_rank: int) -> Plan:
@@ -149,12 +171,10 @@ def calibrate_site(healthy: Path, model: str, out: Path, device: str) -> None:
     planes = [
         preprocess.to_grid(film, preprocess.letterbox(film, loaded.settings.grid)) for film in films
     ]
-    with ExitStack() as undo:  # a copy that was not calibrated must not look like one that was
-        undo.callback(shutil.rmtree, out)
-        shutil.copytree(source, out)
-        with _bar("calibrate") as tell:
-            _print_readings(calibration.calibrate(out, loaded, planes, [], tell))
-        undo.pop_all()
+    notes = out.with_name(f"{out.name}.calibration")
+    places = calibration.Places(model=source, out=out, notes=notes)
+    with _bar("calibrate") as tell:
+        _print_readings(calibration.calibrate(places, loaded, planes, [], tell))
     typer.echo(f"{out}: set model.path to it; {len(films)} films without a finding")
 
 
@@ -228,7 +248,20 @@ def _bar(what: str) -> Iterator[Tell]:
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=1.0, note="")
-        yield lambda fraction, note: progress.update(task, completed=fraction, note=note)
+        yield _Bar(progress, task)
+
+
+class _Bar:
+    """A bar that begins anew where another thing is made."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task, self._fraction = progress, task, 0.0
+
+    def __call__(self, fraction: float, note: str) -> None:
+        if fraction < self._fraction:
+            self._progress.reset(self._task)
+        self._fraction = fraction
+        self._progress.update(self._task, completed=fraction, note=note)
 
 
 class Lines:
@@ -240,13 +273,17 @@ class Lines:
         self._what, self._write, self._clock = what, write, clock
         self._began_s = clock()
         self._begin: float | None = None
+        self._fraction = 0.0
         self._told_s = -math.inf
 
     def __call__(self, fraction: float, note: str) -> None:
         """Write the line, unless another was written a moment ago; the last one always."""
         now_s = self._clock()
+        if fraction < self._fraction:  # another thing is made: its pace is its own
+            self._began_s, self._begin = now_s, fraction
         if self._begin is None:
             self._begin = fraction
+        self._fraction = fraction
         if fraction < 1 and now_s - self._told_s < _LINE_EVERY_S:
             return
         self._told_s = now_s

@@ -18,6 +18,7 @@ from pipeline.evaluation.sets import Encoder
 from pipeline.evaluation.validity import Pair, signed
 from pipeline.explainer import Evidence, Explainer
 from pipeline.segmenter import Segmenter
+from pipeline.training.dataset import LocalisedRow
 from pipeline.types import Image, Mode
 from pipeline.weights import LoadedModel
 
@@ -45,12 +46,14 @@ class Judges:
 class Case:
     """One film judged: its truth and maps are [SIDE, SIDE], the rest is on the model grid.
 
-    `mode` is the one that is measured; the map of the other mode stands among its rivals.
+    `marked` is the truth there. `mode` is the one that is measured; the map of the other mode
+    stands among its rivals.
     """
 
-    name: str
+    row: LocalisedRow
     mode: Mode
     truth: Truth
+    marked: Truth
     lungs: Truth
     maps: dict[str, Image]
     evidence: Evidence
@@ -110,18 +113,23 @@ class CaseMaker:
         return back
 
     def cases(
-        self, names: Sequence[str], films: Iterable[Image], truths: Sequence[Truth]
+        self,
+        rows: Sequence[LocalisedRow],
+        films: Iterable[Image],
+        truths: Sequence[Truth],
+        marked: Sequence[Truth],
     ) -> Iterator[Case]:
         """One case a film; the mean box needs all truths of the group."""
-        for index, (name, film) in enumerate(zip(names, films, strict=True)):
+        for index, (row, film) in enumerate(zip(rows, films, strict=True)):
             made = self.evidence(film, free=True)
             planes = {**self._own(made), **self._others(film, made)}
             maps = {what: localisation.to_side(plane, SIDE) for what, plane in planes.items()}
             maps["mean box of others"] = baselines.mean_of_others(truths, index)
             yield Case(
-                name=name,
+                row=row,
                 mode=self._mode,
                 truth=truths[index],
+                marked=marked[index],
                 lungs=localisation.to_side(made.lungs.astype(np.float32), SIDE) > 0.5,
                 maps=maps,
                 evidence=made,
@@ -169,5 +177,5 @@ def as_pair(made: Evidence) -> Pair:
         counterfactual=(made.plane - made.changes.mean(0, dtype=np.float32)).clip(0, 1),
         attribution_map=made.maps.mean(0, dtype=np.float32),
         lungs=made.lungs,
-        diffuse=made.diffuse,
+        traits=made.traits,
     )

@@ -30,22 +30,21 @@ class Edits:
 
     def validity(self, adult: Sequence[Seen], cases: dict[str, list[Case]]) -> Json:
         """What the independent classifier says of films with a finding, by source."""
-        groups: dict[str, list[Pair]] = {
-            name: [c.pair for c in group] for name, group in cases.items()
-        }
+        groups: dict[str, list[Case | Seen]] = {name: [*group] for name, group in cases.items()}
         for film in adult:
             if not film.normal:
-                groups.setdefault(film.row.source, []).append(film.pair)
-        everything = [pair for pairs in groups.values() for pair in pairs]
+                groups.setdefault(film.row.source, []).append(film)
+        everything = _once([film for films in groups.values() for film in films])
         normals = donors(adult)
         judged = {
-            name: validity.judge(self._judges.classifier, pairs, normals, SEED)
-            for name, pairs in {**groups, "all": everything}.items()
+            name: validity.judge(self._judges.classifier, [f.pair for f in films], normals, SEED)
+            for name, films in {**groups, "all": everything}.items()
         }
-        outside = [self._outside_lesion(case) for group in cases.values() for case in group]
+        kept = [self._kept_by_lesion(case) for group in cases.values() for case in group]
         return {
             "groups": {name: asdict(found) for name, found in judged.items() if found},
-            "ssim_outside_lesion": interval(outside),
+            "ssim_outside_lesion": interval([outside for outside, _ in kept]),
+            "ssim_inside_lesion": interval([inside for _, inside in kept]),
         }
 
     def likeness(self, seen: Sequence[Seen]) -> Json:
@@ -98,7 +97,7 @@ class Edits:
         """Does an opacity fall where it was asked for, does a judge see it, is the rest kept?"""
         if not self._model.denoiser.paired:
             return {}
-        zones = list(prompts.load().zones)
+        zones = prompts.ZONES
         chosen = donors(adult)[: len(zones) * 8]
         found: dict[str, list[tuple[float, float, float]]] = {"prompt alone": [], "with a mask": []}
         for index, pair in enumerate(self._track(chosen, "induction")):
@@ -133,9 +132,20 @@ class Edits:
             fidelity.ssim_where(pair.film, film, ~where),
         )
 
-    def _outside_lesion(self, case: Case) -> float:
-        """SSIM of the decoded counterpart to the reconstruction, outside what readers marked."""
+    def _kept_by_lesion(self, case: Case) -> tuple[float, float]:
+        """SSIM of the decoded counterpart to the reconstruction: outside a lesion, and inside."""
         own = self._maker.reconstruction(case.evidence.plane)
         made = (own - case.evidence.changes.mean(0, dtype=np.float32)).clip(0, 1)
         before, after = (localisation.to_side(plane, SIDE) for plane in (own, made))
-        return fidelity.ssim_where(before, after, ~case.truth)
+        outside, inside = (
+            fidelity.ssim_where(before, after, where) for where in (~case.truth, case.truth)
+        )
+        return outside, inside
+
+
+def _once(films: Sequence[Case | Seen]) -> list[Case | Seen]:
+    """Each film once, the first of its copies, by the digest of its original where that is told."""
+    found: dict[str, Case | Seen] = {}
+    for number, film in enumerate(films):
+        found.setdefault(film.row.original or str(number), film)
+    return list(found.values())

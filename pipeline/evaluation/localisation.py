@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from pipeline import anatomy
+from pipeline import anatomy, regions
 from pipeline.evaluation.statistics import Interval, Values, bootstrap, share
 from pipeline.training.dataset import Box
 from pipeline.types import Image
@@ -60,6 +60,12 @@ def box_mask(boxes: Sequence[Box], side: int) -> npt.NDArray[np.bool_]:
         cols = slice(int(box.x0 * side), max(int(box.x0 * side) + 1, round(box.x1 * side)))
         mask[rows, cols] = True
     return mask
+
+
+def outline(mask: npt.NDArray[np.uint8], side: int) -> Truth:
+    """[side, side]: the pixels that a mask of 0 and 255 covers for the most part, or at best."""
+    covered = to_side(mask.astype(np.float32), side)
+    return covered >= min(127.5, max(float(covered.max()), 1.0))
 
 
 def localise(
@@ -129,8 +135,8 @@ def right_side(plane: Image, truth: Truth) -> bool | None:
 
 
 def touches(plane: Image, threshold: float, truth: Truth) -> bool:
-    """Whether any pixel at or above the threshold is true."""
-    return bool(((plane >= threshold) & truth).any())
+    """Whether a region, as the product finds it on the grid, has a true pixel."""
+    return any(bool((part & truth).any()) for part in regions.parts(plane, threshold))
 
 
 def _overlap(plane: Image, truth: Truth) -> float:

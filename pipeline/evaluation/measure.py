@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from pipeline import regions
 from pipeline.anatomy import Mask
 from pipeline.evaluation import (
     audits,
@@ -32,8 +33,11 @@ from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.selection import GROUPS, Selection
 from pipeline.evaluation.tables import SEED, Json, auroc, interval
+from pipeline.evaluation.validity import Pair
+from pipeline.explainer import Explainer
+from pipeline.preprocess import GRID
 from pipeline.training.dataset import FilmRow
-from pipeline.types import Image, Mode
+from pipeline.types import Image, Mode, Status
 from pipeline.weights import LoadedModel
 
 _LEAST_FILMS = 2  # another film's map is a control: one film has none
@@ -64,6 +68,7 @@ class Measurement:
         self._model, self._mode, self._judges = model, mode, judges
         self._films, self._track = films, track
         self._maker = CaseMaker(model, mode, judges, keeper)
+        self._explainer = Explainer(model)
         self._threshold = model.settings.reading(mode).threshold
 
     def everything(self) -> Evaluation:
@@ -78,6 +83,7 @@ class Measurement:
             "localisation": {name: self._localisation(found) for name, found in cases.items()},
             "normals": self._normals(adult),
             "image_gate": self._let_pass(seen),
+            "status": self._statuses(adult),
             "image_score": self._image_scores(seen),
             "validity": edits.validity(adult, cases),
             "fidelity": edits.likeness(seen),
@@ -104,6 +110,7 @@ class Measurement:
             "model": self._model.digest,
             "mode": str(self._mode),
             "part": self._films.part,
+            "left_out": self._films.left_out,
             "extractor": self._judges.encoder.name,
         }
 
@@ -112,14 +119,18 @@ class Measurement:
         if len(rows) < _LEAST_FILMS:
             return []
         films = self._films.localised_films(rows)
-        truths = [localisation.box_mask(row.boxes, SIDE) for row in rows]
-        names = [row.file for row in rows]
-        return list(self._maker.cases(names, self._track(films, name), truths))
+        truths, marked = (self._films.truths(rows, side) for side in (SIDE, GRID))
+        return list(self._maker.cases(rows, self._track(films, name), truths, marked))
 
     def _see(self, rows: Sequence[FilmRow]) -> list[Seen]:
         films = self._films.films(rows)
         shown = self._track(list(zip(rows, films, strict=True)), "films of the manifest")
-        return [Seen(row=row, pair=as_pair(self._maker.evidence(film))) for row, film in shown]
+        return [self._seen(row, film) for row, film in shown]
+
+    def _seen(self, row: FilmRow, film: Image) -> Seen:
+        made = self._maker.evidence(film)
+        status, _ = self._explainer.judged(made, self._mode)
+        return Seen(row=row, pair=as_pair(made), status=status)
 
     def _pace(self) -> Json:
         """Of the edits that this run made; nothing where all were kept from another."""
@@ -174,7 +185,8 @@ class Measurement:
         sides = [localisation.right_side(m, t) for m, t in zip(ours, truths, strict=True)]
         one_sided = [side for side in sides if side is not None]
         hits = [
-            localisation.touches(m, self._threshold, t) for m, t in zip(ours, truths, strict=True)
+            localisation.touches(case.pair.attribution_map, self._threshold, case.marked)
+            for case in cases
         ]
         return {
             "films": len(cases),
@@ -198,7 +210,7 @@ class Measurement:
         """Films without a finding that have any region: of the manifest, of JSRT, pooled."""
         marked = {
             source: [
-                film.peak >= self._threshold
+                self._has_region(film.pair)
                 for film in adult
                 if film.normal and film.row.source == source
             ]
@@ -207,13 +219,27 @@ class Measurement:
         rows = self._films.group(lambda row: row.source == "jsrt" and not row.boxes)
         films = self._films.localised_films(rows)
         marked["jsrt"] = [
-            bool(self._maker.evidence(film).maps.mean(0).max() >= self._threshold)
+            self._has_region(as_pair(self._maker.evidence(film)))
             for film in self._track(films, "JSRT normals")
         ]
         pooled = [hit for hits in marked.values() for hit in hits]
         return {
             "with_a_region": tables.share(pooled),
             "sources": {source: tables.share(hits) for source, hits in marked.items()},
+        }
+
+    def _has_region(self, pair: Pair) -> bool:
+        return bool(regions.parts(pair.attribution_map, self._threshold))
+
+    def _statuses(self, adult: Sequence[Seen]) -> Json:
+        """What share of films is VALID, LOW_CONFIDENCE or WITHHELD by the checks of the edit."""
+        return {
+            what: {
+                str(status): tables.share([film.status is status for film in films])
+                for status in Status
+            }
+            for what in ("normal", "abnormal")
+            if (films := [film for film in adult if film.normal == (what == "normal")])
         }
 
     def _let_pass(self, seen: Sequence[Seen]) -> Json:
@@ -252,7 +278,12 @@ class Measurement:
         healthy = self._model.healthy
         if healthy is None or self._mode is Mode.PAPER:
             return peak
-        return healthy.log_odds(peak, film.pair.diffuse)
+        return healthy.log_odds(peak, self._reading(film))
+
+    def _reading(self, film: Seen) -> float:
+        """What the model's probe says of the film; 0 without one."""
+        probe = self._model.probe
+        return 0.0 if probe is None else probe.reading(film.pair.traits)
 
     def _taught(self, source: str) -> list[tuple[Image, Mask, bool]]:
         rows = self._films.rows(lambda row: row.source == source, split="train")
@@ -268,7 +299,7 @@ class Measurement:
         healthy = self._model.healthy
         if healthy is None or self._mode is Mode.PAPER:
             return {}
-        said = np.array([healthy.probability(film.peak, film.pair.diffuse) for film in adult])
+        said = np.array([healthy.probability(film.peak, self._reading(film)) for film in adult])
         truth = np.array([float(not film.normal) for film in adult])
         rng = np.random.default_rng(SEED)
         few = min(tables.counts([film.normal for film in adult]))

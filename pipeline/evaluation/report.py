@@ -112,7 +112,7 @@ def _gallery(cases: Sequence[Case], threshold: float, scale_max: float) -> Itera
         for case in chosen:
             score = localisation.average_precision(case.truth, case.own)
             strip = np.concatenate(_panels(case, threshold, scale_max), axis=1)
-            yield _figure(_png(strip), f"{word}: {html.escape(case.name)}, AUPRC {score:.2f}")
+            yield _figure(_png(strip), f"{word}: {html.escape(case.row.file)}, AUPRC {score:.2f}")
 
 
 def _panels(case: Case, threshold: float, scale_max: float) -> list[np.ndarray]:

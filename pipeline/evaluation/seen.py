@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pipeline import anatomy
 from pipeline.evaluation.validity import Pair
 from pipeline.training.dataset import FilmRow
+from pipeline.types import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A film of the manifest with what the edit made of it."""
+    """A film of the manifest with what the edit made of it, and how far that may be relied on."""
 
     row: FilmRow
     pair: Pair
+    status: Status
 
     @property
     def normal(self) -> bool:

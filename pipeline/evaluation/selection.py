@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import DatasetError
+from pipeline.evaluation import localisation
+from pipeline.evaluation.localisation import Truth
 from pipeline.training import dataset
 from pipeline.training.dataset import FilmRow, LocalisedRow
 from pipeline.types import Image
@@ -48,14 +51,43 @@ class Selection:
     @cached_property
     def localised(self) -> list[LocalisedRow]:
         """The localised rows of the part."""
-        rows = dataset.read_localised(self.data / "localised")
-        return [row for row in rows if row.part == self.part]
+        return self._localised(self.part)
+
+    def _localised(self, part: str) -> list[LocalisedRow]:
+        return [row for row in self._all_localised if row.part == part]
+
+    @cached_property
+    def _all_localised(self) -> list[LocalisedRow]:
+        """The localised films; a data folder may have none."""
+        if not self._folder.exists():
+            return []
+        rows = dataset.read_localised(self._folder)
+        dataset.demand_apart(self.manifest, rows)
+        return rows
+
+    @property
+    def _folder(self) -> Path:
+        return self.data / "localised"
+
+    @cached_property
+    def _spoilt(self) -> dataset.Kin:
+        """Whose films the other part has: what is chosen on one part is not reported on them."""
+        (other,) = _SPLIT_OF.keys() - {self.part}
+        return dataset.kin_of(self._localised(other))
+
+    @property
+    def left_out(self) -> int:
+        """How many films of the split are of a group, patient or file that the other part has."""
+        return sum(
+            row.split == self.split and bool(row.kin & self._spoilt) for row in self.manifest
+        )
 
     def rows(self, belongs: Callable[[FilmRow], bool], split: str | None = None) -> list[FilmRow]:
-        """Rows of a split, at most `limit` of each source and label."""
+        """Rows of a split, at most `limit` of each source and label; none that was left out."""
+        spoilt = self._spoilt
         chosen: dict[tuple[str, str], list[FilmRow]] = {}
         for row in self.manifest:
-            if row.split == (split or self.split) and belongs(row):
+            if row.split == (split or self.split) and not row.kin & spoilt and belongs(row):
                 chosen.setdefault((row.source, row.label), []).append(row)
         return [row for rows in chosen.values() for row in rows[: self.limit or None]]
 
@@ -70,8 +102,28 @@ class Selection:
 
     def localised_films(self, rows: Sequence[LocalisedRow]) -> list[Image]:
         """The localised rows' films on the model grid, 0 black .. 1 white."""
-        members = [("images.tar", row.file) for row in rows]
-        return unit(dataset.load_films(self.data / "localised", members))
+        place = dataset.place_of(self._folder, "images")
+        return unit(dataset.load_films(self._folder, [(place, row.file) for row in rows]))
+
+    def truths(self, rows: Sequence[LocalisedRow], side: int) -> list[Truth]:
+        """What readers marked on the rows' films, [side, side]: masks; boxes where none is.
+
+        Raises:
+            DatasetError: a mask is missing, cannot be decoded or is blank.
+        """
+        return [self._truth(row, side) for row in rows]
+
+    def _truth(self, row: LocalisedRow, side: int) -> Truth:
+        boxes = localisation.box_mask([box for box in row.boxes if not box.mask], side)
+        names = sorted({box.mask for box in row.boxes if box.mask})
+        place = dataset.place_of(self._folder, "masks")
+        masks = dataset.load_films(self._folder, [(place, name) for name in names])
+        truth = np.any([boxes, *(localisation.outline(mask, side) for mask in masks)], axis=0)
+        if names and not truth.any():
+            raise DatasetError(
+                f"{self._folder / place}: nothing is white on the masks of {row.file}"
+            )
+        return np.asarray(truth)
 
 
 def unit(films: dataset.Films) -> list[Image]:

@@ -17,6 +17,7 @@ _CONTROLS = {
 SECTIONS = {
     "reconstruction": "Reconstruction",
     "normals": "Normal films with any region",
+    "status": "How far results may be relied on, by the edit's own checks",
     "image_gate": "Chest films that the image gate lets pass",
     "image_score": "Image score within one source (AUROC)",
     "validity": "Validity, by the independent classifier",
@@ -46,7 +47,8 @@ def _lines(numbers: Json) -> Iterator[str]:
 def heading(numbers: Json) -> str:
     """Which model was measured, how and on what."""
     return (
-        f"Model {numbers['model'][:12]}, mode {numbers['mode']}, part {numbers['part']}; "
+        f"Model {numbers['model'][:12]}, mode {numbers['mode']}, part {numbers['part']}, without "
+        f"{numbers['left_out']} films of the manifest whose patient the other part has; "
         f"features of FID and KID: {numbers['extractor']}."
     )
 

@@ -11,6 +11,7 @@ from pipeline.anatomy import Mask
 from pipeline.classifier import Classifier
 from pipeline.evaluation import fidelity
 from pipeline.evaluation.statistics import Interval, Values, bootstrap, share
+from pipeline.probe import Traits
 from pipeline.types import Image
 
 
@@ -18,14 +19,14 @@ from pipeline.types import Image
 class Pair:
     """A film on the grid with its counterpart, 0 .. 1, its map, and where the lesion may be.
 
-    `diffuse` is what Evidence says of whole lungs.
+    `traits` are those of its Evidence.
     """
 
     film: Image
     counterfactual: Image
     attribution_map: Image
     lungs: Mask
-    diffuse: float | None = None
+    traits: Traits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from pipeline.errors import DatasetError
 from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.preprocess import GRID
 from pipeline.settings import Settings
-from pipeline.training import autoencoder, diffusion, files, language_model
+from pipeline.training import autoencoder, diffusion, files, language_model, origins
 from pipeline.training.bench import Bench
 from pipeline.training.dataset import Films
 from pipeline.weights import (
@@ -42,9 +42,11 @@ def assemble(bench: Bench, version: str) -> str:
     Returns its digest. Its thresholds are not calibrated yet.
 
     Raises:
-        DatasetError: a part has not been trained, or there are no films to set its limits on.
+        DatasetError: a part has not been trained, or beside others than those here, or there are
+            no films to set its limits on.
     """
     bench.demand("segmenter", "autoencoder", "language-model", "view", "diffusion")
+    origins.demand_together(bench)
     with files.whole_folder(bench.work / "model") as folder:
         _put_together(bench, version, folder)
         return digest.write_digests(folder)

@@ -5,7 +5,7 @@ A data folder holds `cxr256/` (manifest.csv and archives), `localised/` (boxes, 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,13 @@ import torch
 from diffusers import AutoencoderDC
 from transformers import BertModel, PreTrainedTokenizerFast
 
+from pipeline.anatomy import Mask
 from pipeline.errors import DatasetError
 from pipeline.training import autoencoder, dataset, kept, language_model, segmenter
 from pipeline.training.dataset import FilmRow, Films, LocalisedRow
+from pipeline.training.pace import Pace
 from pipeline.training.pairs import Material
-from pipeline.training.session import autocast
+from pipeline.training.session import Progress, autocast
 from pipeline.types import Image
 from pipeline.weights import IMAGE_GATE, LUNG_SEGMENTER, load_segmenter
 
@@ -55,10 +57,11 @@ class Bench:
     """The films of `data`, and what the parts in `work` that are finished make of them."""
 
     def __init__(
-        self, *, data: Path, work: Path, device: str, tell: Callable[[str], None] = lambda _: None
+        self, *, data: Path, work: Path, device: str, progress: Progress = lambda *_: None
     ) -> None:
         # A folder's whole path: a name that could be one of a hub is never looked for there.
-        self._data, self.work, self.device, self._tell = data, work.resolve(), device, tell
+        self._data, self.work, self.device = data, work.resolve(), device
+        self._progress = progress
 
     def demand(self, *parts: str) -> None:
         """These parts have been trained.
@@ -114,6 +117,15 @@ class Bench:
     def films(self, rows: Sequence[FilmRow]) -> Films:
         """The films of these rows, on the model grid."""
         return dataset.load_films(self._data / "cxr256", [(row.tar, row.file) for row in rows])
+
+    def normals(self, split: str, most: int) -> tuple[list[Image], list[Mask]]:
+        """Some Normal films of a split, 0 .. 1, and their lungs; none before the segmenter."""
+        rows = [row for row in self.rows if row.split == split and row.label == "Normal"]
+        if not rows or not self.segmenter.exists():
+            return [], []
+        films = self.films(rows[:: -(-len(rows) // most)])
+        masks = segmenter.lungs(load_segmenter(self.segmenter), films)
+        return [np.asarray(film / 255, np.float32) for film in films], list(masks > 0)
 
     @cached_property
     def material(self) -> Material:
@@ -178,6 +190,15 @@ class Bench:
         """Where a finished network of diffusers lies."""
         return self.work / part / "final"
 
+    def digest_of(self, part: str) -> str:
+        """Of a finished part's weights."""
+        return kept.digest_of(self.work / _FINISHED[part])
+
+    @cached_property
+    def films_digest(self) -> str:
+        """Of the training films' pixels."""
+        return kept.digest_of(self.material.films)
+
     @property
     def encoder_digest(self) -> str:
         """Of what `encode` computes with: the autoencoder, and the films of its statistics."""
@@ -195,13 +216,17 @@ class Bench:
         films = self._autoencoder.decode(raw).sample[:, 0] / 2 + 0.5
         return list(films.float().cpu().numpy())
 
+    def _tell(self, text: str) -> None:
+        self._progress(0.0, text)
+
     def _lungs(self, films: Films) -> Films:
         """The films' lung masks, kept in the work folder once made; none before the segmenter."""
         if not self.segmenter.exists():
             return np.zeros_like(films)
 
         def make() -> kept.Tensors:
-            masks = segmenter.lungs(load_segmenter(self.segmenter), films)
+            pace = Pace("films' lungs", len(films), self._progress)
+            masks = segmenter.lungs(load_segmenter(self.segmenter), films, tell=pace)
             return {"lungs": torch.from_numpy(masks)}
 
         origin = {"segmenter": kept.digest_of(self.segmenter), "films": kept.digest_of(films)}

@@ -1,18 +1,28 @@
-"""Sets how a model's maps are read, on films that no training stage saw."""
+"""Sets how a model's maps are read, on films that no training stage saw.
 
+A calibration's notes are `metrics.jsonl` (of each film its map's maximum and what the probe reads),
+`peaks.png` and, until it is done, the maps, from which one that was stopped goes on.
+"""
+
+import json
+import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 
-from pipeline import anatomy, calibration, digest, settings
+from pipeline import anatomy, calibration, checks, digest, probe, settings
 from pipeline.anatomy import Mask
 from pipeline.calibration import HealthyReference
 from pipeline.errors import DatasetError
 from pipeline.explainer import Explainer
+from pipeline.limits import Limits
 from pipeline.settings import Reading, Settings
+from pipeline.training import files, kept, plots
 from pipeline.training.session import Progress
 from pipeline.types import Image, Mode
 from pipeline.weights import LoadedModel
@@ -28,11 +38,14 @@ _TOP_OF_SCALE = 3.0  # the colour scale and the score end at so many thresholds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """One film's map with its lungs, on the grid, and what Evidence says of whole lungs."""
+    """One film's map with its lungs, on the grid, what the model's probe reads of it, and the
+    change that is shown, None where no check looks at that.
+    """
 
     plane: Image
     lungs: Mask
-    diffuse: float | None
+    reading: float
+    change: Image | None
 
     @property
     def peak(self) -> float:
@@ -40,22 +53,31 @@ class Scored:
         return float(self.plane.max())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """The model folder that is calibrated, the one that is written (maybe the same), the notes."""
+
+    model: Path
+    out: Path
+    notes: Path
+
+
 def calibrate(
-    folder: Path,
+    places: Places,
     model: LoadedModel,
     healthy: Sequence[Image],
     abnormal: Sequence[Image],
     progress: Progress,
 ) -> Settings:
-    """The folder says a threshold for each mode and holds a healthy reference.
+    """`places.out` says a threshold for each mode and holds a healthy reference.
 
     The threshold is a percentile, over healthy films, of the map's maximum: the max-statistic,
     which bounds the share of healthy films with any region at all. Without `abnormal` films the
     reference keeps the probability that it had (a site's own normals cannot teach it).
 
     Args:
-        folder: the model folder, rewritten.
-        model: the same, loaded.
+        places: `out` is replaced whole, or left as it was.
+        model: `places.model` loaded, with the probe that is to be written too.
         healthy: films on the model grid, [side, side] float32, 0 black .. 1 white.
         abnormal: the same, with findings; may be empty.
         progress: told of each film.
@@ -67,15 +89,29 @@ def calibrate(
     demand_enough(len(healthy))
     _demand_chests(model, healthy)
     films = len(healthy) + len(abnormal) + len(healthy[:_PAPER_FILMS])
-    maker = _Maker(Explainer(model), progress, films)
-    normal = [maker.map(film, Mode.CALIBRATED) for film in healthy]
-    sick = [maker.map(film, Mode.CALIBRATED) for film in abnormal]
-    paper = [maker.map(film, Mode.PAPER) for film in healthy[:_PAPER_FILMS]]
-    calibration.save(_reference(normal, sick, model.healthy), folder)
-    said = replace(settings.read(folder), calibrated=_reading(normal), paper=_reading(paper))
-    settings.write(folder, said)
-    digest.write_digests(folder)
+    maker = _Maker(model, places, progress, films)
+    normal = [maker.map(film, Mode.CALIBRATED, "healthy") for film in healthy]
+    sick = [maker.map(film, Mode.CALIBRATED, "sick") for film in abnormal]
+    paper = [maker.map(film, Mode.PAPER, "healthy") for film in healthy[:_PAPER_FILMS]]
+    said, how = settings.read(places.model), _reading(normal)
+    limits = replace(said.limits, unmarked=_unmarked(normal, how.threshold))
+    said = replace(said, calibrated=how, paper=_reading(paper), limits=limits)
+    maker.picture(normal, sick, how.threshold)
+    _write(places, model.probe, _reference(normal, sick, model.healthy), said)
+    maker.forget()
     return said
+
+
+def _write(
+    places: Places, taught: probe.Probe | None, reference: HealthyReference, said: Settings
+) -> None:
+    with files.whole_folder(places.out) as scratch:
+        shutil.copytree(places.model, scratch, dirs_exist_ok=True)
+        if taught is not None:
+            probe.save(taught, scratch)
+        calibration.save(reference, scratch)
+        settings.write(scratch, said)
+        digest.write_digests(scratch)
 
 
 def demand_enough(films: int) -> None:
@@ -100,17 +136,62 @@ def _demand_chests(model: LoadedModel, healthy: Sequence[Image]) -> None:
 
 
 class _Maker:
-    """Makes maps and counts them."""
+    """Makes maps, or finds them where a calibration was stopped, and notes what they reach."""
 
-    def __init__(self, explainer: Explainer, progress: Progress, films: int) -> None:
-        self._explainer, self._progress, self._films, self._made = explainer, progress, films, 0
+    def __init__(self, model: LoadedModel, places: Places, progress: Progress, films: int) -> None:
+        self._explainer, self._probe, self._progress = Explainer(model), model.probe, progress
+        self._notes, self._maps = places.notes, places.notes / "maps"
+        self._origin = f"{kept.origin_of_edits(places.model)} {model.probe is not None}"
+        self._films, self._noted, self._made, self._began_s = films, 0, 0, time.monotonic()
+        self._notes.mkdir(parents=True, exist_ok=True)
+        self._metrics.unlink(missing_ok=True)
 
-    def map(self, film: Image, mode: Mode) -> Scored:
+    @property
+    def _metrics(self) -> Path:
+        return self._notes / "metrics.jsonl"
+
+    def map(self, film: Image, mode: Mode, kind: str) -> Scored:
+        """The film's map, noted as of a healthy or a sick one."""
+        parts = kept.of_film(
+            self._maps, [film, str(mode)], self._origin, lambda: self._make(film, mode)
+        )
+        traits = parts["traits"].numpy() if "traits" in parts else None
+        scored = Scored(
+            plane=parts["plane"].numpy(),
+            lungs=parts["lungs"].numpy() > 0,
+            reading=0.0 if self._probe is None else self._probe.reading(traits),
+            change=parts["change"].numpy() if "change" in parts else None,
+        )
+        self._note({"mode": str(mode), "kind": kind}, scored)
+        return scored
+
+    def _make(self, film: Image, mode: Mode) -> kept.Tensors:
         made = self._explainer.evidence(film, mode, seed=0)
         self._made += 1
-        self._progress(self._made / self._films, f"{mode}: {self._made} films")
-        plane = made.maps.mean(0, dtype=np.float32)
-        return Scored(plane=plane, lungs=made.lungs, diffuse=made.diffuse)
+        pace_s = (time.monotonic() - self._began_s) / self._made
+        said = f"{mode}: {self._noted + 1} films, {pace_s:.1f} s a film"
+        self._progress((self._noted + 1) / self._films, said)
+        parts = {"plane": made.maps.mean(0, dtype=np.float32), "lungs": made.lungs.astype(np.uint8)}
+        if made.traits is not None:
+            parts["traits"] = made.traits
+        if made.first is not None:
+            parts["change"] = made.changes.mean(0, dtype=np.float32)
+        return {name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()}
+
+    def _note(self, said: dict[str, str], scored: Scored) -> None:
+        line = {"step": self._noted, **said, "peak": scored.peak, "reading": scored.reading}
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self._noted += 1
+
+    def picture(self, healthy: Sequence[Scored], sick: Sequence[Scored], threshold: float) -> None:
+        """peaks.png: how high the maps of both kinds of films reach."""
+        well, ill = ([film.peak for film in films] for films in (healthy, sick))
+        plots.peaks(well, ill, threshold, self._notes / "peaks.png")
+
+    def forget(self) -> None:
+        """The maps are of films: none is left lying once it has served."""
+        shutil.rmtree(self._maps)
 
 
 def _reading(films: Sequence[Scored]) -> Reading:
@@ -124,6 +205,17 @@ def _reading(films: Sequence[Scored]) -> Reading:
     return Reading(threshold=threshold, scale_max=top)
 
 
+def _unmarked(films: Sequence[Scored], threshold: float) -> float:
+    """What few healthy films are changed by where nothing is marked; see Limits."""
+    found = [
+        checks.change_unmarked(film.change, film.plane >= threshold, film.lungs)
+        for film in films
+        if film.change is not None
+    ]
+    shown = [change for change in found if change is not None]
+    return float(np.quantile(shown, HEALTHY_BELOW)) if shown else Limits().unmarked
+
+
 def _reference(
     healthy: Sequence[Scored], sick: Sequence[Scored], before: HealthyReference | None
 ) -> HealthyReference:
@@ -135,11 +227,11 @@ def _reference(
         place = np.zeros_like(healthy[0].lungs)
         maps = np.stack([film.plane for film in healthy])
     if sick:
-        slope, diffuse_slope, intercept = _platt(healthy, sick)
+        slope, reading_slope, intercept = _platt(healthy, sick)
     elif before:
-        slope, diffuse_slope, intercept = before.slope, before.diffuse_slope, before.intercept
+        slope, reading_slope, intercept = before.slope, before.reading_slope, before.intercept
     else:
-        slope = diffuse_slope = intercept = 0.0
+        slope = reading_slope = intercept = 0.0
     return HealthyReference(
         mean=maps.mean(0),
         sd=maps.std(0),
@@ -147,15 +239,15 @@ def _reference(
         scores=np.array([film.peak for film in healthy], np.float32),
         slope=slope,
         intercept=intercept,
-        diffuse_slope=diffuse_slope,
+        reading_slope=reading_slope,
     )
 
 
 def _platt(healthy: Sequence[Scored], sick: Sequence[Scored]) -> tuple[float, float, float]:
-    """Slopes of the score's logarithm and of whole lungs, and intercept; classes weigh alike."""
+    """Slopes of the score's logarithm and of the reading, and intercept; classes weigh alike."""
     films = (*healthy, *sick)
-    x = np.array([(calibration.log_score(film.peak), film.diffuse or 0.0) for film in films])
+    x = np.array([(calibration.log_score(film.peak), film.reading) for film in films])
     y = np.repeat([0, 1], [len(healthy), len(sick)])
     fitted = LogisticRegression(class_weight="balanced").fit(x, y)
-    slope, diffuse_slope = map(float, fitted.coef_[0])
-    return slope, diffuse_slope, float(fitted.intercept_[0])
+    slope, reading_slope = map(float, fitted.coef_[0])
+    return slope, reading_slope, float(fitted.intercept_[0])

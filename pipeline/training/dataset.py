@@ -1,12 +1,11 @@
 """Films and boxes for training and judging, read from a manifest and its archives."""
 
-import csv
 import io
 import math
 import struct
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipeline.errors import DatasetError
-from pipeline.preprocess import GRID
+from pipeline.preprocess import GRID, fitted
+from pipeline.training import tables
 
 Films = npt.NDArray[np.uint8]
 """[n, GRID, GRID] uint8, 0 black .. 255 white, letterboxed."""
@@ -35,7 +35,10 @@ LABELS = {
 }
 """What a film may be called; Normal means that nothing was found, all others that something was."""
 
-_MOST_ROWS_NAMED = 10
+Kin = frozenset[tuple[str, str]]
+"""(group, patient or original, its name) of films; an empty name is nobody's."""
+
+_ORIGINAL = "sha256_original"
 _SMALLEST_PX = 32  # no lesion can be seen on less
 _UNREADABLE = (
     OSError, KeyError, ValueError, SyntaxError, struct.error, tarfile.TarError,
@@ -43,14 +46,24 @@ _UNREADABLE = (
 )  # fmt: skip
 """What archives and decoders raise of damaged files."""
 
-_TOO_MUCH = "more columns than the header"
-_Record = dict[str, str]
-_Numbered = tuple[int, _Record]
-"""A record of a table with the line it begins on; the header is line 1."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """Whose film it is, as far as it is told; `original` is the digest of the source's file."""
+
+    group: str = ""
+    patient: str = ""
+    original: str = ""
+
+    @property
+    def kin(self) -> Kin:
+        """What it has in common with films that must not be judged by where it is learnt from."""
+        known = {"group": self.group, "patient": self.patient, "original": self.original}
+        return frozenset((what, name) for what, name in known.items() if name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FilmRow:
+class FilmRow(_Row):
     """One row of a manifest: `tar` is an archive or a folder beside it, or empty: `file` is."""
 
     file: str
@@ -58,8 +71,6 @@ class FilmRow:
     split: str
     label: str
     source: str
-    group: str
-    patient: str
     view: str
     flags: frozenset[str]
 
@@ -71,25 +82,32 @@ class FilmRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A lesion's rectangle in fractions of the square image, origin top left."""
+    """A lesion's rectangle in fractions of the square image, origin top left.
+
+    `mask` names the picture that outlines it, if there is one.
+    """
 
     finding: str
     x0: float
     y0: float
     x1: float
     y1: float
+    mask: str = field(default="", repr=False)  # no part of what pools of lessons are made of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalisedRow:
+class LocalisedRow(_Row):
     """One film of a localised set with the boxes drawn on it (none: a normal film)."""
 
     file: str
     source: str
     part: str
     boxes: tuple[Box, ...]
-    group: str = ""
-    patient: str = ""
+
+
+def kin_of(rows: Iterable[FilmRow | LocalisedRow]) -> Kin:
+    """The kin of all these films together."""
+    return frozenset().union(*(row.kin for row in rows))
 
 
 def read_manifest(path: Path) -> list[FilmRow]:
@@ -100,17 +118,17 @@ def read_manifest(path: Path) -> list[FilmRow]:
             a film is listed twice, or a group or a patient is in more than one split. Up to ten
             lines are named with their files.
     """
-    records = _read_csv(path, _MANIFEST_COLUMNS)
+    records = tables.read(path, _MANIFEST_COLUMNS)
     empty = [r for r in records if not all(r[1][column] for column in _NEVER_EMPTY)]
-    _refuse(path, "row without file, label or source", _named(empty))
+    tables.refuse(path, "row without file, label or source", tables.named(empty))
     strange = [r for r in records if r[1]["split"] not in _SPLITS]
-    _refuse(path, f"unknown split (not {_listed(_SPLITS)})", _named(strange))
+    tables.refuse(path, f"unknown split (not {tables.listed(_SPLITS)})", tables.named(strange))
     strange = [r for r in records if r[1]["label"] not in LABELS]
-    _refuse(path, f"unknown label (not {_listed(LABELS)})", _named(strange))
-    _refuse(path, "film listed twice", _named(_kin(records, "tar", "file")))
+    tables.refuse(path, f"unknown label (not {tables.listed(LABELS)})", tables.named(strange))
+    tables.refuse(path, "film listed twice", tables.named(tables.alike(records, "tar", "file")))
     for kin in ("group", "patient"):  # the rows are named, never who it is
-        strays = _leaking(records, f"{kin}_id", "split")
-        _refuse(path, f"{kin} in more than one split", _named(strays))
+        strays = tables.leaking(records, f"{kin}_id", "split")
+        tables.refuse(path, f"{kin} in more than one split", tables.named(strays))
     return [_film_row(record) for _, record in records]
 
 
@@ -125,25 +143,8 @@ def _film_row(record: dict[str, str]) -> FilmRow:
         patient=record.get("patient_id", ""),
         view=record.get("view", ""),
         flags=frozenset(filter(None, record.get("flags", "").split(";"))),
+        original=record.get(_ORIGINAL, ""),
     )
-
-
-def _leaking(records: Sequence[_Numbered], kin: str, split: str) -> list[_Numbered]:
-    """The rows of kin that must stay in one split and are in several; an empty name is nobody's."""
-    rows = _kin([r for r in records if r[1].get(kin)], kin)
-    splits: dict[str, set[str]] = {}
-    for _, record in rows:
-        splits.setdefault(record[kin], set()).add(record[split])
-    return [r for r in rows if len(splits[r[1][kin]]) > 1]
-
-
-def _kin(records: Sequence[_Numbered], *columns: str) -> list[_Numbered]:
-    """The rows that have these columns in common with another, side by side."""
-    groups: dict[tuple[str, ...], list[_Numbered]] = {}
-    for number, record in records:
-        key = tuple(record[column] for column in columns)
-        groups.setdefault(key, []).append((number, record))
-    return [r for group in groups.values() if len(group) > 1 for r in group]
 
 
 def read_localised(folder: Path) -> list[LocalisedRow]:
@@ -155,37 +156,37 @@ def read_localised(folder: Path) -> list[LocalisedRow]:
             lie within it.
     """
     path = folder / "images.csv"
-    images = _read_csv(path, {"file", "width", "height", "source", "part"})
+    images = tables.read(path, {"file", "width", "height", "source", "part"})
     strange = [r for r in images if r[1]["part"] not in _PARTS]
-    _refuse(path, f"unknown part (not {_listed(_PARTS)})", _named(strange))
-    _refuse(path, "film listed twice", _named(_kin(images, "file")))
+    tables.refuse(path, f"unknown part (not {tables.listed(_PARTS)})", tables.named(strange))
+    tables.refuse(path, "film listed twice", tables.named(tables.alike(images, "file")))
     for kin in ("group", "patient"):
-        strays = _leaking(images, f"{kin}_id", "part")
-        _refuse(path, f"{kin} in more than one part", _named(strays))
+        strays = tables.leaking(images, f"{kin}_id", "part")
+        tables.refuse(path, f"{kin} in more than one part", tables.named(strays))
     sizes = {record["file"]: _size(record) for _, record in images}
-    _refuse(path, "width or height is no length", _named([r for r in images if not _size(r[1])]))
+    tables.refuse(
+        path, "width or height is no length", tables.named([r for r in images if not _size(r[1])])
+    )
     return _localised_rows(images, _boxes(folder / "boxes.csv", sizes))
 
 
 def demand_apart(rows: Sequence[FilmRow], localised: Sequence[LocalisedRow]) -> None:
-    """No film that is judged by is of a group or a patient that is learnt from.
+    """No film that is judged by is of a group, a patient or a file that is learnt from.
 
     Raises:
         DatasetError: one is; up to ten are named.
     """
-    learnt = [row for row in rows if row.split == "train"]
-    groups, patients = {row.group for row in learnt}, {row.patient for row in learnt}
-    leaks = [
-        row.file
-        for row in localised
-        if row.part != "train"
-        and ((row.group and row.group in groups) or (row.patient and row.patient in patients))
-    ]
-    what = "film of part dev or test of a group or patient that the manifest has in train"
-    _refuse(Path("localised/images.csv"), what, leaks)
+    path = Path("localised/images.csv")
+    learnt = kin_of(row for row in rows if row.split == "train")
+    leaks = [row.file for row in localised if row.part != "train" and row.kin & learnt]
+    of_whom = "of a group, patient or file that the manifest has"
+    tables.refuse(path, f"film of part dev or test {of_whom} in train", leaks)
+    judged = kin_of(row for row in rows if row.split != "train")
+    leaks = [row.file for row in localised if row.part == "train" and row.kin & judged]
+    tables.refuse(path, f"film of part train {of_whom} in another split", leaks)
 
 
-def _size(record: _Record) -> tuple[float, float] | None:
+def _size(record: tables.Record) -> tuple[float, float] | None:
     """Width and height of a film in pixels; None if they are none."""
     width, height = _number(record["width"]), _number(record["height"])
     return (width, height) if 0 < width < math.inf and 0 < height < math.inf else None
@@ -193,9 +194,9 @@ def _size(record: _Record) -> tuple[float, float] | None:
 
 def _boxes(path: Path, sizes: Mapping[str, tuple[float, float] | None]) -> dict[str, list[Box]]:
     """The boxes of each film."""
-    records = _read_csv(path, {"file", "finding", "x0", "y0", "x1", "y1"}, may_be_empty=True)
+    records = tables.read(path, {"file", "finding", "x0", "y0", "x1", "y1"}, may_be_empty=True)
     strays = [r for r in records if r[1]["file"] not in sizes]
-    _refuse(path, "box of a film that images.csv does not list", _named(strays))
+    tables.refuse(path, "box of a film that images.csv does not list", tables.named(strays))
     boxes: dict[str, list[Box]] = {}
     wrong = []
     for number, record in records:
@@ -205,12 +206,14 @@ def _boxes(path: Path, sizes: Mapping[str, tuple[float, float] | None]) -> dict[
             wrong.append((number, record))
         else:
             boxes.setdefault(record["file"], []).append(box)
-    _refuse(path, "not x0 < x1 and y0 < y1 within the film, in its pixels", _named(wrong))
+    tables.refuse(
+        path, "not x0 < x1 and y0 < y1 within the film, in its pixels", tables.named(wrong)
+    )
     return boxes
 
 
 def _localised_rows(
-    images: Sequence[_Numbered], boxes: Mapping[str, Sequence[Box]]
+    images: Sequence[tables.Numbered], boxes: Mapping[str, Sequence[Box]]
 ) -> list[LocalisedRow]:
     return [
         LocalisedRow(
@@ -220,18 +223,22 @@ def _localised_rows(
             boxes=tuple(boxes.get(record["file"], ())),
             group=record.get("group_id", ""),
             patient=record.get("patient_id", ""),
+            original=record.get(_ORIGINAL, ""),
         )
         for _, record in images
     ]
 
 
-def _box(record: _Record, width: float, height: float) -> Box | None:
-    """A box as fractions of its film; None if it does not lie within it."""
-    x0, x1 = (_number(record[name]) / width for name in ("x0", "x1"))
-    y0, y1 = (_number(record[name]) / height for name in ("y0", "y1"))
-    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+def _box(record: tables.Record, width: float, height: float) -> Box | None:
+    """A box as fractions of the square around its film; None if it does not lie within the film."""
+    x0, y0, x1, y1 = (_number(record[name]) for name in ("x0", "y0", "x1", "y1"))
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         return None
-    return Box(finding=record["finding"], x0=x0, y0=y0, x1=x1, y1=y1)
+    side = max(width, height)
+    x0, x1 = ((x + (side - width) / 2) / side for x in (x0, x1))
+    y0, y1 = ((y + (side - height) / 2) / side for y in (y0, y1))
+    mask = record.get("mask", "")
+    return Box(finding=record["finding"], x0=x0, y0=y0, x1=x1, y1=y1, mask=mask)
 
 
 def _number(text: str) -> float:
@@ -274,9 +281,9 @@ def demand_films(folder: Path, members: Sequence[tuple[str, str]]) -> None:
         DatasetError: one is not; up to ten are named. Hours of training come before some are read.
     """
     there = {place: set(names_in(folder, place)) for place in {place for place, _ in members}}
-    _refuse(folder, "no such archive or folder", sorted(p for p in there if not there[p]))
+    tables.refuse(folder, "no such archive or folder", sorted(p for p in there if not there[p]))
     missing = [f"{place or folder}:{file}" for place, file in members if file not in there[place]]
-    _refuse(folder, "film missing", missing)
+    tables.refuse(folder, "film missing", missing)
 
 
 def load_films(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
@@ -297,7 +304,7 @@ def load_films(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
     finally:
         for archive in archives.values():
             archive.close()
-    _refuse(folder, "film missing or not decodable", faults)
+    tables.refuse(folder, "film missing or not decodable", faults)
     return films
 
 
@@ -322,55 +329,8 @@ def _to_grid(image: Image.Image) -> Films:
         raise ValueError("more than 8 bits a pixel; scale it to 8")
     if min(image.size) < _SMALLEST_PX:
         raise ValueError(f"smaller than {_SMALLEST_PX} pixels")
-    return np.asarray(image.convert("L").resize((GRID, GRID), Image.Resampling.LANCZOS))
-
-
-def _read_csv(path: Path, columns: set[str], *, may_be_empty: bool = False) -> list[_Numbered]:
-    """The records of a table.
-
-    Raises:
-        DatasetError: it cannot be read, lacks a column, or has rows of more columns than its
-            header, or none.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restkey=_TOO_MUCH, restval="", strict=True)
-            _refuse(path, "missing column", sorted(columns - set(reader.fieldnames or ())))
-            records = _numbered(reader)
-    except OSError as fault:
-        raise DatasetError(f"{path}: cannot be read: {fault.strerror}") from fault
-    except UnicodeDecodeError as fault:
-        raise DatasetError(f"{path}: is not UTF-8; save it as CSV UTF-8") from fault
-    except csv.Error as fault:
-        raise DatasetError(f"{path}: is no CSV: {fault}") from fault
-    _refuse(
-        path,
-        "row of more columns than the header",
-        _named([r for r in records if _TOO_MUCH in r[1]]),
-    )
-    if not records and not may_be_empty:
-        raise DatasetError(f"{path}: has no rows")
-    return records
-
-
-def _numbered(reader: "csv.DictReader[str]") -> list[_Numbered]:
-    records, line = [], reader.line_num + 1
-    for record in reader:
-        records.append((line, record))
-        line = reader.line_num + 1
-    return records
-
-
-def _named(records: Sequence[_Numbered]) -> list[str]:
-    return [f"line {number}: {record['file'] or 'no file'}" for number, record in records]
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _refuse(path: Path, what: str, names: Sequence[str]) -> None:
-    if names:
-        shown = ", ".join(names[:_MOST_ROWS_NAMED])
-        more = f" and {len(names) - _MOST_ROWS_NAMED} more" if len(names) > _MOST_ROWS_NAMED else ""
-        raise DatasetError(f"{path}: {what}: {shown}{more}")
+    box = fitted(image.height, image.width)
+    square = Image.new("L", (box.side, box.side))
+    small = image.convert("L").resize((box.width, box.height), Image.Resampling.LANCZOS)
+    square.paste(small, (box.left, box.top))
+    return np.asarray(square)

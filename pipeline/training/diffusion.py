@@ -210,7 +210,7 @@ def need(source: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
 def paraphrases(captions: Sequence[str]) -> dict[int, list[int]]:
     """For the first "normal" sentence of each view, the places of all that say the same."""
     words = prompts.load()
-    sentences = [words.normal_prompts(view) for view in words.views]
+    sentences = [words.normal_prompts(view) for view in prompts.VIEWS]
     return {captions.index(s[0]): [captions.index(text) for text in s] for s in sentences}
 
 

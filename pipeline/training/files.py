@@ -24,12 +24,27 @@ def whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """What is written to the empty folder given takes the place of `path`, unless of a fault."""
+    put_back(path)
     scratch = path.with_name(f"{path.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed here
     scratch.mkdir(parents=True)
     try:
         yield scratch
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            path.rename(_aside(path))
         scratch.rename(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        put_back(path)
+
+
+def put_back(path: Path) -> None:
+    """A folder that a kill left set aside, just as another took its place, is `path` again."""
+    before = _aside(path)
+    if before.exists() and not path.exists():
+        before.rename(path)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before")

@@ -21,7 +21,7 @@ from torch import nn
 from pipeline import digest, settings, weights
 from pipeline.errors import ModelError
 from pipeline.settings import Settings
-from pipeline.training import diffusion
+from pipeline.training import diffusion, files
 from pipeline.training.diffusion import Lesson, Lessons, Objective
 from pipeline.training.pairs import Pool
 from pipeline.training.session import Progress, Recipe, Session
@@ -167,11 +167,18 @@ def write(
 
     Image gate and lung segmenter are the base's or, of a base that has none, the embedded model's:
     both look at films alone, at a size of their own. The healthy reference and a whole-lung adapter
-    are left behind, for they are of the U-Net that was.
+    are left behind, for they are of the U-Net that was. `out` is replaced whole.
     """
     if plan.lora_rank:
         tuned.unet.fuse_lora()
         tuned.unet.unload_lora()
+    with files.whole_folder(out) as scratch:
+        _put_together(tuned, networks, base, scratch)
+        settings.write(scratch, replace(said, tokens=_tokens(networks)))
+        return digest.write_digests(scratch)
+
+
+def _put_together(tuned: Tuned, networks: Networks, base: Path, out: Path) -> None:
     for part in ("vae", "tokenizer", "scheduler"):
         _copy(base / part, out / part)
     _copy(base / "model_index.json", out / "model_index.json")
@@ -182,8 +189,6 @@ def write(
     for part in (LESION_GATE, LATENT_PRIOR):
         if (base / part).is_file():
             _copy(base / part, out / part)
-    settings.write(out, replace(said, tokens=_tokens(networks)))
-    return digest.write_digests(out)
 
 
 class _Texts:

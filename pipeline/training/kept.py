@@ -5,7 +5,8 @@ would teach something else, and nothing would show it.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from pipeline import digest, probe, prompts, settings
+from pipeline.explainer import METHOD_VERSION, Evidence
+from pipeline.settings import Settings
 from pipeline.training import files, ranks
 
 Tensors = dict[str, torch.Tensor]
+Make = Callable[[], Tensors]
 
 
 def tensors(
     path: Path,
     origin: Mapping[str, str],
-    make: Callable[[], Tensors],
+    make: Make,
     tell: Callable[[str], None],
 ) -> Tensors:
     """What is kept at `path`; made first where there is none, or one of another origin."""
@@ -32,6 +37,14 @@ def tensors(
             with files.whole(path) as scratch:
                 save_file(make(), scratch, metadata=dict(origin))
     return load_file(path)
+
+
+def of_film(
+    folder: Path, parts: Sequence[npt.NDArray[np.generic] | str], origin: str, make: Make
+) -> Tensors:
+    """What is kept in `folder` of one film and question; made first where none of `origin` is."""
+    path = folder / f"{digest_of(*parts)}.safetensors"
+    return tensors(path, {"model": origin}, make, lambda _: None)
 
 
 def digest_of(*parts: npt.NDArray[np.generic] | str | Path) -> str:
@@ -45,6 +58,27 @@ def digest_of(*parts: npt.NDArray[np.generic] | str | Path) -> str:
             content = part.read_bytes() if isinstance(part, Path) else part.encode()
             whole.update(hashlib.sha256(content).digest())
     return whole.hexdigest()
+
+
+def origin_of_edits(model: Path) -> str:
+    """SHA-256 of all that has a part in an edit: method, weights, prompts, settings but for those
+    by which a map is read.
+    """
+    said = replace(
+        settings.read(model),
+        version="",
+        limits=Settings().limits,
+        calibrated=Settings().calibrated,
+        paper=Settings().paper,
+    )
+    weights = {
+        name: found
+        for name, found in digest.file_digests(model).items()
+        if name not in (digest.SETTINGS, digest.CALIBRATION, probe.FILE)
+    }
+    form = [known.name for known in fields(Evidence)]
+    parts = (METHOD_VERSION, form, prompts.load().digest, asdict(said), sorted(weights.items()))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _why_not(path: Path, origin: Mapping[str, str]) -> str:

@@ -100,29 +100,29 @@ def templates() -> list[Sentence]:
     words = prompts.load()
     said = [
         Sentence(text=words.induced_prompt(zone, finding, view), labels=(zone, finding))
-        for view in words.views
-        for zone in words.zones
-        for finding in words.findings
+        for view in prompts.VIEWS
+        for zone in prompts.ZONES
+        for finding in prompts.FINDINGS
     ]
     said += [
         Sentence(text=words.labelled_prompt(finding, view), labels=(finding,))
-        for view in words.views
-        for finding in words.findings
+        for view in prompts.VIEWS
+        for finding in prompts.FINDINGS
     ]
     denied = [
         Sentence(text=f"{view} chest radiograph. {text}", labels=())
-        for view in words.views
+        for view in words.views.values()
         for text in _denials(words)
     ]
-    normal = [Sentence(text=t, labels=()) for v in words.views for t in words.normal_prompts(v)]
+    normal = [Sentence(text=t, labels=()) for v in prompts.VIEWS for t in words.normal_prompts(v)]
     # Normal sentences are few and denials many: repeated, they are met as often.
     return said + denied + normal * 10
 
 
 def _denials(words: prompts.Prompts) -> Iterator[str]:
-    for form, finding in itertools.product(_DENIALS, words.findings):
-        for zone in words.zones if "{zone}" in form else ("",):
-            yield form.format(finding=finding, zone=zone.lower())
+    for form, finding in itertools.product(_DENIALS, words.findings.values()):
+        for zone in words.zones.values() if "{zone}" in form else (("",),):
+            yield form.format(finding=finding[0], zone=zone[0].lower())
 
 
 def keep_tokenizer(sentences: Sequence[str], folder: Path) -> PreTrainedTokenizerFast:

@@ -13,9 +13,10 @@ from scipy import ndimage
 
 from pipeline import anatomy
 from pipeline.preprocess import GRID
+from pipeline.prompts import ZONES, Finding
 from pipeline.training.augment import Plane
 
-_ZONES_PER_LUNG = ("upper", "mid", "lower")
+_THIRDS = 3
 _FAINTEST = 0.02  # of a blob: beyond it nothing is blended
 _DIFFUSE_PX = (2.5, 8.0)  # SD of what counts as brightness, not texture
 _LIKE_NORMALS_PX = (2.0, 4.0)  # SD of what a sick film's estimated counterpart has of normal films
@@ -27,12 +28,12 @@ _VISIBLE = 0.35  # of the soft mask; what is fainter is not labelled as lesion
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paste:
-    """`film` with the lesion in it; `mask` is soft, 0 .. 1; `zone` as prompts.yaml spells it."""
+    """`film` with the lesion in it; `mask` is soft, 0 .. 1; `zone` is one of ZONES."""
 
     film: Plane
     mask: Plane
     zone: str
-    finding: str
+    finding: Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ def opacity(rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_])
     lifted = film + mask * strength * (_bright(film, lungs) - film)
     grain = ndimage.gaussian_filter(rng.normal(0, 1, film.shape), rng.uniform(0.7, 4))
     lifted += mask * grain / grain.std() * rng.uniform(0, 0.04)
-    finding = "consolidation" if strength > 0.5 else "opacity"
+    finding: Finding = "consolidation" if strength > 0.5 else "opacity"
     return _paste(lifted, mask, centre, lungs, finding)
 
 
@@ -181,21 +182,22 @@ def align(donor: Donor, lungs: npt.NDArray[np.bool_]) -> Plane:
 
 
 def zone_of(centre: tuple[int, int], lungs: npt.NDArray[np.bool_]) -> str:
-    """The zone's name; the patient's right is at the image's left."""
-    (r0, r1), (c0, c1) = anatomy.extent(lungs)
-    side = "Right" if centre[1] < (c0 + c1) / 2 else "Left"
-    third = int(np.clip(3 * (centre[0] - r0) / (r1 - r0), 0, 2))
-    return f"{side} {_ZONES_PER_LUNG[third]} zone"
+    """The zone that a place lies in, one of ZONES; the patient's right is at the image's left."""
+    return ZONES[int(_zone_numbers(lungs)[centre])]
 
 
 def zone_mask(zone: str, lungs: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The part of the lungs that a zone's name means: where `zone_of` gives that name."""
+    """The part of the lungs that is a zone: where `zone_of` gives it."""
+    return np.asarray(lungs & (_zone_numbers(lungs) == ZONES.index(zone)))
+
+
+def _zone_numbers(lungs: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Of each pixel the place of its zone in ZONES: the right lung's thirds, then the left's."""
     (r0, r1), (c0, c1) = anatomy.extent(lungs)
-    side, third, _ = zone.split()
     rows, cols = np.indices(lungs.shape)
-    on_side = (cols < (c0 + c1) / 2) == (side == "Right")
-    band = np.clip(3 * (rows - r0) / (r1 - r0), 0, 2).astype(int)
-    return np.asarray(lungs & on_side & (band == _ZONES_PER_LUNG.index(third)))
+    third = np.clip(_THIRDS * (rows - r0) / (r1 - r0), 0, _THIRDS - 1).astype(int)
+    left = cols >= (c0 + c1) / 2
+    return np.asarray(_THIRDS * left + third)
 
 
 def _paste(
@@ -203,7 +205,7 @@ def _paste(
     mask: Plane,
     centre: tuple[int, int],
     lungs: npt.NDArray[np.bool_],
-    finding: str,
+    finding: Finding,
 ) -> Paste:
     label = np.clip((mask - _VISIBLE / 2) / _VISIBLE, 0, 1)
     return Paste(

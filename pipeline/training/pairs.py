@@ -1,7 +1,7 @@
 """The pool of latent pairs that the edit is learnt from, made once and kept with the run."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pipeline import anatomy, framing, prompts
 from pipeline.errors import DatasetError
+from pipeline.prompts import Finding
 from pipeline.training import augment, kept, lesions
 from pipeline.training.augment import Jitter, Plane
 from pipeline.training.dataset import Box, FilmRow, Films
@@ -27,7 +28,7 @@ FRAMED = 0.5
 _KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled", "diffuse", "estimated")
 _AVERAGED = 8  # normal films, for what a sick one's lungs should be like
 _CHILDREN = 0.3  # of diffuse disease: fewer than their films are
-_MADE_OF = {
+_MADE_OF: Mapping[str, Finding] = {
     "COVID": "pneumonia",
     "Viral_Pneumonia": "pneumonia",
     "Bacterial_Pneumonia": "pneumonia",
@@ -315,8 +316,7 @@ class PairMaker:
         return prompts.load().labelled_prompt(_MADE_OF[label], view)
 
     def _view(self, index: int) -> str:
-        view, words = self._material.rows[index].view, prompts.load()
-        return view if view in words.views else words.default_view
+        return self._material.rows[index].view
 
     def _lot(self, films: Sequence[int]) -> _Lot:
         """Films to draw from; a source is met as the root of its films: the small are heard too."""
@@ -379,7 +379,7 @@ def make_pool(
 
     origin = maker.origin | {
         "counts": repr(counts),
-        "captions": kept.digest_of(repr(captions)),
+        "captions": kept.digest_of(repr(captions), repr(_said())),  # and what each of them means
         "encoder": encoder,
     }
     return Pool(**kept.tensors(path, origin, make, tell), captions=captions)
@@ -387,14 +387,13 @@ def make_pool(
 
 def all_captions() -> tuple[str, ...]:
     """Every sentence a sample may carry, sorted; the empty one is the dropped caption."""
+    return tuple(sorted({"", *(text for said in _said() for text in said)}))
+
+
+def _said() -> list[tuple[str, ...]]:
+    """Every sentence in the order of what it means; views may say the same."""
     words = prompts.load()
-    texts = {""}
-    for view in words.views:
-        texts |= set(words.normal_prompts(view))
-        for finding in words.findings:
-            texts.add(words.labelled_prompt(finding, view))
-            texts |= {words.induced_prompt(zone, finding, view) for zone in words.zones}
-    return tuple(sorted(texts))
+    return [said for view in prompts.VIEWS for said in words.sentences(view).values()]
 
 
 def _encoded(

@@ -14,6 +14,7 @@ from pipeline.types import Image
 
 mpl.use("Agg")
 
+_BINS = 40
 _NEITHER = {"step", "spent_s"}
 
 
@@ -29,6 +30,21 @@ def losses(metrics: Path, picture: Path) -> None:
         axes.plot(*zip(*known, strict=True), label=name)
     axes.set_yscale("log")
     axes.set_xlabel("step")
+    axes.legend()
+    with files.whole(picture) as scratch:
+        figure.savefig(scratch, dpi=100, format="png")
+
+
+def peaks(healthy: Sequence[float], sick: Sequence[float], threshold: float, picture: Path) -> None:
+    """`picture` shows how high the maps of films reach, and where the threshold lies."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    bins = np.linspace(0, max(*healthy, *sick, threshold), _BINS + 1).tolist()
+    for name, films in (("healthy", healthy), ("sick", sick)):
+        if films:
+            axes.hist(films, bins, density=True, alpha=0.6, label=f"{name}: {len(films)} films")
+    axes.axvline(threshold, color="black", label=f"threshold {threshold:.3f}")
+    axes.set_xlabel("maximum of a film's map")
     axes.legend()
     with files.whole(picture) as scratch:
         figure.savefig(scratch, dpi=100, format="png")

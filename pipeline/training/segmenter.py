@@ -1,5 +1,6 @@
 """Trains the lung segmenter from films with lung outlines, under strong augmentation."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,16 @@ def overlap_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def lungs(model: Segmenter, films: Films, batch: int = 64) -> Films:
-    """The mask of each film, uint8, 255 is lung; its two largest parts, holes filled."""
+def lungs(
+    model: Segmenter, films: Films, batch: int = 64, tell: Callable[[int], None] = lambda _: None
+) -> Films:
+    """The mask of each film, uint8, 255 is lung; its two largest parts, holes filled.
+
+    `tell` is told how many there are by now.
+    """
     masks, device = np.zeros(films.shape, np.uint8), next(model.parameters()).device
     for start in range(0, len(films), batch):
+        tell(start)
         x = torch.from_numpy(films[start : start + batch]).float()[:, None] / 127.5 - 1
         for index, plane in enumerate((model(x.to(device))[:, 0] > 0).cpu().numpy()):
             masks[start + index] = anatomy.tidy(plane) * np.uint8(255)

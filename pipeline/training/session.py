@@ -1,8 +1,9 @@
 """What every training run shares: a time budget, checkpoints, EMA and a metrics file.
 
 A run's folder holds `state.safetensors` (weights, their EMA, the optimiser's moments, step, seconds
-spent), replaced whole, the last two as `state.json` too, `metrics.jsonl` and `loss.png`. No pickle
-anywhere. Under `accelerate launch` every process draws its own lessons (training.ranks).
+spent, what the run was begun with), replaced whole, step and seconds as `state.json` too,
+`metrics.jsonl` and `loss.png`. No pickle anywhere. Under `accelerate launch` every process draws
+its own lessons (training.ranks).
 """
 
 import json
@@ -25,7 +26,7 @@ EMA_DECAY = 0.999
 _CHECKPOINT_EVERY_S = 120.0
 _REPORT_EVERY_S = 15.0
 _GRADIENT_NORM = 1.0
-_STATE, _SAID = "state.safetensors", "said"
+_STATE, _SAID, _ORIGIN = "state.safetensors", "said", "origin"
 
 Progress = Callable[[float, str], None]
 """Called with the fraction of the budget spent and one line of text."""
@@ -62,7 +63,8 @@ class Recipe:
     """How long and how fast to learn.
 
     `minutes` counts training time over all resumed runs; the learning rate rises over
-    `warmup_steps` and falls as a cosine to 1 % at the end of the budget.
+    `warmup_steps` and falls as a cosine to 1 % at the end of the budget. `origin` is what is learnt
+    from, by names and digests: no run goes on with another.
     """
 
     minutes: float
@@ -72,6 +74,26 @@ class Recipe:
     weight_decay: float = 1e-3
     seed: int = 0
     device: str = "cpu"
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+def demand_origin(folder: Path, origin: Mapping[str, str]) -> None:
+    """The run in `folder`, if there is one, was begun with these; one of before says nothing.
+
+    Raises:
+        CheckpointError: it was begun with something else, or its checkpoint is damaged.
+    """
+    if not (folder / _STATE).exists():
+        return
+    try:
+        began = json.loads(_metadata(folder).get(_ORIGIN, "{}"))
+    except (OSError, SafetensorError, ValueError) as fault:
+        raise _damaged(folder, fault) from fault
+    if changed := [name for name in origin if began.get(name, origin[name]) != origin[name]]:
+        raise CheckpointError(
+            f"{folder}: the run there was begun with other {', '.join(changed)}; give another "
+            "--work, or remove this folder to begin anew"
+        )
 
 
 @dataclass(slots=True)
@@ -98,6 +120,7 @@ class Session:
             weight_decay=recipe.weight_decay,
         )
         if (self.folder / _STATE).exists():
+            demand_origin(self.folder, recipe.origin)
             self._load()
         else:
             ranks.share_weights(self.model)
@@ -168,9 +191,10 @@ class Session:
         for index, moments in self._optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{k}": v for k, v in moments.items()}
         said = json.dumps({"step": self.step, "spent_s": self.spent_s})
+        origin = json.dumps(dict(self.recipe.origin))
         with files.whole(self.folder / _STATE) as scratch:  # one file: a kill parts nothing
             whole = {k: v.contiguous().clone() for k, v in tensors.items()}
-            save_file(whole, scratch, metadata={_SAID: said})
+            save_file(whole, scratch, metadata={_SAID: said, _ORIGIN: origin})
         with files.whole(self.folder / "state.json") as scratch:  # for people, who read no tensors
             scratch.write_text(said, encoding="utf-8")
         self._draw_losses()
@@ -194,16 +218,11 @@ class Session:
             if not math.isfinite(self.spent_s):
                 raise ValueError(f"{self.spent_s} seconds spent")  # noqa: TRY301 - as all damage
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as fault:
-            raise CheckpointError(
-                f"{self.folder}: the run cannot go on from its checkpoint, which is damaged or of "
-                f"another network ({_first_line(fault)}); move state.safetensors and state.json "
-                "away to begin anew"
-            ) from fault
+            raise _damaged(self.folder, fault) from fault
         _end_line(self.folder / "metrics.jsonl")
 
     def _said(self) -> str:
-        with safe_open(self.folder / _STATE, framework="pt") as file:
-            said = (file.metadata() or {}).get(_SAID)
+        said = _metadata(self.folder).get(_SAID)
         return said or (self.folder / "state.json").read_text(encoding="utf-8")
 
     def _restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -246,6 +265,18 @@ class Session:
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         for name, value in self._floating_state().items():
             self._ema[name].lerp_(value, 1 - decay)
+
+
+def _metadata(folder: Path) -> dict[str, str]:
+    with safe_open(folder / _STATE, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def _damaged(folder: Path, fault: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: the run cannot go on from its checkpoint, which is damaged or of another "
+        f"network ({_first_line(fault)}); move state.safetensors and state.json away to begin anew"
+    )
 
 
 def _end_line(path: Path) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from pipeline import digest, prompts, settings, weights
+from pipeline.explainer import Explainer
 from pipeline.schedule import TRAIN_STEPS
 from pipeline.segmenter import Segmenter
 from pipeline.settings import Settings
@@ -24,31 +25,53 @@ from pipeline.training import (
     calibrate,
     classifier,
     diffusion,
+    fidelity,
     files,
     finetune,
     kept,
     language_model,
     lesion_gate,
+    origins,
     pairs,
     plots,
+    probing,
     ranks,
     rival,
     segmenter,
+    session,
     view,
     whole_lung,
 )
 from pipeline.training.assembly import save_network
 from pipeline.training.bench import Bench
+from pipeline.training.calibrate import Places
 from pipeline.training.dataset import Films
+from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Plan
 from pipeline.training.lesion_gate import Taught
+from pipeline.training.origins import Origin
+from pipeline.training.pace import Pace, PacedMaker
 from pipeline.training.pairs import Counts, Encode, Pool, Sample
 from pipeline.training.session import Progress, Recipe
-from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_LUNG
+from pipeline.types import Image
+from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_LUNG, LoadedModel
 
-_TUNING_BATCH = 32
 _SHOWN = 6
+_PROBED = 600  # films of a class of a source: more were not better (docs/decisions/0011)
 _NOTHING_ELSE = {"pasted": 0, "boxed": 0, "healthy": 0, "labelled": 0}
+_RECIPES = {
+    "autoencoder": Recipe(minutes=0, batch=16, learning_rate=1.5e-3),
+    "segmenter": Recipe(minutes=0, batch=8, learning_rate=2e-3, warmup_steps=50),
+    "view": Recipe(minutes=0, batch=64, learning_rate=2e-3, warmup_steps=50),
+    "language-model": Recipe(minutes=0, batch=96, learning_rate=6e-4),
+    "diffusion": Recipe(minutes=0, batch=32, learning_rate=5e-4),
+    "whole-lung": Recipe(minutes=0, batch=24, learning_rate=1.5e-3, warmup_steps=50),
+    "fine-tuning": Recipe(minutes=0, batch=32, learning_rate=1e-5),
+    "classifier": Recipe(minutes=0, batch=48, learning_rate=2e-3, warmup_steps=100),
+    "lesion-gate/first": Recipe(minutes=0, batch=32, learning_rate=2e-3, warmup_steps=100),
+    "rival": Recipe(minutes=0, batch=24, learning_rate=2e-3, warmup_steps=100),
+}
+"""How each run learns, but for its time."""
 
 
 class Workshop:
@@ -57,37 +80,46 @@ class Workshop:
     def __init__(
         self, *, data: Path, work: Path, device: str, seed: int, progress: Progress
     ) -> None:
-        self._seed, self._progress = seed, progress
-        own = ranks.join(device)
-        self._bench = Bench(data=data, work=work, device=own, tell=self._tell)
+        self._seed, own = seed, ranks.join(device)
+        self._progress: Progress = progress if ranks.is_first() else lambda *_: None
+        self._bench = Bench(data=data, work=work, device=own, progress=self._progress)
 
-    def train_autoencoder(self, minutes: float) -> list[float]:
-        """The autoencoder is trained on the films of train; returns the PSNR of val, in dB."""
-        recipe = self._recipe(minutes, batch=16, learning_rate=1.5e-3)
+    def train_autoencoder(self, minutes: float) -> Fidelity:
+        """The autoencoder is trained on the films of train; returns what it keeps of those of val,
+        which it says in its folder too.
+        """
         held_out, films = self._bench.films_of("val"), self._bench.material.films
-        model = autoencoder.train(films, recipe, self._bench.work / "autoencoder", self._progress)
-        self._finish(model, "autoencoder")
+        folder, origin = self._bench.work / "autoencoder", origins.films(self._bench)
+        recipe = self._recipe("autoencoder", origin, minutes)
+        model = autoencoder.train(films, recipe, folder, self._progress)
+        self._finish(model, "autoencoder", recipe.origin)
+        normal, lungs = self._bench.normals("val", fidelity.MOST_LESIONS)
+        found = fidelity.measure(model, held_out, normal, lungs, self._bench.device)
         if ranks.is_first():
+            fidelity.write(found, folder)
             self._picture_round_trips(held_out[:: max(1, len(held_out) // _SHOWN)][:_SHOWN])
-        return autoencoder.psnr(model, held_out, self._bench.device)
+        return found
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """What the trained autoencoder keeps of films; None where nobody has measured it."""
+        return fidelity.read(self._bench.work / "autoencoder")
 
     def train_segmenter(self, minutes: float) -> None:
         """The lung segmenter is trained on the films that have lung outlines."""
-        recipe = self._recipe(minutes, batch=8, learning_rate=2e-3, warmup_steps=50)
         films, masks = self._bench.outlined()
-        model = segmenter.train(
-            films, masks, recipe, self._bench.work / "segmenter", self._progress
-        )
+        folder, origin = self._bench.work / "segmenter", {"films": kept.digest_of(films, masks)}
+        recipe = self._recipe("segmenter", origin, minutes)
+        model = segmenter.train(films, masks, recipe, folder, self._progress)
         self._keep(model, self._bench.segmenter)
         self._picture_masks(model, films[:_SHOWN], masks[:_SHOWN])
 
     def train_view(self, minutes: float) -> None:
         """The image gate's classifier is trained on the films of train."""
-        recipe = self._recipe(minutes, batch=64, learning_rate=2e-3, warmup_steps=50)
-        model = view.train(
-            self._bench.material.films, recipe, self._bench.work / "view", self._progress
-        )
-        self._keep(model, self._bench.work / "view" / IMAGE_GATE)
+        films, folder = self._bench.material.films, self._bench.work / "view"
+        recipe = self._recipe("view", origins.films(self._bench), minutes)
+        model = view.train(films, recipe, folder, self._progress)
+        self._keep(model, folder / IMAGE_GATE)
 
     def train_language_model(self, minutes: float) -> None:
         """The text encoder and its tokenizer are trained on the reports and the prompts."""
@@ -95,7 +127,7 @@ class Workshop:
         sentences = self._bench.sentences()
         texts = [*sentences, *(lesson.text for lesson in language_model.templates())]
         tokenizer = language_model.keep_tokenizer(texts, folder)
-        recipe = self._recipe(minutes, batch=96, learning_rate=6e-4)
+        recipe = self._recipe("language-model", {}, minutes)
         model = language_model.train(sentences, tokenizer, recipe, folder, self._progress)
         if ranks.is_first():
             with files.whole_folder(self._bench.text_encoder) as scratch:
@@ -104,13 +136,13 @@ class Workshop:
     def train_diffusion(self, minutes: float, counts: Counts) -> None:
         """The U-Net is trained on a pool of pairs, made first where the run has none yet."""
         self._bench.demand("segmenter", "autoencoder", "language-model")
-        folder = self._bench.work / "diffusion"
+        folder, origin = self._bench.work / "diffusion", origins.edit(self._bench)
+        recipe = self._recipe("diffusion", origin, minutes)
         pool = self._pool(folder, counts, self._bench.encode, self._bench.encoder_digest)
-        recipe = self._recipe(minutes, batch=32, learning_rate=5e-4)
         model = diffusion.train(
             pool, self._bench.embeddings(pool.captions), recipe, folder, self._progress
         )
-        self._finish(model, "diffusion")
+        self._finish(model, "diffusion", recipe.origin)
         if ranks.is_first():
             self._picture_edits(model, pool, "pasted", folder)
 
@@ -123,16 +155,18 @@ class Workshop:
             ModelError: `base` has none, or that of another U-Net.
         """
         self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
-        folder = self._bench.work / "whole-lung"
+        origins.demand_unet(self._bench)
+        folder, start = self._bench.work / "whole-lung", base / WHOLE_LUNG if base else None
+        origin = origins.adapter(self._bench, start)
+        recipe = self._recipe("whole-lung", origin, minutes)
         pool = self._pool(folder, counts, self._bench.encode, self._bench.encoder_digest)
-        recipe = self._recipe(minutes, batch=24, learning_rate=1.5e-3, warmup_steps=50)
         embeddings = self._bench.embeddings(pool.captions)
         unet = self._unet()
-        start = base / WHOLE_LUNG if base else None
         model = whole_lung.train(unet, pool, embeddings, recipe, folder, self._progress, start)
         if ranks.is_first():
             with files.whole(folder / WHOLE_LUNG) as scratch:
                 whole_lung.save(model, scratch)
+            origins.write(folder, recipe.origin)
             self._picture_edits(model, pool, "diffuse", folder)
 
     def fine_tune(self, base: Path, plan: Plan, minutes: float, counts: Counts) -> Path:
@@ -143,6 +177,8 @@ class Workshop:
         """
         self._bench.demand("segmenter")
         folder = self._bench.work / "fine-tuning"
+        origin = origins.tuning(self._bench, base, plan)
+        recipe = self._recipe("fine-tuning", origin, minutes)
         networks = weights.load_networks(base, torch.device(self._bench.device))
         finetune.demand_form(networks, plan)
         grid = int(networks.unet.config.sample_size) * 8
@@ -150,7 +186,6 @@ class Workshop:
         files_of_it = repr(digest.file_digests(base / "vae"))
         encoder = kept.digest_of(files_of_it, repr(settings.read(base)), str(grid))
         pool = self._pool(folder, counts, encode, encoder)
-        recipe = self._recipe(minutes, batch=_TUNING_BATCH, learning_rate=1e-5)
         tuned = finetune.train(networks, plan, pool, recipe, folder, self._progress)
         said = replace(settings.read(base), name=base.name, version="fine-tuned", grid=grid)
         if ranks.is_first():
@@ -160,8 +195,8 @@ class Workshop:
     def train_classifier(self, minutes: float) -> None:
         """The independent classifier, a judge of edits, is trained on the films of train."""
         self._bench.demand("segmenter")
-        recipe = self._recipe(minutes, batch=48, learning_rate=2e-3, warmup_steps=100)
-        folder = self._bench.work / "classifier"
+        folder, origin = self._bench.work / "classifier", origins.labelled(self._bench)
+        recipe = self._recipe("classifier", origin, minutes)
         model = classifier.train(self._bench.material, recipe, folder, self._progress)
         if ranks.is_first():
             save_network(model, self._bench.work / "judges" / CLASSIFIER)
@@ -171,10 +206,11 @@ class Workshop:
         and on real films where it and the U-Net's gate agree.
         """
         self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
-        folder = self._bench.work / "lesion-gate"
-        maker = pairs.PairMaker(self._bench.material, self._seed, framed=1.0)
+        origins.demand_unet(self._bench)
+        folder, origin = self._bench.work / "lesion-gate", origins.labelled(self._bench)
+        recipe = self._recipe("lesion-gate/first", origin, minutes / 2)
+        maker = PacedMaker(self._bench.material, self._seed, self._progress, framed=1.0)
         taught = lesion_gate.lessons(maker.samples(replace(counts, abnormal=0)))
-        recipe = self._recipe(minutes / 2, batch=32, learning_rate=2e-3, warmup_steps=100)
         first = lesion_gate.train(taught, recipe, folder / "first", self._progress)
         real = maker.samples(Counts(abnormal=counts.abnormal, **_NOTHING_ELSE))
         taught += self._agreed(first, real)
@@ -207,10 +243,10 @@ class Workshop:
     def train_rival(self, minutes: float, counts: Counts) -> None:
         """The plain segmenter is trained on pairs as the edit's gate is, but on others."""
         self._bench.demand("segmenter")
-        folder = self._bench.work / "rival"
-        maker = pairs.PairMaker(self._bench.material, self._seed + 1)
+        folder, origin = self._bench.work / "rival", origins.labelled(self._bench)
+        recipe = self._recipe("rival", origin, minutes)
+        maker = PacedMaker(self._bench.material, self._seed + 1, self._progress)
         taught = rival.lessons(maker, counts)
-        recipe = self._recipe(minutes, batch=24, learning_rate=2e-3, warmup_steps=100)
         model = rival.train(taught, recipe, folder, self._progress)
         if ranks.is_first():
             save_network(model, self._bench.work / "judges" / RIVAL)
@@ -223,34 +259,62 @@ class Workshop:
     def calibrate(self, films: int) -> Settings:
         """`model/` says thresholds from so many films of the split calibration (0: all).
 
-        Its probability is learnt from them and the adult films with findings of val.
+        Its probability is learnt from them and the adult films with findings of val; what its probe
+        reads, if its U-Net edits in pairs, from films of train.
         """
+        folder = self._bench.work / "model"
+        files.put_back(folder)
+        model = self._with_probe(weights.load(folder, torch.device(self._bench.device)), folder)
         healthy = self._bench.films_of("calibration")
         order = np.random.default_rng(self._seed).permutation(len(healthy))[: films or None]
         rows = [r for r in self._bench.rows if r.split == "val" and r.label != "Normal"]
         sick = self._bench.films([row for row in rows if not row.paediatric])
-        folder = self._bench.work / "model"
         return calibrate.calibrate(
-            folder,
-            weights.load(folder, torch.device(self._bench.device)),
+            Places(model=folder, out=folder, notes=self._bench.work / "calibration"),
+            model,
             [healthy[i].astype(np.float32) / 255 for i in order],
             [film.astype(np.float32) / 255 for film in sick],
             self._progress,
         )
+
+    def _with_probe(self, model: LoadedModel, folder: Path) -> LoadedModel:
+        """The model with a probe, if it edits in pairs, that films of train teach."""
+        if not model.denoiser.paired:
+            return model
+        train = [row for row in self._bench.rows if row.split == "train"]
+        rows = probing.chosen(train, _PROBED, self._seed)
+        traits = self._traits(Explainer(model), self._bench.films(rows), folder)
+        sick = np.array([row.label != "Normal" for row in rows])
+        sources = [row.source for row in rows]
+        taught = probing.fit(probing.Taught(traits=traits, sources=sources, sick=sick))
+        return replace(model, probe=taught)
+
+    def _traits(self, explainer: Explainer, films: Films, folder: Path) -> np.ndarray:
+        """What a probe reads of films; made once for each U-Net."""
+        origin, place = kept.origin_of_edits(folder), self._bench.work / "probe"
+        found, pace = [], Pace("films for the probe", len(films), self._progress)
+        for index, film in enumerate(films):
+            pace(index)
+            seed, plane = self._seed + index, film.astype(np.float32) / 255
+
+            def make(seed: int = seed, plane: Image = plane) -> kept.Tensors:
+                return {"traits": torch.from_numpy(explainer.traits(plane, seed))}
+
+            found.append(kept.of_film(place, [film, str(seed)], origin, make)["traits"].numpy())
+        return np.stack(found)
 
     def _keep(self, model: torch.nn.Module, path: Path) -> None:
         if ranks.is_first():
             with files.whole(path) as scratch:
                 save_file(model.state_dict(), scratch)
 
-    def _finish(self, model: AutoencoderDC | UNet2DConditionModel, part: str) -> None:
+    def _finish(
+        self, model: AutoencoderDC | UNet2DConditionModel, part: str, origin: Origin
+    ) -> None:
         if ranks.is_first():
             with files.whole_folder(self._bench.final(part)) as scratch:
                 model.save_pretrained(scratch)
-
-    def _tell(self, text: str) -> None:
-        if ranks.is_first():
-            self._progress(0.0, text)
+                origins.write(scratch, origin)
 
     def _picture_masks(self, model: Segmenter, seen: Films, truth: Films) -> None:
         """samples.png: films with outlines, the lungs that are found in each, and the outlines."""
@@ -306,23 +370,21 @@ class Workshop:
 
     def _pool(self, folder: Path, counts: Counts, encode: Encode, encoder: str) -> Pool:
         """The pool of pairs kept in `folder`, made first where it has none of these."""
-        return pairs.make_pool(
-            pairs.PairMaker(self._bench.material, self._seed),
-            counts,
-            encode,
-            folder / "pool.safetensors",
-            self._tell,
-            encoder,
-        )
+        maker = PacedMaker(self._bench.material, self._seed, self._progress)
 
-    def _recipe(
-        self, minutes: float, batch: int, learning_rate: float, warmup_steps: int = 200
-    ) -> Recipe:
-        return Recipe(
+        def tell(text: str) -> None:
+            self._progress(maker.share, text)
+
+        return pairs.make_pool(maker, counts, encode, folder / "pool.safetensors", tell, encoder)
+
+    def _recipe(self, run: str, origin: Origin, minutes: float) -> Recipe:
+        """Of a run; refused before a pool is made for it, if it was begun with something else."""
+        origin = {**origin, "seed": str(self._seed)}
+        session.demand_origin(self._bench.work / run, origin)
+        return replace(
+            _RECIPES[run],
             minutes=minutes,
-            batch=batch,
-            learning_rate=learning_rate,
-            warmup_steps=warmup_steps,
             seed=self._seed,
             device=self._bench.device,
+            origin=origin,
         )

@@ -77,7 +77,7 @@ def write_files(folder: Path) -> Iterator[Path]:
 PICTURES = ("eight-bits.png", "sixteen-bits.png", "grey.jpeg")
 DICOM = ("film.dcm", "lying.dcm")
 REFUSED = {
-    "colour.jpg": "colour image: a radiograph is grey",
+    "colour.jpg": "the picture is in colour, and a radiograph is grey: give the film's DICOM file",
     "tiny.png": "too small: 64 x 64 pixels, at least 128 a side",
     "constant.png": "constant image: every pixel has the same value",
     "text.png": "not a readable picture",

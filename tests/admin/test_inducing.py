@@ -99,6 +99,58 @@ def test_a_place_that_cannot_be_is_refused(
     assert said in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("right base consolidation and a nodule", "2 findings: consolidation, nodule; ask for one"),
+        ("RUL and lingula opacity", "2 zones: Left mid zone, Right upper zone; ask for one"),
+    ],
+)
+def test_two_things_at_once_are_refused(
+    film: Path, tiny_model: Path, tmp_path: Path, prompt: str, said: str
+) -> None:
+    done = commands.vald(
+        "induce", film, "--prompt", prompt, "--model", tiny_model, "--out", tmp_path / "out"
+    )
+    assert isinstance(done.exception, InputError)
+    assert said in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "left_out"),
+    [
+        ("Right and left lower lobe opacity", "Right"),
+        ("a faint opacity in the left base", "faint"),
+        ("haze at the left base", ""),
+        ("Frontal chest radiograph. Left lower zone opacity.", ""),
+        ("an enlarged heart", ""),  # the model is asked just that
+    ],
+)
+def test_what_the_model_is_not_told_of_the_prompt_is_said(
+    film: Path, tiny_model: Path, tmp_path: Path, prompt: str, left_out: str
+) -> None:
+    done = commands.vald(
+        "induce", film, "--prompt", prompt, "--model", tiny_model, "--out", tmp_path, "--json"
+    )
+    told = "warning: the model is asked 'Frontal chest radiograph. Left lower zone opacity.': of "
+    expected = f"{told}--prompt it does not know, and is not told, {left_out}\n" if left_out else ""
+    assert done.stderr == expected
+    assert json.loads(done.stdout)["file"] == str(film)
+
+
+def test_a_picture_in_colour_is_named_and_what_to_give_instead(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "red.png"
+    Pillow.fromarray(np.full((_SIDE, _SIDE, 3), (200, 30, 30), np.uint8)).save(path)
+    done = commands.vald(
+        "induce", path, "--prompt", _PROMPT, "--model", tiny_model, "--out", tmp_path / "out"
+    )
+    assert str(done.exception).startswith(f"{path}: the picture is in colour, and a radiograph is ")
+    assert "give the film's DICOM file, or export it again in greys" in str(done.exception)
+
+
 def test_a_mask_of_another_size_is_refused(film: Path, tiny_model: Path, tmp_path: Path) -> None:
     Pillow.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "mask.png")
     done = commands.vald(

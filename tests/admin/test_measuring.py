@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from safetensors.torch import save_file
 
 from dicom_node.errors import NodeError
 from pipeline import calibration, digest, lesion_gate, settings, testing, weights
 from pipeline.classifier import Classifier
 from pipeline.errors import PipelineError
-from pipeline.training import assembly
+from pipeline.explainer import Evidence, Explainer
+from pipeline.training import assembly, calibrate
+from pipeline.types import Image, Mode
 from tests.admin import commands, data_folder
 
 
@@ -59,6 +62,28 @@ def test_the_table_has_every_section_and_says_whose_features_are_used(
     } <= numbers.keys()  # fmt: skip
     assert "not Inception" in numbers["extractor"]
     assert json.loads((out / "evaluation.json").read_text()) == numbers
+
+
+def test_every_film_has_a_status(evaluated: tuple[dict[str, Any], Path]) -> None:
+    for films in evaluated[0]["status"].values():
+        assert films.keys() == {"VALID", "LOW_CONFIDENCE", "WITHHELD"}
+        assert sum(share["mean"] for share in films.values()) == pytest.approx(1)
+
+
+def test_an_evaluation_made_of_kept_edits_says_the_same(
+    data: Path, model: Path, evaluated: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    numbers, out = evaluated
+    for _ in range(2):
+        done = commands.vald(
+            "evaluate", "--data", data, "--model", model, "--judges", out / "judges",
+            "--keep", tmp_path / "kept", "--json",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+    assert list((tmp_path / "kept").rglob("*.safetensors"))
+    again = json.loads(done.stdout)
+    assert "seconds_per_film" not in again
+    assert again == {name: n for name, n in numbers.items() if name != "seconds_per_film"}
 
 
 def test_baselines_stand_in_the_same_table_on_the_same_films(
@@ -122,6 +147,20 @@ def test_papers_mode_is_measured_with_the_calibrated_map_among_its_rivals(
     assert not {"paper", "gate alone"} & found["gain_over"].keys()
 
 
+def test_without_localised_films_the_others_are_measured(
+    evaluated: tuple[dict[str, Any], Path], model: Path, tmp_path: Path
+) -> None:
+    data_folder.manifest(tmp_path, ["val"] * 3)
+    done = commands.vald(
+        "evaluate", "--data", tmp_path, "--model", model, "--judges", evaluated[1] / "judges",
+        "--json", "--maps-only", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(done.stdout)
+    assert numbers["localisation"] == {}
+    assert numbers["normals"]["with_a_region"]["films"] == 2
+
+
 def test_the_audits_see_no_lesion_in_the_border(evaluated: tuple[dict[str, Any], Path]) -> None:
     found = evaluated[0]["image_score"]["nih-chestxray14"]
     assert found["films"] == 24
@@ -176,6 +215,85 @@ def test_a_site_calibrates_a_copy_with_its_own_normals(
     assert settings.read(out).calibrated.threshold == pytest.approx(expected, rel=1e-5)
     assert digest.model_digest(out) != digest.model_digest(model)
     assert weights.load(out, weights.choose_device("cpu")).healthy is not None
+
+
+class KilledError(BaseException):
+    """Nobody catches it, as nobody does a signal."""
+
+
+def killed_after(films: int, patch: pytest.MonkeyPatch) -> list[int]:
+    """An explainer dies once it has made so many maps; returns a list that counts them."""
+    made, whole = [0], Explainer.evidence
+
+    def evidence(self: Explainer, plane: Image, mode: Mode, seed: int) -> Evidence:
+        if made[0] == films:
+            raise KilledError
+        made[0] += 1
+        return whole(self, plane, mode, seed)
+
+    patch.setattr(Explainer, "evidence", evidence)
+    return made
+
+
+def test_a_calibration_that_was_killed_leaves_no_model_and_goes_on_from_the_maps_it_made(
+    site: Path, model: Path, tmp_path: Path
+) -> None:
+    command = ("calibrate", "--healthy", site, "--model", model, "--out", tmp_path / "ours")
+    with pytest.MonkeyPatch.context() as patch:
+        killed_after(15, patch)
+        with pytest.raises(KilledError):
+            commands.vald(*command)
+    assert [path.name for path in tmp_path.iterdir()] == ["ours.calibration"]
+    with pytest.MonkeyPatch.context() as patch:
+        made = killed_after(1000, patch)
+        done = commands.vald(*command)
+        assert done.exit_code == 0, done.output
+    assert made == [20 + 20 - 15]  # a map of each mode of each film, once
+    whole = tmp_path / "whole"
+    assert commands.vald(*command[:-1], whole).exit_code == 0
+    assert digest.file_digests(tmp_path / "ours") == digest.file_digests(whole)
+
+
+def test_a_calibration_leaves_its_numbers_and_a_picture_and_no_map(
+    site: Path, model: Path, tmp_path: Path
+) -> None:
+    out, notes = tmp_path / "ours", tmp_path / "ours.calibration"
+    assert commands.vald(
+        "calibrate", "--healthy", site, "--model", model, "--out", out
+    ).exit_code == 0  # fmt: skip
+    assert sorted(path.name for path in notes.iterdir()) == ["metrics.jsonl", "peaks.png"]
+    lines = [json.loads(line) for line in (notes / "metrics.jsonl").read_text().splitlines()]
+    assert [line["mode"] for line in lines] == ["calibrated"] * 20 + ["paper"] * 20
+    assert {line["kind"] for line in lines} == {"healthy"}
+    reached = sorted(line["peak"] for line in lines if line["mode"] == "calibrated")
+    healthy = calibration.load(out)
+    assert healthy is not None
+    assert reached == pytest.approx(healthy.scores.tolist())
+    with Pillow.open(notes / "peaks.png") as picture:
+        assert picture.size == (700, 320)
+
+
+@pytest.mark.parametrize("written", ["reference", "settings", "digests"])
+def test_a_calibration_that_is_killed_while_it_writes_leaves_the_model_as_it_was(
+    site: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    def die(*_: object) -> None:
+        raise KilledError
+
+    room, name = {
+        "reference": (calibration, "save"),
+        "settings": (settings, "write"),
+        "digests": (digest, "write_digests"),
+    }[written]
+    own = shutil.copytree(model, tmp_path / "own")
+    before, loaded = digest.file_digests(own), weights.load(own, weights.choose_device("cpu"))
+    films = [data_folder.chest(index, sick=False) for index in range(20)]
+    places = calibrate.Places(model=own, out=own, notes=tmp_path / "notes")
+    monkeypatch.setattr(room, name, die)
+    with pytest.raises(KilledError):
+        calibrate.calibrate(places, loaded, films, [], lambda *_: None)
+    assert digest.file_digests(own) == before
+    digest.model_digest(own)  # and its digests are its files'
 
 
 def test_too_few_films_calibrate_nothing(model: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from dicom_node.admin import training
 from dicom_node.errors import InputError
-from pipeline import digest, settings
+from pipeline import digest, settings, testing
 from pipeline.errors import DatasetError
 from pipeline.training.bench import Bench
+from pipeline.training.session import CheckpointError
 from pipeline.weights import LESION_GATE, LUNG_SEGMENTER
 from tests.admin import commands, data_folder
 
@@ -33,7 +34,7 @@ _MINUTES = 0.01
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Films of each split, boxed ones with lung outlines, reports."""
     folder = tmp_path_factory.mktemp("data")
-    data_folder.manifest(folder, ["train"] * 24 + ["val"] * 4 + ["calibration"] * 20)
+    data_folder.manifest(folder, ["train"] * 40 + ["val"] * 4 + ["calibration"] * 20)
     data_folder.localised(folder, [("tbx11k", "train")] * 4, outlined=True)
     data_folder.reports(folder)
     return folder
@@ -85,6 +86,34 @@ def test_a_run_leaves_pictures_of_what_it_makes(work: Path, part: str) -> None:
         assert len(set(np.asarray(picture).ravel().tolist())) > 100
 
 
+def test_a_calibration_notes_healthy_and_sick_films_by_number(work: Path) -> None:
+    text = (work / "calibration" / "metrics.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    # 20 films of calibration, the two sick ones of the four of val, and the 20 in paper's mode.
+    assert [line["kind"] for line in lines] == ["healthy"] * 20 + ["sick"] * 2 + ["healthy"] * 20
+    assert lines[7].keys() == {"step", "mode", "kind", "peak", "reading"}
+    assert not (work / "calibration" / "maps").exists()
+    with Pillow.open(work / "calibration" / "peaks.png") as picture:
+        assert picture.size == (700, 320)
+
+
+def test_an_autoencoder_that_keeps_too_little_is_told_and_a_u_net_warned_of_it(
+    data: Path, work: Path
+) -> None:
+    places = ("--data", data, "--work", work, "--minutes", _MINUTES, "--device", "cpu")
+    done = commands.vald("train", "autoencoder", *places)  # its time is spent: it is measured only
+    assert "PSNR of 4 films of val: mean " in done.stdout
+    found = json.loads((work / "autoencoder" / "fidelity.json").read_text(encoding="utf-8"))
+    assert found["films"] == 4
+    assert found["psnr_db"] < 30  # of a moment's training
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_SMALLEST_POOL", 16)
+        again = commands.vald("train", "diffusion", *places)
+    assert again.exit_code == 0, again.output
+    for said in (done.stderr, again.stderr):
+        assert f"its PSNR is {found['psnr_db']:.1f} dB, below 30" in said
+
+
 def test_a_run_that_has_spent_its_time_goes_on_from_its_last_step(data: Path, work: Path) -> None:
     state = work / "view" / "state.json"
     before = json.loads(state.read_text(encoding="utf-8"))
@@ -122,7 +151,7 @@ def test_a_film_that_is_not_there_is_missed_before_anything_is_learnt(
     data: Path, tmp_path: Path
 ) -> None:
     damaged = copy_of(data, tmp_path)
-    (damaged / "cxr256" / "27.png").unlink()  # of val: read last
+    (damaged / "cxr256" / "43.png").unlink()  # of val: read last
     for part in ("autoencoder", "view"):
         assert "film missing: " in refusal(part, damaged, tmp_path / "work")
 
@@ -221,6 +250,96 @@ def test_a_model_is_assembled_whole_and_of_nothing_but_its_parts(
     assert not list(tmp_path.glob("*.part"))
 
 
+def parts_of(work: Path, folder: Path, *, but: str = "") -> Path:
+    """A work folder with what was trained in another, `but` one part as a copy to change."""
+    for part in ("segmenter", "autoencoder", "language-model", "view", "diffusion", "whole-lung"):
+        if part != but:
+            (folder / part).symlink_to(work / part)
+    if but:
+        shutil.copytree(work / but, folder / but)
+    return folder
+
+
+def retrain(network: Path) -> None:
+    """A finished network's weights are others."""
+    tensors = load_file(network)
+    first = min(tensors)
+    save_file({**tensors, first: tensors[first] + 1}, network, metadata={"format": "pt"})
+
+
+def test_a_run_is_refused_other_films_and_leaves_the_first_ones_as_they_were(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    other = copy_of(data, tmp_path)
+    (other / "cxr256" / "0.png").write_bytes(data_folder.png(data_folder.chest(99, sick=False)))
+    before = (work / "view" / "state.safetensors").read_bytes()
+    places = ("--data", other, "--work", work, "--device", "cpu", "--minutes", 1)
+    for part in ("view", "autoencoder", "rival"):
+        done = commands.vald("train", part, *places)
+        assert isinstance(done.exception, CheckpointError), part
+        assert "begun with other films" in str(done.exception)
+    assert (work / "view" / "state.safetensors").read_bytes() == before
+
+
+def test_a_u_net_neither_goes_on_nor_ships_beside_an_autoencoder_it_never_saw(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    folder = parts_of(work, tmp_path, but="autoencoder")
+    retrain(folder / "autoencoder" / "final" / "diffusion_pytorch_model.safetensors")
+    pool = (work / "diffusion" / "pool.safetensors").read_bytes()
+    places = ("--data", data, "--work", folder)
+    done = commands.vald("train", "diffusion", *places, "--minutes", 1, "--device", "cpu")
+    assert isinstance(done.exception, CheckpointError)
+    assert "begun with other autoencoder" in str(done.exception)
+    assert (work / "diffusion" / "pool.safetensors").read_bytes() == pool
+    for command in (("assemble", "--version", "2"), ("train", "gate"), ("train", "whole-lung")):
+        done = commands.vald(*command, *places)
+        assert isinstance(done.exception, DatasetError), command
+        assert "its diffusion was trained with other autoencoder" in str(done.exception)
+    assert not (folder / "model").exists()
+
+
+def test_an_adapter_of_another_u_net_is_not_put_beside_it(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    folder = parts_of(work, tmp_path, but="diffusion")
+    retrain(folder / "diffusion" / "final" / "diffusion_pytorch_model.safetensors")
+    done = commands.vald("assemble", "--version", "2", "--data", data, "--work", folder)
+    assert isinstance(done.exception, DatasetError)
+    assert "its whole-lung was trained with other diffusion" in str(done.exception)
+
+
+def test_parts_that_say_nothing_of_their_origin_are_put_together_as_before(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    folder = parts_of(work, tmp_path, but="diffusion")
+    retrain(folder / "diffusion" / "final" / "diffusion_pytorch_model.safetensors")
+    (folder / "diffusion" / "final" / "origin.json").unlink()
+    (folder / "whole-lung").unlink()
+    done = commands.vald("assemble", "--version", "2", "--data", data, "--work", folder)
+    assert done.exit_code == 0, done.output
+
+
+def test_a_fine_tuning_does_not_go_on_from_another_base(
+    data: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_SMALLEST_POOL", 16)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "segmenter").symlink_to(work / "segmenter")
+    places = ("--data", data, "--work", folder, "--minutes", 1e-6, "--device", "cpu")
+    for name in ("one", "other"):
+        testing.write_stable_diffusion_like(tmp_path / name)
+    succeed("train", "diffusion", "--from", tmp_path / "one", *places)
+    assert settings.read(folder / "fine-tuned").name == "one"
+    retrain(next((tmp_path / "other" / "unet").glob("*.safetensors")))
+    for changed in (("--from", tmp_path / "other"), ("--from", tmp_path / "one", "--lora", 2)):
+        done = commands.vald("train", "diffusion", *changed, *places)
+        assert isinstance(done.exception, CheckpointError), done.output
+    assert "begun with other plan" in str(done.exception)
+    assert settings.read(folder / "fine-tuned").name == "one"
+
+
 def test_progress_in_a_pipe_is_lines_with_share_rate_and_what_is_left() -> None:
     now, told = [0.0], list[str]()
     tell = training.Lines("gate", write=told.append, clock=lambda: now[0])
@@ -233,6 +352,16 @@ def test_progress_in_a_pipe_is_lines_with_share_rate_and_what_is_left() -> None:
         "gate: 50%, step 100, 30 images/s, 0:03:20 left",
         "gate: 100%, step 500, 30 images/s",
     ]
+
+
+def test_what_is_made_before_a_run_has_a_pace_of_its_own() -> None:
+    now, told = [0.0], list[str]()
+    tell = training.Lines("diffusion", write=told.append, clock=lambda: now[0])
+    for now[0], fraction in ((0, 0.0), (60, 0.5), (119, 0.98), (130, 0.0), (150, 0.1)):
+        tell(fraction, "so far")
+    # Half took 60 s, so does the other; of what follows a tenth took 20 s, nine take 180.
+    assert told[1] == "diffusion: 50%, so far, 0:01:00 left"
+    assert told[-1] == "diffusion: 10%, so far, 0:03:00 left"
 
 
 def test_a_run_that_nobody_watches_writes_lines(data: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def reference(mean: float = 0.1, sd: float = 0.05) -> HealthyReference:
         place=chests.lungs(),
         scores=np.array([0.1, 0.2, 0.3, 0.4], np.float32),
         slope=2.0,
-        diffuse_slope=4.0,
+        reading_slope=4.0,
         intercept=0.0,
     )
 
@@ -65,9 +65,9 @@ def test_conformal_p_counts_the_healthy_films_that_score_as_high(
 
 
 def test_a_score_whose_logarithm_is_zero_is_as_likely_sick_as_well() -> None:
-    # log(0.9 + 0.1) = 0; half of the lungs, at a slope of 4, are log odds of 2: 1 / (1 + e^-2).
-    assert reference().probability(0.9, None) == pytest.approx(0.5)
-    assert reference().probability(5.0, None) > 0.9 > 0.1 > reference().probability(0.0, None)
+    # log(0.9 + 0.1) = 0; a reading of 0.5, at a slope of 4, is log odds of 2: 1 / (1 + e^-2).
+    assert reference().probability(0.9, 0.0) == pytest.approx(0.5)
+    assert reference().probability(5.0, 0.0) > 0.9 > 0.1 > reference().probability(0.0, 0.0)
     assert reference().probability(0.9, 0.5) == pytest.approx(0.880797, abs=1e-6)
 
 
@@ -78,7 +78,7 @@ def test_a_reference_comes_back_from_its_folder(tmp_path: Path) -> None:
     assert again is not None
     assert again.scores.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert np.array_equal(again.place, chests.lungs())
-    assert (again.slope, again.diffuse_slope, again.intercept) == (2.0, 4.0, 0.0)
+    assert (again.slope, again.reading_slope, again.intercept) == (2.0, 4.0, 0.0)
 
 
 def test_a_damaged_reference_is_named(tmp_path: Path) -> None:
@@ -111,12 +111,18 @@ GOOD = Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.1)
          Status.LOW_CONFIDENCE, "still holds"),
         (Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.7),
          Status.LOW_CONFIDENCE, "70% of the change"),
+        (Findings(lungs_found=True, stability=None, effect=None, off_target=None, unmarked=0.03),
+         Status.LOW_CONFIDENCE, "where the map marks nothing (3.0% of the grey range)"),
+        (Findings(lungs_found=True, stability=None, effect=None, off_target=None, unmarked=0.02),
+         Status.VALID, ""),
         (Findings(lungs_found=True, stability=0.8, effect=0.9, off_target=0.95),
          Status.WITHHELD, "95% of the change"),
     ],
 )  # fmt: skip
 def test_each_check_has_its_status_and_words(found: Findings, status: Status, word: str) -> None:
-    limits = Limits(stability=0.1, effect=0.3, off_target=0.6, off_target_withheld=0.9)
+    limits = Limits(
+        stability=0.1, effect=0.3, off_target=0.6, off_target_withheld=0.9, unmarked=0.02
+    )
     said, reasons = checks.judge(found, limits)
     assert said is status
     assert word in " ".join(reasons)
@@ -142,6 +148,18 @@ def test_the_share_outside_counts_what_lies_beyond_the_lungs() -> None:
     assert checks.share_outside(change, lungs) == pytest.approx(0.25)
     assert checks.share_outside(change * 0, lungs) is None
     assert checks.share_outside(change, np.zeros_like(lungs)) is None
+
+
+def test_what_is_changed_where_nothing_is_marked_is_counted_in_the_lungs_alone() -> None:
+    lungs = chests.lungs()
+    hull = anatomy.hull(lungs) > 0
+    marked = np.zeros_like(lungs)
+    marked[:112] = True
+    change = np.where(marked, 0.5, -0.02).astype(np.float32)
+    change[~hull] = 1.0
+    assert checks.change_unmarked(change, marked, lungs) == pytest.approx(0.02)
+    assert checks.change_unmarked(change, hull | marked, lungs) is None
+    assert checks.change_unmarked(change * 0, marked, lungs) == 0.0
 
 
 def test_a_gate_that_closes_has_worked() -> None:

@@ -148,6 +148,18 @@ def test_films_are_read_from_archives_and_beside_the_manifest_onto_the_grid(
     assert [int(film.max()) for film in films] == [200, 30, 100]
 
 
+def test_films_keep_their_shape_between_black_and_square_ones_every_bit(tmp_path: Path) -> None:
+    # 300 x 150 pixels on the grid of 224: all rows, 112 columns from the 56th on.
+    Image.fromarray(np.full((300, 150), 200, np.uint8)).save(tmp_path / "tall.png")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8))
+    noise.save(tmp_path / "square.png")
+    tall, square = dataset.load_films(tmp_path, [("", "tall.png"), ("", "square.png")])
+    expected = np.zeros((224, 224), np.uint8)
+    expected[:, 56:168] = 200
+    np.testing.assert_array_equal(tall, expected)
+    np.testing.assert_array_equal(square, noise.resize((224, 224), Image.Resampling.LANCZOS))
+
+
 def test_every_film_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     archive(tmp_path / "one.tar", good=png(64, 100), text=b"no picture", cut=png(64, 100)[:40])
     files = ("good", "text", "cut", "absent")
@@ -168,7 +180,7 @@ def localised(folder: Path, images: str, boxes: str) -> Path:
     return folder
 
 
-def test_boxes_are_fractions_of_their_films_sides(tmp_path: Path) -> None:
+def test_boxes_are_fractions_of_the_square_around_their_films(tmp_path: Path) -> None:
     rows = dataset.read_localised(
         localised(
             tmp_path,
@@ -177,7 +189,8 @@ def test_boxes_are_fractions_of_their_films_sides(tmp_path: Path) -> None:
         )
     )
     (box,) = rows[0].boxes
-    assert (box.finding, box.x0, box.y0, box.x1, box.y1) == ("Nodule", 0.25, 0.25, 0.5, 0.75)
+    # 100 rows are centred in 200: 50 of black above.
+    assert (box.finding, box.x0, box.y0, box.x1, box.y1) == ("Nodule", 0.25, 0.375, 0.5, 0.625)
     assert (rows[0].source, rows[0].part) == ("rsna", "dev")
     assert rows[1].boxes == ()
 
@@ -259,14 +272,19 @@ def test_what_is_judged_by_is_of_nobody_who_is_learnt_from(tmp_path: Path) -> No
     rows = dataset.read_manifest(
         manifest(tmp_path, "a.png,,train,Normal,s,g1,,", "b.png,,test,Normal,s,g2,,")
     )
-    films = {"x": ("train", "g1"), "y": ("test", "g2"), "z": ("dev", "g1"), "v": ("dev", "")}
-    found = [
-        dataset.LocalisedRow(file=file, source="s", part=part, boxes=(), group=group)
+    films = {
+        "x": ("train", "g1"), "y": ("test", "g2"), "z": ("dev", "g1"), "v": ("dev", ""),
+        "w": ("train", "g2"),
+    }  # fmt: skip
+    found = {
+        file: dataset.LocalisedRow(file=file, source="s", part=part, boxes=(), group=group)
         for file, (part, group) in films.items()
-    ]
-    with pytest.raises(DatasetError, match=r"manifest has in train: z$"):
-        dataset.demand_apart(rows, found)
-    dataset.demand_apart(rows, [row for row in found if row.file != "z"])
+    }
+    with pytest.raises(DatasetError, match=r"dev or test .* manifest has in train: z$"):
+        dataset.demand_apart(rows, [found[file] for file in "xyzv"])
+    with pytest.raises(DatasetError, match=r"part train .* manifest has in another split: w$"):
+        dataset.demand_apart(rows, [found[file] for file in "xyvw"])
+    dataset.demand_apart(rows, [found[file] for file in "xyv"])
 
 
 def test_films_that_are_not_there_are_found_without_being_read(tmp_path: Path) -> None:

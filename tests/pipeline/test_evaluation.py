@@ -160,10 +160,17 @@ def test_a_lesion_on_both_sides_has_no_side() -> None:
     assert localisation.right_side(rows_of(0), rows_of(1) > 0) is None
 
 
-def test_a_region_touches_at_the_threshold_itself() -> None:
-    truth = rows_of(2) > 0
-    assert localisation.touches((rows_of(2) / 2).astype(np.float32), 0.5, truth)
-    assert not localisation.touches(rows_of(1), 0.5, truth)
+def test_a_region_touches_what_readers_marked_where_the_product_would_show_it() -> None:
+    plane, truth = np.zeros((16, 16), np.float32), np.zeros((16, 16), bool)
+    truth[5, 5] = True
+    plane[5:8, 5:9] = 0.5  # 12 pixels, at the threshold itself
+    assert localisation.touches(plane, 0.5, truth)
+    plane[7, 8] = 0.4  # 11 are none
+    assert not localisation.touches(plane, 0.5, truth)
+    plane[4:7, 4:8] = 0.5
+    plane[5, 5] = 0.0  # a hole is of its region
+    assert localisation.touches(plane, 0.5, truth)
+    assert not localisation.touches(plane, 0.5, np.roll(truth, 8))
 
 
 def test_a_share_has_its_exact_interval() -> None:

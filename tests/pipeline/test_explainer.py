@@ -1,17 +1,22 @@
 """A film goes through a whole model folder: tiny and random, but real diffusers parts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import digest, gates, testing, weights
+from pipeline import anatomy, digest, gates, testing, weights
 from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
 from pipeline.errors import FilmError, ModelError
+from pipeline.explainer import Explainer
 from pipeline.gates import ImageGate, ViewClassifier
+from pipeline.models import Claim
+from pipeline.segmenter import Segmenter
 from pipeline.types import Attribution, Mode, Radiograph, Status, Unlike
 from pipeline.weights import IMAGE_GATE
 
@@ -82,6 +87,47 @@ def test_an_unpaired_model_is_edited_by_inversion(tmp_path: Path, radiograph: Ra
     assert np.array_equal(
         made.attribution_map, explained(tmp_path, radiograph, Mode.CALIBRATED).attribution_map
     )
+
+
+class Unpaired(testing.GaussianDenoiser):
+    """A world that takes no source, and is moved by what is said."""
+
+    paired = False
+
+    def claim(
+        self, z_t: torch.Tensor, source: torch.Tensor | None, t: int, text: torch.Tensor
+    ) -> Claim:
+        made = super().claim(z_t, source, t, text)
+        said = text[:, 0, 0].view(-1, 1, 1, 1)
+        return Claim(z_0=made.z_0 + 5 * said, eps=made.eps, gate=None)
+
+
+class Halves(Segmenter):
+    """Finds the same pair of lungs in every film."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        lungs = torch.full_like(x, -1.0)
+        lungs[..., 60:160, 50:90] = lungs[..., 60:160, 130:170] = 1.0
+        return lungs
+
+
+def test_inversion_keeps_the_patients_own_outside_the_lungs(tmp_path: Path) -> None:
+    testing.write_tiny_model(tmp_path, paired=False)
+    loaded = weights.load(tmp_path, torch.device("cpu"))
+    model = replace(
+        loaded,
+        settings=replace(loaded.settings, grid=224),
+        autoencoder=testing.BlockAutoencoder(),
+        denoiser=Unpaired(mean=0.5, sd=0.1),
+        lung_segmenter=Halves(),
+    )
+    plane = np.random.default_rng(0).random((224, 224), np.float32)
+    made = Explainer(model).evidence(plane, Mode.CALIBRATED, seed=0)
+    hull = anatomy.hull(made.lungs)
+    cells = hull.reshape(28, 8, 28, 8).max((1, 3)).repeat(8, 0).repeat(8, 1)  # 8 x 8 a latent
+    assert 0.1 < (cells > 0).mean() < 0.9
+    assert np.abs(made.changes[:, cells == 0]).max() < 1e-5
+    assert np.abs(made.changes[:, hull == 1]).mean() > 1e-3
 
 
 def test_a_picture_far_from_every_chest_is_refused(tmp_path: Path, radiograph: Radiograph) -> None:

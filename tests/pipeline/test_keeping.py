@@ -1,4 +1,4 @@
-"""Edits that an evaluation keeps: read back as they were, and only where they are the same edits."""
+"""Edits that an evaluation keeps: read back as they were, and only if they are the same edits."""
 
 import json
 import shutil
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline import digest
-from pipeline.evaluation.keeping import Keeper, origin
+from pipeline.evaluation.keeping import Keeper
 from pipeline.explainer import Evidence
+from pipeline.training.kept import origin_of_edits
 from pipeline.types import Image, Mode
 
 FILM: Image = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
@@ -27,7 +28,7 @@ class Maker:
         planes = np.random.default_rng(self.made).random((2, 8, 8), np.float32)
         return Evidence(
             plane=FILM, lungs=FILM > 0.5, changes=-planes, local=planes, maps=planes, gate=planes,
-            second=planes[0], free=None, first=planes[:1], still=None, diffuse=0.1,
+            second=planes[0], free=None, first=planes[:1], still=None, traits=planes[0, 0],
         )  # fmt: skip
 
 
@@ -50,8 +51,8 @@ def test_an_edit_is_made_once_and_read_back_bit_for_bit(tmp_path: Path, model: P
     assert make.made == 1
     for known in fields(Evidence):
         before, after = getattr(made, known.name), getattr(again, known.name)
-        if before is None or known.name == "diffuse":
-            assert after == pytest.approx(before) if before is not None else after is None
+        if before is None:
+            assert after is None, known.name
         else:
             assert after.dtype == before.dtype
             np.testing.assert_array_equal(after, before, err_msg=known.name)
@@ -80,13 +81,13 @@ def test_an_edit_that_cannot_be_read_is_made_again(tmp_path: Path, model: Path) 
 
 
 def test_a_calibration_changes_no_edit_and_weights_and_passes_do(model: Path) -> None:
-    before = origin(model)
+    before = origin_of_edits(model)
     (model / digest.CALIBRATION).write_bytes(b"another")
     said = {"version": "2", "passes": 4, "calibrated": {"threshold": 0.3, "scale_max": 0.9}}
     (model / digest.SETTINGS).write_text(json.dumps(said))
-    assert origin(model) == before
+    assert origin_of_edits(model) == before
     other = shutil.copytree(model, model.with_name("other"))
     (other / digest.SETTINGS).write_text(json.dumps({**said, "passes": 3}))
-    assert origin(other) != before
+    assert origin_of_edits(other) != before
     (model / "unet.safetensors").write_bytes(b"other weights")
-    assert origin(model) != before
+    assert origin_of_edits(model) != before

@@ -1,15 +1,15 @@
 """The sentences that the model is asked with."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline import digest, prompts, testing
 from pipeline.errors import ModelError
-from pipeline.training import lesions, pairs
+from pipeline.training import language_model, lesions, pairs
 from tests.pipeline import chests
+from tests.pipeline.conftest import EditPrompts
 
 
 def test_a_finding_is_said_with_its_view_and_zone() -> None:
@@ -32,7 +32,11 @@ def test_a_view_that_is_not_known_is_called_frontal() -> None:
 def test_every_zone_that_a_lesion_can_lie_in_is_in_the_file() -> None:
     lungs = chests.lungs()
     places = [(row, col) for row in (45, 110, 175) for col in (50, 150)]
-    assert {lesions.zone_of(place, lungs) for place in places} == set(prompts.load().zones)
+    assert [lesions.zone_of(place, lungs) for place in places] == [
+        "Right upper zone", "Left upper zone", "Right mid zone", "Left mid zone",
+        "Right lower zone", "Left lower zone",
+    ]  # fmt: skip
+    assert {*prompts.ZONES} == set(prompts.load().zones)
 
 
 def test_the_captions_are_every_sentence_once() -> None:
@@ -57,11 +61,25 @@ def test_free_words_are_put_as_the_model_knows_them(said: str, understood: str) 
     assert prompts.load().understood(said) == understood
 
 
+def test_two_findings_and_two_zones_are_both_heard() -> None:
+    heard = prompts.load().heard("large RUL and lingula consolidation with a small mass")
+    assert heard == prompts.Heard(
+        findings=("consolidation", "nodule"),
+        zones=("Left mid zone", "Right upper zone"),
+        left_over=("large",),
+    )
+
+
+def test_a_word_within_a_longer_one_names_nothing(edit_prompts: EditPrompts) -> None:
+    edit_prompts(("[nodule, ", "[nodule, rounded opacity, opacity (round), "))
+    for said in ("rounded opacity", "opacity (round)"):
+        assert prompts.load().understood(said) == "Frontal chest radiograph. nodule."
+
+
 def test_what_a_radiologist_may_say_names_one_thing_only() -> None:
     words = prompts.load()
-    for names in (words.findings, words.zones):
-        said = [word.lower() for name, others in names.items() for word in (name, *others)]
-        assert len(said) == len(set(said))
+    said = [w.lower() for names in (words.findings, words.zones) for n in names.values() for w in n]
+    assert len(said) == len(set(said))
 
 
 SHIPPED = prompts.FILE.read_text(encoding="utf-8")
@@ -78,19 +96,31 @@ def edited(folder: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("views: [PA, AP", "views: [PA, AP]]", "cannot be read: while parsing"),
+        ("[nodule, ", "[nodule]], ", "cannot be read: while parsing"),
         ("normal:\n", "normal: Normal.\n", "normal: a list was expected"),
-        ("induced: ", "induces: ", "missing keys: induced"),
-        ("default_view: Frontal", "default_view: Frontal\nspeed: 1", "unknown keys: speed"),
+        ("induced: ", "induces: ", "induced is missing, induces is not known: on the left must "),
+        ("views:\n", "views: {}\nviews:\n", "views stands twice"),
         ('labelled: "{view}', 'labelled: "{veiw}', "labelled: '{veiw} chest radiograph."),
         ('labelled: "{view}', 'labelled: "{view', "no more than {view}, {finding} may stand in"),
         ("{zone} {finding}.", "{zone}.", "lacks {finding}"),
-        ("views: [PA, AP, Frontal]", "views: Frontal", "views: a list was expected, not 'Frontal'"),
-        ("views: [PA, AP, Frontal]", "views: []", "views: at least one was expected"),
-        ("views: [PA, AP, Frontal]", "views: [PA, off]", "views: words were expected, not False"),
-        ("default_view: Frontal", "default_view: Lateral", "'Lateral' is none of views"),
-        ("tuberculosis: [TB]", "tuberculosis: TB", "findings: tuberculosis: a list was expected"),
-        ("pneumonia: [infection]", "pneumonia: [1]", "findings: pneumonia: words were expected"),
+        ("  PA: PA", "  PA: off", "views: PA: words were expected, not False"),
+        ("  PA: PA", "  Portable: Portable", "views: PA is missing, Portable is not known"),
+        ("  Frontal: Frontal\n", "", "views: Frontal is missing: on the left must stand PA, AP"),
+        ("[tuberculosis, TB]", "TB", "findings: tuberculosis: a list was expected, not 'TB'"),
+        ("[pneumonia, infection]", "[1]", "findings: pneumonia: words were expected, not 1"),
+        ("[pneumonia, infection]", "[]", "findings: pneumonia: at least one was expected"),
+        ("  pneumonia: ", "  pneumonic change: ", "pneumonia is missing, pneumonic change is"),
+        ("  nodule: ", "  mass: [mass]\n  nodule: ", "findings: mass is not known: on the left"),
+        ("zones:\n", "zones:\n  Right hilum: [hilum]\n", "zones: Right hilum is not known"),
+        ("  Left mid zone: ", "  Lingula: ", "zones: Left mid zone is missing, Lingula is not"),
+        ("[nodule, ", "[Opacity, ", "'Opacity' stands for opacity and for nodule"),
+        ("lingula]", "RML]", "'RML' stands for Right mid zone and for Left mid zone"),
+        ("lingula]", "haze]", "'haze' stands for opacity and for Left mid zone"),
+        ("No finding.", "Normal.", "normal: 'PA chest radiograph. Normal.' would be said of two"),
+        ("[nodule, ", "[normal, ", "labelled: 'PA chest radiograph. normal.' would be said of two"),
+        ("{view} chest radiograph. Normal", "{view} " + "a " * 25, "has more than 24 words"),
+        ("{zone} {finding}.", "{{zone}} {finding}.", "lacks {zone}"),
+        ("{zone} {finding}.", "{zone:>9} {finding}.", "no more than {view}, {zone}, {finding} may"),
     ],
 )  # fmt: skip
 def test_a_fault_in_the_file_is_told_by_its_key(
@@ -117,25 +147,46 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, held: bytes) -> None:
         prompts.read(path)
 
 
-@pytest.fixture
-def in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the prompts that is in use until the test ends."""
-    path = edited(tmp_path, "# The words", "# The words")
-    monkeypatch.setattr(prompts, "FILE", path)
-    prompts.load.cache_clear()
-    yield path
-    prompts.load.cache_clear()
+_OTHER_WORDS = (
+    ("[pneumonia, infection]", "[pneumonic change, infection]"),
+    ("[Right upper zone, right upper lobe,", "[right upper third,"),
+    ("  AP: AP", "  AP: Portable"),
+    ("  Frontal: Frontal", "  Frontal: Erect"),
+)
+
+
+def test_other_words_are_said_in_every_sentence(edit_prompts: EditPrompts) -> None:
+    edit_prompts(*_OTHER_WORDS)
+    captions = pairs.all_captions()
+    assert len(captions) == 3 * (3 + 5 + 30) + 1
+    assert "Portable chest radiograph. right upper third pneumonic change." in captions
+    assert "Erect chest radiograph. No finding." in captions
+    assert not [text for text in captions if "pneumonia" in text or "Right upper" in text]
+    lessons = {lesson.text: lesson.labels for lesson in language_model.templates()}
+    said = "Portable chest radiograph. right upper third pneumonic change."
+    assert lessons[said] == ("Right upper zone", "pneumonia")
+    assert lessons["Erect chest radiograph. No right upper third nodule."] == ()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["Right upper zone pneumonia", "infection, right apex", "Pneumonic change Right upper third"],
+)
+def test_the_programs_own_names_and_all_other_words_are_understood(
+    edit_prompts: EditPrompts, asked: str
+) -> None:
+    edit_prompts(*_OTHER_WORDS)
+    understood = prompts.load().understood(asked)
+    assert understood == "Erect chest radiograph. right upper third pneumonic change."
 
 
 def test_other_prompts_are_another_model_and_another_layout_is_not(
-    in_use: Path, tmp_path: Path
+    edit_prompts: EditPrompts, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     testing.write_tiny_model(folder)
     shipped = digest.model_digest(folder)
-    in_use.write_text(f"# A remark.\n{SHIPPED}", encoding="utf-8")
-    prompts.load.cache_clear()
+    edit_prompts(("# The words", "# A remark.\n# The words"))
     assert digest.model_digest(folder) == shipped
-    in_use.write_text(SHIPPED.replace("radiograph. Normal.", "film. Normal."), encoding="utf-8")
-    prompts.load.cache_clear()
+    edit_prompts(("radiograph. Normal.", "film. Normal."))
     assert digest.model_digest(folder) != shipped

@@ -29,10 +29,12 @@ from pipeline.training import (
     session,
 )
 from pipeline.training.dataset import FilmRow
+from pipeline.training.pace import Pace, PacedMaker
 from pipeline.training.pairs import Counts, Material, PairMaker, Pool, make_pool
 from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session
 from tests.conftest import REPOSITORY
 from tests.pipeline import chests
+from tests.pipeline.conftest import EditPrompts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -160,6 +162,30 @@ def test_a_run_whose_kill_left_no_state_json_goes_on_all_the_same(tmp_path: Path
     assert torch.equal(weight_of(again), weight_of(run))
 
 
+def of(folder: Path, **origin: str) -> Session:
+    """A run that was begun with, or goes on with, these."""
+    recipe = replace(RECIPE, origin=origin)
+    return Session(model=nn.Linear(1, 1), recipe=recipe, folder=folder, progress=lambda *_: None)
+
+
+def test_a_run_does_not_go_on_with_what_it_was_not_begun_with(tmp_path: Path) -> None:
+    of(tmp_path, films="a", seed="0").save()
+    of(tmp_path, films="a", seed="0").save()
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match=r"with other films; give another --work, or remove"):
+        of(tmp_path, films="b", seed="0")
+    with pytest.raises(CheckpointError, match="with other films, seed;"):
+        of(tmp_path, films="b", seed="1")
+    assert contents(tmp_path) == before
+
+
+def test_a_run_of_before_goes_on_and_says_from_then_on_with_what(tmp_path: Path) -> None:
+    of(tmp_path).save()
+    of(tmp_path, films="b").save()
+    with pytest.raises(CheckpointError, match="other films"):
+        of(tmp_path, films="a")
+
+
 def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"before")
@@ -189,6 +215,20 @@ def test_a_folder_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
         write(fail=True)
     assert [found.name for found in path.iterdir()] == ["old"]
     write(fail=False)
+    assert [found.name for found in path.iterdir()] == ["new"]
+    assert [found.name for found in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_a_kill_left_set_aside_is_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    (tmp_path / "model.before").mkdir()
+    (tmp_path / "model.before" / "old").touch()
+    (tmp_path / "model.part").mkdir()
+    files.put_back(path)
+    assert [found.name for found in path.iterdir()] == ["old"]
+    (tmp_path / "model.before").mkdir()  # the kill came a moment later: the new one is there
+    with files.whole_folder(path) as scratch:
+        (scratch / "new").touch()
     assert [found.name for found in path.iterdir()] == ["new"]
     assert [found.name for found in tmp_path.iterdir()] == ["model"]
 
@@ -242,6 +282,26 @@ def test_a_pool_made_of_something_else_is_made_again(
     assert pool(path, **changed)[1] == []  # type: ignore[arg-type]  # the same
 
 
+def test_pairs_are_told_of_as_they_are_made() -> None:
+    told: list[tuple[float, str]] = []
+    maker = PacedMaker(material(), 0, lambda share, said: told.append((share, said)))
+    made = list(maker.samples(Counts(pasted=3, boxed=0, healthy=1, abnormal=0, labelled=0)))
+    assert [share for share, _ in told] == [0, 0.25, 0.5, 0.75]
+    assert told[2][1].startswith("2 of 4 pairs, ")
+    plain = PairMaker(material(), 0).samples(
+        Counts(pasted=3, boxed=0, healthy=1, abnormal=0, labelled=0)
+    )
+    assert all(np.array_equal(a.source, b.source) for a, b in zip(made, plain, strict=True))
+
+
+def test_a_pace_is_what_was_made_in_the_time_it_took() -> None:
+    now, told = [5.0], list[tuple[float, str]]()
+    pace = Pace("films", 100, lambda *said: told.append(said), clock=lambda: now[0])
+    now[0] = 9.0
+    pace(50)
+    assert told == [(0.5, "50 of 100 films, 12.5 a second")]
+
+
 def test_a_pool_made_under_other_prompts_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +312,34 @@ def test_a_pool_made_under_other_prompts_is_made_again(
     after, told = pool(path)
     assert told[0].endswith("other captions")
     assert [after.captions[i] for i in after.words] == [before.captions[i] for i in before.words]
+
+
+def test_a_pool_is_made_again_where_two_words_have_changed_places(
+    tmp_path: Path, edit_prompts: EditPrompts
+) -> None:
+    """The sentences are the same then, and each of two means what the other did."""
+    path = tmp_path / "pool.safetensors"
+    before, _ = pool(path)
+    edit_prompts(("  PA: PA", "  PA: AP"), ("  AP: AP", "  AP: PA"))
+    after, told = pool(path)
+    assert told[0].endswith("other captions")
+    assert {before.captions[i] for i in before.normal} == {"PA chest radiograph. Normal."}
+    assert {after.captions[i] for i in after.normal} == {"AP chest radiograph. Normal."}
+
+
+def test_a_pool_is_made_whatever_findings_zones_and_views_are_called(
+    tmp_path: Path, edit_prompts: EditPrompts
+) -> None:
+    edit_prompts(
+        ("[pneumonia, infection]", "[pneumonic change]"),
+        ("[Right upper zone, right upper lobe,", "[right upper third,"),
+        ("  PA: PA", "  PA: Upright"),
+    )
+    made, _ = pool(tmp_path / "pool.safetensors", counts=replace(COUNTS, pasted=12))
+    said = {made.captions[i] for i in made.words}
+    assert "Upright chest radiograph. pneumonic change." in said
+    assert any(text.startswith("Upright chest radiograph. right upper third") for text in said)
+    assert not [text for text in said if "pneumonia" in text or "Right upper" in text]
 
 
 def test_a_pool_that_a_disk_has_cut_is_made_again(tmp_path: Path) -> None:

@@ -579,7 +579,7 @@ def test_the_templates_say_and_deny_every_finding() -> None:
 )
 def test_what_is_denied_has_no_label(text: str) -> None:
     labels = {sentence.text: sentence.labels for sentence in language_model.templates()}
-    for view in prompts.load().views:
+    for view in prompts.VIEWS:
         assert labels[f"{view} chest radiograph. {text}"] == ()
 
 

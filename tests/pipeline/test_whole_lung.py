@@ -197,10 +197,12 @@ def test_what_is_asked_for_in_words_is_made_without_the_adapter(model: Path) -> 
     assert np.array_equal(evidence(model, asked).changes, without)
 
 
-def test_the_adapters_gate_says_of_the_film_how_much_of_its_lungs_it_opens_to(model: Path) -> None:
-    assert evidence(model).diffuse is None
+def test_the_adapted_network_is_looked_at_for_a_probe_and_for_nothing_else(model: Path) -> None:
+    assert evidence(model).traits is None
     adapted(model)
-    said_of_it = evidence(model).diffuse
-    assert said_of_it is not None
-    assert 0 < said_of_it < 1
-    assert said_of_it != pytest.approx(evidence(model).gate.mean(), abs=1e-3)
+    traits = evidence(model).traits
+    assert traits is not None
+    explainer = Explainer(weights.load(model, torch.device("cpu")))
+    plane = np.random.default_rng(0).random((64, 64), np.float32)
+    assert np.array_equal(explainer.traits(plane, seed=0), explainer.traits(plane, seed=0))
+    assert explainer.traits(plane, seed=0).shape == traits.shape

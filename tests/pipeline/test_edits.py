@@ -1,0 +1,95 @@
+"""What is measured of edits: each film once, and a lesion inside and outside."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.classifier import FEATURES, Classifier
+from pipeline.evaluation.cases import Case, Judges
+from pipeline.evaluation.edits import Edits
+from pipeline.evaluation.seen import Seen
+from pipeline.evaluation.validity import Pair
+from pipeline.explainer import Evidence
+from pipeline.training.dataset import FilmRow, LocalisedRow
+from pipeline.types import Image, Mode, Status
+
+SIDE = 128
+FILM: Image = np.random.default_rng(0).uniform(0.6, 1, (SIDE, SIDE)).astype(np.float32)
+LUNGS = np.ones((SIDE, SIDE), bool)
+LESION = np.zeros((SIDE, SIDE), bool)
+LESION[40:80, 40:80] = True
+
+
+class AllSick(Classifier):
+    """Calls every film abnormal, of one source."""
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(x), FEATURES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(x))
+
+
+class Lossless:
+    """An autoencoder's round trip that changes nothing."""
+
+    def reconstruction(self, film: Image) -> Image:
+        return film
+
+
+def edits() -> Edits:
+    maker: Any = Lossless()
+    nothing: Any = None
+    judges = Judges(classifier=AllSick(), segmenter=None, encoder=nothing)
+    return Edits(nothing, judges, maker, lambda films, _: films)
+
+
+def case(original: str, change: Image) -> Case:
+    """A localised film whose counterpart is the film less `change`."""
+    evidence = Evidence(
+        plane=FILM, lungs=LUNGS, changes=change[None], local=change[None],
+        maps=np.abs(change)[None], gate=np.ones_like(change)[None], second=None, free=None,
+        first=None, still=None, traits=None,
+    )  # fmt: skip
+    row = LocalisedRow(file="l", source="s", part="test", boxes=(), original=original)
+    return Case(
+        row=row,
+        mode=Mode.CALIBRATED,
+        truth=LESION,
+        marked=LESION,
+        lungs=LUNGS,
+        maps={},
+        evidence=evidence,
+    )
+
+
+def seen(original: str) -> Seen:
+    """A sick film of the manifest."""
+    row = FilmRow(
+        file="m", tar="", split="test", label="COVID", source="s", view="", flags=frozenset(),
+        original=original,
+    )  # fmt: skip
+    pair = Pair(film=FILM, counterfactual=FILM, attribution_map=FILM, lungs=LUNGS)
+    return Seen(row=row, pair=pair, status=Status.VALID)
+
+
+def test_a_film_of_both_tables_is_counted_once_over_all() -> None:
+    # The file d1 lies in both, d2 in the manifest alone; nobody knows which the other two are.
+    cases = {"boxed": [case("d1", 0 * FILM), case("", 0 * FILM)]}
+    found = edits().validity([seen("d1"), seen("d2"), seen("")], cases)["groups"]
+    films = {name: group["films"] for name, group in found.items()}
+    assert films == {"boxed": 2, "s": 3, "all": 4}
+
+
+def test_a_change_of_the_lesion_alone_is_seen_inside_it_and_not_outside() -> None:
+    # SSIM looks 5 pixels around: 18 x 18 of the lesion's 40 x 40 pixels see nothing but what has
+    # become flat. Against a texture of variance 0.4^2 / 12 that is 0.03^2 / (0.4^2 / 12 + 0.03^2).
+    inner = np.zeros((SIDE, SIDE), bool)
+    inner[46:74, 46:74] = True
+    change = np.where(inner, FILM - FILM[inner].mean(), 0).astype(np.float32)
+    found = edits().validity([], {"boxed": [case("", change)] * 2})
+    assert found["ssim_outside_lesion"]["mean"] == pytest.approx(1, abs=1e-6)
+    alike = 0.03**2 / (0.4**2 / 12 + 0.03**2)
+    assert found["ssim_inside_lesion"]["mean"] < 1 - (18 / 40) ** 2 * (1 - alike) + 0.01

@@ -1,0 +1,115 @@
+"""Which films an evaluation is of: never of those that the other part was chosen or judged by."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import DatasetError
+from pipeline.evaluation.selection import Selection
+
+_MANIFEST = "file,tar,split,label,source,group_id,patient_id,sha256_original"
+_LEARNT = "learnt,,train,Normal,s,,,"
+_IMAGES = "file,width,height,source,part,group_id,patient_id,sha256_original"
+
+
+def tables(folder: Path, manifest: list[str], images: list[str], boxes: str = "") -> Path:
+    for name in ("cxr256", "localised"):
+        (folder / name).mkdir()
+    (folder / "cxr256" / "manifest.csv").write_text(
+        "\n".join([_MANIFEST, _LEARNT, *manifest]) + "\n"
+    )
+    (folder / "localised" / "images.csv").write_text("\n".join([_IMAGES, *images]) + "\n")
+    (folder / "localised" / "boxes.csv").write_text(f"file,finding,x0,y0,x1,y1,mask\n{boxes}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("part", "split", "other"), [("test", "test", "dev"), ("dev", "val", "test")]
+)
+def test_films_of_whom_the_other_part_has_are_left_out_and_counted(
+    tmp_path: Path, part: str, split: str, other: str
+) -> None:
+    manifest = [
+        f"by_group,,{split},COVID,s,g1,,",
+        f"by_patient,,{split},COVID,s,,p2,",
+        f"by_file,,{split},COVID,s,,,d3",
+        f"same_part,,{split},COVID,s,g4,,",
+        f"nobody,,{split},COVID,s,,,",
+    ]
+    images = [
+        f"1,9,9,s,{other},g1,,",
+        f"2,9,9,s,{other},,p2,",
+        f"3,9,9,s,{other},,,d3",
+        f"4,9,9,s,{part},g4,,",
+        f"5,9,9,s,{other},,,",
+    ]
+    films = Selection(data=tables(tmp_path, manifest, images), part=part)
+    assert [row.file for row in films.rows(lambda _: True)] == ["same_part", "nobody"]
+    assert films.left_out == 3
+
+
+def mask(path: Path, side: int, *filled: tuple[slice, slice]) -> None:
+    """A 1-bit PNG, white where it is filled."""
+    plane = np.zeros((side, side), bool)
+    for where in filled:
+        plane[where] = True
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(plane).save(path)
+
+
+def test_the_truth_of_a_film_with_masks_is_their_union_and_not_the_boxes_around(
+    tmp_path: Path,
+) -> None:
+    # In quarters of the side: two masks of one film, and a box that no mask outlines.
+    boxes = [
+        "a,Consolidation,0,0,400,400,one.png",
+        "a,Consolidation,0,0,400,400,one.png",
+        "a,Opacity,0,0,400,400,two.png",
+        "a,Nodule,0,300,100,400,",
+        "b,Nodule,100,0,200,100,",
+    ]
+    folder = tables(tmp_path, [], ["a,400,400,s,dev,,,", "b,400,400,s,dev,,,"], "\n".join(boxes))
+    masks = folder / "localised" / "masks"
+    mask(masks / "one.png", 448, (slice(0, 224), slice(0, 112)))
+    mask(masks / "two.png", 448, (slice(112, 224), slice(0, 224)))
+    films = Selection(data=folder, part="dev")
+    outlined, boxed = films.truths(films.localised, 4)
+    assert outlined.astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0] * 4, [1, 0, 0, 0]]
+    assert boxed.astype(int).tolist() == [[0, 1, 0, 0], [0] * 4, [0] * 4, [0] * 4]
+
+
+def test_a_mask_smaller_than_a_pixel_is_one_and_a_blank_one_is_refused(tmp_path: Path) -> None:
+    boxes = "a,Nodule,0,0,9,9,small.png\nb,Nodule,0,0,9,9,blank.png"
+    folder = tables(tmp_path, [], ["a,224,224,s,dev,,,", "b,224,224,s,dev,,,"], boxes)
+    masks = folder / "localised" / "masks"
+    mask(masks / "small.png", 224, (slice(60, 64), slice(0, 4)))
+    mask(masks / "blank.png", 224)
+    films = Selection(data=folder, part="dev")
+    small, blank = films.localised
+    (truth,) = films.truths([small], 4)
+    assert np.argwhere(truth).tolist() == [[1, 0]]
+    with pytest.raises(DatasetError, match=r"masks: nothing is white on the masks of b$"):
+        films.truths([blank], 4)
+
+
+@pytest.mark.parametrize(
+    ("split", "part", "said"),
+    [("train", "dev", "has in train: l"), ("val", "train", "has in another split: l")],
+)
+def test_an_evaluation_refuses_a_patient_who_is_learnt_from_and_judged_by(
+    tmp_path: Path, split: str, part: str, said: str
+) -> None:
+    folder = tables(tmp_path, [f"m,,{split},COVID,s,,p,"], [f"l,9,9,s,{part},,p,"])
+    with pytest.raises(DatasetError, match=f"{said}$"):
+        Selection(data=folder, part="dev").rows(lambda _: True)
+
+
+def test_localised_films_may_lie_in_a_folder(tmp_path: Path) -> None:
+    films = Selection(data=tables(tmp_path, [], ["a.png,64,64,s,dev,,,"]), part="dev")
+    picture = tmp_path / "localised" / "images" / "a.png"
+    picture.parent.mkdir()
+    Image.fromarray(np.full((64, 64), 51, np.uint8)).save(picture)
+    (film,) = films.localised_films(films.localised)
+    assert film.max() == pytest.approx(0.2)  # 51 of 255
