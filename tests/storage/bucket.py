@@ -8,6 +8,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import boto3
 import pytest
@@ -69,9 +70,14 @@ class S3Server:
 
     def bytes_of(self, url: str) -> bytes:
         """What another client reads at s3://bucket/key."""
-        client = boto3.client("s3", endpoint_url=self.url)
-        name, _, key = url.removeprefix("s3://").partition("/")
-        return bytes(client.get_object(Bucket=name, Key=key)["Body"].read())
+        return bytes(self._client().get_object(**_object(url))["Body"].read())
+
+    def remove(self, url: str) -> None:
+        """Another client has removed what was there."""
+        self._client().delete_object(**_object(url))
+
+    def _client(self) -> Any:
+        return boto3.client("s3", endpoint_url=self.url)
 
     def make_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """This process's clients, and those of its children, find it."""
@@ -88,6 +94,11 @@ class S3Server:
         request = urllib.request.Request(f"{self.url}/{path}", body, kind, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return bytes(answer.read())
+
+
+def _object(url: str) -> dict[str, str]:
+    name, _, key = url.removeprefix("s3://").partition("/")
+    return {"Bucket": name, "Key": key}
 
 
 @contextmanager

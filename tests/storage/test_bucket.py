@@ -98,15 +98,15 @@ def test_nothing_is_missing_from_a_bucket_that_is_gone_and_it_is_not_made_anew(
         store.read(ref_of("received/film.dcm", b"DICM"))
 
 
-def test_what_another_process_has_done_since_is_seen(bucket: S3Server) -> None:
+def test_what_another_process_has_removed_since_it_was_listed_is_missing(bucket: S3Server) -> None:
     place = bucket.place()
-    ours, other = FsspecObjectStore(place), FsspecObjectStore(place)
-    kept, dropped = (ours.keep(f"received/{n}.dcm", n.encode()) for n in "ab")
-    assert set(ours.stale(-1)) == {kept.name, dropped.name}
-    other.remove(dropped)
-    assert list(ours.stale(-1)) == [kept.name]
+    store = FsspecObjectStore(place)
+    kept, removed = (store.keep(f"received/{n}.dcm", n.encode()) for n in "ab")
+    assert set(store.stale(-1)) == {kept.name, removed.name}
+    bucket.remove(f"{place}/{removed.name}")
     with pytest.raises(ObjectMissingError):
-        ours.demand(dropped)
+        store.demand(removed)
+    assert list(store.stale(-1)) == [kept.name]
 
 
 class _Cut(socketserver.BaseRequestHandler):
