@@ -950,7 +950,7 @@ def test_the_days_that_the_volume_of_the_objects_is_gone_are_none_of_a_moments_f
         assert worker.work_once() is Turn.RELEASED
     bench.now = after(3 * 86_400 + 1)
     assert worker.work_once() is Turn.DONE
-    assert bench.job.error.startswith("given up after a day of OSError")
+    assert bench.job.error.startswith("given up after a day: no file handle was free")
 
 
 @pytest.mark.parametrize("at_s", [0, 5 * 86_400])
