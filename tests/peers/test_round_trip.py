@@ -171,6 +171,7 @@ def test_what_is_not_analysed_is_taken_and_says_why(
     assert "SYNTHETIC^DEMO" not in node.log()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.data
 def test_every_real_film_ends_as_it_should(
     embedded: Node, pacs: Orthanc, dicom_films: Path, tmp_path: Path
@@ -191,6 +192,7 @@ def test_every_real_film_ends_as_it_should(
             _demand_no_new_errors(pacs, film, tmp_path)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.data
 @pytest.mark.parametrize("syntax", converters.SYNTAXES)
 def test_a_real_film_in_any_transfer_syntax_ends_the_same(
