@@ -1,7 +1,7 @@
 """From a radiograph to its attribution: encode, edit, decode both, compare, find regions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from pipeline import (
     regions,
 )
 from pipeline.anatomy import Mask
-from pipeline.checks import Findings
 from pipeline.errors import ModelError, UnlikeTrainingError
+from pipeline.evidence import Evidence, findings
 from pipeline.framing import Frame
 from pipeline.models import Claim, Denoiser
 from pipeline.preprocess import Letterbox
@@ -48,34 +48,6 @@ _NEXT_PASS = 7_919
 
 _NO_GATE = "the model has no image gate: nothing tells whether this is a chest radiograph"
 _NO_SEGMENTER = "the model has no lung segmenter: where the map points could not be checked"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What an edit shows, before it is read; all planes are on the model grid.
-
-    `changes` [draws, side, side] are film minus counterpart, signed; `local` the same before what
-    covers whole lungs was taken back, if it was; `maps` [draws, side, side] are the attribution of
-    each draw, >= 0; `gate` [draws, side, side] in 0 .. 1 (ones without a gate) is what the edit was
-    held to; `second` [side, side] in 0 .. 1 is what the second gate says of the film, None without
-    one.
-    `free` is |film minus counterpart| had the gate been open everywhere, where it was asked for.
-    `first` and `still` are what the gate of the first step would change of the film and of its
-    counterpart, None without a gate. `traits` are what the network that covers whole lungs, or else
-    a probe, looks at makes of the lungs (pipeline.probe), None without either.
-    """
-
-    plane: Image
-    lungs: Mask
-    changes: Image
-    local: Image
-    maps: Image
-    gate: Image
-    second: Image | None
-    free: Image | None
-    first: Image | None
-    still: Image | None
-    traits: Traits | None
 
 
 class Explainer:
@@ -351,6 +323,7 @@ class Explainer:
         marked = plane >= reading.threshold
         peak = float(plane.max())
         healthy = self._model.healthy if mode is Mode.CALIBRATED else None
+        opinion = probe.reading(self._model.probe, made.traits)
         status, reasons = self.judged(made, mode)
         return Attribution(
             counterfactual=counterfactual,
@@ -364,12 +337,9 @@ class Explainer:
             status=status,
             reasons=reasons,
             model=self._identity(mode, seed),
-            probability=None if healthy is None else healthy.probability(peak, self._reading(made)),
+            probability=None if healthy is None else healthy.probability(peak, opinion),
             conformal_p=None if healthy is None else healthy.conformal_p(peak),
         )
-
-    def _reading(self, made: Evidence) -> float:
-        return 0.0 if self._model.probe is None else self._model.probe.reading(made.traits)
 
     def judged(self, made: Evidence, mode: Mode) -> tuple[Status, tuple[str, ...]]:
         """How far a result may be relied on, and why; `paper` mode, the paper's, has no checks."""
@@ -415,29 +385,3 @@ def _back(frames: Sequence[Frame], seen: Image) -> Image:
 def _traits(looked: Claim, frame: Frame, lungs: Mask) -> Traits:
     """Of the last draw, which sees the lungs larger."""
     return probe.pooled([state[-1] for state in looked.states], frame.see(anatomy.hull(lungs)))
-
-
-def findings(made: Evidence, threshold: float) -> Findings:
-    """The numbers that the checks look at.
-
-    Those of the local edit, which the map reads, only where there is a region; that of what is
-    shown beside it always, if the model edits in pairs.
-    """
-    marked = made.maps.mean(0) >= threshold
-    found = bool(marked.any())
-    shown = made.changes.mean(0)
-    return Findings(
-        lungs_found=anatomy.usable(made.lungs),
-        stability=checks.overlap(made.maps, threshold) if found else None,
-        effect=_effect(made) if found else None,
-        off_target=checks.share_outside(made.local.mean(0), made.lungs) if found else None,
-        unmarked=checks.change_unmarked(shown, marked, made.lungs)
-        if made.first is not None
-        else None,
-    )
-
-
-def _effect(made: Evidence) -> float | None:
-    if made.first is None or made.still is None:
-        return None
-    return checks.closed(made.first, made.still)

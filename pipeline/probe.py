@@ -36,9 +36,14 @@ class Probe:
     weights: Traits
     bias: float
 
-    def reading(self, traits: Traits | None) -> float:
-        """The log odds; 0, which says nothing, without traits."""
-        return 0.0 if traits is None else float(self.weights @ traits) + self.bias
+    def log_odds(self, traits: Traits) -> float:
+        """Of a finding."""
+        return float(self.weights @ traits) + self.bias
+
+
+def reading(made: Probe | None, traits: Traits | None) -> float:
+    """The log odds of a finding; 0, which says nothing, without a probe or without traits."""
+    return 0.0 if made is None or traits is None else made.log_odds(traits)
 
 
 def pooled(states: Sequence[torch.Tensor], hull: Image) -> Traits:

@@ -16,7 +16,8 @@ from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.localisation import Truth
 from pipeline.evaluation.sets import Encoder
 from pipeline.evaluation.validity import Pair, signed
-from pipeline.explainer import Evidence, Explainer
+from pipeline.evidence import Evidence
+from pipeline.explainer import Explainer
 from pipeline.segmenter import Segmenter
 from pipeline.training.dataset import LocalisedRow
 from pipeline.types import Image, Mode

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pipeline.explainer import Evidence
+from pipeline.evidence import Evidence
 from pipeline.training import files, kept
 from pipeline.types import Image, Mode
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from pipeline import regions
+from pipeline import probe, regions
 from pipeline.anatomy import Mask
 from pipeline.evaluation import (
     audits,
@@ -281,9 +281,7 @@ class Measurement:
         return healthy.log_odds(peak, self._reading(film))
 
     def _reading(self, film: Seen) -> float:
-        """What the model's probe says of the film; 0 without one."""
-        probe = self._model.probe
-        return 0.0 if probe is None else probe.reading(film.pair.traits)
+        return probe.reading(self._model.probe, film.pair.traits)
 
     def _taught(self, source: str) -> list[tuple[Image, Mask, bool]]:
         rows = self._films.rows(lambda row: row.source == source, split="train")

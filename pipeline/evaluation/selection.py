@@ -83,13 +83,17 @@ class Selection:
         )
 
     def rows(self, belongs: Callable[[FilmRow], bool], split: str | None = None) -> list[FilmRow]:
-        """Rows of a split, at most `limit` of each source and label; none that was left out."""
+        """Rows of the own split, at most `limit` of each source and label, or all of another.
+
+        None that was left out. What an audit learns from is never limited: it would learn less.
+        """
         spoilt = self._spoilt
         chosen: dict[tuple[str, str], list[FilmRow]] = {}
         for row in self.manifest:
             if row.split == (split or self.split) and not row.kin & spoilt and belongs(row):
                 chosen.setdefault((row.source, row.label), []).append(row)
-        return [row for rows in chosen.values() for row in rows[: self.limit or None]]
+        most = self.limit if split is None else 0
+        return [row for rows in chosen.values() for row in rows[: most or None]]
 
     def group(self, belongs: Callable[[LocalisedRow], bool]) -> list[LocalisedRow]:
         """Localised rows that belong, at most `limit`."""

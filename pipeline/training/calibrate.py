@@ -159,7 +159,7 @@ class _Maker:
         scored = Scored(
             plane=parts["plane"].numpy(),
             lungs=parts["lungs"].numpy() > 0,
-            reading=0.0 if self._probe is None else self._probe.reading(traits),
+            reading=probe.reading(self._probe, traits),
             change=parts["change"].numpy() if "change" in parts else None,
         )
         self._note({"mode": str(mode), "kind": kind}, scored)

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline import digest, probe, prompts, settings
-from pipeline.explainer import METHOD_VERSION, Evidence
+from pipeline.evidence import Evidence
+from pipeline.explainer import METHOD_VERSION
 from pipeline.settings import Settings
 from pipeline.training import files, ranks
 

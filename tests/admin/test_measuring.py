@@ -15,7 +15,8 @@ from dicom_node.errors import NodeError
 from pipeline import calibration, digest, lesion_gate, settings, testing, weights
 from pipeline.classifier import Classifier
 from pipeline.errors import PipelineError
-from pipeline.explainer import Evidence, Explainer
+from pipeline.evidence import Evidence
+from pipeline.explainer import Explainer
 from pipeline.training import assembly, calibrate
 from pipeline.types import Image, Mode
 from tests.admin import commands, data_folder

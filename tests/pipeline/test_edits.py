@@ -11,7 +11,7 @@ from pipeline.evaluation.cases import Case, Judges
 from pipeline.evaluation.edits import Edits
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.validity import Pair
-from pipeline.explainer import Evidence
+from pipeline.evidence import Evidence
 from pipeline.training.dataset import FilmRow, LocalisedRow
 from pipeline.types import Image, Mode, Status
 

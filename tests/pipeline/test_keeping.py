@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import digest
 from pipeline.evaluation.keeping import Keeper
-from pipeline.explainer import Evidence
+from pipeline.evidence import Evidence
 from pipeline.training.kept import origin_of_edits
 from pipeline.types import Image, Mode
 

@@ -48,8 +48,9 @@ def test_a_hull_smaller_than_a_cell_is_still_read() -> None:
 
 def test_a_reading_is_the_weighed_sum_and_says_nothing_without_traits() -> None:
     made = Probe(weights=np.array([1, -2], np.float32), bias=0.5)
-    assert made.reading(np.array([3, 1], np.float32)) == pytest.approx(3 - 2 + 0.5)
-    assert made.reading(None) == 0.0
+    traits = np.array([3, 1], np.float32)
+    assert probe.reading(made, traits) == pytest.approx(3 - 2 + 0.5)
+    assert probe.reading(made, None) == probe.reading(None, traits) == 0.0
 
 
 def test_a_probe_comes_back_from_its_folder_and_fits_its_u_net_alone(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_what_tells_sources_apart_teaches_nothing() -> None:
     made = probing.fit(Taught(traits=traits, sources=list(sources), sick=sick))
     scale = traits.std(0)
     assert abs(made.weights[0] * scale[0]) < 0.1 * abs(made.weights[1] * scale[1])
-    means = [np.mean([made.reading(t) for t in traits[sick == kind]]) for kind in (False, True)]
+    means = [np.mean([made.log_odds(t) for t in traits[sick == kind]]) for kind in (False, True)]
     assert means[0] < 0 < means[1]
 
 

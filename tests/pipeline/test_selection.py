@@ -50,6 +50,13 @@ def test_films_of_whom_the_other_part_has_are_left_out_and_counted(
     assert films.left_out == 3
 
 
+def test_a_limit_is_of_what_is_judged_and_not_of_what_an_audit_learns_from(tmp_path: Path) -> None:
+    manifest = [f"{n},,{split},Normal,s,,," for n, split in enumerate(("val", "val", "train"))]
+    films = Selection(data=tables(tmp_path, manifest, ["1,9,9,s,dev,,,"]), part="dev", limit=1)
+    assert [row.file for row in films.rows(lambda _: True)] == ["0"]
+    assert [row.file for row in films.rows(lambda _: True, "train")] == ["learnt", "2"]
+
+
 def mask(path: Path, side: int, *filled: tuple[slice, slice]) -> None:
     """A 1-bit PNG, white where it is filled."""
     plane = np.zeros((side, side), bool)

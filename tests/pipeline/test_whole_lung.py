@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from pipeline import anatomy, digest, testing, weights
 from pipeline.errors import ModelError
-from pipeline.explainer import Evidence, Explainer, findings
+from pipeline.evidence import Evidence, findings
+from pipeline.explainer import Explainer
 from pipeline.training import diffusion, lesions, pairs, whole_lung
 from pipeline.training.lesions import Donor
 from pipeline.training.pairs import Pool
