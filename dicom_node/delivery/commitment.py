@@ -218,6 +218,7 @@ class _Listener:
     def __init__(self, ledger: Ledger, ae_title: str) -> None:
         self._ledger, self._ae_title = ledger, ae_title
         self.heard = False
+        """A report is being taken, or was."""
         self.answered = threading.Event()
         """Our answer to the report is on its way: a release can no longer cut it off."""
 
@@ -227,14 +228,20 @@ class _Listener:
         return [(evt.EVT_N_EVENT_REPORT, self._on_report), (evt.EVT_PDU_SENT, self._on_sent)]
 
     def _on_report(self, event: Any) -> tuple[int, None]:
-        try:
-            self._ledger.take(reports.read(event.event_information), self._ae_title)
-        except (InputError, UnknownKeyError):
-            return CommitmentStatus.INVALID_ARGUMENT, None
-        except StoreUnavailableError:
-            return CommitmentStatus.RESOURCE_LIMITATION, None
+        # Before it is taken: whoever finds nothing left to wait for does not release yet.
         self.heard = True
-        return CommitmentStatus.SUCCESS, None
+        status = self._take(event.event_information)
+        self.heard = status == CommitmentStatus.SUCCESS
+        return status, None
+
+    def _take(self, information: Dataset) -> CommitmentStatus:
+        try:
+            self._ledger.take(reports.read(information), self._ae_title)
+        except (InputError, UnknownKeyError):
+            return CommitmentStatus.INVALID_ARGUMENT
+        except StoreUnavailableError:
+            return CommitmentStatus.RESOURCE_LIMITATION
+        return CommitmentStatus.SUCCESS
 
     def _on_sent(self, event: Any) -> None:
         if self.heard and isinstance(event.pdu, P_DATA_TF):

@@ -26,7 +26,7 @@ EMA_DECAY = 0.999
 _CHECKPOINT_EVERY_S = 120.0
 _REPORT_EVERY_S = 15.0
 _GRADIENT_NORM = 1.0
-_STATE, _SAID, _ORIGIN = "state.safetensors", "said", "origin"
+_STATE, _SAID = "state.safetensors", "said"
 
 Progress = Callable[[float, str], None]
 """Called with the fraction of the budget spent and one line of text."""
@@ -86,7 +86,7 @@ def demand_origin(folder: Path, origin: Mapping[str, str]) -> None:
     if not (folder / _STATE).exists():
         return
     try:
-        began = json.loads(_metadata(folder).get(_ORIGIN, "{}"))
+        began = json.loads(_said(folder)).get("origin", {})
     except (OSError, SafetensorError, ValueError) as fault:
         raise _damaged(folder, fault) from fault
     if changed := [name for name in origin if began.get(name, origin[name]) != origin[name]]:
@@ -190,11 +190,12 @@ class Session:
         tensors |= {f"ema.{k}": v for k, v in self._ema.items()}
         for index, moments in self._optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{k}": v for k, v in moments.items()}
-        said = json.dumps({"step": self.step, "spent_s": self.spent_s})
-        origin = json.dumps(dict(self.recipe.origin))
+        origin = dict(self.recipe.origin)
+        said = json.dumps({"step": self.step, "spent_s": self.spent_s, "origin": origin})
         with files.whole(self.folder / _STATE) as scratch:  # one file: a kill parts nothing
             whole = {k: v.contiguous().clone() for k, v in tensors.items()}
-            save_file(whole, scratch, metadata={_SAID: said, _ORIGIN: origin})
+            # One entry: safetensors writes several in any order, and a run has one file of bytes.
+            save_file(whole, scratch, metadata={_SAID: said})
         with files.whole(self.folder / "state.json") as scratch:  # for people, who read no tensors
             scratch.write_text(said, encoding="utf-8")
         self._draw_losses()
@@ -213,17 +214,13 @@ class Session:
         """
         try:
             self._restore(load_file(self.folder / _STATE))
-            saved = json.loads(self._said())
+            saved = json.loads(_said(self.folder))
             self.step, self.spent_s = int(saved["step"]), float(saved["spent_s"])
             if not math.isfinite(self.spent_s):
                 raise ValueError(f"{self.spent_s} seconds spent")  # noqa: TRY301 - as all damage
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as fault:
             raise _damaged(self.folder, fault) from fault
         _end_line(self.folder / "metrics.jsonl")
-
-    def _said(self) -> str:
-        said = _metadata(self.folder).get(_SAID)
-        return said or (self.folder / "state.json").read_text(encoding="utf-8")
 
     def _restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self.model.load_state_dict(_section(tensors, "model."))
@@ -267,9 +264,11 @@ class Session:
             self._ema[name].lerp_(value, 1 - decay)
 
 
-def _metadata(folder: Path) -> dict[str, str]:
+def _said(folder: Path) -> str:
+    """What the checkpoint says of itself; one of before has it in the file for people alone."""
     with safe_open(folder / _STATE, framework="pt") as file:
-        return file.metadata() or {}
+        said = (file.metadata() or {}).get(_SAID)
+    return said or (folder / "state.json").read_text(encoding="utf-8")
 
 
 def _damaged(folder: Path, fault: Exception) -> CheckpointError:

@@ -2,13 +2,14 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from dicom_node.commitment import Ledger
+from dicom_node.commitment import Ledger, Report
 from dicom_node.config import (
     CommitmentSettings,
     DeliverySettings,
@@ -166,6 +167,22 @@ def test_a_report_commits_whichever_way_it_comes(bench: Bench, peer: Pacs, way: 
     assert asked == ("2.25.1", ["1.1", "1.2", "1.3"])
     assert peer.answers_to_reports == [0x0000]
     assert bench.ask(after_s=1000) == 0
+
+
+def test_a_report_is_answered_before_the_association_that_asked_is_released(
+    bench: Bench, peer: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Ledger.take
+
+    def take_and_be_slow(ledger: Ledger, report: Report, ae_title: str) -> None:
+        take(ledger, report, ae_title)
+        time.sleep(1)  # committed, and the answer is still to be sent
+
+    monkeypatch.setattr(Ledger, "take", take_and_be_slow)
+    peer.reports = [(pacs.SAME, {})]
+    bench.ask()
+    peer.finish_reporting()
+    assert peer.answers_to_reports == [0x0000]
 
 
 def test_of_what_failed_exactly_that_is_sent_again_and_asked_about_again(

@@ -64,13 +64,15 @@ def test_results_wait_for_a_pacs_that_is_away(tmp_path: Path, tiny_model: Path) 
 
 def test_the_node_listens_at_once_and_ends_with_status_0(tmp_path: Path, tiny_model: Path) -> None:
     node = nodes.write_config(tmp_path, tools.free_port(), model=tiny_model)
-    began = time.monotonic()
-    with nodes.running(node):
-        took_s = time.monotonic() - began
-        assert tools.run("echoscu", "-aec", "VALD", "127.0.0.1", node.port).returncode == 0
-        assert node.stop() == 0
-    # Interpreter start included; a busy machine gets as much again.
-    assert took_s < _LISTENS_WITHIN_S
+    took_s = []
+    for _ in range(3):
+        began = time.monotonic()
+        with nodes.running(node):
+            took_s.append(time.monotonic() - began)
+            assert tools.run("echoscu", "-aec", "VALD", "127.0.0.1", node.port).returncode == 0
+            assert node.stop() == 0
+    # The interpreter's start is in it; of three, since others work on the machine meanwhile.
+    assert min(took_s) < _LISTENS_WITHIN_S
 
 
 def test_bytes_that_are_no_data_set_are_refused_and_the_node_lives(

@@ -179,6 +179,15 @@ def test_a_run_does_not_go_on_with_what_it_was_not_begun_with(tmp_path: Path) ->
     assert contents(tmp_path) == before
 
 
+def test_the_same_run_writes_the_same_bytes(tmp_path: Path) -> None:
+    written = []
+    for name in "12345678":
+        torch.manual_seed(0)
+        of(tmp_path / name, films="a", seed="0").save()
+        written.append(contents(tmp_path / name))
+    assert all(one == written[0] for one in written)
+
+
 def test_a_run_of_before_goes_on_and_says_from_then_on_with_what(tmp_path: Path) -> None:
     of(tmp_path).save()
     of(tmp_path, films="b").save()
