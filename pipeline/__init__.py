@@ -2,3 +2,9 @@
 
 Method: VALD-MD (arXiv 2401.01414), made a paired edit (InstructPix2Pix, arXiv 2211.09800).
 """
+
+import os
+
+# OpenMP reads it as torch is loaded, which comes later. Its threads wait for each other at every
+# layer: on cores that others use too they would spin meanwhile, and a film took twenty times longer.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

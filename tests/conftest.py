@@ -9,6 +9,8 @@ from typing import TypeVar
 import pytest
 from sqlalchemy.engine import make_url
 
+import pipeline  # noqa: F401 - before torch, which a test may load first
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
