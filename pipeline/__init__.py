@@ -6,5 +6,5 @@ Method: VALD-MD (arXiv 2401.01414), made a paired edit (InstructPix2Pix, arXiv 2
 import os
 
 # OpenMP reads it as torch is loaded, which comes later. Its threads wait for each other at every
-# layer: on cores that others use too they would spin meanwhile, and a film took twenty times longer.
+# layer: they would spin meanwhile, and beside other work a film took up to twenty times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

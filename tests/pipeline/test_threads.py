@@ -1,4 +1,4 @@
-"""Several threads compute one film; on cores that others use too they do not burn them by waiting."""
+"""Several threads compute one film; where others use the cores too, they wait asleep."""
 
 import contextlib
 import os
