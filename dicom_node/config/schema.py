@@ -323,10 +323,15 @@ class _Place(_Section):
     confirm_study: bool | None = None
 
     @property
-    def confirms_study(self) -> bool:
-        """Whether its study is asked for before results go there.
+    def asks_for_study(self) -> bool:
+        """Whether its study is asked for before results go there."""
+        return self.confirm_study is not False
 
-        By default where it is queried anyway: another may not answer queries, and get nothing then.
+    @property
+    def must_answer_for_study(self) -> bool:
+        """Whether nothing goes there unless it says something of its study.
+
+        By default where it is queried anyway: another may answer no queries, and would get nothing.
         """
         return self.commitment == "query" if self.confirm_study is None else self.confirm_study
 

@@ -159,7 +159,7 @@ class Delivery:
     def _hand_over(
         self, destination: Anywhere, files: Sequence[Path], beginning: Beginning
     ) -> list[Outcome]:
-        if not destination.confirms_study:
+        if not destination.asks_for_study:
             return self._gateway.send(destination, files, _BATCH_S, beginning)
         kept_back = study.objections(self._gateway, destination, files, _BATCH_S, beginning)
         going = [file for file in files if file not in kept_back]

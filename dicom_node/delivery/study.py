@@ -31,11 +31,12 @@ def objections(
     """The files that are not to be sent now, and why; a study that is not there has no objection.
 
     No study is asked for after `within_s`; `beginning` is called before each. The reasons name what
-    differs, never the values.
+    differs, never the values. A destination that need not answer objects by what it says alone: it
+    is asked once a batch where it does not answer, and what it leaves empty differs from nothing.
     """
+    asker = _Asker(gateway, destination, time.monotonic() + within_s)
     known: dict[str, Dataset | Outcome | None] = {}
     found: dict[Path, Outcome] = {}
-    until = time.monotonic() + within_s
     for file in files:
         try:
             ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
@@ -44,9 +45,8 @@ def objections(
         study_uid = str(ds.get("StudyInstanceUID") or "")
         if study_uid not in known:
             beginning()
-            late = time.monotonic() > until
-            known[study_uid] = _UNASKED if late else _asked(gateway, destination, study_uid)
-        objection = _objection(ds, known[study_uid])
+            known[study_uid] = asker.ask(study_uid)
+        objection = _objection(ds, known[study_uid], destination)
         if objection is not None:
             found[file] = objection
     return found
@@ -57,17 +57,38 @@ _UNASKED = Outcome(
 )
 
 
-def _asked(gateway: Gateway, destination: Anywhere, study_uid: str) -> Dataset | Outcome | None:
-    try:
-        return gateway.study(destination, study_uid)
-    except TransientError as fault:
-        return Outcome(fate=Fate.POSTPONED, reason=f"its study was not asked for: {fault}")
+class _Asker:
+    """Asks one destination for the studies of one batch."""
+
+    def __init__(self, gateway: Gateway, destination: Anywhere, until: float) -> None:
+        self._gateway, self._destination, self._until = gateway, destination, until
+        self._must_answer = destination.must_answer_for_study
+        self._answers = True
+
+    def ask(self, study_uid: str) -> Dataset | Outcome | None:
+        """What it says of the study, or why that is to be waited for."""
+        if not self._must_answer and (not self._answers or self._is_late()):
+            return None
+        if self._is_late():
+            return _UNASKED
+        try:
+            return self._gateway.study(self._destination, study_uid)
+        except TransientError as fault:
+            self._answers = False
+            reason = f"its study was not asked for: {fault}"
+            return Outcome(fate=Fate.POSTPONED, reason=reason) if self._must_answer else None
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._until
 
 
-def _objection(ds: Dataset, there: Dataset | Outcome | None) -> Outcome | None:
+def _objection(
+    ds: Dataset, there: Dataset | Outcome | None, destination: Anywhere
+) -> Outcome | None:
     if there is None or isinstance(there, Outcome):
         return there
-    changed = [_NAMES[k] for k in _COMPARED if _text(ds, k) != _text(there, k)]
+    compared = [k for k in _COMPARED if destination.must_answer_for_study or _text(there, k)]
+    changed = [_NAMES[k] for k in compared if _text(ds, k) != _text(there, k)]
     if not changed:
         return None
     reason = f"the study there has another {' and '.join(changed)}: send the corrected film again"

@@ -208,17 +208,18 @@ def test_the_configuration_is_frozen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "asked"),
+    ("keys", "asked", "must_answer"),
     [
-        ({}, False),
-        ({"commitment": "storage_commitment"}, False),
-        ({"commitment": "query"}, True),
-        ({"commitment": "query", "confirm_study": False}, False),
-        ({"confirm_study": True}, True),
+        ({}, True, False),
+        ({"commitment": "storage_commitment"}, True, False),
+        ({"commitment": "query"}, True, True),
+        ({"commitment": "query", "confirm_study": False}, False, False),
+        ({"confirm_study": True}, True, True),
     ],
 )
-def test_a_study_is_asked_for_first_where_its_destination_is_known_to_answer(
-    keys: dict[str, object], asked: bool
+def test_a_study_is_asked_for_first_and_must_be_where_its_destination_is_known_to_answer(
+    keys: dict[str, object], asked: bool, must_answer: bool
 ) -> None:
     place = {"ae_title": "PACS", "host": "127.0.0.1", "port": 104, **keys}
-    assert Destination.model_validate(place).confirms_study is asked
+    read = Destination.model_validate(place)
+    assert (read.asks_for_study, read.must_answer_for_study) == (asked, must_answer)

@@ -1,17 +1,23 @@
 """A PACS that behaves badly, in every way: what docs/durability.md says is what happens."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicom_node.config import DeliverySettings, Retry
+from dicom_node.config import DeliverySettings, Destination, Retry
+from dicom_node.delivery import study
+from dicom_node.delivery.dicomweb import WebSender
+from dicom_node.delivery.gateway import open_gateway
+from dicom_node.delivery.scu import Scu
 from storage.states import DeliveryState
 from tests.delivery import pacs
-from tests.delivery.parcels import NOW, data_set
-from tests.delivery.test_delivery import SETTINGS, UIDS, Bench
+from tests.delivery.parcels import CAPTURE, NOW, data_set
+from tests.delivery.test_delivery import SETTINGS, TIMEOUTS, UIDS, Bench
 
 DUE, DELIVERED, REFUSED = DeliveryState.DUE, DeliveryState.DELIVERED, DeliveryState.REFUSED
 _HASTY = SETTINGS.model_copy(
@@ -220,3 +226,49 @@ def test_a_study_that_is_not_there_keeps_nothing_back_and_one_that_cannot_be_ask
     }
     peer.find_status = 0x0000
     assert tick(bench, 10) == 3
+
+
+def test_a_destination_that_need_not_answer_keeps_back_what_it_says_was_changed_and_no_more(
+    tmp_path: Path, peer: pacs.Pacs
+) -> None:
+    """As every one is whose results nobody looks for."""
+    bench = Bench(tmp_path, {"pacs": peer.port})
+    peer.study = {"PatientID": "OTHER", "AccessionNumber": ""}
+    assert tick(bench, 0) == 0
+    assert bench.waits_s() == [1000] * 3
+    peer.find_status = 0xA700
+    assert tick(bench, 1000) == 3
+
+
+def objections_to(folder: Path, peer: pacs.Pacs, studies: Sequence[str]) -> int:
+    """How many of as many results, of patient P1, are kept back."""
+    files = []
+    for uid in studies:
+        ds = Dataset()
+        ds.SOPClassUID, ds.SOPInstanceUID = UID(CAPTURE), UID(f"{uid}.1")
+        ds.StudyInstanceUID, ds.PatientID = uid, "P1"
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        files.append(folder / f"{uid}.dcm")
+        ds.save_as(files[-1], enforce_file_format=True)
+    scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=TIMEOUTS)
+    gateway = open_gateway(scu, WebSender(TIMEOUTS))
+    place = Destination(ae_title="PACS", host="127.0.0.1", port=peer.port)
+    return len(study.objections(gateway, place, files, within_s=60))
+
+
+def test_what_a_destination_that_need_not_answer_leaves_empty_keeps_nothing_back(
+    tmp_path: Path, peer: pacs.Pacs
+) -> None:
+    peer.study = {"PatientID": "", "AccessionNumber": ""}
+    assert objections_to(tmp_path, peer, ["1.2.3"]) == 0
+    peer.study = {"PatientID": "P2"}
+    assert objections_to(tmp_path, peer, ["1.2.3"]) == 1
+
+
+def test_a_destination_that_does_not_answer_is_asked_for_no_other_study_of_the_batch(
+    tmp_path: Path, peer: pacs.Pacs
+) -> None:
+    peer.find_status = 0xA700
+    assert objections_to(tmp_path, peer, ["1.2.3", "1.2.4", "1.2.5"]) == 0
+    assert peer.studies_asked_for == 1
