@@ -170,8 +170,14 @@ def _held(archive: Orthanc) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def opened(folder: Path, model: Path, database: str, workers: int) -> Iterator[Hospital]:
-    """A hospital whose node is configured and not started."""
+def opened(
+    folder: Path,
+    model: Path,
+    database: str,
+    workers: int,
+    edge: dict[str, object] | None = None,
+) -> Iterator[Hospital]:
+    """A hospital whose node is configured and not started; `edge` is more of its section `node`."""
     quick = {
         "timeouts": {"connect_s": 2, "association_s": 5, "response_s": 10},
         "retry": {"first_delay_s": 1, "max_delay_s": 2, "jitter": 0},
@@ -185,6 +191,7 @@ def opened(folder: Path, model: Path, database: str, workers: int) -> Iterator[H
         ports["pacs"],
         model=model,
         database=database,
+        edge=edge,
         # Deaths here are not the films' fault, and come more often than three times a film.
         work={"workers": workers, "lease_s": 30, "max_attempts": 1000},
         delivery=quick,
@@ -227,6 +234,11 @@ def children_of(node: Node) -> list[int]:
         check=False,
     )
     return [int(pid) for pid in done.stdout.split() if int(pid) != node.process.pid]
+
+
+def says(place: Hospital, words: str, times: int = 1) -> bool:
+    """Whether its node's log has these words, so often."""
+    return place.node.log().count(words) >= times
 
 
 def end(pid: int, how: signal.Signals = signal.SIGKILL) -> None:

@@ -3,35 +3,50 @@
 import itertools
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dicom_node.config import Limits
 from dicom_node.intake.pressure import Pressure
+from pipeline import testing
 from storage import migrate
 from storage.objects import LocalObjectStore
 from storage.sql import SqlJobStore
+from tests.faults import hospital
+from tests.faults.hospital import says
 from tests.intake.conftest import Receiver, Start, start  # noqa: F401 - a fixture
 from tests.intake.films import encoded, film
 from tests.intake.sender import Told, association, store
+from tests.peers import tools
+
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(900)]  # what it needs must be had, as a peer
 
 SUCCESS = Told(status=0x0000, comment="")
-_SIZE_MB = 8
+_LONG_S = 300
+_WANT_SPACE = ("job released", "job store unavailable")
+"""Said by a worker: for a result, or for a row."""
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB, where this user may mount one."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE_MB}m", "tmpfs", str(folder)]
+@contextmanager
+def mounted(folder: Path, size_mb: int) -> Iterator[Path]:
+    """A file system of this size, where this user may mount one."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("no file system can be mounted here")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "small", size_mb=8) as disk:
+        yield disk
 
 
 @pytest.fixture
@@ -118,3 +133,29 @@ def test_films_are_kept_out_before_the_database_s_own_disk_is_full(
         filler.unlink()
         assert store(assoc, encoded(film("1.2.1")), sop_instance_uid="1.2.1") == SUCCESS
     assert len(rows.received(100)) == 2
+
+
+def test_a_node_whose_films_rows_and_results_find_no_space_goes_on_when_there_is(
+    tmp_path: Path,
+) -> None:
+    testing.write_tiny_model(tmp_path / "model")
+    no_marks = {"limits": {"soft_free_mb": 0, "hard_free_mb": 0}}
+    with (
+        mounted(tmp_path / "node" / "var", size_mb=64) as disk,
+        hospital.opened(tmp_path, tmp_path / "model", "", workers=1, edge=no_marks) as place,
+    ):
+        place.node.start()
+        tools.wait_until(partial(says, place, "worker ready"), _LONG_S, "the worker")
+        place.send(place.expose(hospital.SENDERS))
+        assert all(place.told.values())
+        filler = fill(disk)
+        turned_away = place.expose(2)
+        place.send(turned_away)
+        assert not any(place.told[sent] for sent in turned_away)
+        tools.wait_until(
+            lambda: any(says(place, words) for words in _WANT_SPACE), _LONG_S, str(_WANT_SPACE)
+        )
+        filler.unlink()
+        place.resend_what_failed()
+        place.demand_nothing_lost_or_doubled()
+        assert '"event": "process died"' not in place.node.log()

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import testing
 from tests.faults import hospital
-from tests.faults.hospital import Hospital
+from tests.faults.hospital import Hospital, says
 from tests.peers import tools
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
@@ -18,10 +18,6 @@ _LONG_S = 300
 
 def objects_of(place: Hospital) -> Path:
     return place.node.folder / "var" / "objects"
-
-
-def says(place: Hospital, words: str, times: int = 1) -> bool:
-    return place.node.log().count(words) >= times
 
 
 def send_in_vain(place: Hospital) -> None:

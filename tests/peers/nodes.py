@@ -42,7 +42,7 @@ class Node:
                 env=environment(**variables),
                 start_new_session=True,
             )
-        tools.wait_until(lambda: tools.listens(self.port), 30, "the node to listen")
+        tools.wait_until(lambda: tools.listens(self.port), 120, "the node to listen")
 
     def kill(self) -> None:
         """SIGKILL to the receiver; its children end by themselves."""
