@@ -15,7 +15,12 @@ from dicom_node.radiograph import read_header, stored_pixels
 from dicom_node.routing import guards, rules
 from dicom_node.uids import AnalysisInputs
 from storage import faults, promises, states
-from storage.errors import ObjectMissingError, StorageError
+from storage.errors import (
+    ObjectMissingError,
+    ObjectsUnavailableError,
+    StorageError,
+    StoreUnavailableError,
+)
 from storage.faults import Point
 from storage.jobs import Decision, Job, NewJob, ObjectRef, Received
 from storage.objects import ObjectStore
@@ -90,10 +95,12 @@ class Router:
         """Whether the film has a decision now."""
         try:
             decision, job = self._decide_whatever_comes(received)
-        except (OSError, MemoryError) as fault:
+        except (StoreUnavailableError, ObjectsUnavailableError):
+            raise  # no other could be decided about either
+        except (OSError, MemoryError, StorageError) as fault:
             if received.number not in self._waiting:  # said once, not with every call
-                name = type(fault).__name__
-                _log.error("not routed yet", sop_instance_uid=received.sop_instance_uid, fault=name)
+                why = str(fault) or type(fault).__name__
+                _log.error("not routed yet", sop_instance_uid=received.sop_instance_uid, error=why)
             return False
         faults.reach(Point.DECIDED)
         self._store.route(received.number, decision, job)

@@ -1,6 +1,7 @@
 """What becomes of a received film: a job, or a kept decision that says why there is none."""
 
 import errno
+import os
 import struct
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,9 +12,15 @@ from pydicom import Dataset
 
 from dicom_node.config import Rule
 from dicom_node.routing.router import Analysis, Router
+from storage.errors import (
+    ObjectsUnavailableError,
+    OutOfSpaceError,
+    StorageError,
+    StoreUnavailableError,
+)
 from storage.jobs import Job, NewReceived, ObjectRef, Received
 from storage.memory import MemoryJobStore
-from storage.objects import MemoryObjectStore
+from storage.objects import LocalObjectStore, MemoryObjectStore, ObjectStore
 from storage.states import JobState
 from tests.results import sources
 from tests.storage.samples import NOON, after
@@ -52,7 +59,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.store = MemoryJobStore()
-        self.objects = MemoryObjectStore(self.folder)
+        self.objects: ObjectStore = MemoryObjectStore(self.folder)
 
     def receive(self, ds: Dataset, by: str = "CR1") -> Received:
         return self.receive_bytes(sources.write(ds, self.folder / "film.dcm").read_bytes(), by=by)
@@ -378,7 +385,13 @@ def test_a_kept_file_that_is_gone_does_not_hold_up_the_films_after_it(bench: Ben
 
 @pytest.mark.parametrize(
     "fault",
-    [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O"), MemoryError()],
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.EIO, "I/O"),
+        MemoryError(),
+        StorageError("object received/0.dcm: Input/output error"),
+        OutOfSpaceError("copy of object received/0.dcm: no space left"),
+    ],
 )
 def test_a_moments_trouble_leaves_a_film_undecided_and_holds_up_no_other(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception
@@ -401,6 +414,46 @@ def test_a_moments_trouble_leaves_a_film_undecided_and_holds_up_no_other(
     assert decided == {first.number: "", second.number: "analysed by rule frontal-chest"}
     monkeypatch.undo()
     assert router.route_waiting(limit=1) == 1
+
+
+def test_one_kept_file_that_the_disk_does_not_give_holds_up_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.objects = LocalObjectStore(bench.folder / "objects")
+    whole = sources.write(sources.source(), bench.folder / "whole.dcm").read_bytes()
+    first = bench.receive_bytes(whole, "1.2.9")
+    bench.receive_bytes(whole, "1.2.10")
+    bad, stat = str(bench.objects.local_path(first.object)), os.stat
+
+    def troubled(path: str, *args: int, **more: bool) -> os.stat_result:
+        if str(path) == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return stat(path, *args, **more)
+
+    monkeypatch.setattr(os, "stat", troubled)
+    assert bench.route() == 1
+    assert [film.decision for film in bench.store.received(10)] == [
+        "analysed by rule frontal-chest",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("fault", [ObjectsUnavailableError("away"), StoreUnavailableError("away")])
+def test_where_objects_or_rows_are_away_no_film_is_looked_at(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    looked: list[ObjectRef] = []
+
+    def away(ref: ObjectRef) -> Path:
+        looked.append(ref)
+        raise fault
+
+    for uid in ("1.2.9", "1.2.10"):
+        bench.receive_bytes(b"whatever", uid)
+    monkeypatch.setattr(bench.objects, "local_path", away)
+    with pytest.raises(type(fault)):
+        bench.route()
+    assert len(looked) == 1
 
 
 _CUT_ITEM = b"\xfe\xff\xfe\x20"
