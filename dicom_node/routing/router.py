@@ -81,7 +81,7 @@ class Router:
         self._waiting: set[int] = set()
 
     def route_waiting(self, limit: int = 100) -> int:
-        """Up to `limit` films have a decision; returns how many.
+        """Up to `limit` films have a decision, or come again meanwhile; returns how many.
 
         Those that the machine could not read for now have none, and hold up no other: they are
         looked at again with the next call.
@@ -92,7 +92,7 @@ class Router:
         return len(films) - len(self._waiting)
 
     def _route(self, received: Received) -> bool:
-        """Whether the film has a decision now."""
+        """Whether the film could be looked at; if so it has a decision, or has come again since."""
         try:
             decision, job = self._decide_whatever_comes(received)
         except (StoreUnavailableError, ObjectsUnavailableError):
@@ -103,7 +103,8 @@ class Router:
                 _log.error("not routed yet", sop_instance_uid=received.sop_instance_uid, error=why)
             return False
         faults.reach(Point.DECIDED)
-        self._store.route(received.number, decision, job)
+        if not self._store.route(received.number, decision, job, received.arrived_at):
+            return True  # it came again, or its job came to nothing: the next call looks
         faults.reach(Point.ROUTED)
         _log.info(
             "routed",

@@ -3,6 +3,7 @@
 import errno
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +19,11 @@ from storage.errors import (
     StorageError,
     StoreUnavailableError,
 )
-from storage.jobs import Job, NewReceived, ObjectRef, Received
+from storage.jobs import Decision, Job, NewJob, NewReceived, ObjectRef, Received
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore, MemoryObjectStore, ObjectStore
 from storage.states import JobState
+from storage.store import JobStore
 from tests.results import sources
 from tests.storage.samples import NOON, after
 
@@ -58,7 +60,7 @@ class Bench:
     overrides: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.store = MemoryJobStore()
+        self.store: JobStore = MemoryJobStore()
         self.objects: ObjectStore = MemoryObjectStore(self.folder)
 
     def receive(self, ds: Dataset, by: str = "CR1") -> Received:
@@ -490,6 +492,41 @@ def test_a_film_that_breaks_the_router_ends_as_a_decision(
     assert bench.route() == 1
     (film,) = bench.store.received(10)
     assert film.decision == "not analysed: its header cannot be read (LookupError)"
+
+
+class Late(MemoryJobStore):
+    """A store whose writer is at work for another when a decision is to be kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def route(
+        self,
+        number: int,
+        decision: Decision,
+        job: NewJob | None,
+        arrived_at: datetime | None = None,
+    ) -> bool:
+        self.meanwhile()
+        return super().route(number, decision, job, arrived_at)
+
+
+def test_a_film_that_comes_again_while_its_file_is_found_gone_is_analysed(bench: Bench) -> None:
+    bench.store = late = Late()
+    lost = bench.receive(sources.source())
+    whole = bench.objects.read(lost.object)
+    bench.objects.remove(lost.object)
+
+    def come_again() -> None:
+        late.meanwhile = lambda: None
+        bench.record(bench.objects.keep(lost.object.name, whole))
+
+    late.meanwhile = come_again
+    bench.route()
+    assert bench.newest.decision == ""
+    bench.route()
+    assert bench.newest.decision == "analysed by rule frontal-chest"
 
 
 def with_other_pixels() -> Dataset:
