@@ -447,13 +447,18 @@ class JobStore(Protocol):
         ...
 
     def unknown(self, names: Collection[str]) -> list[str]:
-        """Which of these objects no film and no result has, or only one that was purged."""
+        """Which of these objects no film and no result has, or only one that was purged.
+
+        A result's that was purged is known while its job is open: whoever makes it again may find
+        it whole, and keep it as it is.
+        """
         ...
 
     def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
         """`drop` was called if nothing has the object, while nothing could come to have it.
 
-        Within one transaction, for which whoever receives a film waits. Returns what `drop` did.
+        Within one transaction, for which whoever receives a film waits, or would have a result
+        made again. Returns what `drop` did.
         """
         ...
 
