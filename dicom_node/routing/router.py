@@ -187,7 +187,8 @@ class Router:
     def _other_pixels(self, one: ObjectRef, other: ObjectRef) -> bool:
         """Whether two objects of one UID differ in their stored pixels, which the standard forbids.
 
-        Only objects of one transfer syntax can be told apart without decoding them.
+        Objects can be told apart without decoding them where neither is compressed, or both are in
+        one transfer syntax.
         """
         if one.digest == other.digest:
             return False

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, uid
 
 from dicom_node.config import Rule
 from dicom_node.routing.router import Analysis, Router
@@ -24,6 +25,7 @@ from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore, MemoryObjectStore, ObjectStore
 from storage.states import JobState
 from storage.store import JobStore
+from tests.radiograph import phantom
 from tests.results import sources
 from tests.storage.samples import NOON, after
 
@@ -450,8 +452,8 @@ def test_where_objects_or_rows_are_away_no_film_is_looked_at(
         looked.append(ref)
         raise fault
 
-    for uid in ("1.2.9", "1.2.10"):
-        bench.receive_bytes(b"whatever", uid)
+    for instance in ("1.2.9", "1.2.10"):
+        bench.receive_bytes(b"whatever", instance)
     monkeypatch.setattr(bench.objects, "local_path", away)
     with pytest.raises(type(fault)):
         bench.route()
@@ -553,6 +555,50 @@ def test_other_pixels_under_the_same_uid_are_flagged_and_the_first_kept(bench: B
     )
     assert bench.newest.job_key == job.key
     assert len(bench.jobs) == 1
+
+
+NATIVE = [
+    uid.ExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+]
+
+
+def of_bits(bits: int, description: str = "") -> Dataset:
+    """A film of so many bits a pixel, in words; its description makes other bytes of it."""
+    film = sources.source()
+    film.StudyDescription = description
+    if bits == 8:
+        film.BitsAllocated, film.BitsStored, film.HighBit = 8, 8, 7
+        film.PixelData = film.PixelData[::2]
+    return film
+
+
+def in_syntax(film: Dataset, syntax: str, folder: Path) -> bytes:
+    """The film's file; big endian has the bytes of each word swapped (PS3.5 7.3)."""
+    if syntax == uid.ExplicitVRBigEndian:
+        film.PixelData = np.frombuffer(film.PixelData, np.uint16).byteswap().tobytes()
+    return phantom.write(film, folder / "film.dcm", syntax).read_bytes()
+
+
+@pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: uid.UID(syntax).name)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_pixels_are_told_apart_in_whichever_uncompressed_transfer_syntax_they_come(
+    bench: Bench, syntax: str, bits: int
+) -> None:
+    same, other = of_bits(bits, "same"), of_bits(bits, "other")
+    other.PixelData = other.PixelData[2:] + b"\1\0"
+    bench.decided(of_bits(bits))
+    decided = []
+    for film in (same, other):
+        bench.receive_bytes(in_syntax(film, syntax, bench.folder))
+        assert bench.route() == 1
+        decided.append(bench.newest.decision)
+    assert decided == [
+        "received again: the same analysis (frontal-chest)",
+        "received again with other pixels: the first film is kept (frontal-chest)",
+    ]
 
 
 @pytest.mark.parametrize("how", ["reject", "fail"])
