@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # each process imports at its start only what it runs
     from dicom_node.delivery.gateway import Gateway
     from dicom_node.routing.router import Analysis, Router
     from dicom_node.work.reconcile import Reconciler
+    from dicom_node.work.scheduler import Tick
     from pipeline.engine.base import Engine
 
 _log = structlog.get_logger()
@@ -178,8 +179,7 @@ def dispatch(settings: NodeConfig, model_digest: str) -> None:
 
     Films are routed for the model of the node's start, whatever has become of its folder.
     """
-    from dicom_node.work.retention import Purger, sweep_unknown
-    from dicom_node.work.scheduler import Tick, Ticker
+    from dicom_node.work.scheduler import Ticker
 
     _set_up(settings)
     stop = processes.stop_event()
@@ -187,12 +187,57 @@ def dispatch(settings: NodeConfig, model_digest: str) -> None:
     if opened is None:
         return
     store, kept = opened
-    attempts = settings.work.max_attempts
-    analysis = _analysis(settings, model_digest)
     if _when_there(partial(_announced, store, model_digest), stop) is None:
         return
-    router, delivery = _router(settings, store, kept, analysis), _delivery(settings, store, kept)
-    commitment = _commitment(settings, store, kept)
+    ticker = Ticker(ticks(settings, store, kept, model_digest))
+    _warn_of_stranded(settings, store)
+    ticker.start()
+    stop.wait()
+    ticker.stop()
+    store.close()
+
+
+def ticks(
+    settings: NodeConfig, store: JobStore, kept: ObjectStore, model_digest: str
+) -> "tuple[Tick, ...]":
+    """All that the dispatcher does again and again."""
+    from dicom_node.work.scheduler import Tick
+
+    router = _router(settings, store, kept, _analysis(settings, model_digest))
+    return (
+        Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
+        *_sending(settings, store, kept),
+        *_upkeep(settings, store, kept),
+        Tick(
+            name="reconcile",
+            at=settings.work.reconcile_at,
+            run=partial(_reconcile, settings, store),
+        ),
+        Tick(
+            name="reconcile if missed",
+            every_s=_CATCH_UP_S,
+            run=partial(_catch_up, settings, store),
+        ),
+    )
+
+
+def _sending(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Iterator[Tick]":
+    """A tick each, since one destination that hangs must hold up no other."""
+    from dicom_node.work.scheduler import Tick
+
+    delivery, commitment = _delivery(settings, store, kept), _commitment(settings, store, kept)
+    for name in settings.everywhere:
+        yield Tick(name=f"deliver {name}", every_s=_DELIVER_S, run=partial(_serve, delivery, name))
+    for name in commitment.names:
+        yield Tick(name=f"commit {name}", every_s=_COMMIT_S, run=partial(_ask, commitment, name))
+
+
+def _upkeep(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "tuple[Tick, ...]":
+    """What the dead and the past leave is free, or gone."""
+    from dicom_node.work.retention import Purger, sweep_unknown
+    from dicom_node.work.scheduler import Tick
+
+    attempts = settings.work.max_attempts
     purger = Purger(
         store=store,
         objects=kept,
@@ -200,40 +245,12 @@ def dispatch(settings: NodeConfig, model_digest: str) -> None:
         queried=settings.queried,
         known=frozenset(settings.everywhere),
     )
-    ticker = Ticker(
-        (
-            Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
-            *(
-                Tick(
-                    name=f"deliver {name}", every_s=_DELIVER_S, run=partial(_serve, delivery, name)
-                )
-                for name in settings.everywhere
-            ),
-            *(
-                Tick(name=f"commit {name}", every_s=_COMMIT_S, run=partial(_ask, commitment, name))
-                for name in commitment.names
-            ),
-            Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
-            Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
-            Tick(name="orphans", every_s=_ORPHANS_S, run=lambda: sweep_unknown(store, kept)),
-            Tick(name="purge", at=_PURGE_AT, run=lambda: purger.purge(now())),
-            Tick(
-                name="reconcile",
-                at=settings.work.reconcile_at,
-                run=partial(_reconcile, settings, store),
-            ),
-            Tick(
-                name="reconcile if missed",
-                every_s=_CATCH_UP_S,
-                run=partial(_catch_up, settings, store),
-            ),
-        )
+    return (
+        Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
+        Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
+        Tick(name="orphans", every_s=_ORPHANS_S, run=lambda: sweep_unknown(store, kept)),
+        Tick(name="purge", at=_PURGE_AT, run=lambda: purger.purge(now())),
     )
-    _warn_of_stranded(settings, store)
-    ticker.start()
-    stop.wait()
-    ticker.stop()
-    store.close()
 
 
 def _warn_of_stranded(settings: NodeConfig, store: JobStore) -> None:

@@ -136,12 +136,28 @@ def _native(ds: Dataset, fmt: PixelFormat, syntax: uid.UID) -> Cells:
     if element.is_undefined_length:
         raise InputError("Compressed pixel data is stated to be uncompressed.")
     _demand_length(len(element.value), fmt)
-    in_words = element.VR == "OW" and len(element.value) % 2 == 0
-    if fmt.bits_allocated == 8 and in_words and not syntax.is_little_endian:
-        # Two 8-bit cells share a word, whose bytes are swapped (PS3.5 7.3, 8.1.1).
-        return _shaped(np.frombuffer(element.value, np.uint16).byteswap().tobytes(), fmt, "<u1")
-    order = "<" if syntax.is_little_endian else ">"
-    return _shaped(element.value, fmt, f"{order}u{fmt.bits_allocated // 8}")
+    return _shaped(little_endian(ds, syntax), fmt, f"<u{fmt.bits_allocated // 8}")
+
+
+def is_native(transfer_syntax_uid: str) -> bool:
+    """Whether pixel data of that transfer syntax is not compressed (PS3.5 A.4)."""
+    return transfer_syntax_uid in _NATIVE
+
+
+def little_endian(ds: Dataset, transfer_syntax_uid: str) -> bytes:
+    """The bytes of uncompressed pixel data as little endian syntaxes have them; b"" for none.
+
+    Words have their bytes swapped (PS3.5 7.3, 8.1.1): a cell of 16 bits, or two of 8 that share an
+    OW word.
+    """
+    data = attributes.binary(ds, "PixelData") or b""
+    in_words = attributes.integer(ds, "BitsAllocated") == 16
+    if data and not in_words:
+        in_words = ds["PixelData"].VR == "OW" and len(data) % 2 == 0
+    if uid.UID(transfer_syntax_uid).is_little_endian or not in_words:
+        return data
+    whole = len(data) & ~1
+    return np.frombuffer(data[:whole], np.uint16).byteswap().tobytes() + data[whole:]
 
 
 def _shaped(pixels: bytes, frame: PixelFormat | Codestream, cell: str) -> Cells:

@@ -75,15 +75,19 @@ def read_header(path: Path) -> SourceHeader:
 
 
 def stored_pixels(path: Path) -> tuple[str, str]:
-    """The transfer syntax, and SHA-256 of the pixel data as stored; "" where there are none.
+    """The transfer syntax, and SHA-256 of the pixel data as stored in it; "" where there are none.
+
+    Pixel data that is not compressed is alike in all transfer syntaxes: Explicit VR Little Endian.
 
     Raises:
         InputError: the file is no DICOM object, or is cut short.
         OSError: the file cannot be opened or read.
     """
     ds = _load(path, with_pixels=True)
-    data = attributes.binary(ds, "PixelData") or b""
-    return _transfer_syntax_uid(ds), hashlib.sha256(data).hexdigest() if data else ""
+    syntax, data = _transfer_syntax_uid(ds), attributes.binary(ds, "PixelData") or b""
+    if pixels.is_native(syntax):
+        syntax, data = str(uid.ExplicitVRLittleEndian), pixels.little_endian(ds, syntax)
+    return syntax, hashlib.sha256(data).hexdigest() if data else ""
 
 
 def read(path: Path) -> Film:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from storage.states import DeliveryState, JobState
 
@@ -40,6 +40,11 @@ class Received(NewReceived):
     arrived_at: datetime
     decision: str
     job_key: str
+
+
+def arrival(at: datetime, last: datetime) -> datetime:
+    """When a film came that came at `last` before: each time has a moment of its own."""
+    return at + timedelta.resolution if at == last else at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

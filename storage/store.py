@@ -51,8 +51,8 @@ class JobStore(Protocol):
         """The instance is recorded; once for each SOP Instance UID, digest and calling AE title.
 
         The first record has no decision any more: the film was sent again, perhaps because the
-        rules or the kept file have changed. It arrived now, and keeps its job, unless that came to
-        nothing.
+        rules or the kept file have changed. It arrived now, at another time than before whatever
+        the clock says, and keeps its job, unless that came to nothing.
         """
         ...
 
@@ -79,8 +79,14 @@ class JobStore(Protocol):
         """How many films are not analysed yet: without a decision, or with a job not at its end."""
         ...
 
-    def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
-        """The decision is kept and the job, where one is given, exists.
+    def route(
+        self,
+        number: int,
+        decision: Decision,
+        job: NewJob | None,
+        arrived_at: datetime | None = None,
+    ) -> bool:
+        """The decision is kept and the job, where one is given, exists; True.
 
         One of its key that came to nothing begins afresh as this one; it is as old as it was only
         where it has results, which are made again as of then. Another stays, and what this
@@ -91,7 +97,8 @@ class JobStore(Protocol):
         added counts from now (see `expire`). What was recalled goes nowhere.
 
         Where no job is given, and the decision names one that came to nothing meanwhile, the film
-        stays undecided.
+        stays undecided. Where `arrived_at` is given, the decision is about the film that arrived
+        then: if it came again since, or was decided about, nothing changes. False, in both.
 
         Raises:
             UnknownKeyError: no instance of that number.
@@ -440,13 +447,18 @@ class JobStore(Protocol):
         ...
 
     def unknown(self, names: Collection[str]) -> list[str]:
-        """Which of these objects no film and no result has, or only one that was purged."""
+        """Which of these objects no film and no result has, or only one that was purged.
+
+        A result's that was purged is known while its job is open: whoever makes it again may find
+        it whole, and keep it as it is.
+        """
         ...
 
     def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
         """`drop` was called if nothing has the object, while nothing could come to have it.
 
-        Within one transaction, for which whoever receives a film waits. Returns what `drop` did.
+        Within one transaction, for which whoever receives a film waits, or would have a result
+        made again. Returns what `drop` did.
         """
         ...
 

@@ -15,7 +15,12 @@ from dicom_node.radiograph import read_header, stored_pixels
 from dicom_node.routing import guards, rules
 from dicom_node.uids import AnalysisInputs
 from storage import faults, promises, states
-from storage.errors import ObjectMissingError, StorageError
+from storage.errors import (
+    ObjectMissingError,
+    ObjectsUnavailableError,
+    StorageError,
+    StoreUnavailableError,
+)
 from storage.faults import Point
 from storage.jobs import Decision, Job, NewJob, ObjectRef, Received
 from storage.objects import ObjectStore
@@ -76,7 +81,7 @@ class Router:
         self._waiting: set[int] = set()
 
     def route_waiting(self, limit: int = 100) -> int:
-        """Up to `limit` films have a decision; returns how many.
+        """Up to `limit` films have a decision, or come again meanwhile; returns how many.
 
         Those that the machine could not read for now have none, and hold up no other: they are
         looked at again with the next call.
@@ -87,16 +92,19 @@ class Router:
         return len(films) - len(self._waiting)
 
     def _route(self, received: Received) -> bool:
-        """Whether the film has a decision now."""
+        """Whether the film could be looked at; if so it has a decision, or has come again since."""
         try:
             decision, job = self._decide_whatever_comes(received)
-        except (OSError, MemoryError) as fault:
+        except (StoreUnavailableError, ObjectsUnavailableError):
+            raise  # no other could be decided about either
+        except (OSError, MemoryError, StorageError) as fault:
             if received.number not in self._waiting:  # said once, not with every call
-                name = type(fault).__name__
-                _log.error("not routed yet", sop_instance_uid=received.sop_instance_uid, fault=name)
+                why = str(fault) or type(fault).__name__
+                _log.error("not routed yet", sop_instance_uid=received.sop_instance_uid, error=why)
             return False
         faults.reach(Point.DECIDED)
-        self._store.route(received.number, decision, job)
+        if not self._store.route(received.number, decision, job, received.arrived_at):
+            return True  # it came again, or its job came to nothing: the next call looks
         faults.reach(Point.ROUTED)
         _log.info(
             "routed",
@@ -179,7 +187,8 @@ class Router:
     def _other_pixels(self, one: ObjectRef, other: ObjectRef) -> bool:
         """Whether two objects of one UID differ in their stored pixels, which the standard forbids.
 
-        Only objects of one transfer syntax can be told apart without decoding them.
+        Objects can be told apart without decoding them where neither is compressed, or both are in
+        one transfer syntax.
         """
         if one.digest == other.digest:
             return False

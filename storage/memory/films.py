@@ -6,7 +6,7 @@ from typing import Any
 
 from storage import promises
 from storage.errors import UnknownKeyError
-from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Received
+from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Received, arrival
 from storage.memory.production import Production
 from storage.memory.tables import film_of, locked
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
@@ -24,7 +24,8 @@ class Films(Production):
                 self._purged_films.discard(known.number)
                 undone = known.job_key and self._jobs[known.job_key].state in UNDONE
                 job_key = "" if undone else known.job_key
-                anew = replace(known, decision="", job_key=job_key, arrived_at=new.received_at)
+                at = arrival(new.received_at, known.arrived_at)
+                anew = replace(known, decision="", job_key=job_key, arrived_at=at)
                 self._received[known.number] = anew
                 return anew
         number = len(self._received) + 1
@@ -70,15 +71,23 @@ class Films(Production):
         return unrouted + sum(job.state in OPEN for job in self._jobs.values())
 
     @locked
-    def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
+    def route(
+        self,
+        number: int,
+        decision: Decision,
+        job: NewJob | None,
+        arrived_at: datetime | None = None,
+    ) -> bool:
         """See JobStore."""
         if number not in self._received:
             raise UnknownKeyError(f"no received instance {number}")
+        film = self._received[number]
+        if arrived_at is not None and (film.arrived_at != arrived_at or film.decision):
+            return False
         if job is not None:
             self._submit(job)
         if decision.job_key in self._jobs and self._jobs[decision.job_key].state in UNDONE:
-            return
-        film = self._received[number]
+            return False
         self._received[number] = replace(
             film, decision=legible(decision.text), job_key=decision.job_key
         )
@@ -86,6 +95,7 @@ class Films(Production):
             self._joined.add(number)
         else:
             self._joined.discard(number)
+        return True
 
     def _joins(self, film: Received, key: str) -> bool:
         job = self._jobs.get(key)

@@ -6,7 +6,7 @@ from datetime import datetime
 from storage.jobs import ObjectRef, Proof, Received, Result
 from storage.memory.production import Production
 from storage.memory.tables import locked
-from storage.states import JobState
+from storage.states import OPEN, JobState
 
 
 class Retention(Production):
@@ -60,7 +60,7 @@ class Retention(Production):
     def unknown(self, names: Collection[str]) -> list[str]:
         """See JobStore."""
         films = {f.object.name for n, f in self._received.items() if n not in self._purged_films}
-        made = {r.object.name for u, r in self._results.items() if u not in self._purged_results}
+        made = {r.object.name for r in self._results.values() if self._may_be_sent(r)}
         return [name for name in names if name not in films | made]
 
     @locked
@@ -84,6 +84,11 @@ class Retention(Production):
             and result.sop_instance_uid not in self._purged_results
             and self._is_final(result.job_key, proof)
         )
+
+    def _may_be_sent(self, result: Result) -> bool:
+        """Its file is there, or whoever makes it again may find it so."""
+        is_purged = result.sop_instance_uid in self._purged_results
+        return not is_purged or self._jobs[result.job_key].state in OPEN
 
     def _is_final(self, key: str, proof: Proof) -> bool:
         job = self._jobs[key]

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, update
 
 from storage import engine, promises, rows
 from storage.errors import UnknownKeyError
-from storage.jobs import Decision, NewJob, NewReceived, Received
+from storage.jobs import Decision, NewJob, NewReceived, Received, arrival
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
 from storage.sql.jobs import is_undone, made_of_it
@@ -34,7 +34,8 @@ class Films(Database):
             else:
                 no_job = {"job_key": ""} if undone else {}
                 again = update(received).where(received.c.number == known["number"])
-                anew = {"purged_at": None, "decision": "", "arrived_at": new.received_at}
+                at = arrival(new.received_at, rows.received_of(known).arrived_at)
+                anew = {"purged_at": None, "decision": "", "arrived_at": at}
                 db.execute(again.values(**anew, **no_job))
             return rows.received_of(db.execute(same).mappings().one())
 
@@ -80,19 +81,30 @@ class Films(Database):
         unfinished = select(func.count().label("number")).where(jobs.c.state.in_(OPEN))
         return sum(int(self._rows(query)[0]["number"]) for query in (unrouted, unfinished))
 
-    def route(self, number: int, decision: Decision, job: NewJob | None) -> None:
+    def route(
+        self,
+        number: int,
+        decision: Decision,
+        job: NewJob | None,
+        arrived_at: datetime | None = None,
+    ) -> bool:
         """See JobStore."""
-        change = update(received).where(received.c.number == number)
+        its_row = received.c.number == number
+        change = update(received).where(its_row, *_still(arrived_at))
         not_begun = made_of_it(decision.job_key).where(jobs.c.state != JobState.RUNNING)
         joined = ~not_begun.exists()
         values = {"decision": decision.text, "job_key": decision.job_key, "joined": joined}
-        with engine.writing(self._engine) as db:
+        with engine.writing(self._engine) as db, db.begin_nested() as both:
             if job is not None:
-                _submit(db, job)
+                _submit(db, job)  # locked before its film
             elif is_undone(db, decision.job_key):
-                return
-            if db.execute(change.values(**values)).rowcount == 0:
+                return False
+            if db.execute(change.values(**values)).rowcount == 1:
+                return True
+            if db.execute(select(received.c.number).where(its_row)).first() is None:
                 raise UnknownKeyError(f"no received instance {number}")
+            both.rollback()
+            return False
 
 
 def rows_of(sop_instance_uid: str, digest: str) -> Select[Any]:
@@ -100,6 +112,11 @@ def rows_of(sop_instance_uid: str, digest: str) -> Select[Any]:
     return select(received).where(
         received.c.sop_instance_uid == sop_instance_uid, received.c.digest == digest
     )
+
+
+def _still(at: datetime | None) -> list[ColumnElement[bool]]:
+    """Of a film: it has not come again since then, nor been decided about."""
+    return [] if at is None else [received.c.decision == "", arrived_at() == at]
 
 
 def _submit(db: Connection, job: NewJob) -> None:

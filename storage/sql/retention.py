@@ -11,7 +11,7 @@ from storage.jobs import ObjectRef, Proof, Received, Result
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import Database, arrived_at
 from storage.sql.films import rows_of
-from storage.states import ENDED, DeliveryState, JobState
+from storage.states import ENDED, OPEN, DeliveryState, JobState
 
 
 class Retention(Database):
@@ -80,21 +80,27 @@ class Retention(Database):
 
     def drop_unknown(self, name: str, drop: Callable[[], bool]) -> bool:
         """See JobStore."""
+        its_job = select(results.c.job_key).where(results.c.object_name == name)
         with engine.writing(self._engine) as db:
+            # First, as everywhere: who would have it made again, and find it whole, waits.
+            db.execute(select(jobs).where(jobs.c.key.in_(its_job)).with_for_update())
             if db.dialect.name == "postgresql":  # SQLite's one writer is alone as it is
                 db.execute(text("LOCK TABLE received, results IN SHARE ROW EXCLUSIVE MODE"))
             return not _known(db, [name]) and drop()
 
 
 def _known(db: Connection, names: Collection[str]) -> set[str]:
-    """Which of these objects a film or a result has that is not purged."""
+    """Which of these objects a film or a result has that is not purged, or may be no more."""
+    is_open = results.c.job_key.in_(select(jobs.c.key).where(jobs.c.state.in_(OPEN)))
+    has = (
+        (received, received.c.purged_at.is_(None)),
+        (results, or_(results.c.purged_at.is_(None), is_open)),
+    )
     return {
         row.object_name
-        for table in (received, results)
+        for table, here in has
         for row in db.execute(
-            select(table.c.object_name).where(
-                table.c.object_name.in_(names), table.c.purged_at.is_(None)
-            )
+            select(table.c.object_name).where(table.c.object_name.in_(names), here)
         )
     }
 

@@ -1,20 +1,31 @@
 """What becomes of a received film: a job, or a kept decision that says why there is none."""
 
 import errno
+import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, uid
 
 from dicom_node.config import Rule
 from dicom_node.routing.router import Analysis, Router
-from storage.jobs import Job, NewReceived, ObjectRef, Received
+from storage.errors import (
+    ObjectsUnavailableError,
+    OutOfSpaceError,
+    StorageError,
+    StoreUnavailableError,
+)
+from storage.jobs import Decision, Job, NewJob, NewReceived, ObjectRef, Received
 from storage.memory import MemoryJobStore
-from storage.objects import MemoryObjectStore
+from storage.objects import LocalObjectStore, MemoryObjectStore, ObjectStore
 from storage.states import JobState
+from storage.store import JobStore
+from tests.radiograph import phantom
 from tests.results import sources
 from tests.storage.samples import NOON, after
 
@@ -51,8 +62,8 @@ class Bench:
     overrides: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.store = MemoryJobStore()
-        self.objects = MemoryObjectStore(self.folder)
+        self.store: JobStore = MemoryJobStore()
+        self.objects: ObjectStore = MemoryObjectStore(self.folder)
 
     def receive(self, ds: Dataset, by: str = "CR1") -> Received:
         return self.receive_bytes(sources.write(ds, self.folder / "film.dcm").read_bytes(), by=by)
@@ -378,7 +389,13 @@ def test_a_kept_file_that_is_gone_does_not_hold_up_the_films_after_it(bench: Ben
 
 @pytest.mark.parametrize(
     "fault",
-    [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O"), MemoryError()],
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.EIO, "I/O"),
+        MemoryError(),
+        StorageError("object received/0.dcm: Input/output error"),
+        OutOfSpaceError("copy of object received/0.dcm: no space left"),
+    ],
 )
 def test_a_moments_trouble_leaves_a_film_undecided_and_holds_up_no_other(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception
@@ -401,6 +418,46 @@ def test_a_moments_trouble_leaves_a_film_undecided_and_holds_up_no_other(
     assert decided == {first.number: "", second.number: "analysed by rule frontal-chest"}
     monkeypatch.undo()
     assert router.route_waiting(limit=1) == 1
+
+
+def test_one_kept_file_that_the_disk_does_not_give_holds_up_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.objects = LocalObjectStore(bench.folder / "objects")
+    whole = sources.write(sources.source(), bench.folder / "whole.dcm").read_bytes()
+    first = bench.receive_bytes(whole, "1.2.9")
+    bench.receive_bytes(whole, "1.2.10")
+    bad, stat = str(bench.objects.local_path(first.object)), os.stat
+
+    def troubled(path: str, *args: int, **more: bool) -> os.stat_result:
+        if str(path) == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return stat(path, *args, **more)
+
+    monkeypatch.setattr(os, "stat", troubled)
+    assert bench.route() == 1
+    assert [film.decision for film in bench.store.received(10)] == [
+        "analysed by rule frontal-chest",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("fault", [ObjectsUnavailableError("away"), StoreUnavailableError("away")])
+def test_where_objects_or_rows_are_away_no_film_is_looked_at(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    looked: list[ObjectRef] = []
+
+    def away(ref: ObjectRef) -> Path:
+        looked.append(ref)
+        raise fault
+
+    for instance in ("1.2.9", "1.2.10"):
+        bench.receive_bytes(b"whatever", instance)
+    monkeypatch.setattr(bench.objects, "local_path", away)
+    with pytest.raises(type(fault)):
+        bench.route()
+    assert len(looked) == 1
 
 
 _CUT_ITEM = b"\xfe\xff\xfe\x20"
@@ -439,6 +496,41 @@ def test_a_film_that_breaks_the_router_ends_as_a_decision(
     assert film.decision == "not analysed: its header cannot be read (LookupError)"
 
 
+class Late(MemoryJobStore):
+    """A store whose writer is at work for another when a decision is to be kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def route(
+        self,
+        number: int,
+        decision: Decision,
+        job: NewJob | None,
+        arrived_at: datetime | None = None,
+    ) -> bool:
+        self.meanwhile()
+        return super().route(number, decision, job, arrived_at)
+
+
+def test_a_film_that_comes_again_while_its_file_is_found_gone_is_analysed(bench: Bench) -> None:
+    bench.store = late = Late()
+    lost = bench.receive(sources.source())
+    whole = bench.objects.read(lost.object)
+    bench.objects.remove(lost.object)
+
+    def come_again() -> None:
+        late.meanwhile = lambda: None
+        bench.record(bench.objects.keep(lost.object.name, whole))
+
+    late.meanwhile = come_again
+    bench.route()
+    assert bench.newest.decision == ""
+    bench.route()
+    assert bench.newest.decision == "analysed by rule frontal-chest"
+
+
 def with_other_pixels() -> Dataset:
     film = sources.source()
     film.PixelData = bytes(len(film.PixelData) - 2) + b"\1\0"
@@ -463,6 +555,50 @@ def test_other_pixels_under_the_same_uid_are_flagged_and_the_first_kept(bench: B
     )
     assert bench.newest.job_key == job.key
     assert len(bench.jobs) == 1
+
+
+NATIVE = [
+    uid.ExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+]
+
+
+def of_bits(bits: int, description: str = "") -> Dataset:
+    """A film of so many bits a pixel, in words; its description makes other bytes of it."""
+    film = sources.source()
+    film.StudyDescription = description
+    if bits == 8:
+        film.BitsAllocated, film.BitsStored, film.HighBit = 8, 8, 7
+        film.PixelData = film.PixelData[::2]
+    return film
+
+
+def in_syntax(film: Dataset, syntax: str, folder: Path) -> bytes:
+    """The film's file; big endian has the bytes of each word swapped (PS3.5 7.3)."""
+    if syntax == uid.ExplicitVRBigEndian:
+        film.PixelData = np.frombuffer(film.PixelData, np.uint16).byteswap().tobytes()
+    return phantom.write(film, folder / "film.dcm", syntax).read_bytes()
+
+
+@pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: uid.UID(syntax).name)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_pixels_are_told_apart_in_whichever_uncompressed_transfer_syntax_they_come(
+    bench: Bench, syntax: str, bits: int
+) -> None:
+    same, other = of_bits(bits, "same"), of_bits(bits, "other")
+    other.PixelData = other.PixelData[2:] + b"\1\0"
+    bench.decided(of_bits(bits))
+    decided = []
+    for film in (same, other):
+        bench.receive_bytes(in_syntax(film, syntax, bench.folder))
+        assert bench.route() == 1
+        decided.append(bench.newest.decision)
+    assert decided == [
+        "received again: the same analysis (frontal-chest)",
+        "received again with other pixels: the first film is kept (frontal-chest)",
+    ]
 
 
 @pytest.mark.parametrize("how", ["reject", "fail"])

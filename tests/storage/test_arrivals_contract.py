@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from storage.errors import UnknownKeyError
 from storage.jobs import Decision, NewReceived, Received
 from storage.states import JobState
 from storage.store import JobStore
@@ -122,6 +123,36 @@ def test_all_that_came_to_a_job_are_free_and_the_next_one_s_job_has_the_rest(
     route(store, store.unrouted(9)[0], 30)
     store.reject("k1", begun(store, 31), after(32), "no chest")
     assert (store.unrouted(9), store.job("k1").state) == ([], JobState.REJECTED)
+
+
+@pytest.mark.parametrize("at_s", [10, 0], ids=["later", "by a clock that stands still"])
+def test_a_decision_about_a_film_that_has_come_again_since_changes_nothing(
+    store: JobStore, at_s: float
+) -> None:
+    looked_at = come(store, FIRST, 0)
+    again = come(store, FIRST, at_s)
+    gone = Decision(text="its file is gone")
+    assert not store.route(looked_at.number, gone, None, looked_at.arrived_at)
+    assert not store.route(looked_at.number, ANALYSED, new_job("k1"), looked_at.arrived_at)
+    assert (store.unrouted(9), store.jobs(9)) == ([again], [])
+    assert store.route(again.number, ANALYSED, new_job("k1"), again.arrived_at)
+    assert (undecided(store), store.received(1)[0].job_key) == ([], "k1")
+
+
+def test_of_two_who_decide_about_one_film_the_first_has_decided(store: JobStore) -> None:
+    looked_at = come(store, FIRST, 0)
+    assert store.route(looked_at.number, ANALYSED, new_job("k1"), looked_at.arrived_at)
+    store.fail("k1", begun(store, 1), after(2), "damaged")
+    late = Decision(text="analysed by another's rule", job_key="k1")
+    assert not store.route(looked_at.number, late, new_job("k1", 3), looked_at.arrived_at)
+    (decided,) = store.received(9)
+    assert (decided.decision, store.job("k1").state) == (ANALYSED.text, JobState.FAILED)
+
+
+def test_nothing_is_decided_about_a_film_that_never_came(store: JobStore) -> None:
+    with pytest.raises(UnknownKeyError):
+        store.route(99, ANALYSED, new_job("k1"), NOON)
+    assert store.jobs(9) == []
 
 
 def test_a_film_is_as_new_as_the_last_time_that_it_came(store: JobStore) -> None:

@@ -315,6 +315,62 @@ def test_a_result_whose_purge_is_cut_off_is_made_again_for_whoever_needs_it(
     assert [d.reason for d in store.deliveries("k1") if d.destination == "clinic"] == [PURGED]
 
 
+def left_over(store: JobStore) -> str:
+    """The name of a result's object whose row says that it is purged, but which is there."""
+    picture, _ = listed(store)
+
+    def cut_off(_: ObjectRef) -> None:
+        raise StorageError("Input/output error")
+
+    with pytest.raises(StorageError):
+        store.purge_result(picture, after(1), EITHER, after(2), cut_off)
+    return picture.object.name
+
+
+def at_work_again(store: JobStore) -> int:
+    """The token of whoever works on the job."""
+    job = store.claim("w", after(4), 60)
+    assert job is not None
+    assert job.lease is not None
+    return job.lease.token
+
+
+def test_an_object_that_a_job_may_find_whole_is_not_dropped_before_its_end(
+    store: JobStore,
+) -> None:
+    name, dropped = left_over(store), list[str]()
+
+    def drop() -> bool:
+        dropped.append(name)
+        return True
+
+    asked_for_more(store)
+    assert (store.unknown([name]), store.drop_unknown(name, drop)) == ([], False)
+    token = at_work_again(store)
+    assert (store.unknown([name]), store.drop_unknown(name, drop)) == ([], False)
+    store.fail("k1", token, after(5), "no model")
+    assert (store.unknown([name]), store.drop_unknown(name, drop)) == ([name], True)
+    assert dropped == [name]
+
+
+def test_whoever_would_have_a_result_made_again_waits_until_its_object_is_dropped(
+    store: JobStore,
+) -> None:
+    name = left_over(store)
+    asked_for_more(store)
+    store.fail("k1", at_work_again(store), after(5), "no model")
+    other = Thread(target=store.retry, args=("k1", after(6)))
+
+    def dropping() -> bool:
+        other.start()
+        other.join(0.3)
+        return other.is_alive()
+
+    assert store.drop_unknown(name, dropping)
+    other.join()
+    assert store.job("k1").state is JobState.RECEIVED
+
+
 def test_a_result_is_purged_once(store: JobStore) -> None:
     picture, report = listed(store)
     removed: list[ObjectRef] = []

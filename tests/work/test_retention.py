@@ -1,6 +1,7 @@
 """Which kept objects go, when, and that no other does."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from dicom_node.config import Retention
 from dicom_node.intake.intake import Intake, ReceivedInstance
 from dicom_node.status import StoreStatus
 from dicom_node.work.retention import Purger, sweep_unknown
-from storage.errors import ObjectMissingError, UnknownKeyError
+from storage.errors import (
+    ObjectMissingError,
+    ObjectsUnavailableError,
+    StorageError,
+    UnknownKeyError,
+)
 from storage.jobs import Decision, NewReceived, Received
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
@@ -136,6 +142,66 @@ def test_a_purge_that_was_cut_off_is_finished_by_the_next(bench: Bench) -> None:
     assert bench.purge(99, received_days=1) == 0
 
 
+def put_in_its_way(bench: Bench, name: str) -> Path:
+    """A folder has the object's name: nobody can unlink it."""
+    path = bench.folder / name
+    path.unlink()
+    path.mkdir()
+    return path
+
+
+def test_a_film_that_cannot_be_removed_stays_and_those_after_it_go(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.work.retention._BATCH", 1)
+    films = [refused(bench.store, bench.objects, f"1.2.{number}") for number in range(3)]
+    stuck = put_in_its_way(bench, films[0].object.name)
+    assert bench.purge(99, received_days=1) == 2
+    assert not any((bench.folder / film.object.name).exists() for film in films[1:])
+    assert bench.purge(99, received_days=1) == 0
+    stuck.rmdir()
+    assert bench.purge(99, received_days=1) == 1
+
+
+def test_a_result_that_cannot_be_removed_is_left_to_the_sweep_and_the_others_go(
+    bench: Bench,
+) -> None:
+    bench.deliver()
+    bench.commit()
+    put_in_its_way(bench, "results/1.1.dcm")
+    assert bench.purge(99, results_days=1) == 1
+    assert not (bench.folder / "results/1.2.dcm").exists()
+    assert bench.store.unknown(["results/1.1.dcm"]) == ["results/1.1.dcm"]
+
+
+def test_nothing_is_removed_where_the_volume_is_gone(bench: Bench) -> None:
+    films = [refused(bench.store, bench.objects, f"1.2.{number}") for number in range(3)]
+    (bench.folder / ".vald-objects").unlink()
+    with pytest.raises(ObjectsUnavailableError):
+        bench.purge(99, received_days=1)
+    assert all((bench.folder / film.object.name).exists() for film in films)
+
+
+class Stuck(LocalObjectStore):
+    """A store that cannot remove the object of that name."""
+
+    name = ""
+
+    def drop_stale(self, name: str, older_than_s: float) -> bool:
+        if name == self.name:
+            raise StorageError(f"object {name}: Input/output error")
+        return super().drop_stale(name, older_than_s)
+
+
+def test_a_file_without_a_row_that_cannot_be_removed_holds_up_no_other(tmp_path: Path) -> None:
+    objects = Stuck(tmp_path)
+    for name in ("a", "b", "c"):
+        objects.keep(f"received/{name}.dcm", b"x")
+    objects.name = next(iter(objects.stale(-1)))
+    assert sweep_unknown(MemoryJobStore(), objects, older_than_s=-1) == 2
+    assert list(objects.stale(-1)) == [objects.name]
+
+
 def test_transactions_that_no_report_is_waited_for_are_forgotten_after_a_month(
     bench: Bench,
 ) -> None:
@@ -172,9 +238,10 @@ SENT = ReceivedInstance(
 )
 
 
-def refused(store: MemoryJobStore, objects: LocalObjectStore) -> Received:
+def refused(store: MemoryJobStore, objects: LocalObjectStore, uid: str = INSTANCE) -> Received:
     """That film was received, and is not analysed."""
-    Intake(store, objects, lambda: NOW).accept(SENT)
+    sent = replace(SENT, sop_instance_uid=uid, data_set=encoded(film(uid)))
+    Intake(store, objects, lambda: NOW).accept(sent)
     (kept,) = store.received(1)
     store.route(kept.number, Decision(text="not analysed: lateral"), None)
     return kept
