@@ -8,6 +8,7 @@ the first byte, a PDU has an end in bytes and in time, and so has a message.
 import math
 import socket
 import ssl
+import struct
 import threading
 import time
 import weakref
@@ -30,6 +31,12 @@ _LEAST_BYTES = 1 << 18
 """A PDU may always have so many: an association request with 128 contexts has 90 KB."""
 _HEADER_BYTES = 6  # PS3.8 9.3.1
 _CHUNK_BYTES = 1 << 16
+_PDU_TYPES, _P_DATA_TF = range(1, 8), 4  # PS3.8 9.3.2 to 9.3.8
+_PDV_HEADER = struct.Struct(">LBB")
+"""Length of what follows it, context, message control header (PS3.8 9.3.5.1, E.2)."""
+_MOST_COMMAND_BYTES = 1 << 14
+"""A command set has some hundred (PS3.7 9.3, 10.3). pynetdicom makes an object of each element of
+it: 4 MB of empty ones would take 140 MB of memory and ten seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +181,8 @@ class BoundedSocket(AssociationSocket):
         self._most_pdu_bytes = max(bounds.most_pdu_bytes, _LEAST_BYTES) + _HEADER_BYTES
         self._most_message_bytes = bounds.most_message_bytes
         self._message_s = bounds.message_s
+        self._pdu_type: int | None = None
+        """Of the PDU whose header was read, and whose body is read next."""
         self.begin_message()
         traffic.join(self)
 
@@ -181,6 +190,7 @@ class BoundedSocket(AssociationSocket):
         """What is read from now on is another message; its time begins with its first byte."""
         self.message_bytes = 0
         self._message_until: float | None = None
+        self._command_bytes, self._command_has_ended = 0, False
 
     def close(self) -> None:
         """What has come of a message is given up."""
@@ -205,7 +215,26 @@ class BoundedSocket(AssociationSocket):
             self._refuse("too much under way at once", self.message_bytes)
         if time.monotonic() > self._message_until:
             self._refuse("message too slow", self.message_bytes)
-        return self._read(cast(socket.socket, self.socket), nr_bytes)
+        piece = self._read(cast(socket.socket, self.socket), nr_bytes)
+        self._judge(piece)
+        return piece
+
+    def _judge(self, piece: bytearray) -> None:
+        """pynetdicom reads a PDU's header, then its body; of one of unknown type the header only.
+
+        Raises:
+            OSError: the message's command set is too large, or goes on behind its end.
+        """
+        if self._pdu_type is None:
+            self._pdu_type = piece[0] if piece and piece[0] in _PDU_TYPES else None
+            return
+        if self._pdu_type == _P_DATA_TF:
+            for size_bytes, is_last in _command_fragments(piece):
+                self._command_bytes += size_bytes
+                if self._command_has_ended or self._command_bytes > _MOST_COMMAND_BYTES:
+                    self._refuse("command set too large", self._command_bytes)
+                self._command_has_ended = is_last
+        self._pdu_type = None
 
     def _read(self, connection: socket.socket, nr_bytes: int) -> bytearray:
         patience_s = connection.gettimeout()
@@ -234,3 +263,13 @@ class BoundedSocket(AssociationSocket):
         with suppress(OSError):
             cast(socket.socket, self.socket).sendall(_ABORT)
         raise OSError(reason)
+
+
+def _command_fragments(body: bytes | bytearray) -> Iterator[tuple[int, bool]]:
+    """Of a P-DATA-TF PDU, each fragment of a command set: its bytes, and whether it is the last."""
+    at = 0
+    while at + _PDV_HEADER.size <= len(body):
+        length, _, control = _PDV_HEADER.unpack_from(body, at)
+        if control & 1:
+            yield length - 2, bool(control & 2)
+        at += 4 + length

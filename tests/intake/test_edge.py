@@ -6,9 +6,12 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from tests.intake.conftest import Receiver, Start
 from tests.intake.films import encoded, film
@@ -61,6 +64,48 @@ def test_a_message_without_end_is_cut_off_at_its_limit(start: Start) -> None:
             while sent < 64 << 20:
                 sent += raw.send(pdu)
         assert sent < 32 << 20
+    assert is_alive(receiver)
+
+
+def pdu(assoc: Any, control: int, fragment: bytes) -> bytes:
+    """A P-DATA-TF PDU of one fragment with this message control header (PS3.8 9.3.5, E.2)."""
+    context = assoc.accepted_contexts[0].context_id
+    pdv = struct.pack(">LBB", len(fragment) + 2, context, control) + fragment
+    return struct.pack(">BBL", 0x04, 0, len(pdv)) + pdv
+
+
+COMMAND, LAST_OF_COMMAND, LAST_OF_DATA_SET = 0x01, 0x03, 0x02
+EMPTY_ELEMENTS = b"".join(struct.pack("<HHL", 0x0009, n, 0) for n in range(1000))
+C_STORE_WITH_DATA_SET = struct.pack("<HHLHHHLH", 0, 0x0100, 2, 0x0001, 0, 0x0800, 2, 0x0001)
+
+
+def refusal(receiver: Receiver, said: Callable[[Any], Iterator[bytes]]) -> dict[str, Any]:
+    """What the log says of an association that says this, and is aborted for it."""
+    with association(receiver.port) as assoc, structlog.testing.capture_logs() as log:
+        with contextlib.suppress(OSError):
+            for piece in said(assoc):
+                assoc.dul.socket.socket.sendall(piece)
+        _wait_until(lambda: not assoc.is_established)
+        _wait_until(lambda: [line for line in log if line["event"] == "association ended"])
+    (line,) = [line for line in log if line["event"] == "association ended"]
+    return dict(line)
+
+
+def test_a_command_set_is_cut_off_at_its_limit(receiver: Receiver) -> None:
+    """Each element of it becomes an object, and none is needed beyond some twenty."""
+    line = refusal(receiver, lambda assoc: repeat(pdu(assoc, COMMAND, EMPTY_ELEMENTS), 100))
+    assert line["reason"] == "command set too large"
+    assert line["size_bytes"] < 1 << 15
+    assert is_alive(receiver)
+
+
+def test_a_command_set_ends_once(receiver: Receiver) -> None:
+    """It is read anew, from its beginning, at each end."""
+    line = refusal(
+        receiver, lambda assoc: repeat(pdu(assoc, LAST_OF_COMMAND, C_STORE_WITH_DATA_SET), 100)
+    )
+    assert line["reason"] == "command set too large"
+    assert line["size_bytes"] == 2 * len(C_STORE_WITH_DATA_SET)
     assert is_alive(receiver)
 
 
