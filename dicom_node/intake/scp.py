@@ -22,7 +22,7 @@ from pynetdicom import (
 )
 from pynetdicom.pdu import P_DATA_TF
 
-from dicom_node import commitment, config, identity, tls
+from dicom_node import config, identity, tls
 from dicom_node.commitment import PUSH_MODEL, Ledger
 from dicom_node.errors import InputError
 from dicom_node.intake.admission import (
@@ -302,8 +302,7 @@ class Scp:
         if self._ledger is None:
             return CommitmentStatus.PROCESSING_FAILURE, None
         try:
-            reporter = event.assoc.requestor.ae_title.strip()
-            self._ledger.take(commitment.read(event.event_information), reporter)
+            self._ledger.hear(event, event.assoc.requestor.ae_title.strip())
         except (InputError, UnknownKeyError) as fault:
             _log.warning("report refused", reason=str(fault))
             return CommitmentStatus.INVALID_ARGUMENT, None

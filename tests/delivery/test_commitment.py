@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from dicom_node.commitment import Ledger, Report
 from dicom_node.config import (
@@ -278,6 +279,30 @@ def test_a_report_of_instances_that_were_never_sent_there_has_no_effect(
     bench.ask()
     assert peer.report(peer.asked[0][0], ["9.9"], {"9.8": 0x0112}) == 0x0000
     assert bench.states() == DELIVERED
+
+
+_TOO_MANY = {f"9.{n}": 0x0112 for n in range(2600)}  # four elements each
+_TOO_LARGE = {f"9.{'1' * 55}{n}": 0x0112 for n in range(2400)}  # of 120 bytes
+
+
+@pytest.mark.parametrize("failed", [_TOO_MANY, _TOO_LARGE], ids=["elements", "bytes"])
+@pytest.mark.parametrize("way", [pacs.SAME, pacs.BEFORE])
+def test_a_report_of_far_more_than_anybody_asks_about_is_not_read(
+    bench: Bench, peer: Pacs, way: str, failed: dict[str, int]
+) -> None:
+    peer.reports = [(way, failed)]
+    bench.ask()
+    peer.finish_reporting()
+    assert peer.answers_to_reports == [0x0115]
+    assert bench.states() == DELIVERED
+
+
+def test_what_a_sender_reports_that_is_no_destination_is_not_read(bench: Bench, peer: Pacs) -> None:
+    peer.calling = "CR1"
+    with structlog.testing.capture_logs() as log:
+        assert peer.report("", [], {}) == 0x0115
+    (line,) = [line for line in log if line["event"] == "report refused"]
+    assert line["reason"] == "its sender is not asked for commitment"
 
 
 def test_a_destination_may_report_but_not_send(bench: Bench, peer: Pacs) -> None:
