@@ -206,8 +206,7 @@ class Scp:
         """A peer that says half a sentence is not waited for: pynetdicom reads without time-out."""
         _set_patience(event.assoc, self._node.timeouts.association_s)
 
-    def _on_accepted(self, event: Any) -> None:
-        event.assoc.dul.socket.begin_message()
+    def _on_accepted(self, event: evt.Event) -> None:
         _set_patience(event.assoc, self._node.timeouts.idle_s)
 
     def _admit(self, event: Any) -> None:
@@ -258,8 +257,7 @@ class Scp:
             and _proposed(assoc) <= _HARMLESS
         )
 
-    def _on_message(self, event: Any) -> None:
-        event.assoc.dul.socket.begin_message()
+    def _on_message(self, event: evt.Event) -> None:
         with self._changed:
             self._busy.add(event.assoc)
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from tests.intake.conftest import Receiver, Start
+from tests.intake.conftest import GatedStore, Receiver, Start
 from tests.intake.films import encoded, film
-from tests.intake.sender import Told, association, rejection_of, store
+from tests.intake.sender import Told, association, rejection_of, send, store
 
 SUCCESS = Told(status=0x0000, comment="")
 ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x06"  # PS3.8 table 9-26
@@ -121,6 +121,28 @@ def test_messages_that_are_under_way_have_a_limit_together(start: Start) -> None
         assert first.is_established
 
 
+@pytest.mark.parametrize(
+    ("rows", "reason"), [(65_000, "too much under way at once"), (8, "too many requests at once")]
+)
+def test_what_waits_for_its_answer_is_under_way(start: Start, rows: int, reason: str) -> None:
+    """A peer that sends on without reading answers fills memory with whole messages."""
+    gated = GatedStore()
+    receiver = start(store=gated, limits={"max_message_mb": 16, "max_at_once_mb": 16})
+
+    def say(assoc: Any) -> Iterator[bytes]:
+        whole = encoded(film(rows=rows))  # of 2.08 MB, or 1 KB
+        for _ in range(30):
+            send(assoc, whole)
+        return iter(())
+
+    line = refusal(receiver, say)
+    assert line["reason"] == reason
+    assert line["size_bytes"] < 17 << 20
+    gated.go_on.set()
+    for _ in range(3):  # what was waiting counts no more
+        assert is_alive(receiver)
+
+
 def _send_without_end(assoc: Any, size_bytes: int) -> None:
     """Fragments of a data set that are not the last (PS3.8 E.2)."""
     raw, piece = assoc.dul.socket.socket, bytes(60_000)
@@ -150,7 +172,7 @@ def test_a_message_in_pieces_without_end_is_cut_off_at_its_time(start: Start) ->
 
 
 def test_the_limit_is_of_one_message_not_of_an_association(start: Start) -> None:
-    receiver = start(limits={"max_message_mb": 16})
+    receiver = start(limits={"max_message_mb": 16, "max_at_once_mb": 16})
     with association(receiver.port) as assoc:
         for n in range(10):
             name = f"1.2.3.{n}"
