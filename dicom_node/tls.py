@@ -1,4 +1,4 @@
-"""TLS for associations: the BCP 195 profiles (PS3.15 B.9 to B.12), mutual where configured."""
+"""TLS for associations: the BCP 195 profile (PS3.15 B.12), mutual where configured."""
 
 import ssl
 from collections.abc import Iterator
@@ -8,8 +8,9 @@ from pathlib import Path
 from dicom_node.config import ServerTls, Tls
 from dicom_node.errors import ConfigError
 
-# BCP 195 (RFC 9325, 4.2): forward secrecy and authenticated encryption only. TLS 1.3 has no others.
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
+# BCP 195 (RFC 9325, 4.2): forward secrecy and authenticated encryption only, and no finite-field
+# Diffie-Hellman (4.1). TLS 1.3 has no others.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 HANGS_UP = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
 """TLS 1.3 (RFC 8446, 4.4.2.4): who refuses our certificate says so after the handshake, and may

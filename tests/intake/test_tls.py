@@ -149,6 +149,16 @@ def test_what_is_older_than_tls_1_2_is_refused(mutual: Receiver, hospital: Hospi
     assert refusal(mutual, old)["reason"] == "unsupported protocol"
 
 
+def test_only_what_bcp_195_recommends_is_offered_and_taken(hospital: Hospital) -> None:
+    for context in (
+        tls.server(ServerTls.model_validate(hospital.settings())),
+        hospital.context(hospital.sender),
+    ):
+        names = {cipher["name"] for cipher in context.get_ciphers()}
+        assert {name for name in names if not name.startswith(("ECDHE-", "TLS_"))} == set()
+        assert {name for name in names if "GCM" not in name and "CHACHA20" not in name} == set()
+
+
 def test_silent_clients_hold_up_no_sender_and_are_cut_off(start: Start, hospital: Hospital) -> None:
     receiver = start(tls=hospital.settings(), timeouts={"association_s": 2})
     silent = [socket.create_connection(("127.0.0.1", receiver.port), 10) for _ in range(5)]
