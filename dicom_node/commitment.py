@@ -14,11 +14,12 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from pydicom import Dataset
 
-from dicom_node import backoff
+from dicom_node import attributes, backoff, structure
 from dicom_node.config import Destination, Retry
 from dicom_node.errors import InputError
 from storage import faults
@@ -33,6 +34,9 @@ PUSH_MODEL = "1.2.840.10008.1.20.1"
 PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
 """Its well-known SOP Instance (PS3.4 J.3.5)."""
 
+_MOST_BYTES, _MOST_ELEMENTS = 1 << 18, 10_000
+"""Of a report: it names at most 128 instances (`delivery.batch`), with some 300 bytes and five
+elements each. Half a million empty items, 4 MB, would take its reader half a minute and 300 MB."""
 _DUPLICATE_TRANSACTION = 0x0131
 _SLOW = {
     0x0119: "class-instance conflict",
@@ -56,28 +60,40 @@ class Report:
     failed: Mapping[str, int]
 
 
-def read(ds: Dataset) -> Report:
+def read(event: Any) -> Report:
     """The Event Information of a storage commitment result (PS3.4 table J.3-2).
 
+    Args:
+        event: pynetdicom's, of an N-EVENT-REPORT. It is decoded only when its size is known.
+
     Raises:
-        InputError: it names no transaction or no instance.
+        InputError: it names no transaction or no instance, or is more than one transaction's.
     """
+    encoded = event.request.EventInformation
+    whole = encoded.getvalue() if encoded else b""
+    if len(whole) > _MOST_BYTES:
+        raise InputError("the report is too large")
+    structure.check(whole, str(event.context.transfer_syntax), _MOST_ELEMENTS)
     try:
-        report = Report(
-            transaction_uid=str(ds.get("TransactionUID") or ""),
-            committed=tuple(
-                str(item.ReferencedSOPInstanceUID) for item in ds.get("ReferencedSOPSequence") or ()
-            ),
-            failed={
-                str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or 0x0110)
-                for item in ds.get("FailedSOPSequence") or ()
-            },
-        )
-    except (AttributeError, TypeError, ValueError) as error:
+        report = _said(event.event_information)
+    except attributes.UNREADABLE as error:
         raise InputError("the report cannot be read") from error
     if not report.transaction_uid:
         raise InputError("the report names no transaction")
     return report
+
+
+def _said(ds: Dataset) -> Report:
+    return Report(
+        transaction_uid=str(ds.get("TransactionUID") or ""),
+        committed=tuple(
+            str(item.ReferencedSOPInstanceUID) for item in ds.get("ReferencedSOPSequence") or ()
+        ),
+        failed={
+            str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or 0x0110)
+            for item in ds.get("FailedSOPSequence") or ()
+        },
+    )
 
 
 class Ledger:
@@ -107,6 +123,22 @@ class Ledger:
             and place.ae_title == ae_title
             and place.commitment == "storage_commitment"
         )
+
+    def hear(self, event: Any, ae_title: str) -> None:
+        """The report is read, if an AE of that title may report at all, and taken.
+
+        Args:
+            event: pynetdicom's, of an N-EVENT-REPORT.
+            ae_title: whose it is.
+
+        Raises:
+            InputError: that AE is asked for nothing, or as by `read` and `take`.
+            UnknownKeyError: as by `take`.
+            StoreUnavailableError: as by `take`.
+        """
+        if not self.knows(ae_title):
+            raise InputError("its sender is not asked for commitment")
+        self.take(read(event), ae_title)
 
     def take(self, report: Report, ae_title: str) -> None:
         """What was committed is COMMITTED, what failed is DUE again, durably.

@@ -1,4 +1,4 @@
-"""TLS for associations: the BCP 195 profiles (PS3.15 B.9 to B.12), mutual where configured."""
+"""TLS for associations: the BCP 195 profile (PS3.15 B.12), mutual where configured."""
 
 import ssl
 from collections.abc import Iterator
@@ -8,8 +8,17 @@ from pathlib import Path
 from dicom_node.config import ServerTls, Tls
 from dicom_node.errors import ConfigError
 
-# BCP 195 (RFC 9325, 4.2): forward secrecy and authenticated encryption only. TLS 1.3 has no others.
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
+# BCP 195 (RFC 9325, 4.2): forward secrecy and authenticated encryption only, and no finite-field
+# Diffie-Hellman (4.1). TLS 1.3 has no others.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+HANGS_UP = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
+"""TLS 1.3 (RFC 8446, 4.4.2.4): who refuses our certificate says so after the handshake, and may
+have hung up before it is heard."""
+_REFUSALS = ("certificate", "unknown ca", "handshake failure")
+"""In the alert of a peer that wants another certificate than it got (RFC 8446, 6.2)."""
+_OURS = "; see tls.certificate, which it has to trust"
+_ITS = "; see tls.authority, and tls.host for the name in its certificate"
 
 
 def server(settings: ServerTls) -> ssl.SSLContext:
@@ -45,6 +54,16 @@ def reason(fault: OSError) -> str:
     if isinstance(fault, ssl.SSLError):
         return (fault.reason or "TLS failed").lower().replace("_", " ")
     return fault.strerror or type(fault).__name__
+
+
+def refusal(fault: OSError) -> str:
+    """Why a peer that we called and we do not trust each other, and which setting that is about."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return f"{reason(fault)}{_ITS}"
+    if isinstance(fault, HANGS_UP):
+        return f"it hangs up; if it wants a certificate{_OURS}"
+    said = reason(fault)
+    return f"{said}{_OURS if any(word in said for word in _REFUSALS) else ''}"
 
 
 def _filled(context: ssl.SSLContext, settings: ServerTls | Tls) -> ssl.SSLContext:

@@ -1,7 +1,7 @@
 """An association with a destination, bounded in time, and in words why there is none."""
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,7 +48,7 @@ def request(
     """The association, established or not.
 
     Raises:
-        OSError: the host's name has no address.
+        OSError: the host's name has no address, or one side refuses the other's certificate or TLS.
         ConfigError: our certificate, key or authority for it cannot be read.
     """
     ae.connection_timeout = timeouts.connect_s
@@ -59,21 +59,54 @@ def request(
         # pynetdicom sends without a time-out: a peer that stops reading would hold us for ever
         event.assoc.dul.socket.socket.settimeout(timeouts.response_s)
 
-    return ae.associate(
+    faults: list[OSError] = []
+    assoc = ae.associate(
         destination.host,
         destination.port,
         list(contexts),
         destination.ae_title,
         evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
-        tls_args=_tls_of(destination),
+        tls_args=_tls_of(destination, faults.append),
     )
+    if faults and not assoc.is_established and assoc.acceptor.primitive is None:
+        raise ConnectionError(tls.refusal(faults[0])) from faults[0]
+    return assoc
 
 
-def _tls_of(destination: Destination) -> tuple[ssl.SSLContext, str] | None:
+def _tls_of(
+    destination: Destination, note: Callable[[OSError], None]
+) -> tuple[ssl.SSLContext, str] | None:
     """What pynetdicom wants: the context, and the name that the peer's certificate must bear."""
     if destination.tls is None:
         return None
-    return tls.client(destination.tls), destination.tls.host or destination.host
+    context = tls.client(destination.tls)
+    context.sslsocket_class = _telling(note)
+    return context, destination.tls.host or destination.host
+
+
+def _telling(note: Callable[[OSError], None]) -> type[ssl.SSLSocket]:
+    """A socket that says why TLS failed: pynetdicom keeps that to itself."""
+
+    class Telling(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            with _noted(note, OSError):
+                super().do_handshake(block)
+
+        def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+            # TLS 1.3: who refuses our certificate says so after the handshake (RFC 8446, 4.4.2.4)
+            with _noted(note, ssl.SSLError, ConnectionError):
+                return super().recv(buflen, flags)
+
+    return Telling
+
+
+@contextmanager
+def _noted(note: Callable[[OSError], None], *kinds: type[OSError]) -> Iterator[None]:
+    try:
+        yield
+    except kinds as fault:
+        note(fault)
+        raise
 
 
 def why_not(fault: OSError | ConfigError) -> str:

@@ -20,7 +20,6 @@ from pynetdicom import AE, build_context, evt
 from pynetdicom.pdu import P_DATA_TF
 
 from dicom_node import backoff
-from dicom_node import commitment as reports
 from dicom_node.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, Ledger
 from dicom_node.config import DeliverySettings, Destination, DicomWeb
 from dicom_node.delivery import associate
@@ -230,13 +229,13 @@ class _Listener:
     def _on_report(self, event: Any) -> tuple[int, None]:
         # Before it is taken: whoever finds nothing left to wait for does not release yet.
         self.heard = True
-        status = self._take(event.event_information)
+        status = self._take(event)
         self.heard = status == CommitmentStatus.SUCCESS
         return status, None
 
-    def _take(self, information: Dataset) -> CommitmentStatus:
+    def _take(self, event: Any) -> CommitmentStatus:
         try:
-            self._ledger.take(reports.read(information), self._ae_title)
+            self._ledger.hear(event, self._ae_title)
         except (InputError, UnknownKeyError):
             return CommitmentStatus.INVALID_ARGUMENT
         except StoreUnavailableError:

@@ -10,14 +10,6 @@ from requests.adapters import HTTPAdapter
 from dicom_node import tls
 from dicom_node.config import Tls
 
-_OURS = "; see tls.certificate, which it has to trust"
-_ITS = "; see tls.authority, and tls.host for the name in its certificate"
-
-_REFUSALS = ("certificate", "unknown ca", "handshake failure")
-"""In the alert of a server that wants another certificate than it got (RFC 8446, 6.2)."""
-
-_HANGS_UP = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
-
 
 class Adapter(HTTPAdapter):
     """By our own context: the library's would add the public authorities to a hospital's own."""
@@ -53,15 +45,8 @@ class Adapter(HTTPAdapter):
 def why(fault: BaseException, *, encrypted: bool) -> str:
     """Why there was no answer: what TLS or the system said, else the library's name for it."""
     for cause in _causes(fault):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"{tls.reason(cause)}{_ITS}"
-        # TLS 1.3 (RFC 8446, 4.4.2.4): who refuses our certificate says so after the handshake, and
-        # may have hung up before it is heard.
-        if encrypted and isinstance(cause, _HANGS_UP):
-            return f"it hangs up; if it wants a certificate{_OURS}"
-        if isinstance(cause, ssl.SSLError):
-            said = tls.reason(cause)
-            return f"{said}{_OURS if any(word in said for word in _REFUSALS) else ''}"
+        if isinstance(cause, ssl.SSLError) or (encrypted and isinstance(cause, tls.HANGS_UP)):
+            return tls.refusal(cause)
     return _plain(fault)
 
 

@@ -8,8 +8,9 @@ from datetime import datetime
 
 import structlog
 
+from dicom_node import structure
 from dicom_node.errors import InputError
-from dicom_node.intake import part10, structure
+from dicom_node.intake import part10
 from dicom_node.intake.pressure import Level, Pressure
 from dicom_node.status import StoreStatus
 from storage import faults

@@ -22,7 +22,7 @@ from pynetdicom import (
 )
 from pynetdicom.pdu import P_DATA_TF
 
-from dicom_node import commitment, config, identity, tls
+from dicom_node import config, identity, tls
 from dicom_node.commitment import PUSH_MODEL, Ledger
 from dicom_node.errors import InputError
 from dicom_node.intake.admission import (
@@ -206,8 +206,7 @@ class Scp:
         """A peer that says half a sentence is not waited for: pynetdicom reads without time-out."""
         _set_patience(event.assoc, self._node.timeouts.association_s)
 
-    def _on_accepted(self, event: Any) -> None:
-        event.assoc.dul.socket.begin_message()
+    def _on_accepted(self, event: evt.Event) -> None:
         _set_patience(event.assoc, self._node.timeouts.idle_s)
 
     def _admit(self, event: Any) -> None:
@@ -258,8 +257,7 @@ class Scp:
             and _proposed(assoc) <= _HARMLESS
         )
 
-    def _on_message(self, event: Any) -> None:
-        event.assoc.dul.socket.begin_message()
+    def _on_message(self, event: evt.Event) -> None:
         with self._changed:
             self._busy.add(event.assoc)
 
@@ -302,8 +300,7 @@ class Scp:
         if self._ledger is None:
             return CommitmentStatus.PROCESSING_FAILURE, None
         try:
-            reporter = event.assoc.requestor.ae_title.strip()
-            self._ledger.take(commitment.read(event.event_information), reporter)
+            self._ledger.hear(event, event.assoc.requestor.ae_title.strip())
         except (InputError, UnknownKeyError) as fault:
             _log.warning("report refused", reason=str(fault))
             return CommitmentStatus.INVALID_ARGUMENT, None

@@ -5,9 +5,12 @@ and makes a TLS handshake in the thread that accepts; here each connection has i
 the first byte, a PDU has an end in bytes and in time, and so has a message.
 """
 
+import heapq
 import math
+import queue
 import socket
 import ssl
+import struct
 import threading
 import time
 import weakref
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
+from pynetdicom import evt
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from dicom_node import tls
@@ -30,6 +34,14 @@ _LEAST_BYTES = 1 << 18
 """A PDU may always have so many: an association request with 128 contexts has 90 KB."""
 _HEADER_BYTES = 6  # PS3.8 9.3.1
 _CHUNK_BYTES = 1 << 16
+_PDU_TYPES, _P_DATA_TF = range(1, 8), 4  # PS3.8 9.3.2 to 9.3.8
+_PDV_HEADER = struct.Struct(">LBB")
+"""Length of what follows it, context, message control header (PS3.8 9.3.5.1, E.2)."""
+_MOST_UNANSWERED = 16
+"""Messages of one peer. It may have one: it is granted no asynchronous operations (PS3.7 D.3)."""
+_MOST_COMMAND_BYTES = 1 << 14
+"""A command set has some hundred (PS3.7 9.3, 10.3). pynetdicom makes an object of each element of
+it: 4 MB of empty ones would take 140 MB of memory and ten seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +53,8 @@ class Bounds:
         most_pdu_bytes: what we negotiate; a PDU that promises more ends its association.
         most_message_bytes: a command and its data set, however many PDUs they come in.
         message_s: for all of one message, from its first byte to its last.
-        most_bytes_at_once: of all messages that are under way, on all connections together.
+        most_bytes_at_once: of all messages that are under way, or wait for their answer, on all
+            connections together.
         most_connections: at once.
         most_per_address: at once, from one address.
     """
@@ -56,7 +69,7 @@ class Bounds:
 
 
 class Traffic:
-    """The messages of all connections that have begun and not ended; they are held in memory."""
+    """The messages of all connections that have begun and are not answered, held in memory."""
 
     def __init__(self) -> None:
         # Weakly: a connection that died in an odd way must not be counted for ever.
@@ -72,7 +85,7 @@ class Traffic:
     def size_bytes(self) -> int:
         """Of all of them."""
         with self._lock:
-            return sum(connection.message_bytes for connection in self._sockets)
+            return sum(connection.held_bytes for connection in self._sockets)
 
 
 class Server(ThreadedAssociationServer):
@@ -157,9 +170,10 @@ class Handler(RequestHandler):
     def _create_association(self) -> Any:
         assoc = super()._create_association()
         assoc.dul.event_queue.get_nowait()  # its own socket's word that the connection is there
-        assoc.dul.socket = BoundedSocket(
-            assoc, self.request, self.server.bounds, self.server.traffic
-        )
+        bounded = BoundedSocket(assoc, self.request, self.server.bounds, self.server.traffic)
+        assoc.dul.socket = bounded
+        for event, note in bounded.handlers:
+            assoc.bind(event, note)
         return assoc
 
 
@@ -174,18 +188,51 @@ class BoundedSocket(AssociationSocket):
         self._most_pdu_bytes = max(bounds.most_pdu_bytes, _LEAST_BYTES) + _HEADER_BYTES
         self._most_message_bytes = bounds.most_message_bytes
         self._message_s = bounds.message_s
-        self.begin_message()
+        self._pdu_type: int | None = None
+        """Of the PDU whose header was read, and whose body is read next."""
+        self._unanswered: list[int] = []
+        """A heap of sizes in bytes: what came whole, and is kept in memory until it is answered."""
+        self._begin_message()
         traffic.join(self)
 
-    def begin_message(self) -> None:
+    @property
+    def handlers(self) -> list[tuple[Any, Any]]:
+        """What its association is to be bound to."""
+        return [
+            (evt.EVT_ACCEPTED, lambda _: self._begin_message()),
+            (evt.EVT_DIMSE_RECV, lambda _: self._hold_message()),
+            (evt.EVT_DIMSE_SENT, lambda _: self._let_go()),
+        ]
+
+    @property
+    def held_bytes(self) -> int:
+        """What has come and is not answered."""
+        return self.message_bytes + sum(self._unanswered)
+
+    def _begin_message(self) -> None:
         """What is read from now on is another message; its time begins with its first byte."""
         self.message_bytes = 0
         self._message_until: float | None = None
+        self._command_bytes, self._command_has_ended = 0, False
 
-    def close(self) -> None:
-        """What has come of a message is given up."""
-        self.begin_message()
-        super().close()
+    def _hold_message(self) -> None:
+        heapq.heappush(self._unanswered, self.message_bytes)  # several threads: one step of C
+        self._begin_message()
+
+    def _let_go(self) -> None:
+        """One is answered. It counts as the smallest: which it was is not known here."""
+        with suppress(IndexError):
+            heapq.heappop(self._unanswered)
+
+    def _shutdown_socket(self) -> None:
+        """What has come is given up, since nobody can be answered: pynetdicom would keep it."""
+        super()._shutdown_socket()
+        self._begin_message()
+        with suppress(queue.Empty):
+            while True:
+                _, message = self.assoc.dimse.msg_queue.get_nowait()
+                if message is not None:
+                    self._let_go()
 
     def recv(self, nr_bytes: int) -> bytearray:
         """So many bytes, or fewer where the peer has hung up.
@@ -200,12 +247,33 @@ class BoundedSocket(AssociationSocket):
             self._refuse("PDU too large", nr_bytes)
         if self.message_bytes > self._most_message_bytes:
             self._refuse("message too large", self.message_bytes)
-        is_large = self.message_bytes > _LEAST_BYTES  # echoes and requests are not to blame
+        if len(self._unanswered) > _MOST_UNANSWERED:
+            self._refuse("too many requests at once", self.held_bytes)
+        is_large = self.held_bytes > _LEAST_BYTES  # echoes and requests are not to blame
         if is_large and self._traffic.size_bytes > self._most_bytes_at_once:
-            self._refuse("too much under way at once", self.message_bytes)
+            self._refuse("too much under way at once", self.held_bytes)
         if time.monotonic() > self._message_until:
             self._refuse("message too slow", self.message_bytes)
-        return self._read(cast(socket.socket, self.socket), nr_bytes)
+        piece = self._read(cast(socket.socket, self.socket), nr_bytes)
+        self._judge(piece)
+        return piece
+
+    def _judge(self, piece: bytearray) -> None:
+        """pynetdicom reads a PDU's header, then its body; of one of unknown type the header only.
+
+        Raises:
+            OSError: the message's command set is too large, or goes on behind its end.
+        """
+        if self._pdu_type is None:
+            self._pdu_type = piece[0] if piece and piece[0] in _PDU_TYPES else None
+            return
+        if self._pdu_type == _P_DATA_TF:
+            for size_bytes, is_last in _command_fragments(piece):
+                self._command_bytes += size_bytes
+                if self._command_has_ended or self._command_bytes > _MOST_COMMAND_BYTES:
+                    self._refuse("command set too large", self._command_bytes)
+                self._command_has_ended = is_last
+        self._pdu_type = None
 
     def _read(self, connection: socket.socket, nr_bytes: int) -> bytearray:
         patience_s = connection.gettimeout()
@@ -230,7 +298,17 @@ class BoundedSocket(AssociationSocket):
         peer: Any = self.assoc.requestor
         address = peer.address_info.address
         _log.warning("association ended", reason=reason, size_bytes=size_bytes, address=address)
-        self.begin_message()  # counts no more, however long the connection takes to close
+        self._begin_message()  # counts no more, however long the connection takes to close
         with suppress(OSError):
             cast(socket.socket, self.socket).sendall(_ABORT)
         raise OSError(reason)
+
+
+def _command_fragments(body: bytes | bytearray) -> Iterator[tuple[int, bool]]:
+    """Of a P-DATA-TF PDU, each fragment of a command set: its bytes, and whether it is the last."""
+    at = 0
+    while at + _PDV_HEADER.size <= len(body):
+        length, _, control = _PDV_HEADER.unpack_from(body, at)
+        if control & 1:
+            yield length - 2, bool(control & 2)
+        at += 4 + length

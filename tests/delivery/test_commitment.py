@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from dicom_node.commitment import Ledger, Report
 from dicom_node.config import (
@@ -15,6 +16,7 @@ from dicom_node.config import (
     DeliverySettings,
     DeliveryTimeouts,
     Destination,
+    Limits,
     Node,
     Retry,
 )
@@ -24,6 +26,7 @@ from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.gateway import open_gateway
 from dicom_node.delivery.scu import Scu
 from dicom_node.intake.intake import Intake
+from dicom_node.intake.pressure import Pressure
 from dicom_node.intake.scp import Scp
 from storage.jobs import DestinationHealth, Transaction
 from storage.memory import MemoryJobStore
@@ -57,11 +60,12 @@ class Bench:
                 commitment="storage_commitment",
             )
         }
+        self.pressure: Pressure | None = None
         self.scp = self.listening()
         peer.reports_to = self.scp.port
 
     def restart_scp(self) -> None:
-        """The node knows all destinations there are now."""
+        """The node knows all destinations there are now, and how full it is."""
         self.scp.stop()
         self.scp = self.listening()
         self.peer.reports_to = self.scp.port
@@ -70,7 +74,7 @@ class Bench:
         node = Node.model_validate(
             {"host": "127.0.0.1", "port": 0, "accept": [{"ae_title": "CR1"}]}
         )
-        intake = Intake(self.store, self.objects, lambda: self.now)
+        intake = Intake(self.store, self.objects, lambda: self.now, self.pressure)
         scp = Scp(node, intake, ledger=self.ledger())
         scp.start()
         return scp
@@ -280,12 +284,53 @@ def test_a_report_of_instances_that_were_never_sent_there_has_no_effect(
     assert bench.states() == DELIVERED
 
 
+_TOO_MANY = {f"9.{n}": 0x0112 for n in range(2600)}  # four elements each
+_TOO_LARGE = {f"9.{'1' * 55}{n}": 0x0112 for n in range(2400)}  # of 120 bytes
+
+
+@pytest.mark.parametrize("failed", [_TOO_MANY, _TOO_LARGE], ids=["elements", "bytes"])
+@pytest.mark.parametrize("way", [pacs.SAME, pacs.BEFORE])
+def test_a_report_of_far_more_than_anybody_asks_about_is_not_read(
+    bench: Bench, peer: Pacs, way: str, failed: dict[str, int]
+) -> None:
+    peer.reports = [(way, failed)]
+    bench.ask()
+    peer.finish_reporting()
+    assert peer.answers_to_reports == [0x0115]
+    assert bench.states() == DELIVERED
+
+
+def test_what_a_sender_reports_that_is_no_destination_is_not_read(bench: Bench, peer: Pacs) -> None:
+    peer.calling = "CR1"
+    with structlog.testing.capture_logs() as log:
+        assert peer.report("", [], {}) == 0x0115
+    (line,) = [line for line in log if line["event"] == "report refused"]
+    assert line["reason"] == "its sender is not asked for commitment"
+
+
 def test_a_destination_may_report_but_not_send(bench: Bench, peer: Pacs) -> None:
     """The node accepts films from CR1 only."""
     assert not peer.may_store_at(bench.scp.port)
     assert peer.report("2.25.666", ["1.1"], {}) is not None
     peer.calling = "STRANGER"
     assert peer.report("2.25.666", ["1.1"], {}) is None
+
+
+def test_a_node_that_is_full_takes_reports_and_no_films(bench: Bench, peer: Pacs) -> None:
+    peer.reports = [(pacs.NEVER, {})]
+    bench.ask()
+    bench.pressure = Pressure(
+        store=bench.store,
+        objects=bench.objects,
+        limits=Limits(soft_free_mb=1 << 40),  # no disk has so much
+        clock_s=time.monotonic,
+    )
+    bench.restart_scp()
+    peer.calling = "CR1"
+    assert not peer.may_store_at(bench.scp.port)
+    peer.calling = "PACS"
+    assert peer.report(*peer.asked[0], {}) == 0x0000
+    assert bench.states() == ALL
 
 
 def test_a_store_that_is_away_has_the_report_said_again(bench: Bench, peer: Pacs) -> None:

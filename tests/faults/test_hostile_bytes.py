@@ -206,7 +206,7 @@ def echo_s(port: int) -> float:
 
 
 def test_a_c_echo_is_answered_in_time_while_bombs_of_elements_are_refused(node: Node) -> None:
-    """Each would take its reader a minute and a GB (see intake.structure)."""
+    """Each would take its reader a minute and a GB (see dicom_node.structure)."""
     assert node.process is not None
     bomb = deflated_bomb()
     refused: list[Told | None] = []

@@ -1,5 +1,6 @@
 """A receiver on a port of the system's choice, with real stores behind it."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from dicom_node.config import Node
 from dicom_node.intake.intake import Intake
 from dicom_node.intake.pressure import Pressure
 from dicom_node.intake.scp import Scp
+from storage.jobs import NewReceived, Received
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore, ObjectStore
 from storage.store import JobStore
@@ -30,6 +32,19 @@ class Receiver:
     @property
     def port(self) -> int:
         return self.scp.port
+
+
+class GatedStore(MemoryJobStore):
+    """A slow database: a write begins, and ends when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def receive(self, new: NewReceived) -> Received:
+        self.begun.set()
+        assert self.go_on.wait(30)
+        return super().receive(new)
 
 
 Start = Callable[..., Receiver]

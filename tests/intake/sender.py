@@ -51,18 +51,29 @@ def store(
     sop_class_uid: str = CLASS,
 ) -> Told | None:
     """What the peer says to one C-STORE-RQ; None if it says nothing."""
-    request = C_STORE()
-    request.MessageID, request.Priority = 7, 2
-    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class_uid, sop_instance_uid
-    if data_set is not None:
-        request.DataSet = BytesIO(data_set)
     assoc._reactor_checkpoint.clear()  # as send_c_store() does: the answer is for us
-    assoc.dimse.send_msg(request, assoc.accepted_contexts[0].context_id)
+    send(assoc, data_set, sop_instance_uid=sop_instance_uid, sop_class_uid=sop_class_uid)
     _, answer = assoc.dimse.get_msg(block=True)
     assoc._reactor_checkpoint.set()
     if answer is None:
         return None
     return Told(status=answer.Status, comment=str(answer.ErrorComment or ""))
+
+
+def send(
+    assoc: Any,
+    data_set: bytes | None,
+    *,
+    sop_instance_uid: str = INSTANCE,
+    sop_class_uid: str = CLASS,
+) -> None:
+    """One C-STORE-RQ, whose answer is not waited for."""
+    request = C_STORE()
+    request.MessageID, request.Priority = 7, 2
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    if data_set is not None:
+        request.DataSet = BytesIO(data_set)
+    assoc.dimse.send_msg(request, assoc.accepted_contexts[0].context_id)
 
 
 def rejection_of(assoc: Any) -> tuple[int | None, int | None, int | None] | None:

@@ -6,13 +6,16 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any
 
 import pytest
+import structlog.testing
 
-from tests.intake.conftest import Receiver, Start
+from tests.intake.conftest import GatedStore, Receiver, Start
 from tests.intake.films import encoded, film
-from tests.intake.sender import Told, association, rejection_of, store
+from tests.intake.sender import Told, association, rejection_of, send, store
 
 SUCCESS = Told(status=0x0000, comment="")
 ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x06"  # PS3.8 table 9-26
@@ -64,6 +67,48 @@ def test_a_message_without_end_is_cut_off_at_its_limit(start: Start) -> None:
     assert is_alive(receiver)
 
 
+def pdu(assoc: Any, control: int, fragment: bytes) -> bytes:
+    """A P-DATA-TF PDU of one fragment with this message control header (PS3.8 9.3.5, E.2)."""
+    context = assoc.accepted_contexts[0].context_id
+    pdv = struct.pack(">LBB", len(fragment) + 2, context, control) + fragment
+    return struct.pack(">BBL", 0x04, 0, len(pdv)) + pdv
+
+
+COMMAND, LAST_OF_COMMAND, LAST_OF_DATA_SET = 0x01, 0x03, 0x02
+EMPTY_ELEMENTS = b"".join(struct.pack("<HHL", 0x0009, n, 0) for n in range(1000))
+C_STORE_WITH_DATA_SET = struct.pack("<HHLHHHLH", 0, 0x0100, 2, 0x0001, 0, 0x0800, 2, 0x0001)
+
+
+def refusal(receiver: Receiver, said: Callable[[Any], Iterator[bytes]]) -> dict[str, Any]:
+    """What the log says of an association that says this, and is aborted for it."""
+    with association(receiver.port) as assoc, structlog.testing.capture_logs() as log:
+        with contextlib.suppress(OSError):
+            for piece in said(assoc):
+                assoc.dul.socket.socket.sendall(piece)
+        _wait_until(lambda: not assoc.is_established)
+        _wait_until(lambda: [line for line in log if line["event"] == "association ended"])
+    (line,) = [line for line in log if line["event"] == "association ended"]
+    return dict(line)
+
+
+def test_a_command_set_is_cut_off_at_its_limit(receiver: Receiver) -> None:
+    """Each element of it becomes an object, and none is needed beyond some twenty."""
+    line = refusal(receiver, lambda assoc: repeat(pdu(assoc, COMMAND, EMPTY_ELEMENTS), 100))
+    assert line["reason"] == "command set too large"
+    assert line["size_bytes"] < 1 << 15
+    assert is_alive(receiver)
+
+
+def test_a_command_set_ends_once(receiver: Receiver) -> None:
+    """It is read anew, from its beginning, at each end."""
+    line = refusal(
+        receiver, lambda assoc: repeat(pdu(assoc, LAST_OF_COMMAND, C_STORE_WITH_DATA_SET), 100)
+    )
+    assert line["reason"] == "command set too large"
+    assert line["size_bytes"] == 2 * len(C_STORE_WITH_DATA_SET)
+    assert is_alive(receiver)
+
+
 def test_messages_that_are_under_way_have_a_limit_together(start: Start) -> None:
     receiver = start(limits={"max_message_mb": 16, "max_at_once_mb": 16})
     with association(receiver.port) as first:
@@ -74,6 +119,28 @@ def test_messages_that_are_under_way_have_a_limit_together(start: Start) -> None
                 _wait_until(lambda assoc=second: not assoc.is_established)
         assert is_alive(receiver)
         assert first.is_established
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"), [(65_000, "too much under way at once"), (8, "too many requests at once")]
+)
+def test_what_waits_for_its_answer_is_under_way(start: Start, rows: int, reason: str) -> None:
+    """A peer that sends on without reading answers fills memory with whole messages."""
+    gated = GatedStore()
+    receiver = start(store=gated, limits={"max_message_mb": 16, "max_at_once_mb": 16})
+
+    def say(assoc: Any) -> Iterator[bytes]:
+        whole = encoded(film(rows=rows))  # of 2.08 MB, or 1 KB
+        for _ in range(30):
+            send(assoc, whole)
+        return iter(())
+
+    line = refusal(receiver, say)
+    assert line["reason"] == reason
+    assert line["size_bytes"] < 17 << 20
+    gated.go_on.set()
+    for _ in range(3):  # what was waiting counts no more
+        assert is_alive(receiver)
 
 
 def _send_without_end(assoc: Any, size_bytes: int) -> None:
@@ -105,7 +172,7 @@ def test_a_message_in_pieces_without_end_is_cut_off_at_its_time(start: Start) ->
 
 
 def test_the_limit_is_of_one_message_not_of_an_association(start: Start) -> None:
-    receiver = start(limits={"max_message_mb": 16})
+    receiver = start(limits={"max_message_mb": 16, "max_at_once_mb": 16})
     with association(receiver.port) as assoc:
         for n in range(10):
             name = f"1.2.3.{n}"

@@ -12,7 +12,7 @@ from storage.errors import StoreUnavailableError
 from storage.jobs import NewReceived, ObjectRef, Received
 from storage.memory import MemoryJobStore
 from storage.objects import MemoryObjectStore
-from tests.intake.conftest import NOW, Receiver, Start
+from tests.intake.conftest import NOW, GatedStore, Receiver, Start
 from tests.intake.films import CLASS, INSTANCE, data_set_of, encoded, film
 from tests.intake.sender import Told, association, rejection_of, store
 
@@ -251,21 +251,8 @@ def test_receiving_processes_share_a_port(start: Start) -> None:
     assert second.port == first.port
 
 
-class _GatedStore(MemoryJobStore):
-    """A slow database: a write begins, and ends when it is let."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun, self.go_on = threading.Event(), threading.Event()
-
-    def receive(self, new: NewReceived) -> Received:
-        self.begun.set()
-        assert self.go_on.wait(30)
-        return super().receive(new)
-
-
 def test_stopping_lets_a_running_store_finish(start: Start) -> None:
-    gated = _GatedStore()
+    gated = GatedStore()
     receiver = start(store=gated)
     told: list[Told | None] = []
     with association(receiver.port) as assoc, association(receiver.port) as idle:
@@ -286,7 +273,7 @@ def test_stopping_lets_a_running_store_finish(start: Start) -> None:
 
 
 def test_stopping_does_not_outlast_its_grace(start: Start) -> None:
-    gated = _GatedStore()
+    gated = GatedStore()
     receiver = start(store=gated, timeouts={"stop_grace_s": 0.2})
     told: list[Told | None] = []
     with association(receiver.port) as assoc:

@@ -11,8 +11,8 @@ import pydicom
 import pytest
 from pydicom import uid
 
+from dicom_node import structure
 from dicom_node.errors import InputError
-from dicom_node.intake import structure
 from dicom_node.intake.scp import TRANSFER_SYNTAXES
 from tests.intake.films import CLASS, INSTANCE, encoded, film
 

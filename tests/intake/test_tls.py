@@ -145,7 +145,18 @@ def test_what_is_older_than_tls_1_2_is_refused(mutual: Receiver, hospital: Hospi
     old = hospital.context(hospital.sender)
     old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     old.maximum_version = ssl.TLSVersion.TLSv1_1
-    assert echo(mutual, old) is None
+    old.set_ciphers("ALL:@SECLEVEL=0")  # without which the client has none, and says nothing
+    assert refusal(mutual, old)["reason"] == "unsupported protocol"
+
+
+def test_only_what_bcp_195_recommends_is_offered_and_taken(hospital: Hospital) -> None:
+    for context in (
+        tls.server(ServerTls.model_validate(hospital.settings())),
+        hospital.context(hospital.sender),
+    ):
+        names = {cipher["name"] for cipher in context.get_ciphers()}
+        assert {name for name in names if not name.startswith(("ECDHE-", "TLS_"))} == set()
+        assert {name for name in names if "GCM" not in name and "CHACHA20" not in name} == set()
 
 
 def test_silent_clients_hold_up_no_sender_and_are_cut_off(start: Start, hospital: Hospital) -> None:
@@ -218,7 +229,53 @@ def test_results_go_encrypted_to_a_destination_that_we_know_and_that_knows_us(
     )
     assert send(encrypted, file, known)[0] is Fate.DELIVERED
     other_name = known.model_copy(update={"host": "another.name"})
-    assert send(encrypted, file, other_name)[0] is Fate.POSTPONED
+    assert "mismatch" in refused(encrypted, file, other_name)
     unknown = known.model_copy(update={"authority": str(hospital.stranger.certificate)})
-    assert send(encrypted, file, unknown)[0] is Fate.POSTPONED
+    assert "self-signed certificate" in refused(encrypted, file, unknown)
     assert len(encrypted.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("whose", "said"),
+    [
+        ("nobody", "certificate required"),
+        ("strangers", "unknown ca"),
+        ("expired", "certificate expired"),
+    ],
+)
+def test_a_destination_that_refuses_our_certificate_is_quoted(
+    encrypted: pacs.Pacs, hospital: Hospital, tmp_path: Path, whose: str, said: str
+) -> None:
+    file = tmp_path / "1.1.dcm"
+    file.write_bytes(part10("1.1"))
+    pair: Pair | None = getattr(hospital, whose, None)
+    ours = Tls(
+        authority=str(hospital.authority.certificate),
+        certificate=None if pair is None else str(pair.certificate),
+        key=None if pair is None else str(pair.key),
+    )
+    reason = refused(encrypted, file, ours)
+    assert said in reason or "it hangs up" in reason  # before we could hear why
+    assert reason.endswith("; see tls.certificate, which it has to trust")
+    assert encrypted.received == []
+
+
+def test_a_destination_whose_certificate_has_expired_is_told_from_one_that_is_away(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    file = tmp_path / "1.1.dcm"
+    file.write_bytes(part10("1.1"))
+    expired = {"certificate": hospital.expired.certificate, "key": hospital.expired.key}
+    theirs = ServerTls.model_validate({name: str(path) for name, path in expired.items()})
+    ours = Tls(authority=str(hospital.authority.certificate))
+    with pacs.running(tls=tls.server(theirs)) as peer:
+        assert "certificate has expired" in refused(peer, file, ours)
+    assert send(peer, file, ours) == (Fate.POSTPONED, "cannot connect")
+
+
+def refused(peer: pacs.Pacs, file: Path, settings: Tls) -> str:
+    """Why nothing was sent, now."""
+    fate, reason = send(peer, file, settings)
+    assert fate is Fate.POSTPONED
+    assert reason.startswith("cannot connect: ")
+    return reason

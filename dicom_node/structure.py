@@ -38,8 +38,13 @@ class Identity:
     sop_instance_uid: str
 
 
-def check(data_set: bytes, transfer_syntax_uid: str) -> Identity:
+def check(
+    data_set: bytes, transfer_syntax_uid: str, most_elements: int = _MOST_ELEMENTS
+) -> Identity:
     """The data set's elements follow each other to its very end; returns what it says it is.
+
+    Args:
+        most_elements: so many, and items, it may have.
 
     Raises:
         InputError: they do not; the message holds nothing of the data set.
@@ -50,8 +55,7 @@ def check(data_set: bytes, transfer_syntax_uid: str) -> Identity:
     try:
         with turn:
             plain = _inflated(data_set) if syntax.is_deflated else data_set
-            walk = _Walk(plain, implicit=syntax.is_implicit_VR, little=syntax.is_little_endian)
-            return walk.to_the_end()
+            return _Walk(plain, syntax, most_elements).to_the_end()
     except attributes.UNREADABLE as error:
         raise InputError("the data set cannot be parsed") from error
 
@@ -72,12 +76,12 @@ class _TooMuchError(InputError):
 class _Walk:
     """One way through a data set, from element to element; no value is read but the two UIDs."""
 
-    def __init__(self, data_set: bytes, *, implicit: bool, little: bool) -> None:
+    def __init__(self, data_set: bytes, syntax: UID, most_elements: int) -> None:
         self._data, self._size, self._at = data_set, len(data_set), 0
-        self._implicit, self._left = implicit, _MOST_ELEMENTS
+        self._implicit, self._left = syntax.is_implicit_VR, most_elements
         self._uids: dict[int, str] = {}
         self._named = True
-        order = "<" if little else ">"
+        order = "<" if syntax.is_little_endian else ">"
         self._plain = struct.Struct(f"{order}HHL").unpack_from
         self._explicit = struct.Struct(f"{order}HH2sH").unpack_from
         self._long = struct.Struct(f"{order}L").unpack_from
