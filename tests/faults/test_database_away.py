@@ -1,8 +1,9 @@
-"""PostgreSQL stopped while films are in work, and started again: nothing lost or doubled."""
+"""PostgreSQL stopped or silent while films are in work, and back: nothing lost or doubled."""
 
+import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,23 @@ def stopped(server: Any) -> Iterator[None]:
         server.ensure_postgres_running()
 
 
+@contextmanager
+def silent(server: Any) -> Iterator[None]:
+    """As behind a network that drops packets: connections stand, and nothing is answered."""
+    postmaster = (server.pgdata / "postmaster.pid").read_text().split()[0]
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", postmaster], capture_output=True, text=True, check=True
+    )
+    pids = [int(pid) for pid in (postmaster, *found.stdout.split())]
+    for pid in pids:
+        hospital.end(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            hospital.end(pid, signal.SIGCONT)
+
+
 def _control(server: Any, *command: str) -> None:
     from pgserver._commands import POSTGRES_BIN_PATH
 
@@ -47,8 +65,9 @@ def _control(server: Any, *command: str) -> None:
     subprocess.run(program, check=True, capture_output=True, timeout=60, user=user)
 
 
+@pytest.mark.parametrize("is_away", [stopped, silent])
 def test_films_wait_for_a_database_that_went_away_and_came_back(
-    server: Any, tmp_path: Path
+    server: Any, tmp_path: Path, is_away: Callable[[Any], AbstractContextManager[None]]
 ) -> None:
     model = tmp_path / "model"
     testing.write_tiny_model(model)
@@ -57,13 +76,13 @@ def test_films_wait_for_a_database_that_went_away_and_came_back(
         place.node.start()
         place.send(place.expose(8))
         assert all(place.told.values())
-        with stopped(server):
+        with is_away(server):
             away = place.expose(4)
             place.send(away)
             assert not any(place.told[uid] for uid in away)
             tools.wait_until(
                 lambda: any(event in place.node.log() for event in _TOLD),
-                60,
+                120,
                 "the node to see it",
             )
         place.resend_what_failed()
