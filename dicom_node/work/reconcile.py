@@ -10,7 +10,7 @@ import structlog
 
 from dicom_node.routing import router
 from storage import promises
-from storage.errors import ObjectMissingError
+from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
 from storage.jobs import Delivery, Job, Received
 from storage.objects import ObjectStore
 from storage.states import ARRIVED, LOST, DeliveryState, JobState
@@ -124,10 +124,15 @@ class Reconciler:
         return (Standing.MISSING, gone) if gone else (waits, _words(job))
 
     def _gone(self, film: Received) -> str:
+        """Why its kept file cannot be had; one that is in trouble keeps no other unjudged."""
         try:
             self._objects.local_path(film.object)
+        except ObjectsUnavailableError:
+            raise
         except ObjectMissingError:
             return "the kept file is gone; send the film again"
+        except StorageError as fault:
+            return f"the kept file cannot be read now: {fault}"
         return ""
 
     def _deliveries(self, job: Job) -> tuple[list[Delivery], list[Delivery]]:

@@ -223,10 +223,10 @@ def _pass_over_gone(fault: OSError) -> None:
 
 
 def _is_stale(path: Path, before: float) -> bool:
-    """Whether it is a file, of that age; one that has gone is none."""
+    """Whether it is a file, of that age; one that has gone, or cannot be looked at, is none."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_mtime < before
 

@@ -1,7 +1,6 @@
 """What becomes of a received film: a job, or a kept decision that says why there is none."""
 
 import errno
-import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore, MemoryObjectStore, ObjectStore
 from storage.states import JobState
 from storage.store import JobStore
+from tests import disk
 from tests.radiograph import phantom
 from tests.results import sources
 from tests.storage.samples import NOON, after
@@ -427,14 +427,7 @@ def test_one_kept_file_that_the_disk_does_not_give_holds_up_no_other(
     whole = sources.write(sources.source(), bench.folder / "whole.dcm").read_bytes()
     first = bench.receive_bytes(whole, "1.2.9")
     bench.receive_bytes(whole, "1.2.10")
-    bad, stat = str(bench.objects.local_path(first.object)), os.stat
-
-    def troubled(path: str, *args: int, **more: bool) -> os.stat_result:
-        if str(path) == bad:
-            raise OSError(errno.EIO, "Input/output error")
-        return stat(path, *args, **more)
-
-    monkeypatch.setattr(os, "stat", troubled)
+    disk.trouble(monkeypatch, bench.objects.local_path(first.object))
     assert bench.route() == 1
     assert [film.decision for film in bench.store.received(10)] == [
         "analysed by rule frontal-chest",

@@ -32,6 +32,7 @@ from storage.objects import (
     remote,
 )
 from storage.objects.whole import ref_of
+from tests import disk
 
 
 @pytest.fixture(params=["local", "fsspec", "s3", "memory"])
@@ -74,6 +75,16 @@ def test_what_is_old_enough_is_named_and_dropped(store: ObjectStore) -> None:
     assert store.drop_stale("received/ab/film.dcm", -1)
     assert not store.drop_stale("received/ab/film.dcm", -1)
     assert list(store.stale(-1)) == []
+
+
+def test_a_file_that_the_disk_does_not_give_is_not_stale_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalObjectStore(tmp_path)
+    for name in ("received/a.dcm", "received/b.dcm"):
+        store.keep(name, b"x")
+    disk.trouble(monkeypatch, tmp_path / "received/a.dcm")
+    assert list(store.stale(-1)) == ["received/b.dcm"]
 
 
 def test_chunks_are_joined(store: ObjectStore) -> None:

@@ -13,6 +13,7 @@ from dicom_node.work.reconcile import Account, FilmStanding, Reconciler, Standin
 from storage.jobs import Decision
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
+from tests import disk
 from tests.storage.samples import (
     NOON,
     after,
@@ -42,6 +43,10 @@ class Bench:
     def films(self, now: object = SOON, promising: set[str] | None = None) -> list[FilmStanding]:
         for received in self.store.received(100):
             self.objects.keep(received.object.name, b"")
+        return self.judged(now, promising)
+
+    def judged(self, now: object, promising: set[str] | None = None) -> list[FilmStanding]:
+        """Whatever files there are."""
         reconciler = Reconciler(
             store=self.store,
             objects=self.objects,
@@ -103,6 +108,19 @@ def test_a_film_whose_file_is_gone_is_missing_at_once(tmp_path: Path) -> None:
         Standing.MISSING,
         "the kept file is gone; send the film again",
     )
+
+
+def test_a_kept_file_that_the_disk_does_not_give_is_missing_and_keeps_no_other_unjudged(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bench.store.receive(film("1.2.9", digest="y"))
+    bench.store.receive(film("1.2.10", digest="z"))
+    bench.films()
+    disk.trouble(monkeypatch, tmp_path / first.object.name)
+    found = {one.sop_instance_uid: (one.standing, one.why) for one in bench.judged(SOON)}
+    assert found["1.2.9"][0] is Standing.MISSING
+    assert found["1.2.9"][1].startswith("the kept file cannot be read now: ")
+    assert found["1.2.10"] == (Standing.UNDER_WAY, "no decision yet")
 
 
 def test_what_is_not_analysed_says_why_and_is_not_missing(bench: Bench) -> None:
