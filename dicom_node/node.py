@@ -149,7 +149,7 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
         partial(_let_go, settings, store),
     )
     _listen(scp, settings)
-    _when_there(partial(_abandon, settings, store), stop)
+    _when_there(partial(_free_earlier, settings, store), stop)
     supervisor.start()
     _log.info("node started", ae_title=settings.node.ae_title, port=scp.port)
     try:
@@ -410,7 +410,7 @@ def _let_go(settings: NodeConfig, store: JobStore, pid: int) -> None:
     """What a child that we killed had claimed is free, and that is nothing's fault."""
     try:
         store.abandon(processes.owner_of(settings.node.port, pid), now())
-    except StorageError as fault:  # the next start frees it
+    except StorageError as fault:  # the next start frees it, and takes it for a death
         _log.warning("leases not freed", error=str(fault))
 
 
@@ -425,9 +425,13 @@ def _migrated(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
     return store, kept
 
 
-def _abandon(settings: NodeConfig, store: JobStore) -> None:
-    """What an earlier node on our port had claimed is free."""
-    store.abandon(processes.owners(settings.node.port), now())
+def _free_earlier(settings: NodeConfig, store: JobStore) -> None:
+    """What an earlier node on our port had claimed is free, as after the deaths of its processes.
+
+    A film that has the system end the whole node must come to an end, too.
+    """
+    dead = processes.owners(settings.node.port)
+    store.reclaim(now(), settings.work.max_attempts, dead)
 
 
 def _opened(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:

@@ -215,9 +215,10 @@ class JobStore(Protocol):
         ...
 
     def abandon(self, owners: str, now: datetime) -> None:
-        """What owners whose name begins with `owners` hold is free again: their processes are gone.
+        """What owners whose name begins with `owners` hold is free again: they were made to stop.
 
-        Their jobs are RECEIVED and their deliveries DUE, without waiting for their leases to end.
+        Their jobs are RECEIVED and their deliveries DUE, without waiting for their leases to end;
+        that was no fault of the jobs', whose attempts are not counted.
         """
         ...
 

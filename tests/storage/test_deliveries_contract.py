@@ -140,6 +140,20 @@ def test_what_a_dead_process_held_is_free_at_once_and_nobody_elses(store: JobSto
         store.produce("k2", mine.lease.token, after(2), [], [])
 
 
+def test_a_worker_that_was_made_to_stop_costs_its_job_no_attempt(store: JobStore) -> None:
+    submitted(store, "k1")
+    for number in range(3):
+        store.claim(f"node/{number}/worker", NOON, 600)
+        store.abandon(f"node/{number}/", after(1))
+        assert (store.job("k1").state, store.job("k1").attempts) == (JobState.RECEIVED, 0)
+    again = store.claim("node/8/worker", after(2), 600)
+    assert again is not None
+    assert again.lease is not None
+    assert (again.attempts, again.lease.token) == (1, 4)
+    store.reclaim(after(3), max_attempts=2, dead="node/8/")
+    assert store.job("k1").state is JobState.RECEIVED
+
+
 def test_what_a_dead_worker_held_is_free_before_its_lease_ends_unless_it_killed_too_many(
     store: JobStore,
 ) -> None:
