@@ -17,7 +17,7 @@ none of those answers says anything about the result.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 Beginning = Callable[[], object]
@@ -87,6 +87,18 @@ def of_status(status: int, comment: str = "") -> Outcome:
         return Outcome(fate=Fate.DELIVERED, status=code)
     fate, words = _read(status)
     return Outcome(fate=fate, reason=f"{words} ({code}){said}", status=code)
+
+
+def of_failure(status: int) -> Outcome:
+    """What a Failure Reason (PS3.18 table 10.5.3-1) with this status means of what was sent.
+
+    The instance is said to have failed, whatever else is said; but one that is there is there.
+    """
+    said = of_status(status)
+    if said.fate is not Fate.DELIVERED or status == _DUPLICATE_SOP_INSTANCE:
+        return said
+    words = f"it failed, by a code that does not say so ({status:04X})"
+    return replace(said, fate=Fate.POSTPONED, reason=words)
 
 
 def _read(status: int) -> tuple[Fate, str]:
