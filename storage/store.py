@@ -28,7 +28,7 @@ from storage.jobs import (
     Result,
     Transaction,
 )
-from storage.states import JobState
+from storage.states import DeliveryState, JobState
 
 ENDLESS_BYTES = 1 << 62
 """What is free where nobody can tell how much."""
@@ -350,11 +350,14 @@ class JobStore(Protocol):
         """It is neither held nor resting; what was HELD or had waited for it is DUE now."""
         ...
 
-    def move_deliveries(self, old: str, new: str, now: datetime, *, asked: bool = False) -> int:
+    def move_deliveries(
+        self, old: str, new: str, now: datetime, *, asked: DeliveryState | None = None
+    ) -> int:
         """What is DUE or HELD at `old` is DUE at `new`, once; returns how many there were.
 
         Attempts there begin afresh. A result that `new` gets already waits at `old` no more. Where
-        `asked`, what is DELIVERED and was asked about at `old` is so at `new`, to be asked about.
+        `asked` is given, what is DELIVERED and was asked about at `old` is in that state at `new`:
+        DELIVERED, to be asked about, or DUE.
         """
         ...
 

@@ -123,13 +123,27 @@ def test_what_a_removed_destination_was_asked_about_is_asked_about_elsewhere(
 ) -> None:
     asked_at_pacs(store)
     assert store.move_deliveries("pacs", "new", after(3)) == 0
-    assert store.move_deliveries("pacs", "new", after(3), asked=True) == 2
+    assert store.move_deliveries("pacs", "new", after(3), asked=DeliveryState.DELIVERED) == 2
     assert at(store, "new") == ["DELIVERED", "DELIVERED"]
     assert store.asked_in("2.25.1") == []
     asked = store.ask("new", "2.25.2", after(3), after(99), 10)
     assert [p.delivery.asked for p in asked] == [1, 1]
-    assert store.move_deliveries("new", "archive", after(4), asked=True) == 2
+    assert store.move_deliveries("new", "archive", after(4), asked=DeliveryState.DELIVERED) == 2
     assert at(store, "archive") == ["DUE", "DUE"]  # which gets them already
+
+
+def test_what_a_removed_destination_was_asked_about_is_sent_to_one_that_nobody_asks(
+    store: JobStore,
+) -> None:
+    asked_at_pacs(store)
+    first, _ = store.results("k1")
+    store.commit("pacs", [first.sop_instance_uid], after(2))
+    assert store.move_deliveries("pacs", "new", after(3), asked=DeliveryState.DUE) == 1
+    assert (at(store, "pacs"), at(store, "new")) == (["COMMITTED"], ["DUE"])
+    assert store.asked_counts() == {}
+    (parcel,) = store.claim_deliveries("new", "s", after(3), 60, 10)
+    assert (parcel.delivery.attempts, parcel.delivery.status) == (1, "")
+    assert parcel.delivery.reason == "moved from pacs"
 
 
 def test_what_a_dropped_destination_was_asked_about_is_asked_about_no_more(
