@@ -284,6 +284,16 @@ class JobStore(Protocol):
         """The delivery is REFUSED for good. False, without effect, as for `delivered`."""
         ...
 
+    def refuse_lost(
+        self, parcel: Parcel, now: datetime, status: str, is_lost: Callable[[Result], bool]
+    ) -> bool:
+        """The delivery waits for its file, REFUSED, or is DUE now where `is_lost` says otherwise.
+
+        It is asked about the result as that is now, within the transaction: whoever makes it again
+        waits, or was before. False, without effect, as for `delivered`.
+        """
+        ...
+
     def ask(
         self,
         destination: str,

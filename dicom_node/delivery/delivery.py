@@ -21,7 +21,7 @@ from pipeline import shortage
 from storage import faults
 from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
 from storage.faults import Point
-from storage.jobs import Parcel
+from storage.jobs import Parcel, Result
 from storage.objects import ObjectStore
 from storage.promises import LOST
 from storage.store import JobStore
@@ -172,27 +172,29 @@ class Delivery:
         paths: list[Path | Outcome] = []
         for parcel in parcels:
             is_away = bool(paths) and paths[-1] is _AWAY
-            paths.append(_AWAY if is_away else self._path(parcel))
+            paths.append(_AWAY if is_away else self._path(parcel.result))
         return paths
 
-    def _path(self, parcel: Parcel) -> Path | Outcome:
+    def _path(self, result: Result) -> Path | Outcome:
         """The kept file, or what becomes of a result whose file cannot be had.
 
         One file's trouble is its own: the others of its batch are sent.
         """
         try:
-            self._objects.read(parcel.result.object)
-            return self._objects.local_path(parcel.result.object)
+            self._objects.read(result.object)
+            return self._objects.local_path(result.object)
         except ObjectMissingError:
             return _GONE
         except (StorageError, OSError) as fault:
-            _log.warning("kept file unreadable", job=parcel.result.job_key[:12], error=str(fault))
+            _log.warning("kept file unreadable", job=result.job_key[:12], error=str(fault))
             return _AWAY if isinstance(fault, ObjectsUnavailableError) else _UNREADABLE
 
     def _record(self, sent: _Sent, now: datetime) -> None:
         parcel, outcome = sent.parcel, sent.outcome
         if outcome.fate is Fate.DELIVERED:
             kept = self._store.delivered(parcel, now, outcome.reason, outcome.status)
+        elif outcome is _GONE:  # unless a worker has made it again since
+            kept = self._store.refuse_lost(parcel, now, outcome.status, self._is_lost)
         elif outcome.fate is Fate.REFUSED:
             kept = self._store.refuse(parcel, now, outcome.reason, outcome.status)
         else:
@@ -201,6 +203,9 @@ class Delivery:
         self._log(sent)
         if not kept:  # its lease had run out: it is sent again, by whoever has it now
             _log.warning("outcome came too late", **_names(parcel))
+
+    def _is_lost(self, result: Result) -> bool:
+        return self._path(result) is _GONE
 
     def _delay_s(self, sent: _Sent) -> float:
         retry, fate = self._settings.retry, sent.outcome.fate

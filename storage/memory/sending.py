@@ -1,11 +1,12 @@
 """Deliveries under leases: sent, postponed, refused, expired."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from storage.jobs import RECALLED, REJECTION_NOTE, DeliveryCount, Parcel
+from storage import promises
+from storage.jobs import RECALLED, REJECTION_NOTE, DeliveryCount, Parcel, Result
 from storage.memory.production import Production
 from storage.memory.tables import Name, locked, name_of
 from storage.states import DeliveryState, check_delivery
@@ -64,6 +65,16 @@ class Sending(Production):
     def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """See JobStore."""
         return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+
+    @locked
+    def refuse_lost(
+        self, parcel: Parcel, now: datetime, status: str, is_lost: Callable[[Result], bool]
+    ) -> bool:
+        """See JobStore."""
+        lost = is_lost(self._results[parcel.result.sop_instance_uid])
+        state = DeliveryState.REFUSED if lost else DeliveryState.DUE
+        reason = promises.LOST if lost else promises.MADE_AGAIN
+        return self._leave_sending(parcel, state, now, reason, status)
 
     @locked
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:

@@ -17,9 +17,9 @@ from dicom_node.delivery.scu import Scu
 from storage.jobs import ObjectRef, Parcel
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
-from storage.states import DeliveryState
+from storage.states import DeliveryState, JobState
 from tests.delivery import pacs
-from tests.delivery.parcels import NOW, data_set, make_due
+from tests.delivery.parcels import NOW, data_set, make_due, part10
 
 TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
 SETTINGS = DeliverySettings(
@@ -176,6 +176,29 @@ def test_a_file_that_is_gone_or_damaged_is_refused_alone(make: Make) -> None:
         assert bench.tick() == 1
     assert bench.states() == [REFUSED, REFUSED, DELIVERED]
     assert [uid for uid, _ in peer.received] == ["1.3"]
+
+
+def test_a_result_that_is_made_again_while_others_are_sent_is_sent_too(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        (bench.folder / "objects/results/1.1.dcm").unlink()
+        bench.store.retry(bench.key, NOW, ["1.1"])
+        job = bench.store.claim("worker", NOW, 60)
+        assert job is not None
+        assert job.lease is not None
+        token, renew = job.lease.token, bench.store.renew_deliveries
+
+        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
+            if bench.store.job(bench.key).state is JobState.RUNNING:  # its worker ends now
+                made = bench.store.results(bench.key)
+                bench.objects.keep(made[0].object.name, part10("1.1"))
+                bench.store.produce(bench.key, token, NOW, made, ["pacs"])
+            return renew(parcels, until)
+
+        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
+        bench.tick()
+    assert bench.states() == [DELIVERED] * 3
+    assert sorted(peer.received) == [(uid, data_set(uid)) for uid in UIDS]
 
 
 def test_a_certificate_of_ours_that_cannot_be_read_is_the_reason_why_results_wait(
