@@ -259,7 +259,8 @@ class JobStore(Protocol):
     ) -> list[Parcel]:
         """Up to `limit` DUE deliveries whose time has come are SENDING under a lease of `owner`.
 
-        Those that a rejection note of their job rejects are REFUSED instead.
+        Those that a rejection note of their job rejects are REFUSED instead. None where the
+        destination is held.
         """
         ...
 

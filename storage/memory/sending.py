@@ -33,6 +33,7 @@ class Sending(Production):
             if delivery.state is DeliveryState.DUE
             and delivery.destination == destination
             and delivery.next_attempt_at <= now
+            and not self._is_held(destination)
         ]
         due.sort(key=lambda item: (item[1].next_attempt_at, item[1].job_key))
         parcels = []

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, or_, select, tuple_, update
 
 from storage import engine, promises, rows
 from storage.jobs import RECALLED, REJECTION_NOTE, Delivery, DeliveryCount, Parcel, Result
-from storage.schema import deliveries, jobs, received, results
+from storage.schema import deliveries, destinations, jobs, received, results
 from storage.sql.database import Database, arrived_at
 from storage.states import DeliveryState, check_delivery
 
@@ -30,7 +30,11 @@ class Sending(Database):
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
+        place = select(destinations.c.held).where(destinations.c.name == destination)
         with engine.writing(self._engine) as db:
+            # Locked: who holds it waits, and finds what is not in hand.
+            if db.execute(place.with_for_update(read=True)).scalar():
+                return []
             uids = [row.sop_instance_uid for row in db.execute(due)]
             rejected = _refuse_rejected(db, uids, now)
             return [

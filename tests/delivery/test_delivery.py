@@ -20,6 +20,7 @@ from storage.objects import LocalObjectStore
 from storage.states import DeliveryState, JobState
 from tests.delivery import pacs
 from tests.delivery.parcels import NOW, data_set, make_due, part10
+from tests.storage.samples import NOON, produced
 
 TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
 SETTINGS = DeliverySettings(
@@ -92,6 +93,25 @@ def test_small_batches_follow_each_other_until_nothing_is_due(make: Make) -> Non
         bench = make(pacs=peer.port)
         assert bench.tick(settings=SETTINGS.model_copy(update={"batch": 2})) == 3
     assert peer.associations == 2
+
+
+def test_what_is_made_for_a_destination_that_was_held_meanwhile_is_not_sent(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        renew = bench.store.renew_deliveries
+
+        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
+            if not bench.store.destination("pacs").held:  # the operator holds it now
+                bench.store.hold("pacs", NOON)
+                produced(bench.store, "k2")
+            return renew(parcels, until)
+
+        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
+        assert bench.tick(NOON) == 3
+        assert {d.state for d in bench.store.deliveries("k2")} == {DUE}
+        assert bench.tick(NOON) == 0
+    at_pacs = {d.state for d in bench.store.deliveries("k2") if d.destination == "pacs"}
+    assert at_pacs == {DeliveryState.HELD}
 
 
 def test_of_a_batch_only_what_failed_is_sent_again(make: Make) -> None:

@@ -102,6 +102,16 @@ def test_what_becomes_due_is_held_only_where_the_destination_still_is(store: Job
     assert not store.destination("pacs").held
 
 
+def test_nothing_is_claimed_for_a_destination_that_is_held(store: JobStore) -> None:
+    store.hold("pacs", NOON)
+    produced(store)  # by a worker that knows of no destination
+    assert store.claim_deliveries("pacs", "s", after(1), 60, 10) == []
+    assert at(store, "pacs") == ["DUE", "DUE"]
+    assert len(store.claim_deliveries("archive", "s", after(1), 60, 10)) == 2
+    store.release_destination("pacs", after(2))
+    assert len(store.claim_deliveries("pacs", "s", after(2), 60, 10)) == 2
+
+
 def asked_at_pacs(store: JobStore) -> None:
     """Both results reached pacs, which was asked about them."""
     produced(store)
