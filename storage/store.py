@@ -337,8 +337,13 @@ class JobStore(Protocol):
         """The delivery is DUE at that time. No effect if it is not DELIVERED, or asked anew."""
         ...
 
-    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
-        """What was asked in this transaction and is still DELIVERED is asked about at `at`."""
+    def ask_again(
+        self, transaction_uid: str, at: datetime, reason: str, uids: Collection[str] | None = None
+    ) -> None:
+        """What was asked in this transaction and is still DELIVERED is asked about at `at`.
+
+        Only of these results, where `uids` says of which.
+        """
         ...
 
     def destination(self, name: str) -> DestinationHealth:

@@ -374,6 +374,22 @@ def test_what_a_query_does_not_find_three_times_is_sent_again(bench: Bench, peer
     assert bench.states() == ALL
 
 
+def test_a_result_is_looked_for_three_times_whatever_is_looked_for_with_it(
+    bench: Bench, peer: Pacs
+) -> None:
+    bench.promise("query")
+    peer.holds = []
+    for after_s in (0, 10):
+        bench.ask(after_s=after_s)
+    (new,) = [d for d in bench.store.deliveries(bench.key) if d.sop_instance_uid == "1.3"]
+    bench.store.send_again(new, NOW + timedelta(seconds=20), "it had lost it")
+    bench.deliver(after_s=20)
+    bench.ask(after_s=30)
+    assert bench.states() == {"1.1": "DUE", "1.2": "DUE", "1.3": "DELIVERED"}
+    assert bench.reasons() == {"not found there, looked 3 times", "not found there, looked 1 times"}
+    assert bench.due_at("1.3") == NOW + timedelta(seconds=40)
+
+
 def test_a_result_that_cannot_be_looked_for_is_not_found_missing(bench: Bench, peer: Pacs) -> None:
     """Its kept file, which says in what study it is, was purged or cannot be read."""
     bench.promise("query")

@@ -118,6 +118,17 @@ def test_a_request_that_failed_is_made_again_when_it_is_said(store: JobStore) ->
     assert len(store.ask("pacs", "2.25.2", after(20), after(999), 10)) == 2
 
 
+def test_only_what_is_named_of_a_request_is_asked_about_again(store: JobStore) -> None:
+    first, _ = stored(store)
+    store.ask("pacs", "2.25.1", after(2), after(999), 10)
+    store.ask_again("2.25.1", after(20), "not there", [first.sop_instance_uid, "1.2.999"])
+    assert [d.reason for d in at_pacs(store)] == ["not there", ""]
+    (again,) = store.ask("pacs", "2.25.2", after(20), after(999), 10)
+    assert again.result.sop_instance_uid == first.sop_instance_uid
+    store.ask_again("2.25.2", after(30), "none", [])
+    assert store.ask("pacs", "2.25.3", after(30), after(999), 10) == []
+
+
 def test_each_attempt_says_what_it_was_answered(store: JobStore) -> None:
     produced(store)
     first, second = store.claim_deliveries("pacs", "s", NOON, 60, 10)
