@@ -122,14 +122,18 @@ class Delivery:
         if expired:
             _log.warning("results expired", destination=name, results=expired)
 
-    def _renew(self, parcels: Sequence[Parcel], moment: Callable[[], datetime]) -> None:
-        """The batch is in hand for as long again: before each object, however many there are."""
+    def _renew(self, parcels: Sequence[Parcel], moment: Callable[[], datetime]) -> bool:
+        """The batch is in hand for as long again: before each object, however many there are.
+
+        False where nothing of it is ours any more: another process has it, and sends it.
+        """
         try:
             until = moment() + timedelta(seconds=self.lease_s)
-            self._store.renew_deliveries(parcels, until)
+            return self._store.renew_deliveries(parcels, until) > 0
         except StorageError as fault:  # the lease holds for a while yet
             where = parcels[0].delivery.destination
             _log.warning("leases not renewed", destination=where, error=str(fault))
+            return True
 
     def _send(self, name: str, parcels: Sequence[Parcel], beginning: Beginning) -> list[_Sent]:
         paths = self._paths(parcels)

@@ -70,11 +70,8 @@ class WebSender:
         outcomes: list[Outcome] = []
         for file in files:
             away = bool(outcomes) and says_nothing(outcomes[-1].status)
-            if away or time.monotonic() > until:
-                outcomes.append(_UNSENT)
-                continue
-            beginning()
-            outcomes.append(self._store(destination, file))
+            going = not away and time.monotonic() <= until and beginning()
+            outcomes.append(self._store(destination, file) if going else _UNSENT)
         return outcomes
 
     def echo(self, destination: DicomWeb) -> str:

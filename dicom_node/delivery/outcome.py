@@ -20,12 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-Beginning = Callable[[], object]
-"""Called before each object of a batch: whoever waits for the batch sees that it goes on."""
+Beginning = Callable[[], bool]
+"""Called before each object of a batch: whoever waits sees that it goes on, and whether it may."""
 
 
-def nobody() -> None:
-    """Nobody waits."""
+def nobody() -> bool:
+    """Nobody waits: it may."""
+    return True
 
 
 class Fate(Enum):

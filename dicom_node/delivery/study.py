@@ -43,9 +43,8 @@ def objections(
             continue  # whoever sends it will say so
         study_uid = str(ds.get("StudyInstanceUID") or "")
         if study_uid not in known:
-            beginning()
-            late = time.monotonic() > until
-            known[study_uid] = _UNASKED if late else _asked(gateway, destination, study_uid)
+            going = time.monotonic() <= until and beginning()
+            known[study_uid] = _asked(gateway, destination, study_uid) if going else _UNASKED
         objection = _objection(ds, known[study_uid])
         if objection is not None:
             found[file] = objection

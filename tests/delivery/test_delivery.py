@@ -344,6 +344,25 @@ def test_a_batch_keeps_its_lease_however_long_it_takes(make: Make) -> None:
     assert bench.states() == [DELIVERED] * 3
 
 
+def test_what_another_process_has_taken_over_is_not_sent_on(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        renew, began = bench.store.renew_deliveries, []
+
+        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
+            began.append(until)
+            if len(began) == 2:  # as if this one had been stopped for an hour
+                late = until + timedelta(hours=1)
+                bench.store.reclaim(late, 3)
+                bench.store.claim_deliveries("pacs", "other", late, 3600, 10)
+            return renew(parcels, until)
+
+        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
+        bench.tick()
+    assert len(peer.received) == 1
+    assert bench.states() == [DeliveryState.SENDING] * 3  # by the other
+
+
 def test_no_study_is_asked_for_after_the_time_is_up(make: Make) -> None:
     with pacs.running() as peer:
         bench = make(pacs=peer.port)
