@@ -70,8 +70,8 @@ class JobStore(Protocol):
         """Films, however old, that have yet to come to their end, or whose end was bad since then.
 
         That is: without a decision; with a job that is open, or FAILED since then; with a delivery
-        that is DUE, SENDING or HELD, or DELIVERED and asked about; or one that was lost since then.
-        Newest first.
+        that is DUE, SENDING or HELD, or DELIVERED and yet to be committed; or one that was lost
+        since then. Newest first.
         """
         ...
 
@@ -271,8 +271,19 @@ class JobStore(Protocol):
         """
         ...
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
-        """The delivery is DELIVERED. False, and no effect, if it is not SENDING by this attempt."""
+    def delivered(
+        self,
+        parcel: Parcel,
+        now: datetime,
+        note: str,
+        status: str = "",
+        *,
+        promised: bool = False,
+    ) -> bool:
+        """The delivery is DELIVERED, and to be committed where that was `promised`.
+
+        False, and no effect, if it is not SENDING by this attempt.
+        """
         ...
 
     def postpone(
@@ -305,6 +316,7 @@ class JobStore(Protocol):
     ) -> list[Parcel]:
         """Up to `limit` DELIVERED deliveries whose time has come are asked about.
 
+        Only those whose commitment was promised when they were delivered: others are at their end.
         The transaction is known before this returns; they are asked about again at `again_at`.
         Where nothing is to be asked about there is no transaction.
         """
@@ -372,13 +384,13 @@ class JobStore(Protocol):
         """What is DUE or HELD at `old` is DUE at `new`, once; returns how many there were.
 
         Attempts there begin afresh. A result that `new` gets already waits at `old` no more. Where
-        `asked` is given, what is DELIVERED and was asked about at `old` is in that state at `new`:
-        DELIVERED, to be asked about, or DUE.
+        `asked` is given, what is DELIVERED and yet to be committed at `old` is in that state at
+        `new`: DELIVERED, to be asked about, or DUE.
         """
         ...
 
     def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
-        """What is DUE or HELD there is REFUSED, what is DELIVERED asked about no more; how many."""
+        """What is DUE or HELD there is REFUSED, what was to be committed no more; how many."""
         ...
 
     def hasten(self, name: str, now: datetime) -> int:
@@ -401,7 +413,7 @@ class JobStore(Protocol):
         ...
 
     def asked_counts(self) -> dict[str, int]:
-        """How many DELIVERED results each destination was asked about and has yet to commit."""
+        """How many DELIVERED results each destination has yet to commit, as was promised."""
         ...
 
     def job_counts(self) -> list[JobCount]:

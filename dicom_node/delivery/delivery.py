@@ -196,7 +196,9 @@ class Delivery:
     def _record(self, sent: _Sent, now: datetime) -> None:
         parcel, outcome = sent.parcel, sent.outcome
         if outcome.fate is Fate.DELIVERED:
-            kept = self._store.delivered(parcel, now, outcome.reason, outcome.status)
+            promised = self._destinations[parcel.delivery.destination].commitment != "none"
+            said = (outcome.reason, outcome.status)
+            kept = self._store.delivered(parcel, now, *said, promised=promised)
         elif outcome is _GONE:  # unless a worker has made it again since
             kept = self._store.refuse_lost(parcel, now, outcome.status, self._is_lost)
         elif outcome.fate is Fate.REFUSED:

@@ -30,6 +30,7 @@ class Commitment(Tables):
             if delivery.state is DeliveryState.DELIVERED
             and delivery.destination == destination
             and delivery.next_attempt_at <= now
+            and delivery.promised
         ]
         due.sort(key=lambda name: (self._deliveries[name].next_attempt_at, name))
         if due:

@@ -77,7 +77,8 @@ class Destinations(Tables):
             self._finish(at, DeliveryState.REFUSED, now, reason)
         asked = self._asked_at(name)
         for delivery in asked:
-            self._deliveries[name_of(delivery)] = replace(delivery, transaction_uid="", asked=0)
+            at_its_end = replace(delivery, promised=False, transaction_uid="", asked=0)
+            self._deliveries[name_of(delivery)] = at_its_end
         return len(waiting) + len(asked)
 
     @locked

@@ -53,9 +53,23 @@ class Sending(Production):
             self._sending[name] = (self._sending[name][0], until)
         return len(mine)
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+    @locked
+    def delivered(
+        self,
+        parcel: Parcel,
+        now: datetime,
+        note: str,
+        status: str = "",
+        *,
+        promised: bool = False,
+    ) -> bool:
         """See JobStore."""
-        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+        name = name_of(parcel.delivery)
+        if not self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status):
+            return False
+        self._deliveries[name] = replace(self._deliveries[name], promised=promised)
+        self._delivered[name] = now
+        return True
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
@@ -121,6 +135,4 @@ class Sending(Production):
             return False
         self._deliveries[name] = replace(parcel.delivery, asked=0, transaction_uid="")
         self._finish(name, state, at, reason, status)
-        if state is DeliveryState.DELIVERED:
-            self._delivered[name] = at
         return True

@@ -76,7 +76,7 @@ class Tables:
 
     def _asked_at(self, destination: str) -> list[Delivery]:
         there = self._at(destination, DeliveryState.DELIVERED)
-        return [delivery for _, delivery in there if delivery.transaction_uid]
+        return [delivery for _, delivery in there if delivery.promised]
 
     def _finish(
         self,

@@ -42,6 +42,7 @@ class Commitment(Database):
                 deliveries.c.state == DeliveryState.DELIVERED,
                 deliveries.c.destination == destination,
                 deliveries.c.next_attempt_at <= now,
+                deliveries.c.promised,
             )
             .order_by(deliveries.c.next_attempt_at, deliveries.c.sop_instance_uid)
             .limit(limit)

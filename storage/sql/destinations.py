@@ -68,7 +68,8 @@ class Destinations(Database):
             check_delivery(state, DeliveryState.REFUSED)
         values = {"state": DeliveryState.REFUSED, "next_attempt_at": now, "reason": reason}
         refused = update(deliveries).where(*_waits_at(name)).values(**values)
-        unasked = update(deliveries).where(*_asked_at(name)).values(transaction_uid="", asked=0)
+        at_its_end = {"promised": False, "transaction_uid": "", "asked": 0}
+        unasked = update(deliveries).where(*_asked_at(name)).values(**at_its_end)
         with engine.writing(self._engine) as db:
             return sum(db.execute(change).rowcount for change in (refused, unasked))
 

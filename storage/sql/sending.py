@@ -54,9 +54,19 @@ class Sending(Database):
         with engine.writing(self._engine) as db:
             return db.execute(mine.values(lease_until=until)).rowcount
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+    def delivered(
+        self,
+        parcel: Parcel,
+        now: datetime,
+        note: str,
+        status: str = "",
+        *,
+        promised: bool = False,
+    ) -> bool:
         """See JobStore."""
-        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+        state, more = DeliveryState.DELIVERED, {"delivered_at": now, "promised": promised}
+        with engine.writing(self._engine) as db:
+            return _leave_sending(db, parcel, state, now, note, status, **more)
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
@@ -119,7 +129,13 @@ class Sending(Database):
 
 
 def _leave_sending(
-    db: Connection, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
+    db: Connection,
+    parcel: Parcel,
+    state: DeliveryState,
+    at: datetime,
+    reason: str,
+    status: str,
+    **more: object,
 ) -> bool:
     check_delivery(DeliveryState.SENDING, state)
     mine = update(deliveries).where(
@@ -130,9 +146,7 @@ def _leave_sending(
     )
     values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
     afresh = {"asked": 0, "transaction_uid": "", "lease_owner": None, "lease_until": None}
-    if state is DeliveryState.DELIVERED:
-        values["delivered_at"] = at
-    return db.execute(mine.values(**values, **afresh)).rowcount > 0
+    return db.execute(mine.values(**values, **afresh, **more)).rowcount > 0
 
 
 def _start_sending(

@@ -117,7 +117,7 @@ def test_what_a_removed_destination_has_yet_to_commit_is_sent_where_nothing_is_a
     job, token = running(store)
     store.produce("k1", token, NOON, [result("k1", kind) for kind in job.results], ["old"])
     for parcel in store.claim_deliveries("old", "s", NOON, 60, 10):
-        store.delivered(parcel, NOON, "", "0000")
+        store.delivered(parcel, NOON, "", "0000", promised=True)
     store.ask("old", "2.25.1", NOON, after(60), 10)
     moved = commands.vald("destinations", "move", "old", "pacs", "--config", place)
     assert moved.output == "2 results go to pacs\n"

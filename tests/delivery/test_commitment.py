@@ -332,6 +332,19 @@ def test_nothing_is_asked_where_nothing_is_promised(bench: Bench, peer: Pacs) ->
     assert peer.asked == []
 
 
+def test_what_was_delivered_before_anything_was_promised_is_not_asked_about(
+    tmp_path: Path, peer: Pacs
+) -> None:
+    bench = Bench(tmp_path, peer)
+    bench.promise("none")
+    bench.deliver()
+    bench.promise("storage_commitment")
+    assert bench.ask(after_s=900 * 86_400) == 0
+    bench.scp.stop()
+    assert peer.asked == []
+    assert bench.states() == DELIVERED
+
+
 def test_reports_that_come_at_once_by_two_ways_are_one(bench: Bench, peer: Pacs) -> None:
     peer.reports = [(pacs.NEVER, {})]
     bench.ask()

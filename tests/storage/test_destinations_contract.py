@@ -116,7 +116,7 @@ def asked_at_pacs(store: JobStore) -> None:
     """Both results reached pacs, which was asked about them."""
     produced(store)
     for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
-        store.delivered(parcel, after(1), "", "0000")
+        store.delivered(parcel, after(1), "", "0000", promised=True)
     store.ask("pacs", "2.25.1", after(2), after(99), 10)
 
 
@@ -154,6 +154,19 @@ def test_what_a_removed_destination_was_asked_about_is_sent_to_one_that_nobody_a
     (parcel,) = store.claim_deliveries("new", "s", after(3), 60, 10)
     assert (parcel.delivery.attempts, parcel.delivery.status) == (1, "")
     assert parcel.delivery.reason == "moved from pacs"
+
+
+def test_what_a_removed_destination_took_again_and_was_not_asked_about_yet_is_open_too(
+    store: JobStore,
+) -> None:
+    asked_at_pacs(store)
+    for asked in store.asked_in("2.25.1"):
+        store.send_again(asked, after(3), "no such object there", "0112")
+    for parcel in store.claim_deliveries("pacs", "s", after(3), 60, 10):
+        store.delivered(parcel, after(4), "", "0000", promised=True)
+    assert store.asked_counts() == {"pacs": 2}
+    assert store.move_deliveries("pacs", "new", after(5), asked=DeliveryState.DELIVERED) == 2
+    assert len(store.ask("new", "2.25.2", after(5), after(99), 10)) == 2
 
 
 def test_what_a_dropped_destination_was_asked_about_is_asked_about_no_more(
