@@ -191,7 +191,8 @@ def dispatch(settings: NodeConfig, model_digest: str) -> None:
     analysis = _analysis(settings, model_digest)
     if _when_there(partial(_announced, store, model_digest), stop) is None:
         return
-    router, delivery = _router(settings, store, kept, analysis), _delivery(settings, store, kept)
+    router = _router(settings, store, kept, analysis)
+    delivery = _delivery(settings, store, kept, stop)
     commitment = _commitment(settings, store, kept)
     purger = Purger(
         store=store,
@@ -490,7 +491,9 @@ def _router(
     )
 
 
-def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Delivery":
+def _delivery(
+    settings: NodeConfig, store: JobStore, kept: ObjectStore, stop: threading.Event
+) -> "Delivery":
     from dicom_node.delivery.delivery import Delivery
 
     return Delivery(
@@ -500,6 +503,7 @@ def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Deli
         destinations=settings.everywhere,
         settings=settings.delivery,
         owner=processes.owner(settings.node.port, "dispatcher"),
+        stop=stop,
     )
 
 

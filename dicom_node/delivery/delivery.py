@@ -1,6 +1,7 @@
 """What is due is sent, and what became of it recorded."""
 
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,12 +57,15 @@ class Delivery:
         destinations: Mapping[str, Anywhere],
         settings: DeliverySettings,
         owner: str,
+        stop: threading.Event | None = None,
         chance: Callable[[], float] = random.random,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Once `stop` is set no result is begun more: what was claimed is due again at once."""
         self._store, self._objects, self._gateway = store, objects, gateway
         self._destinations, self._settings = dict(destinations), settings
         self._owner, self._chance, self._clock_s = owner, chance, clock_s
+        self._stop = stop or threading.Event()
         self._breaker = Breaker(store=store, probe=gateway.echo, settings=settings, chance=chance)
 
     def tick(self, now: datetime) -> int:
@@ -96,9 +100,7 @@ class Delivery:
         arrived = 0
         if not self._breaker.lets(name, self._destinations[name], now):
             return arrived
-        while parcels := self._store.claim_deliveries(
-            name, self._owner, moment(), self.lease_s, self._settings.batch
-        ):
+        while parcels := self._claim(name, moment()):
             faults.reach(Point.SENDING)
             sent = self._send(name, parcels, partial(self._renew, parcels, moment))
             faults.reach(Point.SENT)
@@ -111,6 +113,12 @@ class Delivery:
             if not set(fates) <= {Fate.DELIVERED, Fate.REFUSED}:
                 break
         return arrived
+
+    def _claim(self, name: str, now: datetime) -> list[Parcel]:
+        if self._stop.is_set():
+            return []
+        batch = self._settings.batch
+        return self._store.claim_deliveries(name, self._owner, now, self.lease_s, batch)
 
     def _expire(self, name: str, now: datetime) -> None:
         """What would come too late to be of use is not sent."""
@@ -125,8 +133,11 @@ class Delivery:
     def _renew(self, parcels: Sequence[Parcel], moment: Callable[[], datetime]) -> bool:
         """The batch is in hand for as long again: before each object, however many there are.
 
-        False where nothing of it is ours any more: another process has it, and sends it.
+        False where nothing of it is ours any more, since another process has it and sends it, and
+        where this one is to stop.
         """
+        if self._stop.is_set():
+            return False
         try:
             until = moment() + timedelta(seconds=self.lease_s)
             return self._store.renew_deliveries(parcels, until) > 0

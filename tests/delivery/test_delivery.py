@@ -1,6 +1,7 @@
 """From what is due to what the store says of it."""
 
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -361,6 +362,33 @@ def test_what_another_process_has_taken_over_is_not_sent_on(make: Make) -> None:
         bench.tick()
     assert len(peer.received) == 1
     assert bench.states() == [DeliveryState.SENDING] * 3  # by the other
+
+
+def test_a_dispatcher_that_is_to_stop_sends_what_it_has_begun_and_no_more(make: Make) -> None:
+    stop = threading.Event()
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        note = bench.store.renew_deliveries
+
+        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
+            stop.set()  # as its first result begins
+            return note(parcels, until)
+
+        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
+        scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=TIMEOUTS)
+        arrived = Delivery(
+            store=bench.store,
+            objects=bench.objects,
+            gateway=open_gateway(scu, WebSender(TIMEOUTS)),
+            destinations=bench.destinations,
+            settings=SETTINGS,
+            owner="test",
+            stop=stop,
+            clock_s=lambda: 0.0,
+        ).tick(NOW)
+    assert (arrived, len(peer.received)) == (1, 1)
+    assert bench.states() == [DELIVERED, DUE, DUE]
+    assert bench.waits_s() == [0.0] * 3
 
 
 def test_no_study_is_asked_for_after_the_time_is_up(make: Make) -> None:
