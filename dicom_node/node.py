@@ -150,7 +150,7 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
         partial(_let_go, settings, store),
     )
     _listen(scp, settings)
-    _when_there(partial(_abandon, settings, store), stop)
+    _when_there(partial(_free_earlier, settings, store), stop)
     supervisor.start()
     _log.info("node started", ae_title=settings.node.ae_title, port=scp.port)
     try:
@@ -189,7 +189,7 @@ def dispatch(settings: NodeConfig, model_digest: str) -> None:
     store, kept = opened
     if _when_there(partial(_announced, store, model_digest), stop) is None:
         return
-    ticker = Ticker(ticks(settings, store, kept, model_digest))
+    ticker = Ticker(ticks(settings, store, kept, model_digest, stop))
     _warn_of_stranded(settings, store)
     ticker.start()
     stop.wait()
@@ -198,15 +198,19 @@ def dispatch(settings: NodeConfig, model_digest: str) -> None:
 
 
 def ticks(
-    settings: NodeConfig, store: JobStore, kept: ObjectStore, model_digest: str
+    settings: NodeConfig,
+    store: JobStore,
+    kept: ObjectStore,
+    model_digest: str,
+    stop: threading.Event,
 ) -> "tuple[Tick, ...]":
-    """All that the dispatcher does again and again."""
+    """All that the dispatcher does again and again; once `stop` is set it sends nothing more."""
     from dicom_node.work.scheduler import Tick
 
     router = _router(settings, store, kept, _analysis(settings, model_digest))
     return (
         Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
-        *_sending(settings, store, kept),
+        *_sending(settings, store, kept, stop),
         *_upkeep(settings, store, kept),
         Tick(
             name="reconcile",
@@ -221,11 +225,14 @@ def ticks(
     )
 
 
-def _sending(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Iterator[Tick]":
+def _sending(
+    settings: NodeConfig, store: JobStore, kept: ObjectStore, stop: threading.Event
+) -> "Iterator[Tick]":
     """A tick each, since one destination that hangs must hold up no other."""
     from dicom_node.work.scheduler import Tick
 
-    delivery, commitment = _delivery(settings, store, kept), _commitment(settings, store, kept)
+    delivery = _delivery(settings, store, kept, stop)
+    commitment = _commitment(settings, store, kept)
     for name in settings.everywhere:
         yield Tick(name=f"deliver {name}", every_s=_DELIVER_S, run=partial(_serve, delivery, name))
     for name in commitment.names:
@@ -427,7 +434,7 @@ def _let_go(settings: NodeConfig, store: JobStore, pid: int) -> None:
     """What a child that we killed had claimed is free, and that is nothing's fault."""
     try:
         store.abandon(processes.owner_of(settings.node.port, pid), now())
-    except StorageError as fault:  # the next start frees it
+    except StorageError as fault:  # the next start frees it, and takes it for a death
         _log.warning("leases not freed", error=str(fault))
 
 
@@ -442,9 +449,13 @@ def _migrated(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
     return store, kept
 
 
-def _abandon(settings: NodeConfig, store: JobStore) -> None:
-    """What an earlier node on our port had claimed is free."""
-    store.abandon(processes.owners(settings.node.port), now())
+def _free_earlier(settings: NodeConfig, store: JobStore) -> None:
+    """What an earlier node on our port had claimed is free, as after the deaths of its processes.
+
+    A film that has the system end the whole node must come to an end, too.
+    """
+    dead = processes.owners(settings.node.port)
+    store.reclaim(now(), settings.work.max_attempts, dead)
 
 
 def _opened(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
@@ -503,7 +514,9 @@ def _router(
     )
 
 
-def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Delivery":
+def _delivery(
+    settings: NodeConfig, store: JobStore, kept: ObjectStore, stop: threading.Event
+) -> "Delivery":
     from dicom_node.delivery.delivery import Delivery
 
     return Delivery(
@@ -513,6 +526,7 @@ def _delivery(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Deli
         destinations=settings.everywhere,
         settings=settings.delivery,
         owner=processes.owner(settings.node.port, "dispatcher"),
+        stop=stop,
     )
 
 

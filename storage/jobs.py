@@ -131,8 +131,9 @@ class Delivery:
     result, source and diagnostic of a rejected association, or an HTTP status; FILE or STUDY where
     the file, or its study there, was in the way; empty where there was no answer.
     `next_attempt_at` is when a DUE one is sent, a DELIVERED one asked about; of the others, when
-    they came into their state. `asked` counts the requests for commitment since it was delivered,
-    `transaction_uid` is that of the last.
+    they came into their state. `promised` says whether the destination was to commit it when it
+    took it; `asked` counts the requests for commitment since, `transaction_uid` is that of the
+    last.
     """
 
     job_key: str
@@ -145,15 +146,16 @@ class Delivery:
     status: str = ""
     transaction_uid: str = ""
     asked: int = 0
+    promised: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
     """What proves that a result has arrived for good: COMMITTED, or DELIVERED where `delivered`.
 
-    DELIVERED proves nothing at the destinations `queried`, where a result is looked for in the
-    study that its kept file names, nor where one that is not `known` any more was asked about it
-    and has yet to answer.
+    Where commitment was promised when it was delivered, DELIVERED proves nothing at the
+    destinations `queried`, where a result is looked for in the study that its kept file names, nor
+    at one that is not `known` any more.
     """
 
     delivered: bool = False
@@ -163,7 +165,8 @@ class Proof:
     def is_of(self, delivery: Delivery) -> bool:
         """Whether this one has arrived for good."""
         place = delivery.destination
-        is_end = place not in self.queried and (not delivery.transaction_uid or place in self.known)
+        answers = place in self.known and place not in self.queried
+        is_end = answers or not delivery.promised
         arrived = self.delivered and delivery.state is DeliveryState.DELIVERED
         return delivery.state is DeliveryState.COMMITTED or (arrived and is_end)
 

@@ -8,6 +8,7 @@ from storage.states import DeliveryState, JobState
 NOTE = "not_analysed"
 PURGED = "its kept file was purged: it is made again first"
 LOST = "the kept file is gone or damaged; `vald-node retry` makes it again"
+MADE_AGAIN = "the kept file was made again while it was to be sent"
 WAITS_FOR_FILE = (PURGED, LOST)
 """Why a delivery is REFUSED until its result is made again, and is DUE then."""
 

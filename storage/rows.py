@@ -107,7 +107,7 @@ def result_of(row: RowMapping) -> Result:
 def delivery_of(row: RowMapping) -> Delivery:
     """The delivery of a row."""
     names = ("job_key", "sop_instance_uid", "destination", "attempts", "next_attempt_at", "reason")
-    more = ("status", "transaction_uid", "asked")
+    more = ("status", "transaction_uid", "asked", "promised")
     return Delivery(**_picked(row, *names, *more), state=DeliveryState(row["state"]))
 
 

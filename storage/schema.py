@@ -163,7 +163,16 @@ deliveries = Table(
     Column("asked", Integer, nullable=False, server_default=text("0")),
     Column("retried_at", Moment),
     Column("delivered_at", Moment),
+    Column("promised", Boolean, nullable=False, server_default=false()),
     Index(None, "state", "destination", "next_attempt_at"),
+)
+Index(
+    "ix_deliveries_promised",
+    deliveries.c.state,
+    deliveries.c.destination,
+    deliveries.c.next_attempt_at,
+    sqlite_where=text("promised = 1"),  # as queries have it, else it is not used
+    postgresql_where=text("promised"),
 )
 
 transactions = Table(

@@ -28,7 +28,7 @@ from storage.jobs import (
     Result,
     Transaction,
 )
-from storage.states import JobState
+from storage.states import DeliveryState, JobState
 
 ENDLESS_BYTES = 1 << 62
 """What is free where nobody can tell how much."""
@@ -70,8 +70,8 @@ class JobStore(Protocol):
         """Films, however old, that have yet to come to their end, or whose end was bad since then.
 
         That is: without a decision; with a job that is open, or FAILED since then; with a delivery
-        that is DUE, SENDING or HELD, or DELIVERED and asked about; or one that was lost since then.
-        Newest first.
+        that is DUE, SENDING or HELD, or DELIVERED and yet to be committed; or one that was lost
+        since then. Newest first.
         """
         ...
 
@@ -222,9 +222,10 @@ class JobStore(Protocol):
         ...
 
     def abandon(self, owners: str, now: datetime) -> None:
-        """What owners whose name begins with `owners` hold is free again: their processes are gone.
+        """What owners whose name begins with `owners` hold is free again: they were made to stop.
 
-        Their jobs are RECEIVED and their deliveries DUE, without waiting for their leases to end.
+        Their jobs are RECEIVED and their deliveries DUE, without waiting for their leases to end;
+        that was no fault of the jobs', whose attempts are not counted.
         """
         ...
 
@@ -265,7 +266,8 @@ class JobStore(Protocol):
     ) -> list[Parcel]:
         """Up to `limit` DUE deliveries whose time has come are SENDING under a lease of `owner`.
 
-        Those that a rejection note of their job rejects are REFUSED instead.
+        Those that a rejection note of their job rejects are REFUSED instead. None where the
+        destination is held.
         """
         ...
 
@@ -276,8 +278,19 @@ class JobStore(Protocol):
         """
         ...
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
-        """The delivery is DELIVERED. False, and no effect, if it is not SENDING by this attempt."""
+    def delivered(
+        self,
+        parcel: Parcel,
+        now: datetime,
+        note: str,
+        status: str = "",
+        *,
+        promised: bool = False,
+    ) -> bool:
+        """The delivery is DELIVERED, and to be committed where that was `promised`.
+
+        False, and no effect, if it is not SENDING by this attempt.
+        """
         ...
 
     def postpone(
@@ -290,6 +303,16 @@ class JobStore(Protocol):
         """The delivery is REFUSED for good. False, without effect, as for `delivered`."""
         ...
 
+    def refuse_lost(
+        self, parcel: Parcel, now: datetime, status: str, is_lost: Callable[[Result], bool]
+    ) -> bool:
+        """The delivery waits for its file, REFUSED, or is DUE now where `is_lost` says otherwise.
+
+        It is asked about the result as that is now, within the transaction: whoever makes it again
+        waits, or was before. False, without effect, as for `delivered`.
+        """
+        ...
+
     def ask(
         self,
         destination: str,
@@ -300,6 +323,7 @@ class JobStore(Protocol):
     ) -> list[Parcel]:
         """Up to `limit` DELIVERED deliveries whose time has come are asked about.
 
+        Only those whose commitment was promised when they were delivered: others are at their end.
         The transaction is known before this returns; they are asked about again at `again_at`.
         Where nothing is to be asked about there is no transaction.
         """
@@ -332,8 +356,13 @@ class JobStore(Protocol):
         """The delivery is DUE at that time. No effect if it is not DELIVERED, or asked anew."""
         ...
 
-    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
-        """What was asked in this transaction and is still DELIVERED is asked about at `at`."""
+    def ask_again(
+        self, transaction_uid: str, at: datetime, reason: str, uids: Collection[str] | None = None
+    ) -> None:
+        """What was asked in this transaction and is still DELIVERED is asked about at `at`.
+
+        Only of these results, where `uids` says of which.
+        """
         ...
 
     def destination(self, name: str) -> DestinationHealth:
@@ -356,16 +385,19 @@ class JobStore(Protocol):
         """It is neither held nor resting; what was HELD or had waited for it is DUE now."""
         ...
 
-    def move_deliveries(self, old: str, new: str, now: datetime, *, asked: bool = False) -> int:
+    def move_deliveries(
+        self, old: str, new: str, now: datetime, *, asked: DeliveryState | None = None
+    ) -> int:
         """What is DUE or HELD at `old` is DUE at `new`, once; returns how many there were.
 
         Attempts there begin afresh. A result that `new` gets already waits at `old` no more. Where
-        `asked`, what is DELIVERED and was asked about at `old` is so at `new`, to be asked about.
+        `asked` is given, what is DELIVERED and yet to be committed at `old` is in that state at
+        `new`: DELIVERED, to be asked about, or DUE.
         """
         ...
 
     def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
-        """What is DUE or HELD there is REFUSED, what is DELIVERED asked about no more; how many."""
+        """What is DUE or HELD there is REFUSED, what was to be committed no more; how many."""
         ...
 
     def hasten(self, name: str, now: datetime) -> int:
@@ -388,7 +420,7 @@ class JobStore(Protocol):
         ...
 
     def asked_counts(self) -> dict[str, int]:
-        """How many DELIVERED results each destination was asked about and has yet to commit."""
+        """How many DELIVERED results each destination has yet to commit, as was promised."""
         ...
 
     def job_counts(self) -> list[JobCount]:

@@ -11,6 +11,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError
 from dicom_node.work import overview
 from dicom_node.work.overview import DestinationLine
+from storage.states import DeliveryState
 
 
 def lines(path: Path, environ: Mapping[str, str]) -> list[DestinationLine]:
@@ -44,7 +45,8 @@ def hold(path: Path, environ: Mapping[str, str], name: str, *, held: bool) -> No
 def move(path: Path, environ: Mapping[str, str], old: str, new: str) -> int:
     """What waits at `old`, whether it is still configured or not, goes to `new`; how many results.
 
-    Where it is not, what it took and has yet to commit is asked about at `new`.
+    Where it is not, what it took and has yet to commit is asked about at `new`, or sent there where
+    nothing is asked.
 
     Raises:
         NodeError: there is no destination `new`, or it is `old`.
@@ -55,8 +57,10 @@ def move(path: Path, environ: Mapping[str, str], old: str, new: str) -> int:
         raise NodeError(f"{old} and {new} are the same destination")
     store = node.open_kept_store(settings)
     try:
-        unknown = old not in settings.everywhere
-        return store.move_deliveries(old, new, node.now(), asked=unknown)
+        promises = settings.everywhere[new].commitment != "none"
+        unproven = DeliveryState.DELIVERED if promises else DeliveryState.DUE
+        asked = None if old in settings.everywhere else unproven
+        return store.move_deliveries(old, new, node.now(), asked=asked)
     finally:
         store.close()
 

@@ -35,7 +35,7 @@ from storage.errors import (
     UnknownKeyError,
 )
 from storage.faults import Point
-from storage.jobs import Parcel
+from storage.jobs import Delivery, Parcel
 from storage.objects import ObjectStore
 from storage.store import JobStore
 
@@ -154,14 +154,19 @@ class Commitment:
         missing = [delivery for delivery in still if delivery.sop_instance_uid in looked_for]
         if not missing:
             return _NO_STUDY if still else ""
-        asks = max(delivery.asked for delivery in missing)
+        for asks in {delivery.asked for delivery in missing}:  # each by its own: some are new
+            self._miss(uid, asks, [one for one in missing if one.asked == asks], now)
+        return ""
+
+    def _miss(self, uid: str, asks: int, missing: Sequence[Delivery], now: datetime) -> None:
+        """So often these were looked for, and were not there."""
         words = f"not found there, looked {asks} times"
         if asks < _LOOKS:  # its index may lag behind its store
-            self._store.ask_again(uid, self._later(asks, now), words)
-            return ""
+            uids = [delivery.sop_instance_uid for delivery in missing]
+            self._store.ask_again(uid, self._later(asks, now), words, uids)
+            return
         for delivery in missing:
             self._store.send_again(delivery, self._later(delivery.attempts, now), words)
-        return ""
 
     def _by_series(self, parcels: Sequence[Parcel]) -> dict[Series, list[str]]:
         wanted: dict[Series, list[str]] = {}

@@ -1,6 +1,7 @@
 """What is due is sent, and what became of it recorded."""
 
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from pipeline import shortage
 from storage import faults
 from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
 from storage.faults import Point
-from storage.jobs import Parcel
+from storage.jobs import Parcel, Result
 from storage.objects import ObjectStore
 from storage.promises import LOST
 from storage.store import JobStore
@@ -56,12 +57,15 @@ class Delivery:
         destinations: Mapping[str, Anywhere],
         settings: DeliverySettings,
         owner: str,
+        stop: threading.Event | None = None,
         chance: Callable[[], float] = random.random,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Once `stop` is set no result is begun more: what was claimed is due again at once."""
         self._store, self._objects, self._gateway = store, objects, gateway
         self._destinations, self._settings = dict(destinations), settings
         self._owner, self._chance, self._clock_s = owner, chance, clock_s
+        self._stop = stop or threading.Event()
         self._breaker = Breaker(store=store, probe=gateway.echo, settings=settings, chance=chance)
 
     def tick(self, now: datetime) -> int:
@@ -96,9 +100,7 @@ class Delivery:
         arrived = 0
         if not self._breaker.lets(name, self._destinations[name], now):
             return arrived
-        while parcels := self._store.claim_deliveries(
-            name, self._owner, moment(), self.lease_s, self._settings.batch
-        ):
+        while parcels := self._claim(name, moment()):
             faults.reach(Point.SENDING)
             sent = self._send(name, parcels, partial(self._renew, parcels, moment))
             faults.reach(Point.SENT)
@@ -112,6 +114,12 @@ class Delivery:
                 break
         return arrived
 
+    def _claim(self, name: str, now: datetime) -> list[Parcel]:
+        if self._stop.is_set():
+            return []
+        batch = self._settings.batch
+        return self._store.claim_deliveries(name, self._owner, now, self.lease_s, batch)
+
     def _expire(self, name: str, now: datetime) -> None:
         """What would come too late to be of use is not sent."""
         limit_s = self._settings.expire_after_s
@@ -122,14 +130,21 @@ class Delivery:
         if expired:
             _log.warning("results expired", destination=name, results=expired)
 
-    def _renew(self, parcels: Sequence[Parcel], moment: Callable[[], datetime]) -> None:
-        """The batch is in hand for as long again: before each object, however many there are."""
+    def _renew(self, parcels: Sequence[Parcel], moment: Callable[[], datetime]) -> bool:
+        """The batch is in hand for as long again: before each object, however many there are.
+
+        False where nothing of it is ours any more, since another process has it and sends it, and
+        where this one is to stop.
+        """
+        if self._stop.is_set():
+            return False
         try:
             until = moment() + timedelta(seconds=self.lease_s)
-            self._store.renew_deliveries(parcels, until)
+            return self._store.renew_deliveries(parcels, until) > 0
         except StorageError as fault:  # the lease holds for a while yet
             where = parcels[0].delivery.destination
             _log.warning("leases not renewed", destination=where, error=str(fault))
+            return True
 
     def _send(self, name: str, parcels: Sequence[Parcel], beginning: Beginning) -> list[_Sent]:
         paths = self._paths(parcels)
@@ -172,27 +187,31 @@ class Delivery:
         paths: list[Path | Outcome] = []
         for parcel in parcels:
             is_away = bool(paths) and paths[-1] is _AWAY
-            paths.append(_AWAY if is_away else self._path(parcel))
+            paths.append(_AWAY if is_away else self._path(parcel.result))
         return paths
 
-    def _path(self, parcel: Parcel) -> Path | Outcome:
+    def _path(self, result: Result) -> Path | Outcome:
         """The kept file, or what becomes of a result whose file cannot be had.
 
         One file's trouble is its own: the others of its batch are sent.
         """
         try:
-            self._objects.read(parcel.result.object)
-            return self._objects.local_path(parcel.result.object)
+            self._objects.read(result.object)
+            return self._objects.local_path(result.object)
         except ObjectMissingError:
             return _GONE
         except (StorageError, OSError) as fault:
-            _log.warning("kept file unreadable", job=parcel.result.job_key[:12], error=str(fault))
+            _log.warning("kept file unreadable", job=result.job_key[:12], error=str(fault))
             return _AWAY if isinstance(fault, ObjectsUnavailableError) else _UNREADABLE
 
     def _record(self, sent: _Sent, now: datetime) -> None:
         parcel, outcome = sent.parcel, sent.outcome
         if outcome.fate is Fate.DELIVERED:
-            kept = self._store.delivered(parcel, now, outcome.reason, outcome.status)
+            promised = self._destinations[parcel.delivery.destination].commitment != "none"
+            said = (outcome.reason, outcome.status)
+            kept = self._store.delivered(parcel, now, *said, promised=promised)
+        elif outcome is _GONE:  # unless a worker has made it again since
+            kept = self._store.refuse_lost(parcel, now, outcome.status, self._is_lost)
         elif outcome.fate is Fate.REFUSED:
             kept = self._store.refuse(parcel, now, outcome.reason, outcome.status)
         else:
@@ -201,6 +220,9 @@ class Delivery:
         self._log(sent)
         if not kept:  # its lease had run out: it is sent again, by whoever has it now
             _log.warning("outcome came too late", **_names(parcel))
+
+    def _is_lost(self, result: Result) -> bool:
+        return self._path(result) is _GONE
 
     def _delay_s(self, sent: _Sent) -> float:
         retry, fate = self._settings.retry, sent.outcome.fate

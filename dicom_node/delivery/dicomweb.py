@@ -3,7 +3,8 @@
 | what the origin server does                    | is                                          |
 |------------------------------------------------|---------------------------------------------|
 | 200 or 202 that names this instance as stored  | delivered; a Warning Reason is a note       |
-| 200, 202 or 409 with a Failure Reason          | what that status means of a C-STORE         |
+| 200, 202 or 409 with a Failure Reason          | what that status means of a C-STORE; but    |
+|                                                | success or a warning, not 0111: postponed   |
 | any other 2xx                                  | postponed: it does not say that it has it   |
 | 3xx                                            | postponed, slowly: a log-in page, or moved  |
 | 409 without one, 400, 406, 411, 413, 415, 422  | refused: this result is not taken           |
@@ -69,11 +70,8 @@ class WebSender:
         outcomes: list[Outcome] = []
         for file in files:
             away = bool(outcomes) and says_nothing(outcomes[-1].status)
-            if away or time.monotonic() > until:
-                outcomes.append(_UNSENT)
-                continue
-            beginning()
-            outcomes.append(self._store(destination, file))
+            going = not away and time.monotonic() <= until and beginning()
+            outcomes.append(self._store(destination, file) if going else _UNSENT)
         return outcomes
 
     def echo(self, destination: DicomWeb) -> str:
@@ -248,7 +246,7 @@ def _of(status: int, said: Dataset, uid: str) -> Outcome:
     code = f"HTTP {status}"
     failure = _reason(said.get("FailedSOPSequence") or (), "FailureReason")
     if failure is not None and (status < _REDIRECTIONS or status == _CONFLICT):
-        meant = outcome.of_status(failure)
+        meant = outcome.of_failure(failure)
         return Outcome(fate=meant.fate, reason=f"{meant.reason} ({code})", status=code)
     if status >= _REDIRECTIONS:
         return Outcome(fate=_fate(status), reason=f"the server answers {code}", status=code)

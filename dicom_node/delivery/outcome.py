@@ -17,15 +17,16 @@ none of those answers says anything about the result.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-Beginning = Callable[[], object]
-"""Called before each object of a batch: whoever waits for the batch sees that it goes on."""
+Beginning = Callable[[], bool]
+"""Called before each object of a batch: whoever waits sees that it goes on, and whether it may."""
 
 
-def nobody() -> None:
-    """Nobody waits."""
+def nobody() -> bool:
+    """Nobody waits: it may."""
+    return True
 
 
 class Fate(Enum):
@@ -87,6 +88,18 @@ def of_status(status: int, comment: str = "") -> Outcome:
         return Outcome(fate=Fate.DELIVERED, status=code)
     fate, words = _read(status)
     return Outcome(fate=fate, reason=f"{words} ({code}){said}", status=code)
+
+
+def of_failure(status: int) -> Outcome:
+    """What a Failure Reason (PS3.18 table 10.5.3-1) with this status means of what was sent.
+
+    The instance is said to have failed, whatever else is said; but one that is there is there.
+    """
+    said = of_status(status)
+    if said.fate is not Fate.DELIVERED or status == _DUPLICATE_SOP_INSTANCE:
+        return said
+    words = f"it failed, by a code that does not say so ({status:04X})"
+    return replace(said, fate=Fate.POSTPONED, reason=words)
 
 
 def _read(status: int) -> tuple[Fate, str]:

@@ -123,8 +123,9 @@ class Scu:
             elif _NO_ANSWER in outcomes or not assoc.is_established or time.monotonic() > until:
                 # pynetdicom notes an abort a moment late, and would then wait for an answer
                 outcomes.append(_UNSENT)
+            elif not beginning():
+                outcomes.append(_UNSENT)
             else:
-                beginning()
                 message_id = len(outcomes) % _MOST_MESSAGE_IDS + 1
                 outcomes.append(_send(assoc, file, kind, message_id))
         return outcomes

@@ -44,8 +44,7 @@ def objections(
             continue  # whoever sends it will say so
         study_uid = str(ds.get("StudyInstanceUID") or "")
         if study_uid not in known:
-            beginning()
-            known[study_uid] = asker.ask(study_uid)
+            known[study_uid] = asker.ask(study_uid) if beginning() else _UNASKED
         objection = _objection(ds, known[study_uid], destination)
         if objection is not None:
             found[file] = objection

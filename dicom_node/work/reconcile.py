@@ -54,7 +54,8 @@ class Reconciler:
     """Compares what was received with what has arrived; changes nothing.
 
     `promising` are the destinations that are asked whether they have stored what they took, and
-    `known` all that are configured: one that was removed owes an answer to what it was asked.
+    `known` all that are configured: one that was removed owes what it was to commit. What was
+    delivered where nothing was promised is at its end, whatever is promised there now.
     """
 
     def __init__(
@@ -163,9 +164,9 @@ class Reconciler:
         return (waits, _where(unproven)) if unproven else (Standing.COMPLETE, "")
 
     def _is_unproven(self, delivery: Delivery) -> bool:
-        owed = delivery.destination not in self._known and delivery.transaction_uid != ""
-        promised = owed or delivery.destination in self._promising
-        return promised and delivery.state is not DeliveryState.COMMITTED
+        place = delivery.destination
+        owed = place in self._promising or place not in self._known
+        return owed and delivery.promised and delivery.state is not DeliveryState.COMMITTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

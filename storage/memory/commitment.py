@@ -1,6 +1,6 @@
 """Whether destinations have stored what they took: who was asked, and what they said."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -30,6 +30,7 @@ class Commitment(Tables):
             if delivery.state is DeliveryState.DELIVERED
             and delivery.destination == destination
             and delivery.next_attempt_at <= now
+            and delivery.promised
         ]
         due.sort(key=lambda name: (self._deliveries[name].next_attempt_at, name))
         if due:
@@ -99,10 +100,13 @@ class Commitment(Tables):
             self._finish(name_of(asked), DeliveryState.DUE, at, reason, status)
 
     @locked
-    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
+    def ask_again(
+        self, transaction_uid: str, at: datetime, reason: str, uids: Collection[str] | None = None
+    ) -> None:
         """See JobStore."""
         last = [d for d in self.asked_in(transaction_uid) if d.transaction_uid == transaction_uid]
-        for delivery in last:
+        these = [d for d in last if uids is None or d.sop_instance_uid in uids]
+        for delivery in these:
             self._deliveries[name_of(delivery)] = replace(
                 delivery, next_attempt_at=at, reason=legible(reason)
             )

@@ -45,13 +45,16 @@ class Destinations(Tables):
         self.hasten(name, now)
 
     @locked
-    def move_deliveries(self, old: str, new: str, now: datetime, *, asked: bool = False) -> int:
+    def move_deliveries(
+        self, old: str, new: str, now: datetime, *, asked: DeliveryState | None = None
+    ) -> int:
         """See JobStore."""
-        moved = [
-            replace(delivery, state=DeliveryState.DUE, attempts=0, status="")
-            for _, delivery in self._waiting(old)
-        ]
-        moved += self._asked_at(old) if asked else []
+        unproven = self._asked_at(old) if asked else []
+        due = [delivery for _, delivery in self._waiting(old)]
+        if asked is DeliveryState.DUE:
+            due, unproven = due + unproven, []
+        moved = [replace(one, state=DeliveryState.DUE, attempts=0, status="") for one in due]
+        moved += unproven
         for delivery in moved:
             del self._deliveries[name_of(delivery)]
             afresh = replace(
@@ -74,7 +77,8 @@ class Destinations(Tables):
             self._finish(at, DeliveryState.REFUSED, now, reason)
         asked = self._asked_at(name)
         for delivery in asked:
-            self._deliveries[name_of(delivery)] = replace(delivery, transaction_uid="", asked=0)
+            at_its_end = replace(delivery, promised=False, transaction_uid="", asked=0)
+            self._deliveries[name_of(delivery)] = at_its_end
         return len(waiting) + len(asked)
 
     @locked

@@ -120,7 +120,7 @@ class Films(Production):
 
 
 def _is_unsettled(delivery: Delivery, since: datetime) -> bool:
-    asked = delivery.state is DeliveryState.DELIVERED and delivery.transaction_uid != ""
+    asked = delivery.state is DeliveryState.DELIVERED and delivery.promised
     lost = delivery.state in LOST and delivery.next_attempt_at >= since
     return delivery.state in WAITING | {DeliveryState.SENDING} or asked or lost
 

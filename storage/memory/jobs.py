@@ -114,7 +114,8 @@ class Jobs(Tables):
         """See JobStore."""
         for job in [*self._jobs.values()]:
             if job.lease and job.lease.owner.startswith(owners):
-                self._change(job, JobState.RECEIVED, now, error="its worker was stopped")
+                why, attempts = "its worker was stopped", job.attempts - 1
+                self._change(job, JobState.RECEIVED, now, error=why, attempts=attempts)
         for name, (owner, _) in [*self._sending.items()]:
             if owner.startswith(owners):
                 self._finish(name, DeliveryState.DUE, now, "its sender was lost")

@@ -1,11 +1,12 @@
 """Deliveries under leases: sent, postponed, refused, expired."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from storage.jobs import RECALLED, REJECTION_NOTE, DeliveryCount, Parcel
+from storage import promises
+from storage.jobs import RECALLED, REJECTION_NOTE, DeliveryCount, Parcel, Result
 from storage.memory.production import Production
 from storage.memory.tables import Name, locked, name_of
 from storage.states import DeliveryState, check_delivery
@@ -32,6 +33,7 @@ class Sending(Production):
             if delivery.state is DeliveryState.DUE
             and delivery.destination == destination
             and delivery.next_attempt_at <= now
+            and not self._is_held(destination)
         ]
         due.sort(key=lambda item: (item[1].next_attempt_at, item[1].job_key))
         parcels = []
@@ -51,9 +53,23 @@ class Sending(Production):
             self._sending[name] = (self._sending[name][0], until)
         return len(mine)
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+    @locked
+    def delivered(
+        self,
+        parcel: Parcel,
+        now: datetime,
+        note: str,
+        status: str = "",
+        *,
+        promised: bool = False,
+    ) -> bool:
         """See JobStore."""
-        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+        name = name_of(parcel.delivery)
+        if not self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status):
+            return False
+        self._deliveries[name] = replace(self._deliveries[name], promised=promised)
+        self._delivered[name] = now
+        return True
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
@@ -64,6 +80,16 @@ class Sending(Production):
     def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """See JobStore."""
         return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+
+    @locked
+    def refuse_lost(
+        self, parcel: Parcel, now: datetime, status: str, is_lost: Callable[[Result], bool]
+    ) -> bool:
+        """See JobStore."""
+        lost = is_lost(self._results[parcel.result.sop_instance_uid])
+        state = DeliveryState.REFUSED if lost else DeliveryState.DUE
+        reason = promises.LOST if lost else promises.MADE_AGAIN
+        return self._leave_sending(parcel, state, now, reason, status)
 
     @locked
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
@@ -109,6 +135,4 @@ class Sending(Production):
             return False
         self._deliveries[name] = replace(parcel.delivery, asked=0, transaction_uid="")
         self._finish(name, state, at, reason, status)
-        if state is DeliveryState.DELIVERED:
-            self._delivered[name] = at
         return True

@@ -70,9 +70,13 @@ class Tables:
             if delivery.destination == destination and delivery.state is state
         ]
 
+    def _is_held(self, destination: str) -> bool:
+        health = self._destinations.get(destination)
+        return health is not None and health.held
+
     def _asked_at(self, destination: str) -> list[Delivery]:
         there = self._at(destination, DeliveryState.DELIVERED)
-        return [delivery for _, delivery in there if delivery.transaction_uid]
+        return [delivery for _, delivery in there if delivery.promised]
 
     def _finish(
         self,

@@ -1,6 +1,6 @@
 """Whether destinations have stored what they took: who was asked, and what they said."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import (
@@ -42,6 +42,7 @@ class Commitment(Database):
                 deliveries.c.state == DeliveryState.DELIVERED,
                 deliveries.c.destination == destination,
                 deliveries.c.next_attempt_at <= now,
+                deliveries.c.promised,
             )
             .order_by(deliveries.c.next_attempt_at, deliveries.c.sop_instance_uid)
             .limit(limit)
@@ -120,9 +121,13 @@ class Commitment(Database):
         with engine.writing(self._engine) as db:
             db.execute(change.values(**values, status=status))
 
-    def ask_again(self, transaction_uid: str, at: datetime, reason: str) -> None:
+    def ask_again(
+        self, transaction_uid: str, at: datetime, reason: str, uids: Collection[str] | None = None
+    ) -> None:
         """See JobStore."""
         change = update(deliveries).where(*_is_asked_in(transaction_uid))
+        if uids is not None:
+            change = change.where(deliveries.c.sop_instance_uid.in_(uids))
         with engine.writing(self._engine) as db:
             db.execute(change.values(next_attempt_at=at, reason=reason))
 

@@ -22,7 +22,7 @@ from storage.schema import deliveries, received
 from storage.states import DeliveryState
 from storage.store import ENDLESS_BYTES
 
-IS_ASKED = (deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.transaction_uid != "")
+IS_ASKED = (deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.promised)
 """A delivery that has arrived, and that its destination is yet to commit."""
 
 

@@ -52,12 +52,15 @@ class Destinations(Database):
             _move_all(db, name, DeliveryState.HELD, DeliveryState.DUE, now)
             db.execute(_hastened(name, now))
 
-    def move_deliveries(self, old: str, new: str, now: datetime, *, asked: bool = False) -> int:
+    def move_deliveries(
+        self, old: str, new: str, now: datetime, *, asked: DeliveryState | None = None
+    ) -> int:
         """See JobStore."""
         due = {"state": DeliveryState.DUE, "attempts": 0, "status": ""}
+        unproven = due if asked is DeliveryState.DUE else {}
         with engine.writing(self._engine) as db:
             number = _move(db, old, new, now, _waits_at(old), **due)
-            return number + (_move(db, old, new, now, _asked_at(old)) if asked else 0)
+            return number + (_move(db, old, new, now, _asked_at(old), **unproven) if asked else 0)
 
     def drop_deliveries(self, name: str, now: datetime, reason: str) -> int:
         """See JobStore."""
@@ -65,7 +68,8 @@ class Destinations(Database):
             check_delivery(state, DeliveryState.REFUSED)
         values = {"state": DeliveryState.REFUSED, "next_attempt_at": now, "reason": reason}
         refused = update(deliveries).where(*_waits_at(name)).values(**values)
-        unasked = update(deliveries).where(*_asked_at(name)).values(transaction_uid="", asked=0)
+        at_its_end = {"promised": False, "transaction_uid": "", "asked": 0}
+        unasked = update(deliveries).where(*_asked_at(name)).values(**at_its_end)
         with engine.writing(self._engine) as db:
             return sum(db.execute(change).rowcount for change in (refused, unasked))
 

@@ -127,7 +127,8 @@ class Jobs(Database):
         )
         with engine.writing(self._engine) as db:
             for key, token in db.execute(held.with_for_update(skip_locked=True)).all():
-                leave_running(db, key, token, JobState.RECEIVED, now, "its worker was stopped")
+                why, attempts = "its worker was stopped", jobs.c.attempts - 1
+                leave_running(db, key, token, JobState.RECEIVED, now, why, attempts=attempts)
             sending = deliveries.c.lease_owner.startswith(owners, autoescape=True)
             _free_deliveries(db, sending, now)
 

@@ -144,6 +144,6 @@ def _is_proven(proof: Proof) -> ColumnElement[bool]:
     committed = state == DeliveryState.COMMITTED
     if not proof.delivered:
         return committed
-    is_end = or_(deliveries.c.transaction_uid == "", place.in_(proof.known))
-    delivered = state == DeliveryState.DELIVERED
-    return or_(committed, delivered & place.not_in(proof.queried) & is_end)
+    answers = place.in_(proof.known) & place.not_in(proof.queried)
+    is_end = or_(answers, not_(deliveries.c.promised))
+    return or_(committed, (state == DeliveryState.DELIVERED) & is_end)

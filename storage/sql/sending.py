@@ -1,13 +1,13 @@
 """Deliveries under leases: sent, postponed, refused, expired."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, or_, select, tuple_, update
 
-from storage import engine, rows
-from storage.jobs import RECALLED, REJECTION_NOTE, Delivery, DeliveryCount, Parcel
-from storage.schema import deliveries, received, results
+from storage import engine, promises, rows
+from storage.jobs import RECALLED, REJECTION_NOTE, Delivery, DeliveryCount, Parcel, Result
+from storage.schema import deliveries, destinations, jobs, received, results
 from storage.sql.database import Database, arrived_at
 from storage.states import DeliveryState, check_delivery
 
@@ -30,7 +30,11 @@ class Sending(Database):
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
+        place = select(destinations.c.held).where(destinations.c.name == destination)
         with engine.writing(self._engine) as db:
+            # Locked: who holds it waits, and finds what is not in hand.
+            if db.execute(place.with_for_update(read=True)).scalar():
+                return []
             uids = [row.sop_instance_uid for row in db.execute(due)]
             rejected = _refuse_rejected(db, uids, now)
             return [
@@ -50,9 +54,19 @@ class Sending(Database):
         with engine.writing(self._engine) as db:
             return db.execute(mine.values(lease_until=until)).rowcount
 
-    def delivered(self, parcel: Parcel, now: datetime, note: str, status: str = "") -> bool:
+    def delivered(
+        self,
+        parcel: Parcel,
+        now: datetime,
+        note: str,
+        status: str = "",
+        *,
+        promised: bool = False,
+    ) -> bool:
         """See JobStore."""
-        return self._leave_sending(parcel, DeliveryState.DELIVERED, now, note, status)
+        state, more = DeliveryState.DELIVERED, {"delivered_at": now, "promised": promised}
+        with engine.writing(self._engine) as db:
+            return _leave_sending(db, parcel, state, now, note, status, **more)
 
     def postpone(
         self, parcel: Parcel, next_attempt_at: datetime, reason: str, status: str = ""
@@ -63,6 +77,18 @@ class Sending(Database):
     def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """See JobStore."""
         return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)
+
+    def refuse_lost(
+        self, parcel: Parcel, now: datetime, status: str, is_lost: Callable[[Result], bool]
+    ) -> bool:
+        """See JobStore."""
+        its_job = select(jobs.c.key).where(jobs.c.key == parcel.result.job_key)
+        with engine.writing(self._engine) as db:
+            db.execute(its_job.with_for_update())  # which whoever makes it again has in hand
+            lost = is_lost(parcel_of(db, parcel.delivery).result)
+            state = DeliveryState.REFUSED if lost else DeliveryState.DUE
+            reason = promises.LOST if lost else promises.MADE_AGAIN
+            return _leave_sending(db, parcel, state, now, reason, status)
 
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
         """See JobStore."""
@@ -98,20 +124,29 @@ class Sending(Database):
     def _leave_sending(
         self, parcel: Parcel, state: DeliveryState, at: datetime, reason: str, status: str
     ) -> bool:
-        check_delivery(DeliveryState.SENDING, state)
-        mine = update(deliveries).where(
-            deliveries.c.sop_instance_uid == parcel.delivery.sop_instance_uid,
-            deliveries.c.destination == parcel.delivery.destination,
-            deliveries.c.state == DeliveryState.SENDING,
-            deliveries.c.attempts == parcel.delivery.attempts,
-        )
-        values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
         with engine.writing(self._engine) as db:
-            afresh = {"asked": 0, "transaction_uid": "", "lease_owner": None, "lease_until": None}
-            if state is DeliveryState.DELIVERED:
-                values["delivered_at"] = at
-            change = mine.values(**values, **afresh)
-            return db.execute(change).rowcount > 0
+            return _leave_sending(db, parcel, state, at, reason, status)
+
+
+def _leave_sending(
+    db: Connection,
+    parcel: Parcel,
+    state: DeliveryState,
+    at: datetime,
+    reason: str,
+    status: str,
+    **more: object,
+) -> bool:
+    check_delivery(DeliveryState.SENDING, state)
+    mine = update(deliveries).where(
+        deliveries.c.sop_instance_uid == parcel.delivery.sop_instance_uid,
+        deliveries.c.destination == parcel.delivery.destination,
+        deliveries.c.state == DeliveryState.SENDING,
+        deliveries.c.attempts == parcel.delivery.attempts,
+    )
+    values = {"state": state, "next_attempt_at": at, "reason": reason, "status": status}
+    afresh = {"asked": 0, "transaction_uid": "", "lease_owner": None, "lease_until": None}
+    return db.execute(mine.values(**values, **afresh, **more)).rowcount > 0
 
 
 def _start_sending(

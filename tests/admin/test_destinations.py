@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dicom_node import node
 from storage import migrate
 from storage.jobs import DestinationHealth
 from storage.store import JobStore
 from tests.admin import commands
-from tests.storage.samples import NOON, after, produced
+from tests.storage.samples import NOON, after, produced, result, running
 
 
 @pytest.fixture
@@ -103,3 +104,23 @@ def test_results_for_a_destination_that_was_removed_are_listed_moved_or_dropped(
     store.close()
     done = commands.vald("destinations", "--json", "--config", place)
     assert len(json.loads(done.output)) == 1
+
+
+@pytest.mark.parametrize(("commitment", "state"), [("none", "DUE"), ("query", "DELIVERED")])
+def test_what_a_removed_destination_has_yet_to_commit_is_sent_where_nothing_is_asked(
+    place: Path, commitment: str, state: str
+) -> None:
+    keys = yaml.safe_load(place.read_text())
+    keys["destinations"]["pacs"]["commitment"] = commitment
+    place.write_text(yaml.safe_dump(keys))
+    store = opened(place)
+    job, token = running(store)
+    store.produce("k1", token, NOON, [result("k1", kind) for kind in job.results], ["old"])
+    for parcel in store.claim_deliveries("old", "s", NOON, 60, 10):
+        store.delivered(parcel, NOON, "", "0000", promised=True)
+    store.ask("old", "2.25.1", NOON, after(60), 10)
+    moved = commands.vald("destinations", "move", "old", "pacs", "--config", place)
+    assert moved.output == "2 results go to pacs\n"
+    found = store.deliveries("k1")
+    store.close()
+    assert [(one.destination, str(one.state)) for one in found] == [("pacs", state)] * 2

@@ -233,6 +233,8 @@ def test_a_destination_that_need_not_answer_keeps_back_what_it_says_was_changed_
 ) -> None:
     """As every one is whose results nobody looks for."""
     bench = Bench(tmp_path, {"pacs": peer.port})
+    by_default = bench.destinations["pacs"].model_copy(update={"confirm_study": None})
+    bench.destinations["pacs"] = by_default
     peer.study = {"PatientID": "OTHER", "AccessionNumber": ""}
     assert tick(bench, 0) == 0
     assert bench.waits_s() == [1000] * 3

@@ -377,6 +377,19 @@ def test_nothing_is_asked_where_nothing_is_promised(bench: Bench, peer: Pacs) ->
     assert peer.asked == []
 
 
+def test_what_was_delivered_before_anything_was_promised_is_not_asked_about(
+    tmp_path: Path, peer: Pacs
+) -> None:
+    bench = Bench(tmp_path, peer)
+    bench.promise("none")
+    bench.deliver()
+    bench.promise("storage_commitment")
+    assert bench.ask(after_s=900 * 86_400) == 0
+    bench.scp.stop()
+    assert peer.asked == []
+    assert bench.states() == DELIVERED
+
+
 def test_reports_that_come_at_once_by_two_ways_are_one(bench: Bench, peer: Pacs) -> None:
     peer.reports = [(pacs.NEVER, {})]
     bench.ask()
@@ -417,6 +430,22 @@ def test_what_a_query_does_not_find_three_times_is_sent_again(bench: Bench, peer
     peer.holds = ["1.2"]
     bench.ask(after_s=40)
     assert bench.states() == ALL
+
+
+def test_a_result_is_looked_for_three_times_whatever_is_looked_for_with_it(
+    bench: Bench, peer: Pacs
+) -> None:
+    bench.promise("query")
+    peer.holds = []
+    for after_s in (0, 10):
+        bench.ask(after_s=after_s)
+    (new,) = [d for d in bench.store.deliveries(bench.key) if d.sop_instance_uid == "1.3"]
+    bench.store.send_again(new, NOW + timedelta(seconds=20), "it had lost it")
+    bench.deliver(after_s=20)
+    bench.ask(after_s=30)
+    assert bench.states() == {"1.1": "DUE", "1.2": "DUE", "1.3": "DELIVERED"}
+    assert bench.reasons() == {"not found there, looked 3 times", "not found there, looked 1 times"}
+    assert bench.due_at("1.3") == NOW + timedelta(seconds=40)
 
 
 def test_a_result_that_cannot_be_looked_for_is_not_found_missing(bench: Bench, peer: Pacs) -> None:

@@ -1,6 +1,7 @@
 """From what is due to what the store says of it."""
 
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,9 +18,10 @@ from dicom_node.delivery.scu import Scu
 from storage.jobs import ObjectRef, Parcel
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
-from storage.states import DeliveryState
+from storage.states import DeliveryState, JobState
 from tests.delivery import pacs
-from tests.delivery.parcels import NOW, data_set, make_due
+from tests.delivery.parcels import NOW, data_set, make_due, part10
+from tests.storage.samples import NOON, produced
 
 TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
 SETTINGS = DeliverySettings(
@@ -37,7 +39,7 @@ class Bench:
         self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder / "objects")
         self.folder = folder
         self.destinations = {
-            name: Destination(ae_title="PACS", host="127.0.0.1", port=port)
+            name: Destination(ae_title="PACS", host="127.0.0.1", port=port, confirm_study=False)
             for name, port in destinations.items()
         }
         self.key = make_due(self.store, self.objects, UIDS, tuple(destinations))
@@ -92,6 +94,25 @@ def test_small_batches_follow_each_other_until_nothing_is_due(make: Make) -> Non
         bench = make(pacs=peer.port)
         assert bench.tick(settings=SETTINGS.model_copy(update={"batch": 2})) == 3
     assert peer.associations == 2
+
+
+def test_what_is_made_for_a_destination_that_was_held_meanwhile_is_not_sent(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        renew = bench.store.renew_deliveries
+
+        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
+            if not bench.store.destination("pacs").held:  # the operator holds it now
+                bench.store.hold("pacs", NOON)
+                produced(bench.store, "k2")
+            return renew(parcels, until)
+
+        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
+        assert bench.tick(NOON) == 3
+        assert {d.state for d in bench.store.deliveries("k2")} == {DUE}
+        assert bench.tick(NOON) == 0
+    at_pacs = {d.state for d in bench.store.deliveries("k2") if d.destination == "pacs"}
+    assert at_pacs == {DeliveryState.HELD}
 
 
 def test_of_a_batch_only_what_failed_is_sent_again(make: Make) -> None:
@@ -176,6 +197,29 @@ def test_a_file_that_is_gone_or_damaged_is_refused_alone(make: Make) -> None:
         assert bench.tick() == 1
     assert bench.states() == [REFUSED, REFUSED, DELIVERED]
     assert [uid for uid, _ in peer.received] == ["1.3"]
+
+
+def test_a_result_that_is_made_again_while_others_are_sent_is_sent_too(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        (bench.folder / "objects/results/1.1.dcm").unlink()
+        bench.store.retry(bench.key, NOW, ["1.1"])
+        job = bench.store.claim("worker", NOW, 60)
+        assert job is not None
+        assert job.lease is not None
+        token, renew = job.lease.token, bench.store.renew_deliveries
+
+        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
+            if bench.store.job(bench.key).state is JobState.RUNNING:  # its worker ends now
+                made = bench.store.results(bench.key)
+                bench.objects.keep(made[0].object.name, part10("1.1"))
+                bench.store.produce(bench.key, token, NOW, made, ["pacs"])
+            return renew(parcels, until)
+
+        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
+        bench.tick()
+    assert bench.states() == [DELIVERED] * 3
+    assert sorted(peer.received) == [(uid, data_set(uid)) for uid in UIDS]
 
 
 def test_a_certificate_of_ours_that_cannot_be_read_is_the_reason_why_results_wait(
@@ -301,13 +345,60 @@ def test_a_batch_keeps_its_lease_however_long_it_takes(make: Make) -> None:
     assert bench.states() == [DELIVERED] * 3
 
 
+def test_what_another_process_has_taken_over_is_not_sent_on(make: Make) -> None:
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        renew, began = bench.store.renew_deliveries, []
+
+        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
+            began.append(until)
+            if len(began) == 2:  # as if this one had been stopped for an hour
+                late = until + timedelta(hours=1)
+                bench.store.reclaim(late, 3)
+                bench.store.claim_deliveries("pacs", "other", late, 3600, 10)
+            return renew(parcels, until)
+
+        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
+        bench.tick()
+    assert len(peer.received) == 1
+    assert bench.states() == [DeliveryState.SENDING] * 3  # by the other
+
+
+def test_a_dispatcher_that_is_to_stop_sends_what_it_has_begun_and_no_more(make: Make) -> None:
+    stop = threading.Event()
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        note = bench.store.renew_deliveries
+
+        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
+            stop.set()  # as its first result begins
+            return note(parcels, until)
+
+        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
+        scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=TIMEOUTS)
+        arrived = Delivery(
+            store=bench.store,
+            objects=bench.objects,
+            gateway=open_gateway(scu, WebSender(TIMEOUTS)),
+            destinations=bench.destinations,
+            settings=SETTINGS,
+            owner="test",
+            stop=stop,
+            clock_s=lambda: 0.0,
+        ).tick(NOW)
+    assert (arrived, len(peer.received)) == (1, 1)
+    assert bench.states() == [DELIVERED, DUE, DUE]
+    assert bench.waits_s() == [0.0] * 3
+
+
 def test_no_study_is_asked_for_after_the_time_is_up(make: Make) -> None:
     with pacs.running() as peer:
         bench = make(pacs=peer.port)
         scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=TIMEOUTS)
         gateway = open_gateway(scu, WebSender(TIMEOUTS))
         files = [bench.folder / f"objects/results/{uid}.dcm" for uid in UIDS]
-        kept_back = study.objections(gateway, bench.destinations["pacs"], files, 0.0)
+        place = bench.destinations["pacs"].model_copy(update={"confirm_study": True})
+        kept_back = study.objections(gateway, place, files, 0.0)
     assert {outcome.fate for outcome in kept_back.values()} == {Fate.UNSENT}
     assert list(kept_back) == files
     assert peer.queries == []

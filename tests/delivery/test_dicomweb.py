@@ -102,6 +102,7 @@ def test_each_status_has_its_fate_and_is_one_attempt(
         (409, 0xC000, Fate.REFUSED),
         (202, 0x0122, Fate.REFUSED),
         (202, 0xA700, Fate.POSTPONED),
+        (409, 0x0111, Fate.DELIVERED),
     ],
 )
 def test_a_failure_reason_means_what_it_means_of_a_c_store(
@@ -111,6 +112,21 @@ def test_a_failure_reason_means_what_it_means_of_a_c_store(
     said = sent(peer, files[0])
     assert said.fate is fate
     assert f"({reason:04X}) (HTTP {status})" in said.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(409, 0x0000), (202, 0xB000), (202, 0xB123), (200, 0x0107), (200, 0x0001), (202, 0x0116)],
+)
+def test_what_failed_is_not_delivered_whatever_its_reason_says(
+    peer: Web, files: list[Path], status: int, reason: int
+) -> None:
+    peer.answers = [(status, failed(reason))]
+    assert sent(peer, files[0]) == Outcome(
+        fate=Fate.POSTPONED,
+        reason=f"it failed, by a code that does not say so ({reason:04X}) (HTTP {status})",
+        status=f"HTTP {status}",
+    )
 
 
 @pytest.mark.parametrize("status", [200, 202])

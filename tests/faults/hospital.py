@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -175,7 +176,7 @@ def opened(
     model: Path,
     database: str,
     workers: int,
-    edge: dict[str, object] | None = None,
+    edge: dict[str, Any] | None = None,
 ) -> Iterator[Hospital]:
     """A hospital whose node is configured and not started; `edge` is more of its section `node`."""
     quick = {

@@ -289,13 +289,12 @@ def answer_to(node: Node, path: Path) -> int | None:
     """The status that the file gets; None where its class or transfer syntax is not taken."""
     ds = pydicom.dcmread(path, force=True, stop_before_pixels=True)
     syntax = getattr(ds, "file_meta", Dataset()).get("TransferSyntaxUID")
-    sop_class_uid = str(ds.get("SOPClassUID") or CLASS)
-    context = {"sop_class_uid": sop_class_uid}
-    with association(node.port, str(syntax or ExplicitVRLittleEndian), **context) as assoc:
+    syntax, kind = str(syntax or ExplicitVRLittleEndian), str(ds.get("SOPClassUID") or CLASS)
+    with association(node.port, syntax, sop_class_uid=kind) as assoc:
         if not assoc.is_established:
             return None
         uid = str(ds.get("SOPInstanceUID") or "1.2")
-        told = store(assoc, sent_of(path), sop_instance_uid=uid, **context)
+        told = store(assoc, sent_of(path), sop_instance_uid=uid, sop_class_uid=kind)
         assert told is not None, path
         return told.status
 

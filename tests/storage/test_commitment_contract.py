@@ -13,7 +13,7 @@ def stored(store: JobStore, at_s: float = 1) -> list[Delivery]:
     if not store.jobs(1):
         produced(store)
     for parcel in store.claim_deliveries("pacs", "s", after(at_s), 60, 10):
-        store.delivered(parcel, after(at_s), "", "0000")
+        store.delivered(parcel, after(at_s), "", "0000", promised=True)
     return at_pacs(store)
 
 
@@ -42,6 +42,19 @@ def test_what_was_delivered_is_asked_about_once_its_time_has_come(store: JobStor
     assert (again.delivery.transaction_uid, again.delivery.asked) == ("2.25.3", 2)
     assert store.transaction("2.25.2") == whole  # it was asked about both, whatever came later
     assert store.transaction("2.25.3").sop_instance_uids == {again.result.sop_instance_uid}
+
+
+def test_what_was_delivered_where_nothing_was_promised_is_never_asked_about(
+    store: JobStore,
+) -> None:
+    produced(store)
+    first, second = store.claim_deliveries("pacs", "s", NOON, 60, 10)
+    store.delivered(first, after(1), "", "0000", promised=False)
+    store.delivered(second, after(1), "", "0000", promised=True)
+    assert store.asked_counts() == {"pacs": 1}
+    (asked,) = store.ask("pacs", "2.25.1", after(900), after(999), 10)
+    assert asked.delivery.sop_instance_uid == second.delivery.sop_instance_uid
+    assert [d.promised for d in at_pacs(store)] == [False, True]
 
 
 def test_what_the_destination_commits_is_committed_once_and_nothing_else(store: JobStore) -> None:
@@ -79,7 +92,7 @@ def test_only_what_failed_is_sent_again(store: JobStore) -> None:
     assert store.claim_deliveries("pacs", "s", after(29), 60, 10) == []
     (parcel,) = store.claim_deliveries("pacs", "s", after(30), 60, 10)
     assert parcel.delivery.attempts == 2
-    store.delivered(parcel, after(31), "", "0000")
+    store.delivered(parcel, after(31), "", "0000", promised=True)
     assert [d.asked for d in at_pacs(store)] == [0, 1]
 
 
@@ -116,6 +129,17 @@ def test_a_request_that_failed_is_made_again_when_it_is_said(store: JobStore) ->
     assert [d.reason for d in at_pacs(store)] == ["it does not answer"] * 2
     assert store.ask("pacs", "2.25.2", after(19), after(999), 10) == []
     assert len(store.ask("pacs", "2.25.2", after(20), after(999), 10)) == 2
+
+
+def test_only_what_is_named_of_a_request_is_asked_about_again(store: JobStore) -> None:
+    first, _ = stored(store)
+    store.ask("pacs", "2.25.1", after(2), after(999), 10)
+    store.ask_again("2.25.1", after(20), "not there", [first.sop_instance_uid, "1.2.999"])
+    assert [d.reason for d in at_pacs(store)] == ["not there", ""]
+    (again,) = store.ask("pacs", "2.25.2", after(20), after(999), 10)
+    assert again.result.sop_instance_uid == first.sop_instance_uid
+    store.ask_again("2.25.2", after(30), "none", [])
+    assert store.ask("pacs", "2.25.3", after(30), after(999), 10) == []
 
 
 def test_each_attempt_says_what_it_was_answered(store: JobStore) -> None:

@@ -1,13 +1,16 @@
 """One suite over every job store: results, their deliveries, and what the operator retries."""
 
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from storage import promises
 from storage.errors import LeaseLostError, TransitionError, UnknownKeyError
-from storage.jobs import Decision, Result
+from storage.jobs import Decision, Parcel, Result
 from storage.states import DeliveryState, JobState
 from storage.store import JobStore
 from tests.storage.samples import (
@@ -138,6 +141,20 @@ def test_what_a_dead_process_held_is_free_at_once_and_nobody_elses(store: JobSto
     assert mine.lease is not None
     with pytest.raises(LeaseLostError):
         store.produce("k2", mine.lease.token, after(2), [], [])
+
+
+def test_a_worker_that_was_made_to_stop_costs_its_job_no_attempt(store: JobStore) -> None:
+    submitted(store, "k1")
+    for number in range(3):
+        store.claim(f"node/{number}/worker", NOON, 600)
+        store.abandon(f"node/{number}/", after(1))
+        assert (store.job("k1").state, store.job("k1").attempts) == (JobState.RECEIVED, 0)
+    again = store.claim("node/8/worker", after(2), 600)
+    assert again is not None
+    assert again.lease is not None
+    assert (again.attempts, again.lease.token) == (1, 4)
+    store.reclaim(after(3), max_attempts=2, dead="node/8/")
+    assert store.job("k1").state is JobState.RECEIVED
 
 
 def test_what_a_dead_worker_held_is_free_before_its_lease_ends_unless_it_killed_too_many(
@@ -358,6 +375,58 @@ def test_a_lease_that_is_renewed_holds_and_what_comes_after_its_end_is_told(
     assert store.postpone(second, after(122), "busy") is False
     assert store.refuse(second, after(122), "no") is False
     assert store.renew_deliveries([first, second], after(999)) == 0
+
+
+def lost_while_made_again(store: JobStore) -> tuple[Parcel, Callable[[], None]]:
+    """A result on its way to pacs whose file a worker has in hand, and how that ends."""
+    produced(store)
+    made, _ = store.results("k1")
+    (parcel, _) = store.claim_deliveries("pacs", "s", NOON, 600, 10)
+    assert parcel.result == made
+    store.retry("k1", after(1), [made.sop_instance_uid])
+    job = store.claim("w", after(2), 600)
+    assert job is not None
+    assert job.lease is not None
+    again = replace(made, object=kept("again"))
+    return parcel, partial(store.produce, "k1", job.lease.token, after(3), [again], ["pacs"])
+
+
+def test_a_lost_result_is_refused_until_it_is_made_again(store: JobStore) -> None:
+    parcel, produce = lost_while_made_again(store)
+    assert store.refuse_lost(parcel, after(2), "FILE", lambda _: True)
+    lost = store.deliveries("k1")[0]
+    assert (lost.state, lost.reason, lost.status) == (DeliveryState.REFUSED, promises.LOST, "FILE")
+    assert not store.refuse_lost(parcel, after(2), "FILE", lambda _: True)
+    produce()
+    assert delivery_states(store)[0] == DeliveryState.DUE
+
+
+def test_a_lost_result_that_was_made_again_meanwhile_is_due(store: JobStore) -> None:
+    parcel, produce = lost_while_made_again(store)
+    produce()
+    lost = parcel.result.object
+    assert store.refuse_lost(parcel, after(4), "FILE", lambda result: result.object == lost)
+    assert delivery_states(store)[0] == DeliveryState.DUE
+    (again,) = [
+        p
+        for p in store.claim_deliveries("pacs", "s", after(4), 60, 10)
+        if p.result.sop_instance_uid == parcel.result.sop_instance_uid
+    ]
+    assert (again.result.object, again.delivery.attempts) == (kept("again"), 2)
+
+
+def test_who_makes_a_lost_result_again_waits_while_it_is_refused(store: JobStore) -> None:
+    parcel, produce = lost_while_made_again(store)
+    worker = threading.Thread(target=produce)
+
+    def is_lost(_: Result) -> bool:
+        worker.start()
+        worker.join(0.5)  # it would have ended, or it waits
+        return True
+
+    assert store.refuse_lost(parcel, after(4), "FILE", is_lost)
+    worker.join()
+    assert delivery_states(store)[0] == DeliveryState.DUE
 
 
 def test_what_a_sender_could_not_record_is_reclaimed_however_much_else_it_sends(

@@ -102,11 +102,21 @@ def test_what_becomes_due_is_held_only_where_the_destination_still_is(store: Job
     assert not store.destination("pacs").held
 
 
+def test_nothing_is_claimed_for_a_destination_that_is_held(store: JobStore) -> None:
+    store.hold("pacs", NOON)
+    produced(store)  # by a worker that knows of no destination
+    assert store.claim_deliveries("pacs", "s", after(1), 60, 10) == []
+    assert at(store, "pacs") == ["DUE", "DUE"]
+    assert len(store.claim_deliveries("archive", "s", after(1), 60, 10)) == 2
+    store.release_destination("pacs", after(2))
+    assert len(store.claim_deliveries("pacs", "s", after(2), 60, 10)) == 2
+
+
 def asked_at_pacs(store: JobStore) -> None:
     """Both results reached pacs, which was asked about them."""
     produced(store)
     for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
-        store.delivered(parcel, after(1), "", "0000")
+        store.delivered(parcel, after(1), "", "0000", promised=True)
     store.ask("pacs", "2.25.1", after(2), after(99), 10)
 
 
@@ -123,13 +133,40 @@ def test_what_a_removed_destination_was_asked_about_is_asked_about_elsewhere(
 ) -> None:
     asked_at_pacs(store)
     assert store.move_deliveries("pacs", "new", after(3)) == 0
-    assert store.move_deliveries("pacs", "new", after(3), asked=True) == 2
+    assert store.move_deliveries("pacs", "new", after(3), asked=DeliveryState.DELIVERED) == 2
     assert at(store, "new") == ["DELIVERED", "DELIVERED"]
     assert store.asked_in("2.25.1") == []
     asked = store.ask("new", "2.25.2", after(3), after(99), 10)
     assert [p.delivery.asked for p in asked] == [1, 1]
-    assert store.move_deliveries("new", "archive", after(4), asked=True) == 2
+    assert store.move_deliveries("new", "archive", after(4), asked=DeliveryState.DELIVERED) == 2
     assert at(store, "archive") == ["DUE", "DUE"]  # which gets them already
+
+
+def test_what_a_removed_destination_was_asked_about_is_sent_to_one_that_nobody_asks(
+    store: JobStore,
+) -> None:
+    asked_at_pacs(store)
+    first, _ = store.results("k1")
+    store.commit("pacs", [first.sop_instance_uid], after(2))
+    assert store.move_deliveries("pacs", "new", after(3), asked=DeliveryState.DUE) == 1
+    assert (at(store, "pacs"), at(store, "new")) == (["COMMITTED"], ["DUE"])
+    assert store.asked_counts() == {}
+    (parcel,) = store.claim_deliveries("new", "s", after(3), 60, 10)
+    assert (parcel.delivery.attempts, parcel.delivery.status) == (1, "")
+    assert parcel.delivery.reason == "moved from pacs"
+
+
+def test_what_a_removed_destination_took_again_and_was_not_asked_about_yet_is_open_too(
+    store: JobStore,
+) -> None:
+    asked_at_pacs(store)
+    for asked in store.asked_in("2.25.1"):
+        store.send_again(asked, after(3), "no such object there", "0112")
+    for parcel in store.claim_deliveries("pacs", "s", after(3), 60, 10):
+        store.delivered(parcel, after(4), "", "0000", promised=True)
+    assert store.asked_counts() == {"pacs": 2}
+    assert store.move_deliveries("pacs", "new", after(5), asked=DeliveryState.DELIVERED) == 2
+    assert len(store.ask("new", "2.25.2", after(5), after(99), 10)) == 2
 
 
 def test_what_a_dropped_destination_was_asked_about_is_asked_about_no_more(

@@ -24,17 +24,18 @@ from tests.storage.samples import (
     submitted,
 )
 
-COMMITTED, EITHER = Proof(), Proof(delivered=True)
-QUERIED = Proof(delivered=True, queried=frozenset({"archive"}))
+KNOWN = frozenset({"pacs", "archive"})
+COMMITTED, EITHER = Proof(), Proof(delivered=True, known=KNOWN)
+QUERIED = Proof(delivered=True, queried=frozenset({"archive"}), known=KNOWN)
 
 
-def settle(store: JobStore, key: str, *, committed: bool) -> None:
+def settle(store: JobStore, key: str, *, committed: bool, promised: bool = True) -> None:
     """All deliveries of a produced job have arrived, at their destinations or for good."""
     for destination in ("pacs", "archive"):
         parcels = store.claim_deliveries(destination, "s", NOON, 60, 10)
         mine = [p for p in parcels if p.delivery.job_key == key]
         for parcel in mine:
-            store.delivered(parcel, NOON, "")
+            store.delivered(parcel, NOON, "", promised=promised)
         if committed:
             store.commit(destination, [p.delivery.sop_instance_uid for p in mine], NOON)
 
@@ -227,22 +228,19 @@ def test_what_no_row_has_is_unknown_and_dropped(store: JobStore) -> None:
     assert store.unknown(names) == ["received/k1.dcm", "received/orphan.dcm"]
 
 
-def test_what_a_removed_destination_was_asked_about_and_has_not_committed_is_no_proof(
+def test_what_a_removed_destination_was_to_commit_and_has_not_is_no_proof(
     store: JobStore,
 ) -> None:
-    known = Proof(delivered=True, known=frozenset({"pacs", "archive"}))
     removed = Proof(delivered=True, known=frozenset({"archive"}))
-    produced(store, "k1")
-    settle(store, "k1", committed=False)
-    assert purgeable(store, removed) == ["1.2.1"]  # it was asked nothing
-    store.ask("pacs", "2.25.1", after(1), after(9), 10)
-    store.ask("archive", "2.25.2", after(1), after(9), 10)
-    assert purgeable(store, known) == ["1.2.1"]
-    assert len(store.purgeable_results(after(1), known, 10)) == 2
-    assert purgeable(store, removed) == []
-    assert store.purgeable_results(after(1), removed, 10) == []
-    store.drop_deliveries("pacs", after(2), "its destination is no more")
+    for key in ("k1", "k2"):
+        produced(store, key)
+        settle(store, key, committed=False, promised=key == "k2")
+    assert purgeable(store, EITHER) == ["1.2.1", "1.2.2"]
+    assert len(store.purgeable_results(after(1), EITHER, 10)) == 4
     assert purgeable(store, removed) == ["1.2.1"]
+    assert {one.job_key for one in store.purgeable_results(after(1), removed, 10)} == {"k1"}
+    store.drop_deliveries("pacs", after(2), "its destination is no more")
+    assert purgeable(store, removed) == ["1.2.1", "1.2.2"]
 
 
 def listed(store: JobStore) -> tuple[Result, Result]:

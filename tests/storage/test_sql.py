@@ -22,6 +22,7 @@ from storage.errors import StoreMismatchError, StoreUnavailableError
 from storage.jobs import Decision, NewJob, Proof
 from storage.schema import metadata
 from storage.sql import SqlJobStore
+from storage.states import DeliveryState
 from tests.storage.samples import (
     NOON,
     after,
@@ -118,7 +119,7 @@ def test_work_in_flight_outlives_an_upgrade_and_a_downgrade(url: str) -> None:
         SqlJobStore(url)
     migrate.up(url)
     again = SqlJobStore(url)
-    again.delivered(parcel, after(1), "", "0000")
+    again.delivered(parcel, after(1), "", "0000", promised=True)
     assert {d.destination: str(d.state) for d in again.deliveries("k4")} == {
         "held": "DUE",  # nobody could release it there
         "gone": "COMMITTED",
@@ -269,6 +270,29 @@ def test_a_film_that_came_before_its_job_s_own_had_joined_it_too(url: str, revis
     assert job.lease is not None
     again.reject("k1", job.lease.token, after(10), "cut short")
     assert [film.number for film in again.unrouted(9)] == [1]
+    again.close()
+
+
+def test_what_was_promised_before_0008_is_known_by_what_was_asked(url: str) -> None:
+    migrate.up(url)
+    store, places = SqlJobStore(url), ["asked", "dropped", "none", "old"]
+    job, token = running(store)
+    store.produce("k1", token, NOON, [result("k1", kind) for kind in job.results], places)
+    for place in places:
+        for parcel in store.claim_deliveries(place, "s", NOON, 60, 10):
+            store.delivered(parcel, NOON, "", "0000", promised=place != "none")
+    store.ask("asked", "2.25.1", after(1), after(99), 1)  # the other one's turn comes
+    store.ask("dropped", "2.25.2", after(1), after(99), 10)
+    store.drop_deliveries("dropped", after(2), "no more")
+    store.ask("old", "2.25.3", after(1), after(99), 10)
+    store.move_deliveries("old", "new", after(2), asked=DeliveryState.DELIVERED)
+    before = store.deliveries("k1")
+    store.close()
+    migrate.down(url, "0007")
+    migrate.up(url)
+    again = SqlJobStore(url)
+    assert again.deliveries("k1") == before
+    assert again.asked_counts() == {"asked": 2, "new": 2}
     again.close()
 
 

@@ -96,11 +96,11 @@ def test_films_that_are_not_at_their_end_or_came_to_a_bad_one_are_unsettled(
             if parcel.result.job_key == "k2":
                 store.refuse(parcel, after(7), "no")
             else:
-                store.delivered(parcel, after(7), "")
-    assert unsettled(7) == ["1.2.2", "1.2.0"]
-    assert unsettled(8) == ["1.2.0"]
-    store.ask("pacs", "2.25.1", after(8), after(99), 10)
+                store.delivered(parcel, after(7), "", promised=place == "pacs")
+    assert unsettled(7) == ["1.2.3", "1.2.2", "1.2.0"]
     assert unsettled(8) == ["1.2.3", "1.2.0"]
+    store.commit("pacs", [made.sop_instance_uid for made in store.results("k3")], after(8))
+    assert unsettled(8) == ["1.2.0"]
 
 
 def test_routing_an_unknown_film_is_refused_and_makes_no_job(store: JobStore) -> None:

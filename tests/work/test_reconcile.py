@@ -35,7 +35,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.store, self.objects = MemoryJobStore(), LocalObjectStore(folder)
-        self.known = {"pacs", "archive"}
+        self.known = {"pacs", "archive", "clinic"}
 
     def standings(self, now: object = SOON, promising: set[str] | None = None) -> list[Standing]:
         return [film.standing for film in self.films(now, promising)]
@@ -55,10 +55,10 @@ class Bench:
         )
         return reconciler.since(NOON, now)  # type: ignore[arg-type]  # a datetime
 
-    def deliver(self, destination: str) -> list[str]:
+    def deliver(self, destination: str, *, promised: bool = True) -> list[str]:
         parcels = self.store.claim_deliveries(destination, "s", NOON, 60, 10)
         for parcel in parcels:
-            self.store.delivered(parcel, NOON, "")
+            self.store.delivered(parcel, NOON, "", promised=promised)
         return [parcel.delivery.sop_instance_uid for parcel in parcels]
 
 
@@ -187,11 +187,21 @@ def test_where_commitment_is_promised_delivered_is_not_complete(bench: Bench) ->
     assert bench.standings(LATE, {"pacs"}) == [Standing.COMPLETE]
 
 
-def test_what_a_removed_destination_was_asked_about_is_not_complete(bench: Bench) -> None:
+def test_what_was_delivered_where_nothing_was_promised_is_complete_whatever_is_now(
+    bench: Bench,
+) -> None:
+    produced(bench.store)
+    for name in ("pacs", "archive"):
+        bench.deliver(name, promised=False)
+    assert bench.standings(LATE, {"pacs"}) == ["complete"]
+    bench.known = {"archive"}
+    assert bench.standings(LATE) == ["complete"]
+
+
+def test_what_a_removed_destination_was_to_commit_is_not_complete(bench: Bench) -> None:
     produced(bench.store)
     for name in ("pacs", "archive"):
         bench.deliver(name)
-    bench.store.ask("pacs", "2.25.1", NOON, after(60), 10)
     assert bench.standings() == ["complete"]  # it is configured to promise nothing
     bench.known = {"archive"}
     assert bench.standings() == ["under way"]

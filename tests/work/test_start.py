@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from dicom_node import config
+from dicom_node import config, processes
 from dicom_node.work.loading import Loads
 from pipeline import testing
+from storage import migrate
+from storage.sql import SqlJobStore
+from storage.states import JobState
 from tests.peers import tools
+from tests.storage.samples import NOON, submitted
 from tests.work import poor, slow_model
 
 
@@ -105,6 +109,33 @@ def test_a_node_that_starts_while_memory_is_short_waits_for_it_and_blames_no_mod
     finally:
         node.kill()
         node.wait()
+
+
+def test_a_film_that_a_whole_node_dies_of_fails_in_the_end(tmp_path: Path) -> None:
+    path = configured(tmp_path, "sqlite:///var/vald.db")
+    settings = config.load(path, {})
+    migrate.up(settings.storage.database)
+    store, earlier = SqlJobStore(settings.storage.database), processes.owners(settings.node.port)
+    submitted(store, "k1")
+    store.claim(f"{earlier}7/worker-1", NOON, 600)
+    store.reclaim(NOON, 9, earlier)
+    store.claim(f"{earlier}8/worker-1", NOON, 600)
+    submitted(store, "k2")
+    store.claim(f"{earlier}8/worker-2", NOON, 600)
+    path.write_text(
+        yaml.safe_dump({**yaml.safe_load(path.read_text()), "work": {"max_attempts": 2}})
+    )
+    command = [sys.executable, "-m", "dicom_node", "serve", "--config", str(path)]
+    node = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        said(node, lambda line: line["event"] == "node started")
+        job = store.job("k1")
+        assert (job.state, job.error) == (JobState.FAILED, "its worker died 2 times")
+        assert store.job("k2").state is not JobState.FAILED
+    finally:
+        node.kill()
+        node.wait()
+        store.close()
 
 
 def test_a_worker_without_a_file_handle_says_so_and_does_not_end_the_node_that_starts(

@@ -1,6 +1,7 @@
 """What the dispatcher does again and again: each tick, as it is wired, does its work."""
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -48,7 +49,7 @@ class Bench:
         self.settings: NodeConfig = config.load(path, {})
         self.store, self.folder = MemoryJobStore(), folder / "objects"
         self.objects: ObjectStore = node.open_objects(self.settings, self.store)
-        made = node.ticks(self.settings, self.store, self.objects, "m" * 64)
+        made = node.ticks(self.settings, self.store, self.objects, "m" * 64, threading.Event())
         self.ticks: dict[str, Tick] = {tick.name: tick for tick in made}
 
     def receive(self, decision: str, days_ago: float) -> Received:
