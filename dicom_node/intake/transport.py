@@ -15,9 +15,10 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -168,13 +169,30 @@ class Handler(RequestHandler):
         return True
 
     def _create_association(self) -> Any:
-        assoc = super()._create_association()
+        assoc: Any = super()._create_association()
         assoc.dul.event_queue.get_nowait()  # its own socket's word that the connection is there
         bounded = BoundedSocket(assoc, self.request, self.server.bounds, self.server.traffic)
         assoc.dul.socket = bounded
         for event, note in bounded.handlers:
             assoc.bind(event, note)
+        assoc.dimse.receive_primitive = partial(_receive, assoc, assoc.dimse.receive_primitive)
         return assoc
+
+
+def _receive(assoc: Any, receive: Callable[[Any], None], primitive: Any) -> None:
+    """A piece of a message is read; one that cannot be ends its association, as pynetdicom means.
+
+    It foresees that of whole messages only (PS3.8 9.2, Evt19): else its thread dies, and the
+    connection stays open with nobody to serve it.
+    """
+    try:
+        receive(primitive)
+    except Exception as fault:  # noqa: BLE001 - whatever a peer's bytes do to its reader
+        reason, address = "unreadable message", assoc.requestor.address_info.address
+        _log.warning(
+            "association ended", reason=reason, address=address, fault=type(fault).__name__
+        )
+        assoc.dul.event_queue.put("Evt19")
 
 
 class BoundedSocket(AssociationSocket):

@@ -109,6 +109,23 @@ def test_a_command_set_ends_once(receiver: Receiver) -> None:
     assert is_alive(receiver)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        struct.pack("<HHLH", 0, 0x0800, 2, 0x0101),  # no Command Field
+        struct.pack("<HHLHHHLH", 0, 0x0100, 2, 0x7777, 0, 0x0800, 2, 0x0101),  # none that there is
+        b"\x00" * 7,
+        b"",
+    ],
+)
+def test_a_command_set_that_cannot_be_read_ends_its_association(
+    receiver: Receiver, command: bytes
+) -> None:
+    line = refusal(receiver, lambda assoc: iter([pdu(assoc, LAST_OF_COMMAND, command)]))
+    assert line["reason"] == "unreadable message"
+    assert is_alive(receiver)
+
+
 def test_messages_that_are_under_way_have_a_limit_together(start: Start) -> None:
     receiver = start(limits={"max_message_mb": 16, "max_at_once_mb": 16})
     with association(receiver.port) as first:
