@@ -23,7 +23,7 @@ DUE, DELIVERED, REFUSED = DeliveryState.DUE, DeliveryState.DELIVERED, DeliverySt
 _HASTY = SETTINGS.model_copy(
     update={
         "timeouts": SETTINGS.timeouts.model_copy(
-            update={"association_s": 0.5, "response_s": 0.5, "connect_s": 0.5}
+            update={"association_s": 2, "response_s": 1, "connect_s": 2}
         ),
         "rest_after": 3,
         "retry": Retry(first_delay_s=10, factor=2, max_delay_s=1000, jitter=0),
