@@ -45,6 +45,12 @@ class Bench:
         self.key = make_due(self.store, self.objects, UIDS, tuple(destinations))
 
     def tick(self, now: datetime = NOW, settings: DeliverySettings = SETTINGS) -> int:
+        return self.delivery(settings).tick(now)
+
+    def delivery(
+        self, settings: DeliverySettings = SETTINGS, stop: threading.Event | None = None
+    ) -> Delivery:
+        """What sends them; its clock stands still."""
         scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=settings.timeouts)
         return Delivery(
             store=self.store,
@@ -53,9 +59,10 @@ class Bench:
             destinations=self.destinations,
             settings=settings,
             owner="test",
+            stop=stop or threading.Event(),
             chance=lambda: 0.5,
             clock_s=lambda: 0.0,
-        ).tick(now)
+        )
 
     def states(self, destination: str = "pacs") -> list[DeliveryState]:
         found = self.store.deliveries(self.key)
@@ -273,18 +280,8 @@ def test_what_a_dead_process_had_claimed_is_due_after_its_lease(make: Make) -> N
 
 
 def test_the_lease_outlives_the_longest_batch(make: Make, closed_port: int) -> None:
-    bench = make(pacs=closed_port)
-    scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=TIMEOUTS)
-    delivery = Delivery(
-        store=bench.store,
-        objects=bench.objects,
-        gateway=open_gateway(scu, WebSender(TIMEOUTS)),
-        destinations=bench.destinations,
-        settings=SETTINGS,
-        owner="test",
-    )
     # connect, associate, begin results for 60 s, the last answer, release
-    assert delivery.lease_s > 5 + 5 + 60 + 5 + 5
+    assert make(pacs=closed_port).delivery().lease_s > 5 + 5 + 60 + 5 + 5
 
 
 def test_without_destinations_nothing_is_done(make: Make) -> None:
@@ -375,17 +372,7 @@ def test_a_dispatcher_that_is_to_stop_sends_what_it_has_begun_and_no_more(make: 
             return note(parcels, until)
 
         bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
-        scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=TIMEOUTS)
-        arrived = Delivery(
-            store=bench.store,
-            objects=bench.objects,
-            gateway=open_gateway(scu, WebSender(TIMEOUTS)),
-            destinations=bench.destinations,
-            settings=SETTINGS,
-            owner="test",
-            stop=stop,
-            clock_s=lambda: 0.0,
-        ).tick(NOW)
+        arrived = bench.delivery(stop=stop).tick(NOW)
     assert (arrived, len(peer.received)) == (1, 1)
     assert bench.states() == [DELIVERED, DUE, DUE]
     assert bench.waits_s() == [0.0] * 3

@@ -1,6 +1,5 @@
 """PostgreSQL stopped or silent while films are in work, and back: nothing lost or doubled."""
 
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import testing
+from tests import postgres
 from tests.faults import hospital
 from tests.peers import tools
 
@@ -39,21 +39,9 @@ def stopped(server: Any) -> Iterator[None]:
         server.ensure_postgres_running()
 
 
-@contextmanager
-def silent(server: Any) -> Iterator[None]:
+def silent(server: Any) -> AbstractContextManager[None]:
     """As behind a network that drops packets: connections stand, and nothing is answered."""
-    postmaster = (server.pgdata / "postmaster.pid").read_text().split()[0]
-    found = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", postmaster], capture_output=True, text=True, check=True
-    )
-    pids = [int(pid) for pid in (postmaster, *found.stdout.split())]
-    for pid in pids:
-        hospital.end(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            hospital.end(pid, signal.SIGCONT)
+    return postgres.silent(server.pgdata)
 
 
 def _control(server: Any, *command: str) -> None:

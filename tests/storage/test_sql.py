@@ -1,13 +1,11 @@
 """What only databases do: migrations, durability, refusals."""
 
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ from storage.jobs import Decision, NewJob, Proof
 from storage.schema import metadata
 from storage.sql import SqlJobStore
 from storage.states import DeliveryState
+from tests import postgres
 from tests.storage.samples import (
     NOON,
     after,
@@ -455,21 +454,6 @@ def test_a_server_that_is_away_is_the_moments_fault_and_its_password_is_not_told
     assert "s3cret" not in str(fault.value)
 
 
-@contextmanager
-def stopped(folder: Path) -> Iterator[None]:
-    """The server in that folder, with every process of it, does nothing, and its sockets stay."""
-    main = int((folder / "postmaster.pid").read_text().split()[0])
-    children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-    processes = [main, *map(int, children)]
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
-
-
 @pytest.mark.postgres
 def test_a_server_that_stands_still_is_given_up_and_comes_back(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
@@ -484,7 +468,7 @@ def test_a_server_that_stands_still_is_given_up_and_comes_back(
         migrate.up(url)
         store = SqlJobStore(url)
         store.receive(film("1.2.1"))
-        with stopped(folder):
+        with postgres.silent(folder):
             began = time.monotonic()
             with pytest.raises(StoreUnavailableError, match="database"):
                 store.waiting()
