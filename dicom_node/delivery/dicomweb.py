@@ -95,17 +95,16 @@ class WebSender:
             there |= {str(ds.get("SOPInstanceUID") or "") for ds in found}
         return there & {uid for uids in wanted.values() for uid in uids}
 
-    def study(self, destination: DicomWeb, study_instance_uid: str) -> Dataset | None:
-        """Its Patient ID and Accession Number of a study; None where it has no such study.
+    def study(self, destination: DicomWeb, study_instance_uid: str) -> list[Dataset]:
+        """Its Patient ID and Accession Number of a study; see `Finder.study`.
 
         Raises:
             TransientError: it does not say; the message tells why.
         """
         filters = {"StudyInstanceUID": study_instance_uid}
-        found = self._ask(
+        return self._ask(
             destination, lambda client: client.search_for_studies(search_filters=filters)
         )
-        return found[0] if found else None
 
     def _store(self, destination: DicomWeb, file: Path) -> Outcome:
         try:

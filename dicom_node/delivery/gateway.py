@@ -47,7 +47,7 @@ class Gateway:
             return self.web.instances(destination, wanted)
         return self.finder.instances(destination, wanted)
 
-    def study(self, destination: Anywhere, study_instance_uid: str) -> Dataset | None:
+    def study(self, destination: Anywhere, study_instance_uid: str) -> list[Dataset]:
         """What it says of the study. Raises TransientError."""
         if isinstance(destination, DicomWeb):
             return self.web.study(destination, study_instance_uid)

@@ -51,8 +51,10 @@ class Finder:
         there = {str(ds.get("SOPInstanceUID") or "") for ds in found}
         return there & {uid for uids in wanted.values() for uid in uids}
 
-    def study(self, destination: Destination, study_instance_uid: str) -> Dataset | None:
-        """Its Patient ID and Accession Number of a study; None where it has no such study.
+    def study(self, destination: Destination, study_instance_uid: str) -> list[Dataset]:
+        """Its Patient ID and Accession Number of a study; empty where it has no such study.
+
+        Several where it keeps the study of a corrected patient beside that of the former one.
 
         Raises:
             TransientError: it does not say; the message tells why.
@@ -61,8 +63,7 @@ class Finder:
         query.QueryRetrieveLevel = "STUDY"
         query.StudyInstanceUID = study_instance_uid
         query.PatientID = query.AccessionNumber = ""
-        found = self._find(destination, [query])
-        return found[0] if found else None
+        return self._find(destination, [query])
 
     def _find(self, destination: Destination, queries: Sequence[Dataset]) -> list[Dataset]:
         ae = AE(ae_title=self._ae_title)

@@ -35,7 +35,7 @@ def objections(
     is asked once a batch where it does not answer, and what it leaves empty differs from nothing.
     """
     asker = _Asker(gateway, destination, time.monotonic() + within_s)
-    known: dict[str, Dataset | Outcome | None] = {}
+    known: dict[str, list[Dataset] | Outcome] = {}
     found: dict[Path, Outcome] = {}
     for file in files:
         try:
@@ -64,10 +64,10 @@ class _Asker:
         self._must_answer = destination.must_answer_for_study
         self._answers = True
 
-    def ask(self, study_uid: str) -> Dataset | Outcome | None:
+    def ask(self, study_uid: str) -> list[Dataset] | Outcome:
         """What it says of the study, or why that is to be waited for."""
         if not self._must_answer and (not self._answers or self._is_late()):
-            return None
+            return []
         if self._is_late():
             return _UNASKED
         try:
@@ -75,23 +75,30 @@ class _Asker:
         except TransientError as fault:
             self._answers = False
             reason = f"its study was not asked for: {fault}"
-            return Outcome(fate=Fate.POSTPONED, reason=reason) if self._must_answer else None
+            return Outcome(fate=Fate.POSTPONED, reason=reason) if self._must_answer else []
 
     def _is_late(self) -> bool:
         return time.monotonic() > self._until
 
 
 def _objection(
-    ds: Dataset, there: Dataset | Outcome | None, destination: Anywhere
+    ds: Dataset, there: list[Dataset] | Outcome, destination: Anywhere
 ) -> Outcome | None:
-    if there is None or isinstance(there, Outcome):
+    if isinstance(there, Outcome):
         return there
-    compared = [k for k in _COMPARED if destination.must_answer_for_study or _text(there, k)]
-    changed = [_NAMES[k] for k in compared if _text(ds, k) != _text(there, k)]
-    if not changed:
+    changed = [_changed(ds, one, destination) for one in there]
+    if not changed or [] in changed:
         return None
-    reason = f"the study there has another {' and '.join(changed)}: send the corrected film again"
+    reason = (
+        f"the study there has another {' and '.join(changed[0])}: send the corrected film again"
+    )
     return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason, status="STUDY")
+
+
+def _changed(ds: Dataset, there: Dataset, destination: Anywhere) -> list[str]:
+    """What differs, in words."""
+    compared = [k for k in _COMPARED if destination.must_answer_for_study or _text(there, k)]
+    return [_NAMES[k] for k in compared if _text(ds, k) != _text(there, k)]
 
 
 def _text(ds: Dataset, keyword: str) -> str:

@@ -47,6 +47,7 @@ class Pacs:
     queries: list[tuple[str, str, str, list[str]]] = field(default_factory=list)
     find_status: int = 0x0000
     study: dict[str, str] = field(default_factory=dict)
+    former: dict[str, str] = field(default_factory=dict)
     studies_asked_for: int = 0
     # Rejections of the next associations that propose storage, and C-ECHOs it answered.
     rejections: list[tuple[int, int, int]] = field(default_factory=list)
@@ -90,10 +91,11 @@ class Pacs:
         self.studies_asked_for += 1
         if self.find_status:
             yield self.find_status, None
-        elif self.study:
+            return
+        for study in filter(None, (self.former, self.study)):
             found = Dataset()
             found.QueryRetrieveLevel = "STUDY"
-            for keyword, value in self.study.items():
+            for keyword, value in study.items():
                 setattr(found, keyword, value)
             yield 0xFF00, found
 

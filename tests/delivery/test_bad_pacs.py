@@ -268,6 +268,13 @@ def test_what_a_destination_that_need_not_answer_leaves_empty_keeps_nothing_back
     assert objections_to(tmp_path, peer, ["1.2.3"]) == 1
 
 
+def test_a_study_that_is_there_for_the_former_and_for_the_corrected_patient_keeps_nothing_back(
+    tmp_path: Path, peer: pacs.Pacs
+) -> None:
+    peer.study, peer.former = {"PatientID": "P1"}, {"PatientID": "P0"}
+    assert objections_to(tmp_path, peer, ["1.2.3"]) == 0
+
+
 def test_a_destination_that_does_not_answer_is_asked_for_no_other_study_of_the_batch(
     tmp_path: Path, peer: pacs.Pacs
 ) -> None:

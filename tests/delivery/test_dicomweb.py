@@ -272,15 +272,14 @@ def test_a_search_that_fails_says_so(peer: Web) -> None:
 
 
 def test_a_study_is_described_where_there_is_one(peer: Web) -> None:
-    assert SENDER.study(at(peer), "1.2.3") is None
+    assert SENDER.study(at(peer), "1.2.3") == []
     peer.found = [
         {
             "00100020": {"vr": "LO", "Value": ["PID"]},
             "00080050": {"vr": "SH", "Value": ["A1"]},
         }
     ]
-    study = SENDER.study(at(peer), "1.2.3")
-    assert study is not None
+    (study,) = SENDER.study(at(peer), "1.2.3")
     assert (study.PatientID, study.AccessionNumber) == ("PID", "A1")
 
 

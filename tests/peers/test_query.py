@@ -25,12 +25,11 @@ def test_an_instance_is_found_while_it_is_there(tmp_path: Path) -> None:
         there = Destination(ae_title=AE_TITLE, host="127.0.0.1", port=pacs.dicom_port)
         finder = Finder(ae_title="VALD", timeouts=_TIMEOUTS)
         assert finder.instances(there, wanted) == set()
-        assert finder.study(there, ds.StudyInstanceUID) is None
+        assert finder.study(there, ds.StudyInstanceUID) == []
         scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=_TIMEOUTS)
         assert [said.fate for said in scu.send(there, [file], 60)] == [Fate.DELIVERED]
         assert finder.instances(there, wanted) == {ds.SOPInstanceUID}
-        study = finder.study(there, ds.StudyInstanceUID)
-        assert study is not None
+        (study,) = finder.study(there, ds.StudyInstanceUID)
         assert (study.PatientID, study.AccessionNumber) == (ds.PatientID, ds.AccessionNumber)
         (name,) = pacs.get("/instances")
         url = f"http://127.0.0.1:{pacs.http_port}/instances/{name}"

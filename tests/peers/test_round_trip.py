@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 
-from tests.peers import converters, films, nodes, tools
+from tests.peers import converters, films, nodes, orthanc, tools
 from tests.peers.nodes import Node
 from tests.peers.orthanc import Orthanc
 
@@ -130,19 +130,23 @@ def test_a_resend_in_another_transfer_syntax_is_the_same_job(
 
 
 def test_the_same_film_of_a_corrected_patient_is_another_job(
-    node: Node, film: Path, tmp_path: Path
+    film: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    ds = pydicom.dcmread(film)
-    send(node, film)
-    node.wait_for(ds.SOPInstanceUID, "DELIVERED")
-    ds.PatientID = "CORRECTED"
-    send(node, films.written(ds, tmp_path))
-
-    def two_done() -> bool:
-        jobs = [j for j in node.jobs() if j["source_sop_instance_uid"] == ds.SOPInstanceUID]
-        return [job["state"] for job in jobs] == ["DELIVERED", "DELIVERED"]
-
-    tools.wait_until(two_done, 60, "a second job")
+    """Orthanc has the film too, and keeps the study of each patient."""
+    with orthanc.running(tmp_path / "orthanc") as pacs:
+        node = nodes.write_config(tmp_path / "node", pacs.dicom_port, model=tiny_model)
+        with nodes.running(node):
+            ds = pydicom.dcmread(film)
+            for patient in (ds.PatientID, "CORRECTED"):
+                ds.PatientID = patient
+                corrected = films.written(ds, tmp_path)
+                pacs.post(corrected.read_bytes())
+                send(node, corrected)
+            tools.wait_until(
+                lambda: [j["state"] for j in node.all_of(ds.SOPInstanceUID)] == ["DELIVERED"] * 2,
+                120,
+                f"a second job; {node.all_of(ds.SOPInstanceUID)}",
+            )
 
 
 @pytest.mark.parametrize(
