@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -65,11 +66,12 @@ def read(path: Path) -> Dataset:
 
 def results_of(pacs: Orthanc, source: Dataset) -> tuple[Dataset, Dataset]:
     """The SC and the SR about a film, as the PACS has them."""
-    mine = [
-        [r for r in pacs.instances(m) if source.SOPInstanceUID in r.to_json()] for m in ("OT", "SR")
-    ]
-    assert [len(found) for found in mine] == [1, 1]
-    return mine[0][0], mine[1][0]
+    about = source.SOPInstanceUID.encode()
+    mine = [pydicom.dcmread(BytesIO(part10)) for part10 in pacs.files() if about in part10]
+    capture, report = sorted(
+        (made for made in mine if made.Modality in ("OT", "SR")), key=lambda made: made.Modality
+    )
+    return capture, report
 
 
 @pytest.fixture(scope="module")
