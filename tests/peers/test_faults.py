@@ -1,5 +1,6 @@
 """What dies, and what must not be lost."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.peers.test_round_trip import send
 
 pytestmark = pytest.mark.peer
 
-_LISTENS_WITHIN_S = 3.0
+_LISTENS_WITHIN_S, _TIMES_ITS_IMPORTS = 3.0, 3
 
 
 @pytest.mark.parametrize(
@@ -64,15 +65,18 @@ def test_results_wait_for_a_pacs_that_is_away(tmp_path: Path, tiny_model: Path) 
 
 def test_the_node_listens_at_once_and_ends_with_status_0(tmp_path: Path, tiny_model: Path) -> None:
     node = nodes.write_config(tmp_path, tools.free_port(), model=tiny_model)
-    took_s = []
+    imports_s, took_s = [], []
     for _ in range(3):
+        began = time.monotonic()
+        tools.run(sys.executable, "-c", "import dicom_node.node, dicom_node.intake.scp")
+        imports_s.append(time.monotonic() - began)
         began = time.monotonic()
         with nodes.running(node):
             took_s.append(time.monotonic() - began)
             assert tools.run("echoscu", "-aec", "VALD", "127.0.0.1", node.port).returncode == 0
             assert node.stop() == 0
-    # The interpreter's start is in it; of three, since others work on the machine meanwhile.
-    assert min(took_s) < _LISTENS_WITHIN_S
+    # The interpreter and its imports are in it; a busy machine takes its time over those too.
+    assert min(took_s) < max(_LISTENS_WITHIN_S, _TIMES_ITS_IMPORTS * min(imports_s))
 
 
 def test_bytes_that_are_no_data_set_are_refused_and_the_node_lives(
