@@ -5,7 +5,7 @@ sites like theirs, and a site that is unlike recalibrates with its own (`vald-no
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,29 @@ _FLOOR_SHARE = (
 
 _OLDER = "diffuse_slope"  # of a gate's opening, which a probe's reading took the place of
 
+_ODDS = ("slope", "intercept", "reading_slope")
+
 Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odds:
+    """What makes of a score, and of what a probe reads, how likely a finding is.
+
+    `slope` is the score's logarithm's; `reading_slope` is the reading's, 0 without a probe.
+    """
+
+    slope: float
+    intercept: float
+    reading_slope: float = 0.0
+
+    def log_odds(self, score: float, reading: float) -> float:
+        """Of a finding, if half of the films had one (Platt, 1999)."""
+        return self.slope * log_score(score) + self.reading_slope * reading + self.intercept
+
+    def probability(self, score: float, reading: float) -> float:
+        """The probability of a finding, if half of the films had one."""
+        return 1 / (1 + math.exp(-self.log_odds(score, reading)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +57,15 @@ class HealthyReference:
     """Healthy maps in the frame where all lungs lie at one place.
 
     `mean` and `sd` are [side, side] in the map's unit; `place` is that frame's lungs; `scores` are
-    the healthy films' scores, the map's maximum of each, in rising order. `slope`, `reading_slope`
-    and `intercept` make of the logarithm of a score, and of what a probe reads (0 without one), the
-    log odds of a finding at even prevalence.
+    the healthy films' scores, the map's maximum of each, in rising order. `odds` are None where no
+    film with a finding taught any: healthy films alone say nothing of how likely one is.
     """
 
     mean: Image
     sd: Image
     place: Mask
     scores: Values
-    slope: float
-    intercept: float
-    reading_slope: float = 0.0
+    odds: Odds | None
 
     def z_map(self, magnitude: Image, seed_sd: Image, draws: int, lungs: Mask) -> Image:
         """Z = (|d| - m_h) / sqrt(s_h^2 + s_seed^2 / K + s_0^2), not below 0.
@@ -67,13 +86,9 @@ class HealthyReference:
         at_least = len(self.scores) - int(np.searchsorted(self.scores, score, side="left"))
         return (1 + at_least) / (len(self.scores) + 1)
 
-    def log_odds(self, score: float, reading: float) -> float:
-        """Of a finding, if half of the films had one (Platt, 1999)."""
-        return self.slope * log_score(score) + self.reading_slope * reading + self.intercept
-
-    def probability(self, score: float, reading: float) -> float:
-        """The probability of a finding, if half of the films had one."""
-        return 1 / (1 + math.exp(-self.log_odds(score, reading)))
+    def probability(self, score: float, reading: float) -> float | None:
+        """Of a finding, if half of the films had one; None where nothing taught it."""
+        return None if self.odds is None else self.odds.probability(score, reading)
 
 
 def log_score(score: float) -> float:
@@ -98,12 +113,22 @@ def load(folder: Path) -> HealthyReference | None:
             sd=parts["sd"].astype(np.float32),
             place=parts["place"] > 0,
             scores=np.sort(parts["scores"].astype(np.float32)),
-            slope=float(parts["slope"][0]),
-            intercept=float(parts["intercept"][0]),
-            reading_slope=float(parts.get("reading_slope", np.zeros(1))[0]),
+            odds=_odds(parts),
         )
     except (OSError, LookupError, ValueError, SafetensorError) as fault:
         raise ModelError(f"{path}: no healthy reference of this form: {fault}") from fault
+
+
+def _odds(parts: dict[str, npt.NDArray[Any]]) -> Odds | None:
+    """None where the file has none, or zeros alone, which older versions wrote in their place."""
+    found = {name: float(parts[name][0]) for name in _ODDS if name in parts}
+    if not any(found.values()):
+        return None
+    return Odds(
+        slope=found["slope"],
+        intercept=found["intercept"],
+        reading_slope=found.get("reading_slope", 0.0),
+    )
 
 
 def _demand_form(parts: dict[str, npt.NDArray[Any]]) -> None:
@@ -125,9 +150,8 @@ def save(reference: HealthyReference, folder: Path) -> None:
         "sd": reference.sd.astype(np.float16),
         "place": reference.place.astype(np.uint8),
         "scores": np.sort(reference.scores),
-        "slope": np.array([reference.slope], np.float32),
-        "intercept": np.array([reference.intercept], np.float32),
-        "reading_slope": np.array([reference.reading_slope], np.float32),
     }
+    if reference.odds is not None:
+        parts |= {k: np.array([v], np.float32) for k, v in asdict(reference.odds).items()}
     save_file(parts, folder / FILE)
     (folder / FILE).chmod(0o644)  # safetensors are written for their owner only

@@ -96,7 +96,8 @@ class Attribution:
     of the fixed colour scale. `score` is the film's one number in 0 .. 1. `uncertainty` is the mean
     seed SD of the map inside the regions (over the film where there is none), same unit as the map.
     `probability` (of a finding, at even prevalence) and `conformal_p` (2104.08279: the share of
-    healthy films with as high a score) are None where the model has no healthy reference.
+    healthy films with as high a score) are None where the model has no healthy reference; a model
+    whose calibration saw no film with a finding gives conformal p alone.
     """
 
     counterfactual: Image

@@ -67,13 +67,13 @@ def narrative(
 
 def _calibrated_sentences(attribution: Attribution) -> list[str]:
     """What the score means beside healthy films, where the model has some to compare with."""
-    if attribution.probability is None or attribution.conformal_p is None:
+    if attribution.conformal_p is None:
         return []
-    said = (
-        f"Of healthy films {attribution.conformal_p:.1%} score as high (conformal p); if every "
-        f"second film had a finding, this one would with probability {attribution.probability:.2f}."
-    )
-    return [said]
+    said = f"Of healthy films {attribution.conformal_p:.1%} score as high (conformal p)"
+    if attribution.probability is None:
+        return [f"{said}."]
+    likely = f"this one would with probability {attribution.probability:.2f}"
+    return [f"{said}; if every second film had a finding, {likely}."]
 
 
 def wrapped(text: str, columns: int) -> list[str]:

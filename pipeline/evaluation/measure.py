@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from pipeline import probe, regions
 from pipeline.anatomy import Mask
+from pipeline.calibration import Odds
 from pipeline.evaluation import (
     audits,
     fidelity,
@@ -276,9 +277,9 @@ class Measurement:
     def _score(self, film: Seen, peak: float) -> float:
         """Log odds of a finding, where the model gives them, else the peak."""
         healthy = self._model.healthy
-        if healthy is None or self._mode is Mode.PAPER:
+        if healthy is None or healthy.odds is None or self._mode is Mode.PAPER:
             return peak
-        return healthy.log_odds(peak, self._reading(film))
+        return healthy.odds.log_odds(peak, self._reading(film))
 
     def _reading(self, film: Seen) -> float:
         return probe.reading(self._model.probe, film.pair.traits)
@@ -293,31 +294,37 @@ class Measurement:
         ]
 
     def _reliability(self, adult: Sequence[Seen]) -> Json:
-        """Probability and conformal p, films of both classes weighing alike."""
+        """Of the probability, where the model gives one, and of conformal p."""
         healthy = self._model.healthy
         if healthy is None or self._mode is Mode.PAPER:
             return {}
-        said = np.array([healthy.probability(film.peak, self._reading(film)) for film in adult])
-        truth = np.array([float(not film.normal) for film in adult])
-        rng = np.random.default_rng(SEED)
-        few = min(tables.counts([film.normal for film in adult]))
-        even = np.concatenate(
-            [rng.choice(np.nonzero(truth == kind)[0], few, replace=False) for kind in (0, 1)]
-        )
         p_values = np.array([healthy.conformal_p(film.peak) for film in adult if film.normal])
         distance, chance = reliability.not_uniform(p_values)
         return {
-            "films": len(even),
-            "expected_calibration_error": asdict(
-                reliability.expected_calibration_error_interval(said[even], truth[even], SEED)
-            ),
-            "brier": interval(reliability.squared_errors(said[even], truth[even])),
+            **({} if healthy.odds is None else self._errors(adult, healthy.odds)),
             "conformal": {
                 "films": len(p_values),
                 "largest_gap_to_uniform": distance,
                 "chance_if_uniform": chance,
                 "share_at_most_0.05": float((p_values <= 0.05).mean()),
             },
+        }
+
+    def _errors(self, adult: Sequence[Seen], odds: Odds) -> Json:
+        """Of the probability, films of both classes weighing alike."""
+        said = np.array([odds.probability(film.peak, self._reading(film)) for film in adult])
+        truth = np.array([float(not film.normal) for film in adult])
+        rng = np.random.default_rng(SEED)
+        few = min(tables.counts([film.normal for film in adult]))
+        even = np.concatenate(
+            [rng.choice(np.nonzero(truth == kind)[0], few, replace=False) for kind in (0, 1)]
+        )
+        return {
+            "films": len(even),
+            "expected_calibration_error": asdict(
+                reliability.expected_calibration_error_interval(said[even], truth[even], SEED)
+            ),
+            "brier": interval(reliability.squared_errors(said[even], truth[even])),
         }
 
 

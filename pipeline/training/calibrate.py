@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline import anatomy, calibration, checks, digest, probe, settings
 from pipeline.anatomy import Mask
-from pipeline.calibration import HealthyReference
+from pipeline.calibration import HealthyReference, Odds
 from pipeline.errors import DatasetError
 from pipeline.explainer import Explainer
 from pipeline.limits import Limits
@@ -73,7 +73,7 @@ def calibrate(
 
     The threshold is a percentile, over healthy films, of the map's maximum: the max-statistic,
     which bounds the share of healthy films with any region at all. Without `abnormal` films the
-    reference keeps the probability that it had (a site's own normals cannot teach it).
+    reference keeps the probability that it had, or has none (normals alone cannot teach it).
 
     Args:
         places: `out` is replaced whole, or left as it was.
@@ -226,28 +226,20 @@ def _reference(
     else:  # no segmenter: the frame of the grid itself
         place = np.zeros_like(healthy[0].lungs)
         maps = np.stack([film.plane for film in healthy])
-    if sick:
-        slope, reading_slope, intercept = _platt(healthy, sick)
-    elif before:
-        slope, reading_slope, intercept = before.slope, before.reading_slope, before.intercept
-    else:
-        slope = reading_slope = intercept = 0.0
     return HealthyReference(
         mean=maps.mean(0),
         sd=maps.std(0),
         place=place,
         scores=np.array([film.peak for film in healthy], np.float32),
-        slope=slope,
-        intercept=intercept,
-        reading_slope=reading_slope,
+        odds=_platt(healthy, sick) if sick else before and before.odds,
     )
 
 
-def _platt(healthy: Sequence[Scored], sick: Sequence[Scored]) -> tuple[float, float, float]:
-    """Slopes of the score's logarithm and of the reading, and intercept; classes weigh alike."""
+def _platt(healthy: Sequence[Scored], sick: Sequence[Scored]) -> Odds:
+    """A logistic curve over the score's logarithm and the reading; classes weigh alike."""
     films = (*healthy, *sick)
     x = np.array([(calibration.log_score(film.peak), film.reading) for film in films])
     y = np.repeat([0, 1], [len(healthy), len(sick)])
     fitted = LogisticRegression(class_weight="balanced").fit(x, y)
     slope, reading_slope = map(float, fitted.coef_[0])
-    return slope, reading_slope, float(fitted.intercept_[0])
+    return Odds(slope=slope, intercept=float(fitted.intercept_[0]), reading_slope=reading_slope)

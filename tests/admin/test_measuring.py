@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,56 @@ def test_a_site_calibrates_a_copy_with_its_own_normals(
     assert settings.read(out).calibrated.threshold == pytest.approx(expected, rel=1e-5)
     assert digest.model_digest(out) != digest.model_digest(model)
     assert weights.load(out, weights.choose_device("cpu")).healthy is not None
+
+
+@pytest.fixture(scope="module")
+def of_normals(site: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose only calibration was with films without a finding."""
+    out = tmp_path_factory.mktemp("calibrated") / "ours"
+    done = commands.vald("calibrate", "--healthy", site, "--model", model, "--out", out)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_normals_alone_teach_no_probability(site: Path, of_normals: Path, tmp_path: Path) -> None:
+    config = commands.config(tmp_path, of_normals)
+    film = site / "00.png"
+    done = commands.vald("attribute", film, "--config", config, "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["probability"] is None
+    assert 0 < said["conformal_p"] <= 1
+
+
+def test_a_site_keeps_the_probability_that_its_model_had(
+    site: Path, of_normals: Path, tmp_path: Path
+) -> None:
+    taught, out = shutil.copytree(of_normals, tmp_path / "taught"), tmp_path / "ours"
+    before, odds = calibration.load(taught), calibration.Odds(slope=2.0, intercept=-1.0)
+    assert before is not None
+    calibration.save(replace(before, odds=odds), taught)
+    digest.write_digests(taught)
+    done = commands.vald("calibrate", "--healthy", site, "--model", taught, "--out", out)
+    assert done.exit_code == 0, done.output
+    healthy = calibration.load(out)
+    assert healthy is not None
+    assert healthy.odds == odds
+
+
+def test_a_model_without_a_probability_is_judged_by_its_peaks_and_its_conformal_p(
+    data: Path, of_normals: Path, evaluated: tuple[dict[str, Any], Path]
+) -> None:
+    done = commands.vald(
+        "evaluate", "--data", data, "--model", of_normals, "--judges", evaluated[1] / "judges",
+        "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(done.stdout)
+    assert numbers["reliability"].keys() == {"conformal"}
+    for found in numbers["image_score"].values():
+        assert found["score_in_lungs"] == found["peak_in_lungs"]
+    # The calibration changed no edit: the peaks are those of the model without one.
+    assert numbers["image_score"] == evaluated[0]["image_score"] != {}
 
 
 class KilledError(BaseException):

@@ -1,13 +1,15 @@
 """A map beside healthy ones: Z, conformal p and probability by hand; the checks and their words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from scipy import ndimage
 
 from pipeline import anatomy, calibration, checks, difference, framing
-from pipeline.calibration import HealthyReference
+from pipeline.calibration import HealthyReference, Odds
 from pipeline.checks import Findings
 from pipeline.errors import ModelError
 from pipeline.limits import Limits
@@ -23,9 +25,7 @@ def reference(mean: float = 0.1, sd: float = 0.05) -> HealthyReference:
         sd=plane * sd,
         place=chests.lungs(),
         scores=np.array([0.1, 0.2, 0.3, 0.4], np.float32),
-        slope=2.0,
-        reading_slope=4.0,
-        intercept=0.0,
+        odds=Odds(slope=2.0, reading_slope=4.0, intercept=0.0),
     )
 
 
@@ -46,8 +46,7 @@ def test_z_is_taken_where_the_films_own_lungs_lie() -> None:
         sd=np.full_like(marked, 0.05),
         place=chests.lungs(),
         scores=np.array([0.5], np.float32),
-        slope=1.0,
-        intercept=0.0,
+        odds=None,
     )
     lungs = np.roll(chests.lungs(), 12, axis=0)
     film = np.roll(marked, 12, axis=0)
@@ -66,9 +65,11 @@ def test_conformal_p_counts_the_healthy_films_that_score_as_high(
 
 def test_a_score_whose_logarithm_is_zero_is_as_likely_sick_as_well() -> None:
     # log(0.9 + 0.1) = 0; a reading of 0.5, at a slope of 4, is log odds of 2: 1 / (1 + e^-2).
-    assert reference().probability(0.9, 0.0) == pytest.approx(0.5)
-    assert reference().probability(5.0, 0.0) > 0.9 > 0.1 > reference().probability(0.0, 0.0)
-    assert reference().probability(0.9, 0.5) == pytest.approx(0.880797, abs=1e-6)
+    odds = Odds(slope=2.0, reading_slope=4.0, intercept=0.0)
+    assert odds.probability(0.9, 0.0) == pytest.approx(0.5)
+    assert odds.probability(5.0, 0.0) > 0.9 > 0.1 > odds.probability(0.0, 0.0)
+    assert odds.probability(0.9, 0.5) == pytest.approx(0.880797, abs=1e-6)
+    assert reference().probability(0.9, 0.5) == odds.probability(0.9, 0.5)
 
 
 def test_a_reference_comes_back_from_its_folder(tmp_path: Path) -> None:
@@ -78,7 +79,47 @@ def test_a_reference_comes_back_from_its_folder(tmp_path: Path) -> None:
     assert again is not None
     assert again.scores.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert np.array_equal(again.place, chests.lungs())
-    assert (again.slope, again.reading_slope, again.intercept) == (2.0, 4.0, 0.0)
+    assert again.odds == Odds(slope=2.0, reading_slope=4.0, intercept=0.0)
+
+
+def test_a_reference_that_learnt_no_probability_comes_back_without_one(tmp_path: Path) -> None:
+    calibration.save(replace(reference(), odds=None), tmp_path)
+    again = calibration.load(tmp_path)
+    assert again is not None
+    assert again.probability(0.9, 0.5) is None
+    assert again.conformal_p(0.25) == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ({"slope": 0.0, "intercept": 0.0, "reading_slope": 0.0}, None),  # nothing was learnt
+        ({"slope": 0.0, "intercept": 0.0}, None),
+        ({"slope": 2.0, "intercept": -1.0}, Odds(slope=2.0, intercept=-1.0)),  # before the probe
+        ({"slope": 0.0, "intercept": -1.0}, Odds(slope=0.0, intercept=-1.0)),
+    ],
+)
+def test_an_older_reference_keeps_the_probability_that_it_learnt(
+    tmp_path: Path, written: dict[str, float], read: Odds | None
+) -> None:
+    rewrite(tmp_path, written)
+    again = calibration.load(tmp_path)
+    assert again is not None
+    assert again.odds == read
+
+
+def test_half_a_probability_is_a_damaged_reference(tmp_path: Path) -> None:
+    rewrite(tmp_path, {"slope": 2.0})
+    with pytest.raises(ModelError, match=f"{calibration.FILE}.*intercept"):
+        calibration.load(tmp_path)
+
+
+def rewrite(folder: Path, odds: dict[str, float]) -> None:
+    """The folder's reference has these numbers of a probability, and no others."""
+    calibration.save(replace(reference(), odds=None), folder)
+    parts = load_file(folder / calibration.FILE)
+    parts |= {name: np.array([value], np.float32) for name, value in odds.items()}
+    save_file(parts, folder / calibration.FILE)
 
 
 def test_a_damaged_reference_is_named(tmp_path: Path) -> None:

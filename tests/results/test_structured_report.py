@@ -277,6 +277,25 @@ def test_probability_and_conformal_p_stand_in_the_film_group_where_they_are_know
     assert "VALD013" not in numbers_of(registry.build("structured_report", context))
 
 
+def test_without_a_probability_conformal_p_stands_alone_in_numbers_and_words(
+    context: ResultContext,
+) -> None:
+    alone = replace(context.attribution, conformal_p=0.5)
+    ds = made(replace(context, attribution=alone))
+    assert conformity.check(ds) == ()
+    assert numbers_of(ds)["VALD009"] == 0.5
+    assert "VALD013" not in numbers_of(ds)
+    (said,) = texts(ds, "121111")
+    assert "Of healthy films 50.0% score as high (conformal p)." in said
+    assert "probability" not in said
+    both = replace(alone, probability=0.25)
+    (said,) = texts(made(replace(context, attribution=both)), "121111")
+    assert (
+        "Of healthy films 50.0% score as high (conformal p); if every second film had a finding, "
+        "this one would with probability 0.25."
+    ) in said
+
+
 def numbers_of(node: Dataset) -> dict[str, float]:
     """Every number of a report by its concept's code value."""
     found: dict[str, float] = {}
