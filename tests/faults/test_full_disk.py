@@ -141,7 +141,7 @@ def test_a_node_whose_films_rows_and_results_find_no_space_goes_on_when_there_is
     testing.write_tiny_model(tmp_path / "model")
     no_marks = {"limits": {"soft_free_mb": 0, "hard_free_mb": 0}}
     with (
-        mounted(tmp_path / "node" / "var", size_mb=64) as disk,
+        mounted(tmp_path / "node" / "var", size_mb=400) as disk,
         hospital.opened(tmp_path, tmp_path / "model", "", workers=1, edge=no_marks) as place,
     ):
         place.node.start()
