@@ -115,8 +115,8 @@ def read_manifest(path: Path) -> list[FilmRow]:
 
     Raises:
         DatasetError: it is no such table or empty; a column, split or label is missing or unknown;
-            a film is listed twice, or a group or a patient is in more than one split. Up to ten
-            lines are named with their files.
+            a film of calibration is not Normal, one is listed twice, or a group or a patient is in
+            more than one split. Up to ten lines are named with their files.
     """
     records = tables.read(path, _MANIFEST_COLUMNS)
     empty = [r for r in records if not all(r[1][column] for column in _NEVER_EMPTY)]
@@ -125,6 +125,8 @@ def read_manifest(path: Path) -> list[FilmRow]:
     tables.refuse(path, f"unknown split (not {tables.listed(_SPLITS)})", tables.named(strange))
     strange = [r for r in records if r[1]["label"] not in LABELS]
     tables.refuse(path, f"unknown label (not {tables.listed(LABELS)})", tables.named(strange))
+    sick = [r for r in records if r[1]["split"] == "calibration" and r[1]["label"] != "Normal"]
+    tables.refuse(path, "film of split calibration that is not Normal", tables.named(sick))
     tables.refuse(path, "film listed twice", tables.named(tables.alike(records, "tar", "file")))
     for kin in ("group", "patient"):  # the rows are named, never who it is
         strays = tables.leaking(records, f"{kin}_id", "split")

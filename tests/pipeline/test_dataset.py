@@ -68,6 +68,11 @@ def test_group_view_and_flags_may_be_absent(tmp_path: Path) -> None:
         ),
         (
             _HEADER,
+            ["a.png,,calibration,Normal,s,,,", "b.png,,calibration,COVID,s,,,"],
+            "film of split calibration that is not Normal: line 3: b.png",
+        ),
+        (
+            _HEADER,
             ["a.png,,train,Normal,s,,,", '"b.png",,test,Normal,s,,,', "a.png,,val,Normal,s,,,"],
             "film listed twice: line 2: a.png, line 4: a.png",
         ),
