@@ -129,11 +129,28 @@ def demand_whole(what: Path, missing: set[str], unknown: set[str]) -> None:
     Raises:
         ModelError: tensors are missing, which would be random, or are of another network.
     """
-    for names, how in ((missing, "lacks"), (unknown, "has, and its config.json does not know,")):
+    for names, how in ((missing, "lacks"), (unknown, "has, and its network does not know,")):
         if names:
             few = ", ".join(sorted(names)[:3])
             raise ModelError(
                 f"{what}: {how} {len(names)} tensor(s), such as {few}: install the model again"
+            )
+
+
+def demand_shapes(
+    what: Path, tensors: "Mapping[str, torch.Tensor]", shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """A file of weights has the tensors that are expected, each of its shape, and no others.
+
+    Raises:
+        ModelError: it has not; a network would stop at the first film, or answer for another.
+    """
+    demand_whole(what, shapes.keys() - tensors.keys(), tensors.keys() - shapes.keys())
+    for name, shape in shapes.items():
+        if (found := tuple(tensors[name].shape)) != shape:
+            raise ModelError(
+                f"{what}: {name} is of shape {found}, and {shape} was expected: "
+                "install the model again"
             )
 
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from pipeline.types import Image
 
-_THUMBNAIL = 28  # lungs, heart and shoulders are there, noise and letters are not
+THUMBNAIL = 28
+"""A thumbnail's pixels a side: lungs, heart and shoulders are there, noise and letters are not."""
 _SEEN = 56
 _LEAST_VARIANCE = 1e-6  # of thumbnails whose SD is 1: alike films do not make a gate of no width
 _Vector = npt.NDArray[np.float32]
@@ -93,12 +94,12 @@ class ImageGate:
 
 def thumbnail(plane: Image) -> _Vector:
     """[side, side] -> [784], block means, mean 0 and SD 1."""
-    step, rest = divmod(plane.shape[0], _THUMBNAIL)
+    step, rest = divmod(plane.shape[0], THUMBNAIL)
     if rest:  # a grid that 28 does not divide: blocks that overlap, so that no border is lost
         film = torch.from_numpy(np.array(plane, np.float32))[None, None]
-        small = functional.adaptive_avg_pool2d(film, _THUMBNAIL)[0, 0].numpy()
+        small = functional.adaptive_avg_pool2d(film, THUMBNAIL)[0, 0].numpy()
     else:
-        small = plane.reshape(_THUMBNAIL, step, _THUMBNAIL, step).mean((1, 3))
+        small = plane.reshape(THUMBNAIL, step, THUMBNAIL, step).mean((1, 3))
     vector = np.asarray(small.ravel(), np.float32)
     standard = (vector - vector.mean()) / (vector.std() + np.float32(1e-6))
     return np.asarray(standard, np.float32)

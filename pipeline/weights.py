@@ -15,7 +15,17 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from pipeline import calibration, digest, fit, lesion_gate, probe, schedule, settings, shortage
+from pipeline import (
+    calibration,
+    digest,
+    fit,
+    gates,
+    lesion_gate,
+    probe,
+    schedule,
+    settings,
+    shortage,
+)
 from pipeline.calibration import HealthyReference
 from pipeline.errors import ModelError
 from pipeline.fit import Shapes
@@ -40,6 +50,8 @@ LESION_GATE = "lesion_gate.safetensors"
 WHOLE_LUNG = "whole_lung.safetensors"
 CLASSIFIER = "classifier.safetensors"
 RIVAL = "lesion_segmenter.safetensors"
+_LAYERS = "classifier."
+"""What the names of the image gate's layers begin with; those of its Gaussian do not."""
 _FAULTS = (
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError,
 )  # fmt: skip
@@ -149,7 +161,7 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
                 made.text_encoder, made.tokenizer, said.tokens, device
             ),
             image_gate=_image_gate(folder / IMAGE_GATE),
-            latent_prior=_latent_prior(folder / LATENT_PRIOR),
+            latent_prior=_latent_prior(folder / LATENT_PRIOR, _values(made.shapes, said.grid)),
             lung_segmenter=_lung_segmenter(folder / LUNG_SEGMENTER),
             lesion_gate=_lesion_gate(folder / LESION_GATE),
             whole_lung=_whole_lung(folder, device),
@@ -337,7 +349,13 @@ def _autoencoder_network(folder: Path, device: torch.device) -> Any:
 
 def _whole_lung(folder: Path, device: torch.device) -> Denoiser | None:
     path = folder / WHOLE_LUNG
-    return _adapted(folder, device, _adapter(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    adapter = _adapter(path)
+    try:
+        return _adapted(folder, device, adapter)
+    except _FAULTS as fault:  # the U-Net itself has been loaded before
+        raise ModelError(f"{path}: cannot be loaded: {_in_one_line(fault)}") from fault
 
 
 def _adapter(path: Path) -> dict[str, torch.Tensor]:
@@ -415,10 +433,9 @@ def _demand_sound(
 def _image_gate(path: Path) -> ImageGate | None:
     if not path.is_file():
         return None
-    parts = _tensors(path)
-    classifier = ViewClassifier()
-    prefix = "classifier."
-    layers = {k.removeprefix(prefix): v.float() for k, v in parts.items() if k.startswith(prefix)}
+    parts, classifier = _tensors(path), ViewClassifier()
+    fit.demand_shapes(path, parts, _gate_shapes(classifier, _axes_in(parts)))
+    layers = {k.removeprefix(_LAYERS): v.float() for k, v in parts.items() if k.startswith(_LAYERS)}
     classifier.load_state_dict(layers)
     return ImageGate(
         classifier=classifier.eval(),
@@ -433,6 +450,25 @@ def _image_gate(path: Path) -> ImageGate | None:
     )
 
 
+def _gate_shapes(classifier: ViewClassifier, axes: int) -> dict[str, tuple[int, ...]]:
+    """What an image gate's file holds whose Gaussian has so many axes."""
+    d = gates.THUMBNAIL**2
+    gaussian: dict[str, tuple[int, ...]] = {"mean": (d,), "axes": (axes, d), "variances": (axes,)}
+    numbers: dict[str, tuple[int, ...]] = dict.fromkeys(("residual", "least_logit", "limit"), ())
+    layers = {f"{_LAYERS}{name}": shape for name, shape in _shapes_of(classifier).items()}
+    return gaussian | numbers | layers
+
+
+def _axes_in(parts: Mapping[str, torch.Tensor]) -> int:
+    """How many axes a Gaussian in a file has: as many as it was fitted with."""
+    axes = parts.get("axes")
+    return axes.shape[0] if axes is not None and axes.ndim else 0
+
+
+def _shapes_of(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(part.shape) for name, part in network.state_dict().items()}
+
+
 def save_image_gate(gate: ImageGate, path: Path) -> None:
     """The gate as `load` reads it."""
     gaussian = gate.gaussian
@@ -444,14 +480,23 @@ def save_image_gate(gate: ImageGate, path: Path) -> None:
         "limit": gate.limit,
     }
     tensors |= {name: torch.tensor(value) for name, value in numbers.items()}
-    tensors |= {f"classifier.{k}": v for k, v in gate.classifier.state_dict().items()}
+    tensors |= {f"{_LAYERS}{k}": v for k, v in gate.classifier.state_dict().items()}
     save_file(tensors, path)
 
 
-def _latent_prior(path: Path) -> LatentPrior | None:
+def _values(of: Shapes, grid: int) -> int:
+    """How many values a latent of a film on the grid has."""
+    return of.latents * (grid // of.scale) ** 2
+
+
+def _latent_prior(path: Path, d: int) -> LatentPrior | None:
+    """The prior at `path`, of latents of d values."""
     if not path.is_file():
         return None
-    return LatentPrior(**{name: part.float() for name, part in _tensors(path).items()})
+    parts = _tensors(path)
+    k = _axes_in(parts)
+    fit.demand_shapes(path, parts, {"mean": (d,), "axes": (k, d), "sd": (k,)})
+    return LatentPrior(**{name: part.float() for name, part in parts.items()})
 
 
 def _lung_segmenter(path: Path) -> Segmenter | None:
@@ -459,7 +504,11 @@ def _lung_segmenter(path: Path) -> Segmenter | None:
 
 
 def load_segmenter(path: Path) -> Segmenter:
-    """The segmenter kept at `path`."""
+    """The segmenter kept at `path`.
+
+    Raises:
+        ModelError: the file is damaged, or of another network.
+    """
     return _filled(Segmenter(), path)
 
 
@@ -468,13 +517,22 @@ def _lesion_gate(path: Path) -> LesionGate | None:
 
 
 def _filled(network: Segmenter, path: Path) -> Segmenter:
-    network.load_state_dict({k: v.float() for k, v in _tensors(path).items()})
+    parts = _tensors(path)
+    fit.demand_shapes(path, parts, _shapes_of(network))
+    network.load_state_dict({name: part.float() for name, part in parts.items()})
     return network.eval()
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """A file's tensors, all of them numbers."""
-    parts = load_file(path)
+    """A file's tensors, all of them numbers.
+
+    Raises:
+        ModelError: it cannot be read, is no safetensors, or holds what is no number.
+    """
+    try:
+        parts = load_file(path)
+    except _FAULTS as fault:
+        raise ModelError(f"{path}: cannot be loaded: {_in_one_line(fault)}") from fault
     fit.demand_finite(path, parts)
     return parts
 

@@ -129,7 +129,7 @@ class Bench:
 
     @cached_property
     def material(self) -> Material:
-        """The training films with their lungs; boxed films of part train come last."""
+        """The training films with their lungs; localised films of part train come last."""
         plain = [row for row in self.rows if row.split == "train"]
         boxed = [row for row in self.localised if row.part == "train"]
         members = [(self._boxed, row.file) for row in boxed]
@@ -260,11 +260,12 @@ class Bench:
 
 
 def _as_film_row(row: LocalisedRow) -> FilmRow:
+    """Labelled by its first box; nothing was found on a film without one."""
     return FilmRow(
         file=row.file,
         tar="",
         split="train",
-        label="Tuberculosis",
+        label=dataset.BOXED[row.boxes[0].finding][0] if row.boxes else "Normal",
         source=row.source,
         group=row.group,
         patient=row.patient,

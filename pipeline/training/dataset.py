@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline.errors import DatasetError
 from pipeline.preprocess import GRID, fitted
+from pipeline.prompts import Finding
 from pipeline.training import tables
 
 Films = npt.NDArray[np.uint8]
@@ -34,6 +35,20 @@ LABELS = {
     "Other_Abnormal",
 }
 """What a film may be called; Normal means that nothing was found, all others that something was."""
+
+BOXED: Mapping[str, tuple[str, Finding]] = {
+    "Tuberculosis": ("Tuberculosis", "tuberculosis"),
+    "ActiveTuberculosis": ("Tuberculosis", "tuberculosis"),
+    "ObsoletePulmonaryTuberculosis": ("Tuberculosis", "tuberculosis"),
+    "Lung_Opacity": ("Lung_Opacity", "opacity"),
+    "Ground_Glass_Opacities": ("Lung_Opacity", "opacity"),
+    "Infiltration": ("Lung_Opacity", "opacity"),
+    "Consolidation": ("Lung_Opacity", "consolidation"),
+    "Pneumonia": ("Other_Pneumonia", "pneumonia"),
+    "Nodule": ("Other_Abnormal", "nodule"),
+    "Mass": ("Other_Abnormal", "opacity"),  # one of more than 30 mm (Fleischner glossary, 2008)
+}
+"""What may be in a box that is learnt from: the label of a film of it, and the prompts' word."""
 
 Kin = frozenset[tuple[str, str]]
 """(group, patient or original, its name) of films; an empty name is nobody's."""
@@ -115,8 +130,8 @@ def read_manifest(path: Path) -> list[FilmRow]:
 
     Raises:
         DatasetError: it is no such table or empty; a column, split or label is missing or unknown;
-            a film is listed twice, or a group or a patient is in more than one split. Up to ten
-            lines are named with their files.
+            a film of calibration is not Normal, one is listed twice, or a group or a patient is in
+            more than one split. Up to ten lines are named with their files.
     """
     records = tables.read(path, _MANIFEST_COLUMNS)
     empty = [r for r in records if not all(r[1][column] for column in _NEVER_EMPTY)]
@@ -125,6 +140,8 @@ def read_manifest(path: Path) -> list[FilmRow]:
     tables.refuse(path, f"unknown split (not {tables.listed(_SPLITS)})", tables.named(strange))
     strange = [r for r in records if r[1]["label"] not in LABELS]
     tables.refuse(path, f"unknown label (not {tables.listed(LABELS)})", tables.named(strange))
+    sick = [r for r in records if r[1]["split"] == "calibration" and r[1]["label"] != "Normal"]
+    tables.refuse(path, "film of split calibration that is not Normal", tables.named(sick))
     tables.refuse(path, "film listed twice", tables.named(tables.alike(records, "tar", "file")))
     for kin in ("group", "patient"):  # the rows are named, never who it is
         strays = tables.leaking(records, f"{kin}_id", "split")
@@ -152,8 +169,8 @@ def read_localised(folder: Path) -> list[LocalisedRow]:
 
     Raises:
         DatasetError: a file or column is missing, a part is unknown, a film is listed twice, a
-            group or a patient is in more than one part, or a box names no known film or does not
-            lie within it.
+            group or a patient is in more than one part, or a box names no known film, does not lie
+            within it, or is of part train and of a finding that is not known.
     """
     path = folder / "images.csv"
     images = tables.read(path, {"file", "width", "height", "source", "part"})
@@ -167,6 +184,7 @@ def read_localised(folder: Path) -> list[LocalisedRow]:
     tables.refuse(
         path, "width or height is no length", tables.named([r for r in images if not _size(r[1])])
     )
+    _demand_known_findings(folder / "boxes.csv", images)
     return _localised_rows(images, _boxes(folder / "boxes.csv", sizes))
 
 
@@ -210,6 +228,15 @@ def _boxes(path: Path, sizes: Mapping[str, tuple[float, float] | None]) -> dict[
         path, "not x0 < x1 and y0 < y1 within the film, in its pixels", tables.named(wrong)
     )
     return boxes
+
+
+def _demand_known_findings(path: Path, images: Sequence[tables.Numbered]) -> None:
+    """Whatever is boxed on a film that is learnt from has a label and a word."""
+    learnt = {record["file"] for _, record in images if record["part"] == "train"}
+    records = tables.read(path, {"file", "finding"}, may_be_empty=True)
+    strange = [r for r in records if r[1]["file"] in learnt and r[1]["finding"] not in BOXED]
+    what = f"unknown finding of a film of part train (not {tables.listed(BOXED)})"
+    tables.refuse(path, what, tables.named(strange))
 
 
 def _localised_rows(

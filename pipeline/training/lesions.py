@@ -38,12 +38,15 @@ class Paste:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Donor:
-    """A film whose texture is borrowed, with its lungs and, where known, its lesion's box."""
+    """A film whose texture is borrowed, with its lungs and, where known, its lesion's box and what
+    is in it.
+    """
 
     film: Plane
     lungs: npt.NDArray[np.bool_]
     box: tuple[int, int, int, int] | None = None
     """row0, col0, row1, col1 in pixels."""
+    finding: Finding | None = None
 
 
 def opacity(rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_]) -> Paste:
@@ -91,8 +94,8 @@ def transplanted(
     rng: np.random.Generator, film: Plane, lungs: npt.NDArray[np.bool_], donor: Donor
 ) -> Paste:
     """A boxed lesion cut out with soft edges and set into the same place of another's lungs."""
-    if donor.box is None:
-        raise ValueError("a transplant needs a donor with a box")
+    if donor.box is None or donor.finding is None:
+        raise ValueError("a transplant needs a donor with a box, and what is in it")
     moved = align(donor, lungs)
     window = np.zeros(film.shape, np.float32)
     row0, col0, row1, col1 = donor.box
@@ -104,7 +107,7 @@ def transplanted(
         moved = moved + 0.7 * float(film[ring].mean() - moved[ring].mean())
     lifted = film + mask * (moved - film)
     centre = np.unravel_index(int((mask * lungs).argmax()), mask.shape)
-    return _paste(lifted, mask, (int(centre[0]), int(centre[1])), lungs, "tuberculosis")
+    return _paste(lifted, mask, (int(centre[0]), int(centre[1])), lungs, donor.finding)
 
 
 def diffuse(

@@ -15,7 +15,7 @@ from pipeline.errors import DatasetError
 from pipeline.prompts import Finding
 from pipeline.training import augment, kept, lesions
 from pipeline.training.augment import Jitter, Plane
-from pipeline.training.dataset import Box, FilmRow, Films
+from pipeline.training.dataset import BOXED, Box, FilmRow, Films
 from pipeline.training.lesions import Donor
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -203,7 +203,8 @@ class PairMaker:
         index = self._pick(self._boxed)
         # Few films are boxed: varied more than others, else the gate learns them by heart.
         film, _, mask = self._seen(index, self._box_mask(index), augment.BOLD)
-        words = prompts.load().labelled_prompt("tuberculosis", self._view(index))
+        finding = BOXED[self._material.boxes[index][0].finding][1]
+        words = prompts.load().labelled_prompt(finding, self._view(index))
         return Sample(
             kind="boxed", source=film, aim=film, mask=mask, words=words, view=self._view(index)
         )
@@ -296,6 +297,7 @@ class PairMaker:
             film=self._plane(index),
             lungs=self._material.lungs[index] > 0,
             box=_pixels(box, self._material.films.shape[-1]) if box else None,
+            finding=BOXED[box.finding][1] if box else None,
         )
 
     def _box_mask(self, index: int) -> Plane:

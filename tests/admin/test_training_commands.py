@@ -60,6 +60,16 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_localised_film_is_called_by_its_box_and_without_one_normal(tmp_path: Path) -> None:
+    data_folder.manifest(tmp_path, ["train"] * 2)
+    data_folder.localised(tmp_path, [("jsrt", "train"), ("tbx11k", "train"), ("jsrt", "test")])
+    made = Bench(data=tmp_path, work=tmp_path / "work", device="cpu").material
+    assert [(row.file, row.label) for row in made.rows[2:]] == [
+        ("l0.png", "Normal"),
+        ("l1.png", "Lung_Opacity"),
+    ]
+
+
 def succeed(*arguments: object) -> None:
     """The command ends well."""
     done = commands.vald(*arguments)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import prompts
 from pipeline.errors import DatasetError
 from pipeline.preprocess import GRID
 from pipeline.training import dataset
@@ -65,6 +66,11 @@ def test_group_view_and_flags_may_be_absent(tmp_path: Path) -> None:
             _HEADER,
             ["a.png,,train,Normal,s,,,", "b.png,,train,normal,s,,,"],
             f"unknown label (not {', '.join(sorted(dataset.LABELS))}): line 3: b.png",
+        ),
+        (
+            _HEADER,
+            ["a.png,,calibration,Normal,s,,,", "b.png,,calibration,COVID,s,,,"],
+            "film of split calibration that is not Normal: line 3: b.png",
         ),
         (
             _HEADER,
@@ -199,6 +205,20 @@ def test_a_box_of_no_known_film_is_refused_with_its_name(tmp_path: Path) -> None
     folder = localised(tmp_path, "a.png,10,10,rsna,dev\n", "b.png,Nodule,1,1,2,2\n")
     with pytest.raises(DatasetError, match=r"images\.csv does not list: line 2: b\.png$"):
         dataset.read_localised(folder)
+
+
+def test_an_unknown_finding_is_refused_where_it_would_be_learnt_from(tmp_path: Path) -> None:
+    images = "a.png,10,10,s,train\nb.png,10,10,s,dev\n"
+    boxes = "a.png,Nodule,1,1,2,2\nb.png,Fracture,1,1,2,2\n"
+    assert len(dataset.read_localised(localised(tmp_path, images, boxes))) == 2
+    folder = localised(tmp_path, images, f"{boxes}a.png,Fracture,1,1,2,2\n")
+    with pytest.raises(DatasetError, match=r"boxes\.csv: unknown finding .*\): line 4: a\.png$"):
+        dataset.read_localised(folder)
+
+
+def test_every_boxed_finding_has_a_label_and_a_word_that_are_known() -> None:
+    assert {label for label, _ in dataset.BOXED.values()} <= dataset.LABELS - {"Normal"}
+    assert {word for _, word in dataset.BOXED.values()} <= set(prompts.FINDINGS)
 
 
 def test_a_manifest_of_another_coding_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def sick() -> Donor:
     film = chests.flat()
     row0, col0, row1, col1 = _BOX
     film[row0:row1, col0:col1] = chests.TISSUE
-    return Donor(film=film, lungs=chests.lungs(), box=_BOX)
+    return Donor(film=film, lungs=chests.lungs(), box=_BOX, finding="tuberculosis")
 
 
 MAKERS: dict[str, Maker] = {
@@ -282,6 +282,16 @@ def test_a_pairs_words_say_what_is_seen_and_its_normal_is_of_the_view(pool: Pool
     assert words[6:9] == ["PA chest radiograph. Normal."] * 3
     assert words[9] == "PA chest radiograph. pneumonia."
     assert {pool.captions[i] for i in pool.normal.tolist()} == {"PA chest radiograph. Normal."}
+
+
+def test_a_boxed_film_and_what_is_cut_out_of_it_are_called_what_is_in_the_box() -> None:
+    box = Box(finding="Nodule", x0=0.2, y0=0.3, x1=0.4, y1=0.5)
+    rows = [*material().rows[:3], row("d", "Normal"), row("e", "Other_Abnormal")]
+    alone = replace(material(), rows=rows, boxes=[(), (), (), (), (box,)])
+    made = list(PairMaker(alone, 0).samples(replace(_COUNTS, pasted=40, labelled=0)))
+    boxed = {sample.words for sample in made if sample.kind == "boxed"}
+    assert boxed == {"PA chest radiograph. nodule."}
+    assert not any("tuberculosis" in sample.words for sample in made)
 
 
 def test_only_pasted_and_boxed_films_have_a_mask(pool: Pool) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from pipeline import digest, testing, weights
+from pipeline import digest, gates, lesion_gate, sampling, segmenter, testing, weights
 from pipeline.errors import ModelError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,7 +88,7 @@ def test_weights_of_a_larger_network_than_its_configuration_are_refused(
     folder: Path, part: str
 ) -> None:
     change(folder, part, with_another)
-    assert "config.json does not know, 1 tensor" in refusal(folder)
+    assert "its network does not know, 1 tensor" in refusal(folder)
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -97,17 +98,103 @@ def test_weights_that_are_no_numbers_are_refused(folder: Path, part: str) -> Non
 
 
 def test_a_second_gate_that_is_no_number_is_refused(folder: Path) -> None:
-    from pipeline import lesion_gate
-
     layers = lesion_gate.build().state_dict()
     save_file(not_numbers(layers), folder / weights.LESION_GATE)
     assert "no number" in refusal(folder)
+
+
+def image_gate() -> Tensors:
+    """What an image gate's file holds: a Gaussian of two axes over thumbnails of 28 x 28."""
+    layers = gates.ViewClassifier().state_dict()
+    return {
+        "mean": torch.zeros(784),
+        "axes": torch.eye(784)[:2].contiguous(),
+        "variances": torch.ones(2),
+        "residual": torch.tensor(1.0),
+        "least_logit": torch.tensor(-9.0),
+        "limit": torch.tensor(9.0),
+        **{f"classifier.{name}": part for name, part in layers.items()},
+    }
+
+
+def latent_prior() -> Tensors:
+    """Of the tiny model's latents: 4 channels of 8 x 8."""
+    return {
+        "mean": torch.zeros(256),
+        "axes": torch.eye(256)[:3].contiguous(),
+        "sd": torch.ones(3),
+    }
+
+
+def cut(name: str) -> Callable[[Tensors], Tensors]:
+    """Without the last of what a tensor holds."""
+    return lambda tensors: {**tensors, name: tensors[name][..., :-1].contiguous()}
+
+
+PARTS: dict[str, Callable[[], Tensors]] = {
+    weights.IMAGE_GATE: image_gate,
+    weights.LATENT_PRIOR: latent_prior,
+    weights.LUNG_SEGMENTER: lambda: segmenter.Segmenter().state_dict(),
+    weights.LESION_GATE: lambda: lesion_gate.build().state_dict(),
+}
+
+
+def test_parts_of_the_right_shapes_load(folder: Path) -> None:
+    for part, made in PARTS.items():
+        save_file(made(), folder / part)
+    loaded = weights.load(folder, _CPU)
+    assert loaded.image_gate is not None
+    assert loaded.image_gate.gaussian.distance(np.eye(64, dtype=np.float32)) > 0
+    assert sampling.sample(loaded, 0, "right upper zone opacity").normal.shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("part", "alter", "said"),
+    [
+        (weights.IMAGE_GATE, cut("mean"), "mean is of shape (783,), and (784,) was expected"),
+        (weights.IMAGE_GATE, cut("axes"), "axes is of shape (2, 783), and (2, 784) was expected"),
+        (weights.IMAGE_GATE, cut("variances"), "variances is of shape (1,), and (2,) was expected"),
+        (weights.IMAGE_GATE, cut("classifier.layers.5.weight"), "(1, 1023), and (1, 1024) was"),
+        (weights.IMAGE_GATE, without("limit"), "lacks 1 tensor(s), such as limit"),
+        (weights.IMAGE_GATE, without("axes"), "lacks 1 tensor(s), such as axes"),
+        (weights.LATENT_PRIOR, cut("mean"), "mean is of shape (255,), and (256,) was expected"),
+        (weights.LATENT_PRIOR, cut("sd"), "sd is of shape (2,), and (3,) was expected"),
+        (weights.LATENT_PRIOR, without("sd"), "lacks 1 tensor(s), such as sd"),
+        (weights.LUNG_SEGMENTER, cut("head.bias"), "head.bias is of shape (0,), and (1,) was"),
+        (weights.LESION_GATE, cut("head.weight"), "head.weight is of shape (1, 16, 1, 0), and"),
+        (weights.LESION_GATE, with_another, "has, and its network does not know, 1 tensor(s)"),
+    ],
+)
+def test_a_part_of_another_shape_is_refused_by_its_file(
+    folder: Path, part: str, alter: Callable[[Tensors], Tensors], said: str
+) -> None:
+    save_file(alter(PARTS[part]()), folder / part)
+    refused = refusal(folder)
+    assert refused.startswith(f"{folder / part}: ")
+    assert said in refused
+
+
+@pytest.mark.parametrize("part", [*PARTS, weights.WHOLE_LUNG])
+def test_a_pickle_with_the_name_of_a_part_is_refused_by_its_file(folder: Path, part: str) -> None:
+    (folder / part).write_bytes(b"\x80\x04N.")
+    assert refusal(folder).startswith(f"{folder / part}: cannot be loaded: ")
 
 
 def test_half_a_layer_of_an_adapter_is_refused(folder: Path) -> None:
     parts = {"down_blocks.0.resnets.0.conv1.lora_A.weight": torch.zeros(4, 16, 3, 3)}
     save_file(parts, folder / weights.WHOLE_LUNG)
     assert "lacks 1 tensor(s), such as down_blocks.0.resnets.0.conv1.lora_B" in refusal(folder)
+
+
+def test_an_adapter_of_another_u_net_is_refused_by_its_file(folder: Path) -> None:
+    layer = "down_blocks.0.resnets.0.conv1"
+    parts = {
+        f"{layer}.lora_A.weight": torch.zeros(4, 24, 3, 3),  # the tiny U-Net has 16 channels there
+        f"{layer}.lora_B.weight": torch.zeros(16, 4, 1, 1),
+    }
+    save_file(parts, folder / weights.WHOLE_LUNG)
+    refused = refusal(folder)
+    assert refused.startswith(f"{folder / weights.WHOLE_LUNG}: cannot be loaded: ")
 
 
 def test_text_of_another_width_than_the_u_nets_is_refused(tmp_path: Path) -> None:
