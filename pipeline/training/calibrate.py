@@ -226,13 +226,13 @@ def _reference(
     else:  # no segmenter: the frame of the grid itself
         place = np.zeros_like(healthy[0].lungs)
         maps = np.stack([film.plane for film in healthy])
-    kept = None if before is None else before.odds
+    known = None if before is None else before.odds
     return HealthyReference(
         mean=maps.mean(0),
         sd=maps.std(0),
         place=place,
         scores=np.array([film.peak for film in healthy], np.float32),
-        odds=_platt(healthy, sick) if sick else kept,
+        odds=_platt(healthy, sick) if sick else known,
     )
 
 
