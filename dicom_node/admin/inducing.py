@@ -90,7 +90,13 @@ def _demand_one_of_each(prompt: str) -> None:
 def _warn_of_what_is_left_out(prompt: str) -> None:
     words = prompts.load()
     asked, left_over = words.understood(prompt), words.heard(prompt).left_over
-    if left_over and prompt.strip() != asked:
+    if not words.heard(prompt).findings:
+        typer.echo(
+            f"warning: --prompt asks for no finding of prompts.yaml ({', '.join(words.findings)}); "
+            "the model is asked it as it stands, and may not know it",
+            err=True,
+        )
+    elif left_over and prompt.strip() != asked:
         typer.echo(
             f"warning: the model is asked {asked!r}: of --prompt it does not know, and is not "
             f"told, {', '.join(left_over)}",
@@ -130,6 +136,8 @@ def _read_mask(path: Path, shape: tuple[int, ...]) -> Image:
             f"{path}: the mask has {plane.shape[0]} x {plane.shape[1]} pixels, the upright film "
             f"{shape[0]} x {shape[1]}"
         )
+    if not plane.any():
+        raise InputError(f"{path}: the mask is black: nothing may change")
     return plane
 
 

@@ -124,7 +124,6 @@ def test_two_things_at_once_are_refused(
         ("a faint opacity in the left base", "faint"),
         ("haze at the left base", ""),
         ("Frontal chest radiograph. Left lower zone opacity.", ""),
-        ("an enlarged heart", ""),  # the model is asked just that
     ],
 )
 def test_what_the_model_is_not_told_of_the_prompt_is_said(
@@ -137,6 +136,30 @@ def test_what_the_model_is_not_told_of_the_prompt_is_said(
     expected = f"{told}--prompt it does not know, and is not told, {left_out}\n" if left_out else ""
     assert done.stderr == expected
     assert json.loads(done.stdout)["file"] == str(film)
+
+
+@pytest.mark.parametrize("prompt", ["an enlarged heart", "no opacity", "left lower lobe"])
+def test_a_prompt_that_asks_for_no_known_finding_is_asked_as_it_stands_and_said_to_be(
+    film: Path, tiny_model: Path, tmp_path: Path, prompt: str
+) -> None:
+    done = commands.vald(
+        "induce", film, "--prompt", prompt, "--model", tiny_model, "--out", tmp_path, "--json"
+    )
+    assert done.stderr.startswith("warning: --prompt asks for no finding of prompts.yaml (opacity,")
+    assert json.loads(done.stdout)["prompt"] == prompt
+
+
+def test_a_mask_that_lets_nothing_change_is_refused(
+    film: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    mask, out = tmp_path / "black.png", tmp_path / "out"
+    with Pillow.open(film) as picture:
+        Pillow.new("L", picture.size).save(mask)
+    asked = ("--prompt", "opacity", "--mask", mask, "--model", tiny_model, "--out", out)
+    done = commands.vald("induce", film, *asked)
+    assert isinstance(done.exception, InputError)
+    assert "the mask is black" in str(done.exception)
+    assert not out.exists()
 
 
 def test_a_picture_in_colour_is_named_and_what_to_give_instead(
