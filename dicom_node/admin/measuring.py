@@ -42,6 +42,7 @@ def run(
     if part not in ("dev", "test"):
         raise typer.BadParameter("--part is dev or test")
     films = Selection(data=data, part=part, limit=limit)
+    films.demand_films([films.split] if maps_only else [films.split, "train"])
     for folder in filter(None, (out, keep)):
         made_folder(folder)
     origin = digest.folder_of(model)

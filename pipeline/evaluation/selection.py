@@ -1,6 +1,6 @@
 """Which films an evaluation is of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,6 +94,20 @@ class Selection:
                 chosen.setdefault((row.source, row.label), []).append(row)
         most = self.limit if split is None else 0
         return [row for rows in chosen.values() for row in rows[: most or None]]
+
+    def demand_films(self, splits: Collection[str]) -> None:
+        """Every film of these splits, and every localised one with its masks, is there.
+
+        Raises:
+            DatasetError: one is not; up to ten are named. Hours of edits come before some are read.
+        """
+        listed = [(row.tar, row.file) for row in self.manifest if row.split in splits]
+        dataset.demand_films(self.data / "cxr256", listed)
+        masks = {box.mask for row in self.localised for box in row.boxes if box.mask}
+        for kind, names in (("images", [row.file for row in self.localised]), ("masks", masks)):
+            if names:
+                place = dataset.place_of(self._folder, kind)
+                dataset.demand_films(self._folder, [(place, name) for name in names])
 
     def group(self, belongs: Callable[[LocalisedRow], bool]) -> list[LocalisedRow]:
         """Localised rows that belong, at most `limit`."""

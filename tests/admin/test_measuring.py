@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from dicom_node.errors import NodeError
 from pipeline import calibration, digest, lesion_gate, settings, testing, weights
 from pipeline.classifier import Classifier
-from pipeline.errors import PipelineError
+from pipeline.errors import DatasetError, PipelineError
 from pipeline.evidence import Evidence
 from pipeline.explainer import Explainer
 from pipeline.training import assembly, calibrate
@@ -191,6 +191,18 @@ def test_the_summary_has_the_numbers_and_no_picture(
 def test_an_unknown_part_is_refused(data: Path, model: Path) -> None:
     done = commands.vald("evaluate", "--data", data, "--model", model, "--part", "train")
     assert done.exit_code == 2
+
+
+@pytest.mark.parametrize("missing", ["cxr256/39.png", "cxr256/0.png"])
+def test_a_film_that_is_missing_is_named_before_anything_is_measured(
+    data: Path, tmp_path: Path, missing: str
+) -> None:
+    """One of train, from which audits learn in the end, or of the part."""
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / missing).unlink()
+    done = commands.vald("evaluate", "--data", tmp_path / "data", "--model", tmp_path / "nowhere")
+    assert isinstance(done.exception, DatasetError)
+    assert f"film missing: {tmp_path}/data/{missing.replace('/', ':')}" in str(done.exception)
 
 
 @pytest.fixture(scope="module")
