@@ -293,19 +293,26 @@ class Brightness(Classifier):
         return x.mean((1, 2, 3))
 
 
+class Glimmer(Brightness):
+    """Abnormal is what is brighter than a twentieth on the mean."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 0.9
+
+
 def test_an_edit_that_flips_is_told_from_the_same_change_elsewhere() -> None:
-    # The film is bright by its lungs alone. Taking that away darkens it; so does the same change
-    # rolled elsewhere, where the film is black already and clipped: there nothing is taken away.
+    # The film is bright by its lungs alone. Taking that away darkens it; the same change moved
+    # elsewhere falls on what is black already, where there is nothing to take.
     lungs = np.zeros((64, 64), bool)
     lungs[:, :16] = True
-    film = np.where(lungs, 1.0, 0.4).astype(np.float32)
-    healed = np.where(lungs, 0.4, 0.4).astype(np.float32)
-    pair = Pair(film=film, counterfactual=healed, attribution_map=film - healed, lungs=lungs)
-    found = validity.judge(Brightness(), [pair] * 4, [], seed=0)
+    film = lungs.astype(np.float32)
+    pair = Pair(film=film, counterfactual=0 * film, attribution_map=film, lungs=lungs)
+    found = validity.judge(Glimmer(), [pair] * 4, [], seed=0)
     assert found is not None
     assert found.films == 4
     assert found.ceiling is None  # nobody's lungs were given
     assert (found.flipped.mean, found.off_target.mean, found.source_kept.mean) == (1.0, 0.0, 1.0)
+    assert (found.by_chance.mean, found.gain.mean) == (0.0, 1.0)
 
 
 def test_the_best_that_an_edit_of_lungs_can_do_is_another_films_lungs() -> None:
