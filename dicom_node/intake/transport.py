@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import structlog
 from pynetdicom import evt
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from dicom_node import tls
@@ -176,7 +177,21 @@ class Handler(RequestHandler):
         for event, note in bounded.handlers:
             assoc.bind(event, note)
         assoc.dimse.receive_primitive = partial(_receive, assoc, assoc.dimse.receive_primitive)
+        machine = assoc.dul.state_machine
+        machine.do_action = partial(_act, assoc, machine.do_action)
         return assoc
+
+
+def _act(assoc: Any, act: Callable[[str], None], event: str) -> None:
+    """The state machine of PS3.8 9.2 takes a step, or ends where the event has no place.
+
+    Such a one is ours: an answer to a peer whose association has ended meanwhile. Nothing is left
+    to be done then, and its connection is closed; pynetdicom's thread would die of it, and say so.
+    """
+    try:
+        act(event)
+    except InvalidEventError:
+        assoc.dul.kill_dul()
 
 
 def _receive(assoc: Any, receive: Callable[[Any], None], primitive: Any) -> None:

@@ -126,6 +126,22 @@ def test_a_command_set_that_cannot_be_read_ends_its_association(
     assert is_alive(receiver)
 
 
+def test_a_step_that_has_no_place_ends_the_connection_and_kills_no_thread(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an answer that meets the end of its association, which is seldom so by chance."""
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    with association(receiver.port) as assoc:
+        assert receiver.scp._server is not None
+        (ours,) = receiver.scp._server.active_associations
+        ours.dul.event_queue.put("Evt1")  # of an association that is still to be requested
+        _wait_until(lambda: not assoc.is_established)
+        _wait_until(lambda: not ours.is_alive() and not ours.dul.is_alive())
+    assert is_alive(receiver)
+    assert died == []
+
+
 def test_messages_that_are_under_way_have_a_limit_together(start: Start) -> None:
     receiver = start(limits={"max_message_mb": 16, "max_at_once_mb": 16})
     with association(receiver.port) as first:
