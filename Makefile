@@ -32,7 +32,7 @@ test: install
 # the node killed at every step and at 200 random moments, on every kind of database: hours.
 # Less of it: VALD_MOMENTS=50, VALD_ARRIVALS=1, VALD_LONGEST_PAUSE_S=20 (docs/durability.md)
 faults: install
-	VALD_TESTS_MUST_RUN=1 VALD_FAULTS=long $(BIN)/python -m pytest tests/faults -v
+	VALD_TESTS_MUST_RUN=1 VALD_FAULTS=long $(BIN)/python -m pytest tests/faults -v -s
 
 # half an hour of steady load: memory, file handles and threads stay flat
 soak: install

@@ -101,13 +101,26 @@ def jobs(
 
 @app.command()
 def retry(
-    key: Annotated[str, typer.Argument(help="The job's key, or enough of its beginning.")],
+    key: Annotated[str, typer.Argument(help="The job's key, or enough of its beginning.")] = "",
     config: ConfigPath = DEFAULT_CONFIG,
+    failed: Annotated[bool, typer.Option("--failed", help="Every job that is FAILED.")] = False,
 ) -> None:
     """Try a failed job, or deliveries that were refused, again; make anew what is not kept."""
     from dicom_node.admin import retrial
 
-    typer.echo(retrial.retry(config, os.environ, key, datetime.now(UTC)))
+    if bool(key) == failed:
+        raise typer.BadParameter("name one job by its KEY, or give --failed for all that are")
+    now = datetime.now(UTC)
+    if not failed:
+        typer.echo(retrial.retry(config, os.environ, key, now))
+        return
+    done = retrial.retry_failed(config, os.environ, now)
+    for line in done.retried:
+        typer.echo(line)
+    for line in done.left:
+        typer.echo(line, err=True)
+    if done.left:
+        raise typer.Exit(1)
 
 
 @app.command()

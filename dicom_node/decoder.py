@@ -1,5 +1,6 @@
 """Films decoded in a disposable process, so that a codec that crashes takes no worker with it."""
 
+import mmap
 import multiprocessing
 import resource
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 from dicom_node import radiograph
 from dicom_node.errors import DecoderError, InputError, NodeError
 from dicom_node.radiograph import Film
+from pipeline import shortage
 from pipeline.types import Image
 
 Reader = Callable[[Path], Film]
@@ -24,6 +26,8 @@ _START_S = 60.0
 """To start an interpreter and import numpy, pydicom and the codecs on a busy machine."""
 _FAREWELL_S = 1.0
 _MAPPED = Path("/proc/self/statm")
+_MOST_ASKED_BYTES = 1 << 30
+"""Of the machine, to tell whether it has memory: no system gives more than it has, to anybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +81,9 @@ class Decoder:
                 memory.
             DecoderError: the child was killed, as by a machine without memory, or took too long,
                 as on a machine with too much to do; or it is the film all the same.
-            OSError: the file cannot be opened, or the child process cannot be started, or was
-                asked to stop: not the image's fault.
+            OSError: the file cannot be opened, the machine lacks memory or handles, or the child
+                process cannot be started, or was asked to stop: not the image's fault.
+            RuntimeError: the system gives no thread, as `shortage.lacking` tells.
         """
         with self._lock:
             return self._read(path)
@@ -116,23 +121,23 @@ class Decoder:
         )
         process.start()
         theirs.close()  # else the child's end would stay open here and its death go unseen
-        self._child = _Child(process=process, connection=ours)
-        with _deadline(process, _START_S):
-            try:
+        child, greeted = _Child(process=process, connection=ours), False
+        try:
+            with _deadline(process, _START_S):
                 ours.recv()
-            except (EOFError, ConnectionError) as error:
-                self._discard()
-                raise ChildProcessError("The decoder process does not start.") from error
-        return self._child
+            greeted = True
+        except (EOFError, ConnectionError) as error:
+            raise ChildProcessError("The decoder process does not start.") from error
+        finally:
+            if not greeted:  # its greeting would be taken for an answer, each answer for the next
+                _end(child)
+        self._child = child
+        return child
 
     def _discard(self) -> None:
         child, self._child = self._child, None
-        if child is None:
-            return
-        child.connection.close()
-        child.process.join(_FAREWELL_S)
-        child.process.kill()
-        child.process.join()
+        if child is not None:
+            _end(child)
 
     def _death(self, process: SpawnProcess, expired: bool) -> NodeError | ChildProcessError:
         """Why the process ended: by the image's fault, unless it was ended from outside."""
@@ -146,6 +151,13 @@ class Decoder:
         if code is not None and code < 0:
             return InputError(f"The decoder process was killed by {signal.Signals(-code).name}.")
         return InputError(f"The decoder process failed with exit code {code}.")
+
+
+def _end(child: _Child) -> None:
+    child.connection.close()
+    child.process.join(_FAREWELL_S)
+    child.process.kill()
+    child.process.join()
 
 
 @contextmanager
@@ -217,11 +229,36 @@ def _answer(connection: Connection, reader: Reader, path: Path, memory_bytes: in
         connection.send_bytes(pixels.data.cast("B"))
     except InputError as error:
         connection.send(_Refused(reason=str(error)))
-    except MemoryError:
-        reason = f"Decoding needs more than {memory_bytes >> 20} MiB of memory."
-        connection.send(_Refused(reason=reason, spent=True))
+        return
     except OSError as error:
         connection.send(error)
+        return
+    except MemoryError:
+        pass  # what the film has taken is free once this block is left
+    except Exception as error:
+        if not (wanting := shortage.lacking(error)):
+            raise
+        connection.send(OSError(wanting))
+        return
+    else:
+        return
+    connection.send(_without_memory(memory_bytes))
+
+
+def _without_memory(memory_bytes: int) -> _Refused | OSError:
+    """It is the film that needs too much, unless the machine has not what the film may take."""
+    try:
+        mmap.mmap(-1, max(1, min(_left_bytes(), _MOST_ASKED_BYTES))).close()
+    except OSError as error:  # so numpy's and libc's words of it are: ENOMEM
+        return error
+    reason = f"Decoding needs more than {memory_bytes >> 20} MiB of memory."
+    return _Refused(reason=reason, spent=True)
+
+
+def _left_bytes() -> int:
+    """Of the film's share, while nothing of it is taken; all where it is not bounded."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+    return _MOST_ASKED_BYTES if limit == resource.RLIM_INFINITY else limit - _mapped_bytes()
 
 
 def _limit(memory_bytes: int) -> None:
@@ -232,6 +269,9 @@ def _limit(memory_bytes: int) -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if _MAPPED.exists():
-        pages = int(_MAPPED.read_text().split()[0])
-        limit = pages * resource.getpagesize() + memory_bytes
+        limit = _mapped_bytes() + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _mapped_bytes() -> int:
+    return int(_MAPPED.read_text().split()[0]) * resource.getpagesize()

@@ -55,6 +55,7 @@ _WATCH_S = 0.5
 _ROUTE_S, _DELIVER_S, _COMMIT_S, _RECLAIM_S, _SWEEP_S = 0.25, 0.5, 1.0, 5.0, 3600.0
 _STALE_PART_S, _CATCH_UP_S = 3600.0, 60.0
 _ORPHANS_S = 6 * 3600.0
+_CLOCK_S = 600.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
 _PURGE_AT = "*:17"
@@ -129,6 +130,8 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
         ConfigError, ModelError, StorageError: it cannot start, and why.
     """
     settings = config.load(path, environ)
+    if not settings.node.port:  # what an earlier node of ours had in hand is known by its port
+        raise NodeError("node.port: 0 is any port: say which one senders are to be told")
     _set_up(settings)
     stop = processes.stop_event()
     # A model that cannot be used is told now, not by a dying worker beside an open port.
@@ -190,7 +193,7 @@ def dispatch(settings: NodeConfig, model_digest: str) -> None:
     if _when_there(partial(_announced, store, model_digest), stop) is None:
         return
     ticker = Ticker(ticks(settings, store, kept, model_digest, stop))
-    _warn_of_stranded(settings, store)
+    _warn_at_start(settings, store)
     ticker.start()
     stop.wait()
     ticker.stop()
@@ -241,6 +244,7 @@ def _sending(
 
 def _upkeep(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "tuple[Tick, ...]":
     """What the dead and the past leave is free, or gone."""
+    from dicom_node.work import clocks
     from dicom_node.work.retention import Purger, sweep_unknown
     from dicom_node.work.scheduler import Tick
 
@@ -257,14 +261,16 @@ def _upkeep(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "tuple[
         Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
         Tick(name="orphans", every_s=_ORPHANS_S, run=lambda: sweep_unknown(store, kept)),
         Tick(name="purge", at=_PURGE_AT, run=lambda: purger.purge(now())),
+        Tick(name="clock", every_s=_CLOCK_S, run=lambda: clocks.warn(store, now())),
     )
 
 
-def _warn_of_stranded(settings: NodeConfig, store: JobStore) -> None:
+def _warn_at_start(settings: NodeConfig, store: JobStore) -> None:
     """A destination that was renamed or removed with results under way has them for ever."""
-    from dicom_node.work import overview
+    from dicom_node.work import clocks, overview
 
     try:
+        clocks.warn(store, now())
         waiting = overview.unknown(store, settings.everywhere)
     except StorageError:  # the ticks will say so
         return

@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
@@ -105,14 +106,37 @@ class Supervisor:
 def stop_event() -> threading.Event:
     """Set when this process is told to stop, or, in a child, when its parent has died."""
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     parent = multiprocessing.parent_process()
-    if parent is None:
-        signal.signal(signal.SIGINT, lambda *_: stop.set())
-    else:
+    _heed({signal.SIGTERM} if parent else {signal.SIGTERM, signal.SIGINT}, stop)
+    if parent is not None:
         leave_interrupts_to_parent()
         threading.Thread(target=_follow, args=(parent, stop), daemon=True).start()
     return stop
+
+
+def _heed(signals: Collection[signal.Signals], stop: threading.Event) -> None:
+    """The event is set at a signal: by a thread, since a handler runs wherever the main one is.
+
+    There it would wait for the lock of the very event that it interrupted, for ever.
+    """
+    told, telling = socket.socketpair()
+    telling.setblocking(False)
+    signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
+    for number in signals:
+        signal.signal(number, lambda *_: None)
+    arguments = (told, telling, signals, stop)
+    threading.Thread(target=_listen, args=arguments, daemon=True).start()
+
+
+def _listen(
+    told: socket.socket,
+    telling: socket.socket,  # noqa: ARG001 - open for as long as the system writes to its number
+    signals: Collection[signal.Signals],
+    stop: threading.Event,
+) -> None:
+    while True:
+        if told.recv(1)[0] in signals:
+            stop.set()
 
 
 def leave_interrupts_to_parent() -> None:

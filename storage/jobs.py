@@ -107,6 +107,9 @@ class Job(NewJob):
 REJECTION_NOTE = "rejection_note"
 """The kind of a result that rejects all others of its job."""
 
+EVERY = 1 << 31
+"""A limit that no list reaches."""
+
 RECALLED = "its model was recalled"
 """Why what such a note rejects is never sent."""
 

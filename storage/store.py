@@ -299,6 +299,13 @@ class JobStore(Protocol):
         """The delivery is DUE at that time. False, without effect, as for `delivered`."""
         ...
 
+    def give_back(self, parcel: Parcel, now: datetime, reason: str) -> bool:
+        """The delivery, which was not begun, is DUE again, and no attempt counted.
+
+        False, without effect, as for `delivered`.
+        """
+        ...
+
     def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """The delivery is REFUSED for good. False, without effect, as for `delivered`."""
         ...
@@ -499,6 +506,13 @@ class JobStore(Protocol):
 
         Raises:
             StoreUnavailableError: the disk does not tell.
+        """
+        ...
+
+    def ahead_s(self, now: datetime) -> float:
+        """How far `now` is ahead of the clock where the rows are; 0 where that is ours.
+
+        Machines that share a database judge each other's leases by their own clocks.
         """
         ...
 

@@ -13,11 +13,12 @@ from dicom_node.config import DeliveryTimeouts, Destination, DicomWeb, Model, No
 from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.scu import Scu
 from dicom_node.errors import NodeError
-from dicom_node.work import overview
+from dicom_node.work import clocks, overview
 from pipeline import digest, folder, prompts, settings
 from pipeline.errors import PipelineError
 from storage import engine, objects
 from storage.errors import StorageError
+from storage.store import JobStore
 
 _TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
 _LITTLE_SPACE_BYTES = 5 << 30
@@ -58,11 +59,11 @@ def examine(read: NodeConfig) -> Iterator[Finding]:
         yield _echo(name, destination, read.node.ae_title)
     for name, server in read.dicomweb.items():
         yield _ask(name, server)
-    yield from _stranded(read)
+    yield from _stored(read)
 
 
-def _stranded(read: NodeConfig) -> Iterator[Finding]:
-    """Results that wait for a destination which the configuration does not name."""
+def _stored(read: NodeConfig) -> Iterator[Finding]:
+    """What a database that is there already tells."""
     try:
         if engine.is_new(read.storage.database):
             return
@@ -70,11 +71,18 @@ def _stranded(read: NodeConfig) -> Iterator[Finding]:
     except StorageError:  # said above
         return
     try:
-        for name, number in overview.unknown(store, read.everywhere).items():
-            said = f"{number} results wait for {name}, which is not configured: move or drop them"
-            yield Finding(what="destination", good=False, said=said, fatal=False)
+        if words := clocks.disagreement(store, node.now()):
+            yield Finding(what="clock", good=False, said=words, fatal=False)
+        yield from _stranded(read, store)
     finally:
         store.close()
+
+
+def _stranded(read: NodeConfig, store: JobStore) -> Iterator[Finding]:
+    """Results that wait for a destination which the configuration does not name."""
+    for name, number in overview.unknown(store, read.everywhere).items():
+        said = f"{number} results wait for {name}, which is not configured: move or drop them"
+        yield Finding(what="destination", good=False, said=said, fatal=False)
 
 
 def _tried(what: str, attempt: Callable[[], str]) -> Finding:

@@ -12,11 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dicom_node import node
-from storage.jobs import Delivery, Job, Received
+from storage.jobs import EVERY, Delivery, Job, Received
 from storage.states import ARRIVED, DeliveryState, JobState
 from storage.store import JobStore
-
-_ALL = 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +50,7 @@ def films(
     store = node.open_kept_store(settings)
     try:
         # A state is derived from a job and its deliveries, so all must be looked at to find one.
-        looked_at = limit if state is None else _ALL
+        looked_at = limit if state is None else EVERY
         promising = settings.promising
         lines = [*_job_lines(store, looked_at, promising), *_decision_lines(store, looked_at)]
     finally:

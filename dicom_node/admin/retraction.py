@@ -20,14 +20,13 @@ from dicom_node.results.provenance import DocumentReference
 from dicom_node.work import model
 from pipeline.digest import folder_of, model_digest
 from storage.errors import ObjectMissingError
-from storage.jobs import RECALLED, REJECTION_NOTE, Job, ObjectRef, Result
+from storage.jobs import EVERY, RECALLED, REJECTION_NOTE, Job, ObjectRef, Result
 from storage.objects import ObjectStore
 from storage.states import JobState
 from storage.store import JobStore
 
 _log = structlog.get_logger()
 
-_ALL = 1 << 31
 _OPEN = (JobState.RECEIVED, JobState.RUNNING)
 _LEAST_DIGITS = 8
 
@@ -87,7 +86,7 @@ def retract(path: Path, environ: Mapping[str, str], digest: str, now: datetime) 
 def _jobs_of(store: JobStore, digest: str) -> list[Job]:
     if len(digest) < _LEAST_DIGITS:
         raise ConfigError(f"write at least {_LEAST_DIGITS} digits of the model's digest")
-    jobs = [job for job in store.jobs(_ALL) if job.model_digest.startswith(digest)]
+    jobs = [job for job in store.jobs(EVERY) if job.model_digest.startswith(digest)]
     models = {job.model_digest for job in jobs}
     if len(models) != 1:
         raise ConfigError(f"{len(models)} models have a digest that begins with {digest}")

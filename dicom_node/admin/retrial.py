@@ -1,15 +1,17 @@
 """`vald-node retry`: what failed is tried again, and what is not kept any more made again."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from dicom_node import node
 from dicom_node.errors import NodeError
 from dicom_node.work import source
-from storage.jobs import REJECTION_NOTE, Job, Result
+from storage.errors import TransitionError
+from storage.jobs import EVERY, REJECTION_NOTE, Job, Result
 from storage.objects import ObjectStore, is_whole
-from storage.states import ARRIVED
+from storage.states import ARRIVED, JobState
 from storage.store import JobStore
 
 
@@ -27,6 +29,36 @@ def retry(path: Path, environ: Mapping[str, str], key: str, now: datetime) -> st
         return _retry(store, objects, store.job(key), now)
     finally:
         store.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A line a job: of those that are tried again, and of those that cannot be, with the reason."""
+
+    retried: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def retry_failed(path: Path, environ: Mapping[str, str], now: datetime) -> Done:
+    """Every job that is FAILED is tried again, oldest first; one that cannot be stops no other.
+
+    Raises:
+        StorageError: database or objects are away.
+    """
+    settings = node.read_config(path, environ)
+    store = node.open_kept_store(settings)
+    retried: list[str] = []
+    left: list[str] = []
+    try:
+        objects = node.open_objects(settings, store)
+        for job in reversed(store.jobs(EVERY, JobState.FAILED)):
+            try:
+                retried.append(_retry(store, objects, job, now))
+            except (NodeError, TransitionError) as fault:
+                left.append(f"{job.key[:12]} is left: {fault}")
+    finally:
+        store.close()
+    return Done(retried=tuple(retried), left=tuple(left))
 
 
 def _retry(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> str:

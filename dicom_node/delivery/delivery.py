@@ -214,6 +214,8 @@ class Delivery:
             kept = self._store.refuse_lost(parcel, now, outcome.status, self._is_lost)
         elif outcome.fate is Fate.REFUSED:
             kept = self._store.refuse(parcel, now, outcome.reason, outcome.status)
+        elif outcome.fate is Fate.UNSENT:
+            kept = self._store.give_back(parcel, now, outcome.reason)
         else:
             later = now + timedelta(seconds=self._delay_s(sent))
             kept = self._store.postpone(parcel, later, outcome.reason, outcome.status)
@@ -225,10 +227,8 @@ class Delivery:
         return self._path(result) is _GONE
 
     def _delay_s(self, sent: _Sent) -> float:
-        retry, fate = self._settings.retry, sent.outcome.fate
-        if fate is Fate.UNSENT:
-            return 0.0
-        if fate is Fate.POSTPONED_SLOWLY:
+        retry = self._settings.retry
+        if sent.outcome.fate is Fate.POSTPONED_SLOWLY:
             retry = retry.model_copy(update={"first_delay_s": retry.max_delay_s})
         return backoff.delay_s(sent.parcel.delivery.attempts, retry, self._chance())
 

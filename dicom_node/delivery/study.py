@@ -44,7 +44,7 @@ def objections(
             continue  # whoever sends it will say so
         study_uid = str(ds.get("StudyInstanceUID") or "")
         if study_uid not in known:
-            known[study_uid] = asker.ask(study_uid) if beginning() else _UNASKED
+            known[study_uid] = asker.ask(study_uid) if beginning() else _NOT_BEGUN
         objection = _objection(ds, known[study_uid], destination)
         if objection is not None:
             found[file] = objection
@@ -53,6 +53,9 @@ def objections(
 
 _UNASKED = Outcome(
     fate=Fate.UNSENT, reason="the batch's time was up before its study was asked for"
+)
+_NOT_BEGUN = Outcome(
+    fate=Fate.UNSENT, reason="its study was not asked for: we were to stop, or another has it"
 )
 
 

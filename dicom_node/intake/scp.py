@@ -35,7 +35,7 @@ from dicom_node.intake.admission import (
     Senders,
 )
 from dicom_node.intake.intake import Intake, ReceivedInstance, StoreAnswer
-from dicom_node.intake.transport import Bounds, Handler, Server, SharingServer
+from dicom_node.intake.transport import Bounds, Handler, Server
 from dicom_node.status import COMMENT_CHARS, CommitmentStatus, StoreStatus
 from storage import faults
 from storage.errors import StorageError, UnknownKeyError
@@ -78,19 +78,11 @@ _POLL_S = 0.05
 class Scp:
     """Receives for as long as it is started; hands each instance to the intake.
 
-    Storage commitment reports go to the ledger, where there is one. With `share_port` several
-    processes may listen at one port, where all of them ask for it.
+    Storage commitment reports go to the ledger, where there is one.
     """
 
-    def __init__(
-        self,
-        node: config.Node,
-        intake: Intake,
-        *,
-        ledger: Ledger | None = None,
-        share_port: bool = False,
-    ) -> None:
-        self._node, self._intake, self._share_port = node, intake, share_port
+    def __init__(self, node: config.Node, intake: Intake, *, ledger: Ledger | None = None) -> None:
+        self._node, self._intake = node, intake
         self._ledger = ledger
         self._senders = Senders(node.accept)
         self._server: Server | None = None
@@ -116,7 +108,6 @@ class Scp:
         self._stopping.clear()
         ae, handlers = self._application_entity(), self._handlers()
         address = (self._node.host, self._node.port)
-        kind = SharingServer if self._share_port else Server
         context = None if self._node.tls is None else tls.server(self._node.tls)
         server = cast(
             Server,
@@ -124,7 +115,7 @@ class Scp:
                 address,
                 ae.ae_title,
                 evt_handlers=handlers,
-                server_class=kind,
+                server_class=Server,
                 request_handler=Handler,
             ),
         )

@@ -112,13 +112,25 @@ class Server(ThreadedAssociationServer):
         with self._lock:
             total = len(addresses) + self._shaking.total()
             theirs = addresses.count(address) + self._shaking[address]
-        return total < self.bounds.most_connections and theirs < self.bounds.most_per_address
+        if total < self.bounds.most_connections and theirs < self.bounds.most_per_address:
+            return True
+        _log.warning("connection refused", address=address, theirs=theirs, total=total)
+        return False
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Count it from here, where the one thread is that accepts."""
+        """Count it from here, where the one thread is that accepts.
+
+        Raises:
+            RuntimeError: the system gives no thread for it; its connection is closed.
+        """
+        address = str(client_address[0])
         with self._lock:
-            self._shaking[str(client_address[0])] += 1
-        super().process_request(request, client_address)
+            self._shaking[address] += 1
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:
+            self._hand_over(address)
+            raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """In the log, not as a traceback to the terminal."""
@@ -130,18 +142,12 @@ class Server(ThreadedAssociationServer):
         try:
             yield
         finally:
-            with self._lock:
-                self._shaking[address] -= 1
-                self._shaking += Counter()  # those at zero go
+            self._hand_over(address)
 
-
-class SharingServer(Server):
-    """Listens on a port over which the kernel spreads connections between processes."""
-
-    def server_bind(self) -> None:
-        """Bind; not done where one process is meant, as a second node would start unnoticed."""
-        cast(socket.socket, self.socket).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        super().server_bind()
+    def _hand_over(self, address: str) -> None:
+        with self._lock:
+            self._shaking[address] -= 1
+            self._shaking += Counter()  # those at zero go
 
 
 class Handler(RequestHandler):

@@ -22,6 +22,7 @@ from dicom_node.routing import guards
 from dicom_node.work import addressing, model, source
 from dicom_node.work.addressing import Addressing
 from dicom_node.work.patience import Patience
+from pipeline import shortage
 from pipeline.engine.base import Engine, Request
 from pipeline.errors import ModelError
 from pipeline.types import Attribution, Mode, Unlike
@@ -306,7 +307,9 @@ def _built(kinds: Sequence[str], context: ResultContext) -> _Built:
             built[kind] = registry.build(kind, context)
         except (InputError, MemoryError, OSError):
             raise
-        except Exception:  # noqa: BLE001 - the classes of films are many, and a library may know one less
+        except Exception as fault:
+            if shortage.lacking(fault):
+                raise
             _log.exception("result left out", kind=kind, job=context.analysis_key[:12])
     if not built:
         raise EncodingError("no result could be built of this film: see the log")

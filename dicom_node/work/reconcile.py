@@ -11,7 +11,7 @@ import structlog
 from dicom_node.routing import router
 from storage import promises
 from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
-from storage.jobs import Delivery, Job, Received
+from storage.jobs import EVERY, Delivery, Job, Received
 from storage.objects import ObjectStore
 from storage.states import ARRIVED, LOST, DeliveryState, JobState
 from storage.store import JobStore
@@ -20,7 +20,6 @@ _log = structlog.get_logger()
 
 LATE_S = 3600.0
 """A film that is not where it should be after so long is missing, not under way."""
-_ALL = 1 << 31
 _DAY = timedelta(days=1)
 _MOST_MISSING = 100
 _NOTICE = "reconciled"
@@ -72,11 +71,11 @@ class Reconciler:
 
     def since(self, since: datetime, now: datetime) -> list[FilmStanding]:
         """Every film that came since then, newest first."""
-        return [self._of(film, now) for film in self._store.received(_ALL, since=since)]
+        return [self._of(film, now) for film in self._store.received(EVERY, since=since)]
 
     def daily(self, since: datetime, now: datetime) -> list[FilmStanding]:
         """The same, and older ones that were not at their end then, or came to a bad one since."""
-        recent = self._store.received(_ALL, since=since)
+        recent = self._store.received(EVERY, since=since)
         older = [film for film in self._store.unsettled(since) if film.arrived_at < since]
         return [self._of(film, now) for film in (*recent, *older)]
 
@@ -96,7 +95,7 @@ class Reconciler:
         """When it came last, or any other whose results its job is to bring."""
         if not film.job_key:
             return film.arrived_at
-        every = (film, *self._store.received(_ALL, film.sop_instance_uid))
+        every = (film, *self._store.received(EVERY, film.sop_instance_uid))
         return max(other.arrived_at for other in every if other.job_key == film.job_key)
 
     def _judged(self, film: Received, waits: Standing) -> tuple[Standing, str]:

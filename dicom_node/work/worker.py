@@ -117,6 +117,10 @@ class Worker:
         except LeaseLostError:
             log.warning("lease lost, the job is another worker's now")
             return Turn.DONE
+        except RuntimeError as fault:
+            if not shortage.lacking(fault):
+                raise
+            return self._release(job, job.lease.token, fault)
 
     def _conclude(self, job: Job, token: int, log: FilteringBoundLogger) -> Turn:
         """The job has left RUNNING, by whichever way it must."""
@@ -145,6 +149,8 @@ class Worker:
             # not this film's doing, and no use in trying at once. But not for ever.
             return self._release(job, token, fault)
         except Exception as fault:
+            if shortage.lacking(fault):  # as said by a library, in a class of its own
+                return self._release(job, token, fault)
             log.exception("job failed")
             self._fail(job, token, f"{type(fault).__name__}: see the log")
         return Turn.DONE
@@ -245,7 +251,11 @@ class Worker:
 
     @contextmanager
     def _kept_alive(self, key: str, token: int) -> Iterator[None]:
-        """A thread renews the lease until the block is left."""
+        """A thread renews the lease until the block is left.
+
+        Raises:
+            RuntimeError: the system gives no thread, and nothing was begun.
+        """
         done = threading.Event()
         beat = threading.Thread(target=self._beat, args=(key, token, done), daemon=True)
         beat.start()

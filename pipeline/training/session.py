@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def demand_origin(folder: Path, origin: Mapping[str, str]) -> None:
     if not (folder / _STATE).exists():
         return
     try:
-        began = json.loads(_said(folder)).get("origin", {})
+        began = _said(folder).get("origin", {})
     except (OSError, SafetensorError, ValueError) as fault:
         raise _damaged(folder, fault) from fault
     if changed := [name for name in origin if began.get(name, origin[name]) != origin[name]]:
@@ -214,7 +215,7 @@ class Session:
         """
         try:
             self._restore(load_file(self.folder / _STATE))
-            saved = json.loads(_said(self.folder))
+            saved = _said(self.folder)
             self.step, self.spent_s = int(saved["step"]), float(saved["spent_s"])
             if not math.isfinite(self.spent_s):
                 raise ValueError(f"{self.spent_s} seconds spent")  # noqa: TRY301 - as all damage
@@ -264,11 +265,14 @@ class Session:
             self._ema[name].lerp_(value, 1 - decay)
 
 
-def _said(folder: Path) -> str:
+def _said(folder: Path) -> dict[str, Any]:
     """What the checkpoint says of itself; one of before has it in the file for people alone."""
     with safe_open(folder / _STATE, framework="pt") as file:
-        said = (file.metadata() or {}).get(_SAID)
-    return said or (folder / "state.json").read_text(encoding="utf-8")
+        text = (file.metadata() or {}).get(_SAID)
+    said = json.loads(text or (folder / "state.json").read_text(encoding="utf-8"))
+    if not isinstance(said, dict):
+        raise ValueError(f"what it says of itself is no object but {type(said).__name__}")  # noqa: TRY004 - damage, as a text that is no JSON is
+    return said
 
 
 def _damaged(folder: Path, fault: Exception) -> CheckpointError:

@@ -77,6 +77,16 @@ class Sending(Production):
         """See JobStore."""
         return self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
+    @locked
+    def give_back(self, parcel: Parcel, now: datetime, reason: str) -> bool:
+        """See JobStore."""
+        if not self._leave_sending(parcel, DeliveryState.DUE, now, reason, ""):
+            return False
+        name = name_of(parcel.delivery)
+        before = parcel.delivery.attempts - 1
+        self._deliveries[name] = replace(self._deliveries[name], attempts=before)
+        return True
+
     def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """See JobStore."""
         return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)

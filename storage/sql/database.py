@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     func,
     insert,
+    select,
 )
 from sqlalchemy.exc import IntegrityError
 
@@ -53,6 +54,14 @@ class Database:
     def free_bytes(self) -> int:
         """See JobStore; SQLite's log of changes lies beside its file."""
         return engine.free_bytes(self._engine, ENDLESS_BYTES)
+
+    def ahead_s(self, now: datetime) -> float:
+        """See JobStore."""
+        if self._engine.dialect.name == "sqlite":
+            return 0.0
+        with engine.reading(self._engine) as db:
+            there: datetime = db.execute(select(func.clock_timestamp())).scalar_one()
+        return (now - there).total_seconds()
 
     def close(self) -> None:
         """See JobStore."""

@@ -74,6 +74,13 @@ class Sending(Database):
         """See JobStore."""
         return self._leave_sending(parcel, DeliveryState.DUE, next_attempt_at, reason, status)
 
+    def give_back(self, parcel: Parcel, now: datetime, reason: str) -> bool:
+        """See JobStore."""
+        # The number is had again by the next claim alone: who had an earlier one finds a higher.
+        before = {"attempts": deliveries.c.attempts - 1}
+        with engine.writing(self._engine) as db:
+            return _leave_sending(db, parcel, DeliveryState.DUE, now, reason, "", **before)
+
     def refuse(self, parcel: Parcel, now: datetime, reason: str, status: str = "") -> bool:
         """See JobStore."""
         return self._leave_sending(parcel, DeliveryState.REFUSED, now, reason, status)

@@ -162,6 +162,46 @@ def test_retry_lets_a_failed_job_wait_again(config: Path, store: JobStore) -> No
     assert store.job("k1").state is JobState.RECEIVED
 
 
+def test_all_that_failed_are_tried_again_and_one_that_cannot_be_is_left(
+    config: Path, store: JobStore
+) -> None:
+    for second, key in enumerate(("k1", "k2", "k3")):
+        samples.submitted(store, key, second)
+        job = store.claim("w", NOON, 60)
+        assert job is not None and job.lease is not None
+        store.fail(key, job.lease.token, NOON, "given up after a day: no space left on device")
+    samples.submitted(store, "k4")
+    done = commands.vald("retry", "--failed", "-c", config)
+    assert (done.exit_code, done.stdout) == (0, "".join(f"k{n} is RECEIVED\n" for n in (1, 2, 3)))
+    assert {store.job(f"k{n}").state for n in (1, 2, 3)} == {JobState.RECEIVED}
+    assert commands.vald("retry", "--failed", "-c", config).stdout == ""
+
+
+def test_one_whose_film_and_results_are_gone_is_left_with_what_to_do(
+    config: Path, store: JobStore
+) -> None:
+    samples.produced(store, "k1")
+    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
+        store.refuse(parcel, NOON, "file gone")
+    store.retry("k1", NOON, [made.sop_instance_uid for made in store.results("k1")])
+    for key in ("k1", "k2"):
+        if key != "k1":
+            samples.submitted(store, key)
+        job = store.claim("w", NOON, 60)
+        assert job is not None and job.lease is not None
+        store.fail(job.key, job.lease.token, NOON, "no model")
+    done = commands.vald("retry", "--failed", "-c", config)
+    assert (done.exit_code, done.stdout) == (1, "k2 is RECEIVED\n")
+    assert "k1 is left: 2 results of k1 are not kept any more" in done.stderr
+
+
+@pytest.mark.parametrize("asked", [(), ("k1", "--failed")])
+def test_one_job_is_retried_or_all(config: Path, store: JobStore, asked: tuple[str, ...]) -> None:
+    left(store, "FAILED")
+    assert commands.vald("retry", *asked, "-c", config).exit_code == 2
+    assert store.job("k1").state is JobState.FAILED
+
+
 def test_what_a_sender_calls_itself_is_text_not_markup(config: Path, store: JobStore) -> None:
     film = replace(samples.film(), calling_ae_title="[/red]X")
     number = store.receive(film).number

@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_role, evt
 from pynetdicom.pdu import P_DATA_TF
 
-ABORT, HANG_UP, SILENCE = "abort", "hang up", "silence"
+ABORT, HANG_UP, SILENCE, SLOWLY = "abort", "hang up", "silence", "slowly"
 SAME, BEFORE, LATER, NEVER = "same", "before", "later", "never"
 VERIFICATION = "1.2.840.10008.1.1"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -149,7 +149,7 @@ class Pacs:
         elif answer == HANG_UP:
             event.assoc.dul.socket.socket.close()
         else:
-            self.done.wait(60)
+            self.done.wait(60 if answer == SILENCE else 0.5)
         return 0x0000
 
     def stop_reading(self, event: Any) -> None:

@@ -226,15 +226,20 @@ def _rule(sender: str, destination: str) -> dict[str, object]:
 
 
 def children_of(node: Node) -> list[int]:
-    """The process ids of the node's dispatcher and workers, with their decoders."""
+    """The process ids of the node's dispatcher and workers, with their decoders.
+
+    Not of the one that multiprocessing has beside them, which does nothing for the node.
+    """
     assert node.process is not None
     done = subprocess.run(
-        ["ps", "-o", "pid=", "-g", str(node.process.pid)],
+        ["ps", "-o", "pid=,args=", "-g", str(node.process.pid)],
         capture_output=True,
         text=True,
         check=False,
     )
-    return [int(pid) for pid in done.stdout.split() if int(pid) != node.process.pid]
+    there = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    pids = [int(pid) for pid, command in there if "resource_tracker" not in command]
+    return [pid for pid in pids if pid != node.process.pid]
 
 
 def says(place: Hospital, words: str, times: int = 1) -> bool:

@@ -47,6 +47,7 @@ def test_killed_at_random_under_load_nothing_accepted_is_lost_and_nothing_double
     chance = random.Random(_SEED)
     place.node.start()
     hit: Counter[str] = Counter()
+    killed: Counter[str] = Counter()
     for _ in range(_MOMENTS):
         place.purging.start()
         loads = [_sending(place, chance, place.expose(SENDERS))]
@@ -57,10 +58,10 @@ def test_killed_at_random_under_load_nothing_accepted_is_lost_and_nothing_double
         loads.append(_sending(place, chance, chance.choices(place.films, k=_AGAIN)))
         loads.append(_sending(place, chance, place.expose(SENDERS)))
         pause(chance, _LONGEST_SEND_S)
-        _kill_something(place, chance)
+        killed[_kill_something(place, chance)] += 1
         for load in loads:
             load.join()
-    print(f"seed {_SEED}; jobs at the moments of death: {dict(hit)}")
+    print(f"seed {_SEED}; killed: {dict(killed)}; jobs at the moments of death: {dict(hit)}")
     assert hit.total() > hit["COMMITTED"], "no kill met a job that was open"
     assert any(place.told.values())
     place.purging.start()
@@ -93,21 +94,25 @@ def _send_again(place: Hospital) -> None:
     assert all(place.told.values())
 
 
-def _kill_something(place: Hospital, chance: random.Random) -> None:
+def _kill_something(place: Hospital, chance: random.Random) -> str:
     """Everything at once, the receiver alone, or one of its children, which it starts again.
 
-    Who purges is killed with everything, or as one of the children.
+    Who purges is killed beside it, half of the times.
     """
     children = children_of(place.node)
+    if chance.random() < 0.5:
+        place.purging.kill()
     if children and chance.random() < 0.5:
-        end(chance.choice([*children, place.purging.pid]))
-        return
+        end(chance.choice(children))
+        return "a child"
     if chance.random() < 0.5:
         place.node.cut_power()
-        place.purging.kill()
+        met = "everything"
     else:
         place.node.kill()
+        met = "the receiver"
     place.node.start()
+    return met
 
 
 def test_the_contract_names_every_step() -> None:

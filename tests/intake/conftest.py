@@ -60,14 +60,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
         store: JobStore | None = None,
         objects: ObjectStore | None = None,
         pressure: Pressure | None = None,
-        share_port: bool = False,
         **settings: object,
     ) -> Receiver:
         store = store or MemoryJobStore()
         objects = objects or LocalObjectStore(tmp_path / "objects")
         values = {"host": "127.0.0.1", "port": 0, "accept": "any", **settings}
         intake = Intake(store, objects, lambda: NOW, pressure)
-        scp = Scp(Node.model_validate(values), intake, share_port=share_port)
+        scp = Scp(Node.model_validate(values), intake)
         scp.start()
         running.append(scp)
         return Receiver(scp=scp, store=store, objects=objects, folder=tmp_path / "objects")

@@ -20,11 +20,29 @@ from tests.intake.sender import Told, association, rejection_of, send, store
 SUCCESS = Told(status=0x0000, comment="")
 ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x06"  # PS3.8 table 9-26
 _LONG_S = 30.0
+_FAR_MORE_THAN_UNSPOKEN = 150
+"""Connections of one address that may be there without an association."""
 
 
 def is_alive(receiver: Receiver) -> bool:
     with association(receiver.port) as assoc:
         return store(assoc, encoded(film())) == SUCCESS
+
+
+def test_connections_for_which_no_thread_was_free_are_forgotten(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = start(max_associations_per_address=1)
+
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", none)
+        for _ in range(_FAR_MORE_THAN_UNSPOKEN):
+            with socket.create_connection(("127.0.0.1", receiver.port), timeout=_LONG_S) as lost:
+                assert lost.recv(1) == b""
+    assert is_alive(receiver)
 
 
 @pytest.mark.parametrize("kind", [0x01, 0x04])

@@ -245,12 +245,6 @@ def test_one_port_is_not_listened_at_twice(receiver: Receiver, start: Start) -> 
         start(port=receiver.port)
 
 
-def test_receiving_processes_share_a_port(start: Start) -> None:
-    first = start(share_port=True)
-    second = start(share_port=True, port=first.port)
-    assert second.port == first.port
-
-
 def test_stopping_lets_a_running_store_finish(start: Start) -> None:
     gated = GatedStore()
     receiver = start(store=gated)

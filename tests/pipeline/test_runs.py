@@ -31,7 +31,7 @@ from pipeline.training import (
 from pipeline.training.dataset import FilmRow
 from pipeline.training.pace import Pace, PacedMaker
 from pipeline.training.pairs import Counts, Material, PairMaker, Pool, make_pool
-from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session
+from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session, demand_origin
 from tests.conftest import REPOSITORY
 from tests.pipeline import chests
 from tests.pipeline.conftest import EditPrompts
@@ -139,6 +139,7 @@ def time_of(said: str) -> Callable[[Path], None]:
         without_average,
         time_of('{"step": 1, "spent_s": NaN}'),
         time_of("{"),
+        time_of("[]"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_with_what_to_do(
@@ -177,6 +178,16 @@ def test_a_run_does_not_go_on_with_what_it_was_not_begun_with(tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="with other films, seed;"):
         of(tmp_path, films="b", seed="1")
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("said", ["{", "[]"])
+def test_of_a_damaged_checkpoint_nobody_can_say_with_what_it_was_begun(
+    tmp_path: Path, said: str
+) -> None:
+    of(tmp_path, films="a").save()
+    time_of(said)(tmp_path)
+    with pytest.raises(CheckpointError, match="begin anew"):
+        demand_origin(tmp_path, {"films": "a"})
 
 
 def test_the_same_run_writes_the_same_bytes(tmp_path: Path) -> None:

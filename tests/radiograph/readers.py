@@ -1,6 +1,7 @@
 """What a decoder's child can be told to call in place of `radiograph.read`."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -26,6 +27,8 @@ def misbehave(path: Path) -> Film:
             time.sleep(60)
         case "greedy":
             np.ones(1 << 40, np.uint8)
+        case "starved" | "no thread" | "no handle" as wanting:
+            _lack(wanting)
         case "bug":
             raise LookupError("a fault of ours")
         case "who":
@@ -33,3 +36,17 @@ def misbehave(path: Path) -> Film:
         case "imports":
             raise InputError(" ".join(sys.modules))
     return radiograph.read(path)
+
+
+def _lack(wanting: str) -> None:
+    match wanting:
+        case "starved":
+            limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(
+                resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1])
+            )
+            np.ones(1 << 26, np.uint8)
+        case "no thread":
+            raise RuntimeError("can't start new thread")
+        case "no handle":
+            raise ImportError("codec.so: cannot open shared object file: Too many open files")

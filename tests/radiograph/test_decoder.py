@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -121,6 +122,41 @@ def test_a_child_that_takes_too_long_is_killed() -> None:
     try:
         with pytest.raises(DecoderError, match=r"^Decoding took longer than 0\.2 s\.$"):
             decoder.read(Path("hangs"))
+    finally:
+        decoder.close()
+
+
+@pytest.mark.parametrize(
+    ("wanting", "said"),
+    [
+        ("starved", "Cannot allocate memory"),
+        ("no thread", "no thread was free"),
+        ("no handle", "no file handle was free"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_fault_of_the_film(wanting: str, said: str) -> None:
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES, reader=readers.misbehave)
+    try:
+        with pytest.raises(OSError, match=said):
+            decoder.read(Path(wanting))
+    finally:
+        decoder.close()
+
+
+def test_a_start_without_a_thread_leaves_no_word_that_is_taken_for_the_next_film(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES)
+    try:
+        with monkeypatch.context() as short:
+            short.setattr(threading.Timer, "start", start)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                decoder.read(film)
+        found, expected = decoder.read(film), radiograph.read(film)
+        np.testing.assert_array_equal(found.radiograph.pixels, expected.radiograph.pixels)
     finally:
         decoder.close()
 

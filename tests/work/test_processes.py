@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -25,6 +27,23 @@ def hangs(told: str) -> None:
 
 def dies() -> None:
     """A child's main that ends at once."""
+
+
+_TOLD_WHILE_IT_HOLDS_THE_LOCK = """
+import os, signal, time
+from dicom_node import processes
+
+stop = processes.stop_event()
+with stop._cond:  # as within its own wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+stop.wait()
+"""
+
+
+def test_a_signal_that_meets_the_wait_for_it_is_heeded() -> None:
+    command = [sys.executable, "-c", _TOLD_WHILE_IT_HOLDS_THE_LOCK]
+    assert subprocess.run(command, check=False, timeout=_LONG_S).returncode == 0
 
 
 def watch_until(supervisor: Supervisor, told: list[int], number: int) -> None:

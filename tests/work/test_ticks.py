@@ -85,6 +85,7 @@ def test_each_is_there_and_due_when_it_should_be(bench: Bench) -> None:
         "sweep": 3600.0,
         "orphans": 21_600.0,
         "purge": "*:17",
+        "clock": 600.0,
         "reconcile": "03:21",
         "reconcile if missed": 60.0,
     }

@@ -507,10 +507,14 @@ def test_the_images_fault_is_a_rejection_that_says_why(
             "The decoder process was asked to stop.",
         ),
         ({"reader": Faulty(OSError(24, "Too many open files"))}, "no file handle was free; raise"),
+        ({"reader": Faulty(RuntimeError("can't start new thread"))}, "no thread was free; raise"),
         ({"reader": Faulty(OSError(5, "Input/output error", "a.dcm"))}, "Input/output error"),
         ({"capacity_bytes": 10}, "no space left for objects"),
     ],
-    ids=["device full", "no memory", "decoder stopped", "no file handle", "disk bad", "disk full"],
+    ids=[
+        *("device full", "no memory", "decoder stopped", "no file handle", "no thread"),
+        *("disk bad", "disk full"),
+    ],
 )
 def test_the_moments_fault_lets_the_job_wait_again_and_says_what_it_was(
     tmp_path: Path, made_with: dict[str, object], why: str
@@ -520,6 +524,35 @@ def test_the_moments_fault_lets_the_job_wait_again_and_says_what_it_was(
     assert (bench.job.state, bench.job.lease) == (JobState.RECEIVED, None)
     assert bench.job.error.startswith(f"to be tried again: {why}")
     assert bench.store.results("k1") == []
+
+
+def test_a_lease_that_no_thread_can_renew_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench = Bench(tmp_path)
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", start)
+        assert bench.turn() is Turn.RELEASED
+    assert (bench.job.state, bench.job.attempts) == (JobState.RECEIVED, 0)
+    assert bench.turn() is Turn.DONE
+    assert bench.job.state is JobState.PRODUCED
+
+
+def test_a_result_that_the_machine_could_not_make_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench = Bench(tmp_path)
+    with monkeypatch.context() as short:
+        short.setattr(registry, "build", build)
+        assert bench.turn() is Turn.RELEASED
+    assert bench.turn() is Turn.DONE
+    assert (bench.job.state, bench.job.error) == (JobState.PRODUCED, "")
 
 
 def test_a_released_job_is_produced_on_the_next_turn(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""Machines that share a database judge each other's leases by their clocks: whether these agree."""
+
+from datetime import datetime
+
+import structlog
+
+from storage.store import JobStore
+
+_log = structlog.get_logger()
+
+_MOST_APART_S = 5.0
+"""Far below any lease: `work.lease_s` is 30 s at least."""
+
+
+def disagreement(store: JobStore, now: datetime) -> str:
+    """In words; empty where our clock is the database's, within seconds. Raises StorageError."""
+    ahead_s = store.ahead_s(now)
+    if abs(ahead_s) <= _MOST_APART_S:
+        return ""
+    how = "ahead of" if ahead_s > 0 else "behind"
+    return (
+        f"this machine's clock is {abs(ahead_s):.0f} s {how} that of the database: "
+        "set both by NTP, or machines take each other's work for that of the dead"
+    )
+
+
+def warn(store: JobStore, now: datetime) -> None:
+    """The log has it where they do not agree. Raises StorageError."""
+    if words := disagreement(store, now):
+        _log.error("clocks disagree", reason=words)
