@@ -469,6 +469,12 @@ def evaluate(
     maps_only: Annotated[
         bool, typer.Option("--maps-only", help="Where maps point and which normal films they mark.")
     ] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave this section out (oracle and induction take longest); repeatable."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line.")] = False,
 ) -> None:
     """Measure a model against baselines on films with boxes, masks and labels."""
@@ -477,5 +483,6 @@ def evaluate(
     measuring.run(
         *(data, part, limit, mode, model, judges, out, keep, inception),
         maps_only=maps_only,
+        without=without or (),
         as_json=as_json,
     )

@@ -95,8 +95,8 @@ class Explainer:
             raise UnlikeTrainingError(objection)
         made = self._read(film, box, self.evidence(plane, mode, seed, target), mode, seed)
         if gate is None:
-            return _doubted(made, _NO_GATE, Unlike.DOUBT)
-        return _doubted(made, objection, unlike) if objection else made
+            return _doubted(made, _NO_GATE, Status.LOW_CONFIDENCE)
+        return _doubted(made, objection, Status.WITHHELD) if objection else made
 
     def evidence(
         self,
@@ -361,10 +361,9 @@ class Explainer:
         )
 
 
-def _doubted(made: Attribution, objection: str, unlike: Unlike) -> Attribution:
+def _doubted(made: Attribution, objection: str, at_best: Status) -> Attribution:
     """The result with the image gate's objection; no status becomes better by it."""
-    withheld = unlike is Unlike.WITHHOLD or made.status is Status.WITHHELD
-    status = Status.WITHHELD if withheld else Status.LOW_CONFIDENCE
+    status = Status.WITHHELD if made.status is Status.WITHHELD else at_best
     return replace(made, status=status, reasons=(objection, *made.reasons))
 
 

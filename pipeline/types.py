@@ -28,13 +28,11 @@ class Status(StrEnum):
 class Unlike(StrEnum):
     """What becomes of a picture that looks like nothing the model has learnt.
 
-    It is refused; or its result is made and WITHHELD; or, where it is known to be a chest film, its
-    result is of LOW_CONFIDENCE.
+    It is refused; or, where it is said to be a chest film, its result is made and WITHHELD.
     """
 
     REFUSE = "refuse"
     WITHHOLD = "withhold"
-    DOUBT = "doubt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

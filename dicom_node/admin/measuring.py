@@ -1,7 +1,7 @@
 """`vald-node evaluate`: a progress bar around the measurement, its numbers and its page."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.progress import track
 
 from dicom_node.admin.films import made_folder
 from pipeline import classifier, digest, weights
-from pipeline.evaluation import report, sets
+from pipeline.evaluation import report, sets, summary
 from pipeline.evaluation.cases import Judges
 from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.measure import Measurement
@@ -33,6 +33,7 @@ def run(
     inception: Path | None,
     *,
     maps_only: bool,
+    without: Collection[str],
     as_json: bool,
 ) -> None:
     """Print what was measured; `out` gets it as JSON and as a page with pictures of the films.
@@ -41,6 +42,9 @@ def run(
     """
     if part not in ("dev", "test"):
         raise typer.BadParameter("--part is dev or test")
+    if unknown := [name for name in without if name not in summary.SECTIONS]:
+        known = ", ".join(summary.SECTIONS)
+        raise typer.BadParameter(f"--without {unknown[0]}: there are {known}")
     films = Selection(data=data, part=part, limit=limit)
     films.demand_films([films.split] if maps_only else [films.split, "train"])
     for folder in filter(None, (out, keep)):
@@ -50,7 +54,7 @@ def run(
     keeper = Keeper(keep, origin) if keep else None
     judged = load_judges(judges or weights.JUDGES, inception)
     measurement = Measurement(loaded, mode, judged, films, _shown, keeper)
-    made = measurement.maps() if maps_only else measurement.everything()
+    made = measurement.maps() if maps_only else measurement.everything(without)
     if out is not None:
         reading = loaded.settings.reading(mode)
         report.write_numbers(made, out / _NUMBERS)
@@ -60,17 +64,18 @@ def run(
 
 
 def load_judges(folder: Path, inception: Path | None) -> Judges:
-    """The classifier and the rival kept in a folder, of which the rival may be absent.
+    """The classifier, the rival and the witness of a folder, of which the last two may be absent.
 
     Raises:
         ModelError: there is no classifier, or it is not of the known form.
     """
-    rival = folder / weights.RIVAL
+    rival, witness = folder / weights.RIVAL, folder / weights.WITNESS
     judge = classifier.load(folder / weights.CLASSIFIER)
     return Judges(
         classifier=judge,
         segmenter=weights.load_segmenter(rival) if rival.is_file() else None,
         encoder=sets.encoder(judge, inception),
+        witness=classifier.load(witness) if witness.is_file() else None,
     )
 
 

@@ -117,7 +117,7 @@ class Maker:
             film=film.radiograph,
             mode=Mode(job.mode),
             seed=job.seed,
-            unlike=Unlike.DOUBT if known else Unlike.REFUSE,
+            unlike=Unlike.WITHHOLD if known else Unlike.REFUSE,
         )
         attribution = self._engine.explain([request])[0]
         _demand_numbers(attribution)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from pipeline.classifier import Classifier
-from pipeline.evaluation.localisation import Truth
+from pipeline.evaluation.localisation import Truth, others
+from pipeline.evaluation.statistics import Groups
 from pipeline.models import Autoencoder
 from pipeline.segmenter import Segmenter
 from pipeline.types import Image
@@ -27,10 +28,9 @@ def centre(side: int) -> Image:
     return np.asarray(np.outer(line, line), np.float32)
 
 
-def mean_of_others(truths: Sequence[Truth], index: int) -> Image:
-    """Where the lesions of all other films of the group lie, on the mean: knows no film at all."""
-    others = [truth for i, truth in enumerate(truths) if i != index]
-    return np.asarray(np.mean(others, axis=0), np.float32)
+def mean_of_others(truths: Sequence[Truth], groups: Groups, index: int) -> Image:
+    """Where the lesions of films of all other patients lie, on the mean: knows no film at all."""
+    return np.asarray(np.mean([truths[i] for i in others(groups, index)], axis=0), np.float32)
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from pipeline import difference
+from pipeline import anatomy, difference
 from pipeline.anatomy import Mask
 from pipeline.classifier import Classifier
 from pipeline.evaluation import baselines, localisation
@@ -32,15 +32,21 @@ SIDE = 128
 
 SEGMENTER = "plain segmenter"
 GRAD_CAM = "Grad-CAM"
+HELD = ", held to the lungs"
+"""Of a rival's map: within their hull, as ours is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judges:
-    """Networks that the edit has not seen: they judge it, or are its rivals."""
+    """Networks that the edit has not seen: they judge it, or are its rivals.
+
+    The `classifier` was asked while the edit was made, by choices on val; the `witness` never was.
+    """
 
     classifier: Classifier
     segmenter: Segmenter | None
     encoder: Encoder
+    witness: Classifier | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +127,12 @@ class CaseMaker:
         marked: Sequence[Truth],
     ) -> Iterator[Case]:
         """One case a film; the mean box needs all truths of the group."""
+        groups = [row.group for row in rows]
         for index, (row, film) in enumerate(zip(rows, films, strict=True)):
             made = self.evidence(film, free=True)
             planes = {**self._own(made), **self._others(film, made)}
             maps = {what: localisation.to_side(plane, SIDE) for what, plane in planes.items()}
-            maps["mean box of others"] = baselines.mean_of_others(truths, index)
+            maps["mean box of others"] = baselines.mean_of_others(truths, groups, index)
             yield Case(
                 row=row,
                 mode=self._mode,
@@ -168,7 +175,12 @@ class CaseMaker:
         }
         if self._judges.segmenter is not None:
             found[SEGMENTER] = baselines.segmented(self._judges.segmenter, x)
-        return found
+        # As ours is, so that none is behind for what it marks where no lung is.
+        hull = anatomy.hull(made.lungs)
+        held = {
+            f"{what}{HELD}": found[what] * hull for what in (GRAD_CAM, SEGMENTER) if what in found
+        }
+        return {**found, **held}
 
 
 def as_pair(made: Evidence) -> Pair:

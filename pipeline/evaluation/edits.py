@@ -1,6 +1,6 @@
 """What is measured of the edits themselves: counterparts, known lesions, induced findings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline import induction, prompts
 from pipeline.anatomy import Mask
+from pipeline.classifier import Classifier
 from pipeline.evaluation import fidelity, localisation, sets, tables, validity
 from pipeline.evaluation.cases import SIDE, Case, CaseMaker, Judges, Track, as_pair
 from pipeline.evaluation.seen import Seen, donors
@@ -17,6 +18,8 @@ from pipeline.training import absorption, lesions
 from pipeline.types import Image
 from pipeline.weights import LoadedModel
 
+Groups = Mapping[str, Sequence[Case | Seen]]
+_FLIPS = ("films", "flipped", "by_chance", "gain", "ceiling")
 _ORACLE_SHARES = (0.05, 0.1, 0.2)  # of the lungs
 
 
@@ -34,17 +37,16 @@ class Edits:
         for film in adult:
             if not film.normal:
                 groups.setdefault(film.row.source, []).append(film)
-        everything = _once([film for films in groups.values() for film in films])
+        groups["all"] = _once([film for films in groups.values() for film in films])
         normals = donors(adult)
-        judged = {
-            name: validity.judge(self._judges.classifier, [f.pair for f in films], normals, SEED)
-            for name, films in {**groups, "all": everything}.items()
-        }
         kept = [self._kept_by_lesion(case) for group in cases.values() for case in group]
+        patients = [case.row.group for group in cases.values() for case in group]
+        witness = self._judges.witness
         return {
-            "groups": {name: asdict(found) for name, found in judged.items() if found},
-            "ssim_outside_lesion": interval([outside for outside, _ in kept]),
-            "ssim_inside_lesion": interval([inside for _, inside in kept]),
+            "groups": _judged(self._judges.classifier, groups, normals),
+            "ssim_outside_lesion": interval([outside for outside, _ in kept], patients),
+            "ssim_inside_lesion": interval([inside for _, inside in kept], patients),
+            **({} if witness is None else {"witness": _witnessed(witness, groups, normals)}),
         }
 
     def likeness(self, seen: Sequence[Seen]) -> Json:
@@ -141,6 +143,25 @@ class Edits:
             fidelity.ssim_where(before, after, where) for where in (~case.truth, case.truth)
         )
         return outside, inside
+
+
+def _judged(judge: Classifier, groups: Groups, normals: Sequence[Pair]) -> Json:
+    """What a classifier makes of each group of films."""
+    judged = {
+        name: validity.judge(
+            judge, [f.pair for f in films], normals, SEED, [f.row.group for f in films]
+        )
+        for name, films in groups.items()
+    }
+    return {name: asdict(found) for name, found in judged.items() if found}
+
+
+def _witnessed(witness: Classifier, groups: Groups, normals: Sequence[Pair]) -> Json:
+    """The flips alone, by a classifier that was asked when all was done."""
+    return {
+        name: {what: found[what] for what in _FLIPS}
+        for name, found in _judged(witness, groups, normals).items()
+    }
 
 
 def _once(films: Sequence[Case | Seen]) -> list[Case | Seen]:

@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
 from pipeline import anatomy, regions
-from pipeline.evaluation.statistics import Interval, Values, bootstrap, share
+from pipeline.evaluation.statistics import (
+    Groups,
+    Interval,
+    Values,
+    around,
+    bootstrap,
+    resampled_means,
+    share_of,
+)
 from pipeline.training.dataset import Box
 from pipeline.types import Image
 
@@ -23,7 +32,8 @@ class Localisation:
     `auprc` is over the whole film, `in_lung` over the lungs' pixels alone (None where no lesion
     lies in lungs that were found); `pointing` is the share of films whose highest pixel is true;
     `iou` is intersection over union of the map's top pixels,
-    as many as are true; `energy` is the share of the map's sum that is true (1907.02957, 3.3).
+    as many as are true; `energy` is the share of the map's sum that is true (1907.02957, 3.3);
+    `side` is that of `right_sides`.
     """
 
     films: int
@@ -33,6 +43,7 @@ class Localisation:
     pointing: Interval
     iou: Interval
     energy: Interval
+    side: Interval | None
 
 
 def average_precision(truth: npt.NDArray[np.bool_], score: Image) -> float:
@@ -69,23 +80,30 @@ def outline(mask: npt.NDArray[np.uint8], side: int) -> Truth:
 
 
 def localise(
-    maps: Sequence[Image], truths: Sequence[Truth], lungs: Sequence[Truth], seed: int = 0
+    maps: Sequence[Image],
+    truths: Sequence[Truth],
+    lungs: Sequence[Truth],
+    groups: Groups,
+    seed: int = 0,
 ) -> Localisation:
     """Scores of films' maps against their truths."""
     pairs = list(zip(maps, truths, strict=True))
+    seen = [bool(truth[lung].any()) for truth, lung in zip(truths, lungs, strict=True)]
     inside = [
         average_precision(truth[lung], plane[lung])
-        for (plane, truth), lung in zip(pairs, lungs, strict=True)
-        if truth[lung].any()
+        for plane, truth, lung in compress(zip(maps, truths, lungs, strict=True), seen)
     ]
+    theirs = list(compress(groups, seen))
+    hits = np.array([float(t.ravel()[int(m.argmax())]) for m, t in pairs])
     return Localisation(
         films=len(maps),
         prevalence=float(np.mean([truth.mean() for truth in truths])),
-        auprc=bootstrap(precisions(maps, truths), seed),
-        in_lung=bootstrap(np.array(inside), seed) if inside else None,
-        pointing=share(sum(bool(t.ravel()[int(m.argmax())]) for m, t in pairs), len(maps)),
-        iou=bootstrap(np.array([_overlap(m, t) for m, t in pairs]), seed),
-        energy=bootstrap(np.array([_energy(m, t) for m, t in pairs]), seed),
+        auprc=bootstrap(precisions(maps, truths), seed, groups),
+        in_lung=bootstrap(np.array(inside), seed, theirs) if inside else None,
+        pointing=share_of(hits, groups),
+        iou=bootstrap(np.array([_overlap(m, t) for m, t in pairs]), seed, groups),
+        energy=bootstrap(np.array([_energy(m, t) for m, t in pairs]), seed, groups),
+        side=right_sides(maps, truths, groups, seed),
     )
 
 
@@ -94,11 +112,18 @@ def precisions(maps: Sequence[Image], truths: Sequence[Truth]) -> Values:
     return np.array([average_precision(t, m) for m, t in zip(maps, truths, strict=True)])
 
 
-def shuffled(maps: Sequence[Image], truths: Sequence[Truth]) -> Values:
-    """For each film the mean AUPRC of every other film's map: what a prior of place would score."""
+def others(groups: Groups, index: int) -> list[int]:
+    """The films of other groups; all other films where there are none."""
+    own = groups[index]
+    rest = [i for i in range(len(groups)) if i != index]
+    return [i for i in rest if not own or groups[i] != own] or rest
+
+
+def shuffled(maps: Sequence[Image], truths: Sequence[Truth], groups: Groups) -> Values:
+    """For each film the mean AUPRC of every other's map: what a prior of place would score."""
     return np.array(
         [
-            np.mean([average_precision(truth, m) for j, m in enumerate(maps) if j != i])
+            np.mean([average_precision(truth, maps[j]) for j in others(groups, i)])
             for i, truth in enumerate(truths)
         ]
     )
@@ -112,26 +137,49 @@ def lung_aligned(plane: Image, lungs: Truth, place: Truth) -> Image:
 
 
 def shuffled_in_lungs(
-    maps: Sequence[Image], truths: Sequence[Truth], lungs: Sequence[Truth]
+    maps: Sequence[Image], truths: Sequence[Truth], lungs: Sequence[Truth], groups: Groups
 ) -> Values:
     """`shuffled` with every other map moved onto the film's own lungs first."""
     found = []
     for i, truth in enumerate(truths):
-        others = [lung_aligned(m, lungs[j], lungs[i]) for j, m in enumerate(maps) if j != i]
-        found.append(np.mean([average_precision(truth, other) for other in others]))
+        moved = [lung_aligned(maps[j], lungs[j], lungs[i]) for j in others(groups, i)]
+        found.append(np.mean([average_precision(truth, other) for other in moved]))
     return np.array(found)
 
 
-def right_side(plane: Image, truth: Truth) -> bool | None:
-    """Whether most of the map lies in the half of the film that the lesion is in.
+def one_side(truth: Truth) -> int:
+    """-1 where the lesion is in the left half of the film, 1 in the right one, 0 in both.
 
-    None where the truth is not in one half alone: at least 95 % of it.
+    In one alone is what is so for at least 95 % of its pixels.
     """
+    left_share = float(truth[:, : truth.shape[1] // 2].sum() / truth.sum())
+    return 0 if 0.05 < left_share < 0.95 else 1 - 2 * (left_share > 0.5)
+
+
+def right_side(plane: Image, side: int) -> float:
+    """1 where most of the map lies in that half, 0 in the other one, a half where in neither."""
     half = plane.shape[1] // 2
-    left_share = float(truth[:, :half].sum() / truth.sum())
-    if 0.05 < left_share < 0.95:
+    return (1 + side * float(np.sign(plane[:, half:].sum() - plane[:, :half].sum()))) / 2
+
+
+def right_sides(
+    maps: Sequence[Image], truths: Sequence[Truth], groups: Groups, seed: int = 0
+) -> Interval | None:
+    """The mean of both sides' shares of films whose map lies on the lesion's side.
+
+    Whatever points to one side on every film scores a half, however many lesions are there. None
+    where no lesion is on one of the sides. Its interval resamples each side by itself.
+    """
+    sides = np.array([one_side(truth) for truth in truths])
+    if not {-1, 1} <= set(sides.tolist()):
         return None
-    return bool((plane[:, :half].sum() > plane[:, half:].sum()) == (left_share > 0.5))
+    means, draws = [], []
+    for side in (-1, 1):
+        of_it = sides == side
+        hits = np.array([right_side(plane, side) for plane in compress(maps, of_it)])
+        means.append(hits.mean())
+        draws.append(resampled_means(hits, seed + 1 + side, list(compress(groups, of_it))))
+    return around(float(np.mean(means)), np.mean(draws, axis=0))
 
 
 def touches(plane: Image, threshold: float, truth: Truth) -> bool:

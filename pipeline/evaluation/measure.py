@@ -4,7 +4,7 @@ Choose on `dev`, report on `test`, once. Every number has its 95 % interval over
 be given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from pipeline.evaluation.edits import Edits
 from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.selection import GROUPS, Selection
-from pipeline.evaluation.tables import SEED, Json, auroc, interval
+from pipeline.evaluation.tables import SEED, Json, interval
 from pipeline.evaluation.validity import Pair
 from pipeline.explainer import Explainer
 from pipeline.preprocess import GRID
@@ -72,25 +72,28 @@ class Measurement:
         self._explainer = Explainer(model)
         self._threshold = model.settings.reading(mode).threshold
 
-    def everything(self) -> Evaluation:
-        """The whole table."""
+    def everything(self, without: Collection[str] = ()) -> Evaluation:
+        """The whole table, but for the SECTIONS that are left out."""
         cases = {name: found for name in GROUPS if (found := self._cases(name))}
         seen = self._see(self._films.rows(lambda _: True))
         adult = [film for film in seen if not film.row.paediatric]
         edits = Edits(self._model, self._judges, self._maker, self._track)
+        sections: dict[str, Callable[[], Json]] = {
+            "reconstruction": lambda: self._reconstruction(seen, cases),
+            "normals": lambda: self._normals(adult),
+            "image_gate": lambda: self._let_pass(seen),
+            "status": lambda: self._statuses(adult),
+            "image_score": lambda: self._image_scores(seen),
+            "validity": lambda: edits.validity(adult, cases),
+            "fidelity": lambda: edits.likeness(seen),
+            "reliability": lambda: self._reliability(adult),
+            "oracle": lambda: edits.oracle(adult),
+            "induction": lambda: edits.induction(adult),
+        }
         numbers: Json = {
             **self._heading(),
-            "reconstruction": self._reconstruction(seen, cases),
             "localisation": {name: self._localisation(found) for name, found in cases.items()},
-            "normals": self._normals(adult),
-            "image_gate": self._let_pass(seen),
-            "status": self._statuses(adult),
-            "image_score": self._image_scores(seen),
-            "validity": edits.validity(adult, cases),
-            "fidelity": edits.likeness(seen),
-            "reliability": self._reliability(adult),
-            "oracle": edits.oracle(adult),
-            "induction": edits.induction(adult),
+            **{name: make() for name, make in sections.items() if name not in without},
             **self._pace(),
         }
         return Evaluation(numbers=numbers, cases=cases)
@@ -159,14 +162,14 @@ class Measurement:
             name: interval([c for case in group if (c := self._contrast_kept(case)) is not None])
             for name, group in cases.items()
         }
-        judged = [
-            (film, self._maker.logit(film.pair.film), self._maker.logit(y))
-            for film, y in zip(seen, back, strict=True)
-        ]
-        found["classifier_auroc"] = {
-            "films": auroc([(film.normal, before) for film, before, _ in judged]),
-            "reconstructions": auroc([(film.normal, after) for film, _, after in judged]),
-        }
+        found["classifier_auroc"] = tables.aurocs(
+            [film.normal for film in seen],
+            {
+                "films": [self._maker.logit(film.pair.film) for film in seen],
+                "reconstructions": [self._maker.logit(y) for y in back],
+            },
+            [film.row.group for film in seen],
+        )
         return found
 
     def _contrast_kept(self, case: Case) -> float | None:
@@ -178,55 +181,52 @@ class Measurement:
 
     def _localisation(self, cases: Sequence[Case]) -> Json:
         truths, lungs = [case.truth for case in cases], [case.lungs for case in cases]
-        ours = [case.own for case in cases]
+        ours, groups = [case.own for case in cases], [case.row.group for case in cases]
         own = localisation.precisions(ours, truths)
-        shuffled = localisation.shuffled(ours, truths)
-        aligned = localisation.shuffled_in_lungs(ours, truths, lungs)
-        methods = list(cases[0].maps)
-        sides = [localisation.right_side(m, t) for m, t in zip(ours, truths, strict=True)]
-        one_sided = [side for side in sides if side is not None]
+        shuffled = localisation.shuffled(ours, truths, groups)
+        aligned = localisation.shuffled_in_lungs(ours, truths, lungs, groups)
+        methods = {name: [case.maps[name] for case in cases] for name in cases[0].maps}
+        sides = [localisation.one_side(truth) for truth in truths]
         hits = [
             localisation.touches(case.pair.attribution_map, self._threshold, case.marked)
             for case in cases
         ]
         return {
             "films": len(cases),
+            "patients": len({*filter(None, groups)}) + groups.count(""),
             "methods": {
-                name: asdict(localisation.localise([c.maps[name] for c in cases], truths, lungs))
-                for name in methods
+                name: asdict(localisation.localise(maps, truths, lungs, groups))
+                for name, maps in methods.items()
             },
-            "shuffled": interval(shuffled),
-            "gain_over_shuffled": interval(own - shuffled),
-            "gain_over_shuffled_in_lungs": interval(own - aligned),
+            "shuffled": interval(shuffled, groups),
+            "gain_over_shuffled": interval(own - shuffled, groups),
+            "gain_over_shuffled_in_lungs": interval(own - aligned, groups),
             "gain_over": {
-                name: interval(own - localisation.precisions([c.maps[name] for c in cases], truths))
-                for name in methods
+                name: interval(own - localisation.precisions(maps, truths), groups)
+                for name, maps in methods.items()
                 if name != str(self._mode)
             },
-            "right_side": tables.share(one_sided),
-            "sensitivity": tables.share(hits),
+            "one_sided": {"left": sides.count(-1), "right": sides.count(1)},
+            "sensitivity": tables.share(hits, groups),
         }
 
     def _normals(self, adult: Sequence[Seen]) -> Json:
         """Films without a finding that have any region: of the manifest, of JSRT, pooled."""
-        marked = {
-            source: [
-                self._has_region(film.pair)
-                for film in adult
-                if film.normal and film.row.source == source
-            ]
-            for source in sorted({film.row.source for film in adult if film.normal})
-        }
+        marked: dict[str, list[tuple[bool, str]]] = {}
+        for film in filter(lambda film: film.normal, adult):
+            mine = marked.setdefault(film.row.source, [])
+            mine.append((self._has_region(film.pair), film.row.group))
         rows = self._films.group(lambda row: row.source == "jsrt" and not row.boxes)
         films = self._films.localised_films(rows)
+        shown = self._track(list(zip(rows, films, strict=True)), "JSRT normals")
         marked["jsrt"] = [
-            self._has_region(as_pair(self._maker.evidence(film)))
-            for film in self._track(films, "JSRT normals")
+            (self._has_region(as_pair(self._maker.evidence(film))), row.group)
+            for row, film in shown
         ]
-        pooled = [hit for hits in marked.values() for hit in hits]
+        pooled = [one for found in marked.values() for one in found]
         return {
-            "with_a_region": tables.share(pooled),
-            "sources": {source: tables.share(hits) for source, hits in marked.items()},
+            "with_a_region": _share(pooled),
+            "sources": {source: _share(found) for source, found in sorted(marked.items())},
         }
 
     def _has_region(self, pair: Pair) -> bool:
@@ -236,7 +236,7 @@ class Measurement:
         """What share of films is VALID, LOW_CONFIDENCE or WITHHELD by the checks of the edit."""
         return {
             what: {
-                str(status): tables.share([film.status is status for film in films])
+                str(status): _share([(film.status is status, film.row.group) for film in films])
                 for status in Status
             }
             for what in ("normal", "abnormal")
@@ -248,7 +248,8 @@ class Measurement:
         gate = self._model.image_gate
         if gate is None:
             return {}
-        return {"let_pass": tables.share([not gate.refusal(film.pair.film) for film in seen])}
+        let = [(not gate.refusal(film.pair.film), film.row.group) for film in seen]
+        return {"let_pass": _share(let)}
 
     def _image_scores(self, seen: Sequence[Seen]) -> Json:
         """Within one source: our score beside what the border, the spectrum and the rest know."""
@@ -259,19 +260,17 @@ class Measurement:
                 continue
             taught = self._taught(source)
             judged = [(film.pair.film, film.pair.lungs) for film in films]
-            found[source] = {
-                "films": len(films),
-                "score_in_lungs": auroc(
-                    [(film.normal, self._score(film, film.peak_in_lungs)) for film in films]
-                ),
-                "peak_in_lungs": auroc([(film.normal, film.peak_in_lungs) for film in films]),
-                "score": auroc([(film.normal, self._score(film, film.peak)) for film in films]),
+            scores = {
+                "score_in_lungs": [self._score(film, film.peak_in_lungs) for film in films],
+                "peak_in_lungs": [film.peak_in_lungs for film in films],
+                "score": [self._score(film, film.peak) for film in films],
+                **{
+                    name: audits.scores(look, taught, judged).tolist()
+                    for name, look in audits.LOOKS.items()
+                },
             }
-            for name, look in audits.LOOKS.items():
-                said = audits.scores(look, taught, judged)
-                found[source][name] = auroc(
-                    [(film.normal, float(s)) for film, s in zip(films, said, strict=True)]
-                )
+            normal, groups = [f.normal for f in films], [f.row.group for f in films]
+            found[source] = {"films": len(films), **tables.aurocs(normal, scores, groups)}
         return found
 
     def _score(self, film: Seen, peak: float) -> float:
@@ -307,6 +306,16 @@ class Measurement:
                 "largest_gap_to_uniform": distance,
                 "chance_if_uniform": chance,
                 "share_at_most_0.05": float((p_values <= 0.05).mean()),
+                "sources": {
+                    source: _share(
+                        [
+                            (healthy.conformal_p(film.peak) <= 0.05, film.row.group)
+                            for film in adult
+                            if film.normal and film.row.source == source
+                        ]
+                    )
+                    for source in sorted({film.row.source for film in adult if film.normal})
+                },
             },
         }
 
@@ -326,6 +335,11 @@ class Measurement:
             ),
             "brier": interval(reliability.squared_errors(said[even], truth[even])),
         }
+
+
+def _share(films: Sequence[tuple[bool, str]]) -> Json:
+    """Of (whether it is so, group)."""
+    return tables.share([so for so, _ in films], [group for _, group in films])
 
 
 def _contrast(plane: Image, truth: Mask) -> float:

@@ -5,12 +5,11 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-_COLUMNS = ("auprc", "in_lung", "pointing", "iou", "energy")
+_COLUMNS = ("auprc", "in_lung", "pointing", "iou", "energy", "side")
 _CONTROLS = {
     "shuffled": "another film's map",
     "gain_over_shuffled": "own map minus another film's, paired",
     "gain_over_shuffled_in_lungs": "the same, other maps moved onto the film's lungs",
-    "right_side": "side of the lesion, one-sided films",
     "sensitivity": "a region touches a box",
 }
 
@@ -55,9 +54,14 @@ def heading(numbers: Json) -> str:
 
 def _localisation(name: str, found: Json) -> Iterator[str]:
     prevalence = next(iter(found["methods"].values()))["prevalence"]
-    yield f"\n### {name}: {found['films']} films, prevalence {prevalence:.3f}\n"
-    yield "| map | pixel AUPRC | in lungs | pointing | IoU | energy | ours minus this |"
-    yield "|---|---|---|---|---|---|---|"
+    sides, films = found["one_sided"], f"{found['films']} films of {found['patients']} patients"
+    yield f"\n### {name}: {films}, prevalence {prevalence:.3f}\n"
+    yield (
+        f"Side: the mean of the shares of {sides['left']} films with lesions in the left half of "
+        f"the film alone and of {sides['right']} in the right one.\n"
+    )
+    yield "| map | pixel AUPRC | in lungs | pointing | IoU | energy | side | ours minus this |"
+    yield "|---|---|---|---|---|---|---|---|"
     for method, scores in found["methods"].items():
         cells = [said(scores[column]) for column in _COLUMNS]
         yield f"| {method} | {' | '.join(cells)} | {said(found['gain_over'].get(method))} |"

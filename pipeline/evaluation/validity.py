@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from pipeline import anatomy
 from pipeline.anatomy import Mask
 from pipeline.classifier import Classifier
 from pipeline.evaluation import fidelity
-from pipeline.evaluation.statistics import Interval, Values, bootstrap, share
+from pipeline.evaluation.statistics import Groups, Interval, Values, bootstrap, share_of
 from pipeline.probe import Traits
 from pipeline.types import Image
 
@@ -55,11 +56,17 @@ class Validity:
 
 
 def judge(
-    classifier: Classifier, pairs: Sequence[Pair], donors: Sequence[Pair], seed: int
+    classifier: Classifier,
+    pairs: Sequence[Pair],
+    donors: Sequence[Pair],
+    seed: int,
+    groups: Groups | None = None,
 ) -> Validity | None:
     """None where the classifier calls no film abnormal; `donors` are normal films with lungs."""
     rng = np.random.default_rng(seed)
-    called = [pair for pair in pairs if _logit(classifier, pair.film) > 0]
+    sick = [_logit(classifier, pair.film) > 0 for pair in pairs]
+    called = list(compress(pairs, sick))
+    theirs = None if groups is None else list(compress(groups, sick))
     if not called:
         return None
     flips = np.array([_logit(classifier, p.counterfactual) <= 0 for p in called], float)
@@ -67,11 +74,11 @@ def judge(
     kept = [_source(classifier, p.film) == _source(classifier, p.counterfactual) for p in called]
     return Validity(
         films=len(called),
-        flipped=share(int(flips.sum()), len(called)),
-        by_chance=share(int(chance.sum()), len(called)),
-        gain=bootstrap(flips - chance, seed),
+        flipped=share_of(flips, theirs),
+        by_chance=share_of(chance, theirs),
+        gain=bootstrap(flips - chance, seed, theirs),
         ceiling=_ceiling(classifier, called, donors, seed),
-        source_kept=share(sum(kept), len(called)),
+        source_kept=share_of(np.array(kept, float), theirs),
         off_target=bootstrap(np.array([_off_target(p) for p in called]), seed),
         **_alike(called, seed),
     )
@@ -101,7 +108,7 @@ def _ceiling(
     classifier: Classifier, called: Sequence[Pair], donors: Sequence[Pair], seed: int
 ) -> Interval | None:
     healed = [_logit(classifier, film) <= 0 for film in with_lungs_of(called, donors, seed)]
-    return share(sum(healed), len(healed)) if healed else None
+    return share_of(np.array(healed, float)) if healed else None
 
 
 def with_lungs_of(pairs: Sequence[Pair], donors: Sequence[Pair], seed: int) -> list[Image]:

@@ -44,14 +44,20 @@ Sample = dict[int, Held]
 def sample(place: Hospital) -> Sample:
     assert place.node.process is not None
     pids = [place.node.process.pid, *children_of(place.node)]
-    return {pid: _held(Path(f"/proc/{pid}")) for pid in pids}
+    held = ((pid, _held(Path(f"/proc/{pid}"))) for pid in pids)
+    return {pid: found for pid, found in held if found is not None}
 
 
-def _held(process: Path) -> Held:
-    status = (process / "status").read_text()
+def _held(process: Path) -> Held | None:
+    """None where it has ended: each result is looked at by a process of its own."""
+    try:
+        status = (process / "status").read_text()
+        handles = len(list((process / "fd").iterdir()))
+    except OSError:
+        return None
     return Held(
         memory_mb=_number("VmRSS", status) / 1024,
-        handles=len(list((process / "fd").iterdir())),
+        handles=handles,
         threads=_number("Threads", status),
     )
 

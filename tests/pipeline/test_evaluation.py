@@ -104,18 +104,18 @@ EVERYWHERE = np.ones((4, 4), bool)
 def test_maps_that_are_their_truths_gain_over_the_other_films() -> None:
     maps = [rows_of(0), rows_of(3)]
     truths = [plane > 0 for plane in maps]
-    found = localisation.localise(maps, truths, [EVERYWHERE] * 2)
+    found = localisation.localise(maps, truths, [EVERYWHERE] * 2, ["", ""])
     assert (found.films, found.prevalence, found.pointing.mean) == (2, 0.25, 1.0)
     assert (found.auprc.mean, found.iou.mean, found.energy.mean) == (1.0, 1.0, 1.0)
     # The other film's map puts four wrong pixels first; the tie of the rest ends at 4 of 16.
-    assert localisation.shuffled(maps, truths).tolist() == [0.25, 0.25]
+    assert localisation.shuffled(maps, truths, ["", ""]).tolist() == [0.25, 0.25]
 
 
 def test_a_map_whose_peak_lies_outside_does_not_point() -> None:
     right, wrong = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)
     right[0, 0], wrong[3, 3] = 1, 1
     truth = right > 0
-    found = localisation.localise([right, wrong], [truth, truth], [EVERYWHERE] * 2)
+    found = localisation.localise([right, wrong], [truth, truth], [EVERYWHERE] * 2, ["", ""])
     assert (found.pointing.mean, found.energy.mean) == (0.5, 0.5)
 
 
@@ -123,7 +123,7 @@ def test_in_lung_scores_leave_out_what_lies_outside() -> None:
     # Outside the lungs the map is highest and wrong; inside it is right.
     plane, truth = rows_of(0) * 2 + rows_of(3), rows_of(3) > 0
     lungs = rows_of(1, 2, 3) > 0
-    found = localisation.localise([plane], [truth], [lungs])
+    found = localisation.localise([plane], [truth], [lungs], [""])
     assert found.in_lung is not None
     assert found.in_lung.mean == 1.0
     assert found.auprc.mean == 0.5
@@ -140,24 +140,52 @@ def test_another_films_map_is_moved_onto_the_films_own_lungs() -> None:
     (first, first_lungs), (second, second_lungs) = film(0, 0), film(13, 13)
     truths = [first > 0, second > 0]
     lungs = [first_lungs, second_lungs]
-    assert localisation.shuffled([first, second], truths).max() < 0.05
-    assert localisation.shuffled_in_lungs([first, second], truths, lungs).min() > 0.9
+    maps, nobody = [first, second], ["", ""]
+    assert localisation.shuffled(maps, truths, nobody).max() < 0.05
+    assert localisation.shuffled_in_lungs(maps, truths, lungs, nobody).min() > 0.9
 
 
 @pytest.mark.parametrize(
     ("marked", "lesion", "expected"),
-    [((0, 0), (1, 1), True), ((0, 0), (1, 2), False), ((3, 3), (2, 3), True)],
+    [((0, 0), (1, 1), 1), ((0, 0), (1, 2), 0), ((3, 3), (2, 3), 1)],
 )
 def test_the_side_is_right_where_most_of_the_map_lies_with_the_lesion(
-    marked: tuple[int, int], lesion: tuple[int, int], expected: bool
+    marked: tuple[int, int], lesion: tuple[int, int], expected: float
 ) -> None:
     plane, truth = np.zeros((4, 4), np.float32), np.zeros((4, 4), bool)
     plane[marked], truth[lesion] = 1, True
-    assert localisation.right_side(plane, truth) is expected
+    assert localisation.right_side(plane, localisation.one_side(truth)) == expected
 
 
 def test_a_lesion_on_both_sides_has_no_side() -> None:
-    assert localisation.right_side(rows_of(0), rows_of(1) > 0) is None
+    assert localisation.one_side(rows_of(1) > 0) == 0
+
+
+@pytest.mark.parametrize("blank", [np.zeros((4, 4)), np.ones((4, 4))])
+def test_a_map_of_no_side_is_half_right(blank: np.ndarray) -> None:
+    assert [localisation.right_side(blank, side) for side in (-1, 1)] == [0.5, 0.5]
+
+
+def test_what_points_to_one_side_on_every_film_scores_a_half_whatever_lesions_there_are() -> None:
+    def at(col: int) -> np.ndarray:
+        plane = np.zeros((4, 4), np.float32)
+        plane[0, col] = 1
+        return plane
+
+    truths = [at(0) > 0, at(3) > 0, at(3) > 0, at(2) > 0]
+    always = localisation.right_sides([at(3)] * 4, truths, [""] * 4)
+    ours = localisation.right_sides([at(1), at(3), at(0), at(0)], truths, [""] * 4)
+    assert always is not None
+    assert (always.mean, always.low, always.high) == (0.5, 0.5, 0.5)
+    assert ours is not None
+    assert ours.mean == (1 + 1 / 3) / 2  # the one on the left, and one of three on the right
+    assert localisation.right_sides([at(3)] * 3, truths[1:], [""] * 3) is None
+
+
+def test_another_film_is_another_patients() -> None:
+    assert localisation.others(["a", "b", "a", ""], 0) == [1, 3]
+    assert localisation.others(["a", "", ""], 1) == [0, 2]
+    assert localisation.others(["a", "a"], 0) == [1]
 
 
 def test_a_region_touches_what_readers_marked_where_the_product_would_show_it() -> None:
@@ -175,15 +203,47 @@ def test_a_region_touches_what_readers_marked_where_the_product_would_show_it() 
 
 def test_a_share_has_its_exact_interval() -> None:
     # Clopper and Pearson: 0 of 10 reaches up to 1 - 0.025^(1/10).
-    none = statistics.share(0, 10)
+    none = statistics.share_of(np.zeros(10))
     assert (none.mean, none.low) == (0, 0)
     assert none.high == pytest.approx(1 - 0.025**0.1)
-    assert statistics.share(10, 10).low == pytest.approx(0.025**0.1)
+    assert statistics.share_of(np.ones(10)).low == pytest.approx(0.025**0.1)
+
+
+def test_films_of_one_patient_tell_as_much_as_one() -> None:
+    # Five patients, each with four films that are all alike: as much as five films.
+    hits, patients = np.repeat([1.0, 0, 0, 1, 0], 4), np.repeat(list("abcde"), 4).tolist()
+    several, few = statistics.share_of(hits, patients), statistics.share_of(hits[::4])
+    assert (several.mean, several.low, several.high) == pytest.approx((0.4, few.low, few.high))
+    assert few.low == pytest.approx(0.0527, abs=1e-4)  # 2 of 5: the table of Clopper and Pearson
+    assert statistics.share_of(np.zeros(20), patients).high == pytest.approx(1 - 0.025**0.2)
+
+
+def test_a_mean_is_resampled_by_patients() -> None:
+    values = np.repeat([0.0, 1.0], 50)
+    alone = statistics.bootstrap(values, 0)
+    two = statistics.bootstrap(values, 0, ["a"] * 50 + ["b"] * 50)
+    assert (two.mean, two.low, two.high) == (0.5, 0.0, 1.0)  # both drawn alike, one time in two
+    assert (alone.low, alone.high) == pytest.approx((0.4, 0.6), abs=0.02)
+    assert statistics.bootstrap(values, 0, [""] * 100).low == pytest.approx(0.4, abs=0.02)
 
 
 def test_the_area_under_the_curve_counts_pairs() -> None:
     # Pairs: 2 > 1, 2 = 2 (half), 3 > 1, 3 > 2: 3.5 of 4.
     assert statistics.auroc(np.array([2.0, 3.0]), np.array([1.0, 2.0])) == 3.5 / 4
+
+
+def test_scores_of_the_same_films_are_compared_in_pairs() -> None:
+    rng = np.random.default_rng(0)
+    sick = np.repeat([True, False], 40)
+    noise = rng.normal(size=80)
+    worse, better = noise + sick, noise + 1.5 * sick  # alike but for the step
+    found = statistics.auroc_interval(sick, [better, worse, better], 0)
+    ours, other, same, above, nothing = found
+    assert above.mean == pytest.approx(ours.mean - other.mean)
+    assert above.low > 0  # though their own intervals overlap
+    assert ours.low < other.high
+    assert (nothing.mean, nothing.low, nothing.high) == (0, 0, 0)
+    assert same == ours
 
 
 def test_scaling_averages_areas() -> None:
@@ -355,8 +415,11 @@ def test_grad_cam_lies_where_the_abnormal_weights_see_something() -> None:
 
 def test_the_mean_box_of_a_film_leaves_its_own_out() -> None:
     truths = [rows_of(0) > 0, rows_of(1) > 0, rows_of(1) > 0]
-    assert baselines.mean_of_others(truths, 0).tolist() == rows_of(1).tolist()
-    assert baselines.mean_of_others(truths, 1)[0].tolist() == [0.5] * 4
+    nobody = [""] * 3
+    assert baselines.mean_of_others(truths, nobody, 0).tolist() == rows_of(1).tolist()
+    assert baselines.mean_of_others(truths, nobody, 1)[0].tolist() == [0.5] * 4
+    assert baselines.mean_of_others(truths, ["a", "b", "a"], 0).tolist() == rows_of(1).tolist()
+    assert baselines.mean_of_others(truths, ["a", "b", "b"], 1).tolist() == rows_of(0).tolist()
 
 
 @pytest.mark.parametrize(("look", "size"), [("border", 56 * 56), ("frequencies", 40)])

@@ -147,14 +147,11 @@ def test_a_picture_far_from_every_chest_is_refused(tmp_path: Path, radiograph: R
     with pytest.raises(FilmError, match="not a chest"):
         explained(tmp_path, radiograph, Mode.PAPER)
     engine = LocalEngine(tmp_path, "cpu", threads=1)
-    for unlike, status in (
-        (Unlike.WITHHOLD, Status.WITHHELD),
-        (Unlike.DOUBT, Status.LOW_CONFIDENCE),
-    ):
-        (made,) = engine.explain([Request(film=radiograph, mode=Mode.PAPER, seed=0, unlike=unlike)])
-        assert made.status is status
-        assert "not a chest" in made.reasons[0]
-        assert made.attribution_map.max() > 0  # made and kept, whatever it is worth
+    withheld = Request(film=radiograph, mode=Mode.PAPER, seed=0, unlike=Unlike.WITHHOLD)
+    (made,) = engine.explain([withheld])
+    assert made.status is Status.WITHHELD
+    assert "not a chest" in made.reasons[0]
+    assert made.attribution_map.max() > 0  # made and kept, whatever it is worth
 
 
 def test_a_changed_file_is_named(tmp_path: Path) -> None:
