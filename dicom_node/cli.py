@@ -341,7 +341,8 @@ def train(
     data: DataPath,
     work: WorkPath,
     minutes: Annotated[
-        float | None, typer.Option(help="Training time, over all resumed runs.")
+        float | None,
+        typer.Option(help="Training time, over all resumed runs; without, see docs/training.md."),
     ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
@@ -366,6 +367,11 @@ def train(
     """Train a part of a model of your own."""
     from dicom_node.admin import training
 
+    tunes = base is not None and part is Part.DIFFUSION
+    if not tunes and (lora or text_encoder or form is not TuningForm.PAIRED):
+        raise typer.BadParameter(
+            "--form, --text-encoder and --lora go with: train diffusion --from"
+        )
     if base is None or part is Part.WHOLE_LUNG:
         training.train(part.value, data, work, minutes, device, seed, base)
         return
@@ -404,6 +410,11 @@ def calibrate(
     """Set how maps are read: by --data and --work, or for a site by --healthy and --out."""
     from dicom_node.admin import training
 
+    ours, sites = (data, work), (healthy, out)
+    if any(ours) and any(sites):
+        raise typer.BadParameter("give --data and --work, or --healthy and --out, not of both")
+    if healthy is not None and films:
+        raise typer.BadParameter("--films goes with --data: of a site's own films all are used")
     if healthy is not None and out is not None:
         training.calibrate_site(healthy, model, out, device)
     elif data is not None and work is not None:
@@ -449,23 +460,29 @@ def induce(
 def evaluate(
     data: DataPath,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for evaluation.json and evaluation.html.")
+        Path | None,
+        typer.Option(help="Folder for evaluation.json, evaluation.md, evaluation.html."),
     ] = None,
     part: Annotated[str, typer.Option(help="dev to choose, test to report.")] = "dev",
     mode: Annotated[Mode, typer.Option(help="How the counterpart is made.")] = Mode.CALIBRATED,
     model: Annotated[str, typer.Option(help="A model folder, or embedded.")] = "embedded",
     judges: Annotated[
-        Path | None, typer.Option(help="Folder with a classifier of your own.")
+        Path | None, typer.Option(help="Folder with a classifier of your own (docs/training.md).")
     ] = None,
     inception: Annotated[
         Path | None,
-        typer.Option(help="Safetensors of torchvision's inception_v3, for FID and KID."),
+        typer.Option(
+            help="torchvision's inception_v3 for FID and KID, its .pth saved as safetensors."
+        ),
     ] = None,
     keep: Annotated[
         Path | None,
         typer.Option(help="Folder for the edits (3 MB each), so that a stopped run goes on."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Films a group at most; 0 is all.", min=0)] = 0,
+    limit: Annotated[
+        int,
+        typer.Option(help="Films a group, and a source and label, at most; 0 is all.", min=0),
+    ] = 0,
     maps_only: Annotated[
         bool, typer.Option("--maps-only", help="Where maps point and which normal films they mark.")
     ] = False,

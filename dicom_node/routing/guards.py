@@ -131,7 +131,7 @@ def body_part(header: Dataset) -> str:
 
 
 def states_chest(header: Dataset) -> bool:
-    """Whether the header itself says chest: then no look at the picture can say otherwise."""
+    """Whether the header itself says chest: what looks like none is withheld then, not refused."""
     word = _squeezed(attributes.code(header, "BodyPartExamined"))
     return word in _CHEST_WORDS or any(map(_is_chest, _items(header, "AnatomicRegionSequence")))
 

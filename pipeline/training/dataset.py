@@ -54,6 +54,7 @@ Kin = frozenset[tuple[str, str]]
 """(group, patient or original, its name) of films; an empty name is nobody's."""
 
 _ORIGINAL = "sha256_original"
+_KIN = {"group": "group_id", "patient": "patient_id", "original file": _ORIGINAL}
 _SMALLEST_PX = 32  # no lesion can be seen on less
 _UNREADABLE = (
     OSError, KeyError, ValueError, SyntaxError, struct.error, tarfile.TarError,
@@ -130,8 +131,8 @@ def read_manifest(path: Path) -> list[FilmRow]:
 
     Raises:
         DatasetError: it is no such table or empty; a column, split or label is missing or unknown;
-            a film of calibration is not Normal, one is listed twice, or a group or a patient is in
-            more than one split. Up to ten lines are named with their files.
+            a film of calibration is not Normal, one is listed twice, or a group, a patient or an
+            original file is in more than one split. Up to ten lines are named with their files.
     """
     records = tables.read(path, _MANIFEST_COLUMNS)
     empty = [r for r in records if not all(r[1][column] for column in _NEVER_EMPTY)]
@@ -143,10 +144,15 @@ def read_manifest(path: Path) -> list[FilmRow]:
     sick = [r for r in records if r[1]["split"] == "calibration" and r[1]["label"] != "Normal"]
     tables.refuse(path, "film of split calibration that is not Normal", tables.named(sick))
     tables.refuse(path, "film listed twice", tables.named(tables.alike(records, "tar", "file")))
-    for kin in ("group", "patient"):  # the rows are named, never who it is
-        strays = tables.leaking(records, f"{kin}_id", "split")
-        tables.refuse(path, f"{kin} in more than one split", tables.named(strays))
+    _demand_apart(path, records, "split")
     return [_film_row(record) for _, record in records]
+
+
+def _demand_apart(path: Path, records: Sequence[tables.Numbered], split: str) -> None:
+    """Nobody's films, nor copies of one, are on both sides; rows are named, never who it is."""
+    for what, column in _KIN.items():
+        strays = tables.leaking(records, column, split)
+        tables.refuse(path, f"{what} in more than one {split}", tables.named(strays))
 
 
 def _film_row(record: dict[str, str]) -> FilmRow:
@@ -169,17 +175,15 @@ def read_localised(folder: Path) -> list[LocalisedRow]:
 
     Raises:
         DatasetError: a file or column is missing, a part is unknown, a film is listed twice, a
-            group or a patient is in more than one part, or a box names no known film, does not lie
-            within it, or is of part train and of a finding that is not known.
+            group, a patient or an original file is in more than one part, or a box names no known
+            film, does not lie within it, or is of part train and of a finding that is not known.
     """
     path = folder / "images.csv"
     images = tables.read(path, {"file", "width", "height", "source", "part"})
     strange = [r for r in images if r[1]["part"] not in _PARTS]
     tables.refuse(path, f"unknown part (not {tables.listed(_PARTS)})", tables.named(strange))
     tables.refuse(path, "film listed twice", tables.named(tables.alike(images, "file")))
-    for kin in ("group", "patient"):
-        strays = tables.leaking(images, f"{kin}_id", "part")
-        tables.refuse(path, f"{kin} in more than one part", tables.named(strays))
+    _demand_apart(path, images, "part")
     sizes = {record["file"]: _size(record) for _, record in images}
     tables.refuse(
         path, "width or height is no length", tables.named([r for r in images if not _size(r[1])])

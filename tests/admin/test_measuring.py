@@ -16,6 +16,7 @@ from dicom_node.errors import NodeError
 from pipeline import calibration, digest, lesion_gate, settings, testing, weights
 from pipeline.classifier import Classifier
 from pipeline.errors import DatasetError, PipelineError
+from pipeline.evaluation.summary import SECTIONS
 from pipeline.evidence import Evidence
 from pipeline.explainer import Explainer
 from pipeline.training import assembly, calibrate
@@ -96,6 +97,7 @@ def test_baselines_stand_in_the_same_table_on_the_same_films(
     assert {
         "calibrated", "gate alone", "gated difference", "ungated difference", "paper", "Grad-CAM",
         "reconstruction error", "lung mask", "centre Gaussian", "uniform", "mean box of others",
+        "Grad-CAM, held to the lungs",
     } == found["methods"].keys()  # fmt: skip
     # Both films have the same box: the other's box is this one's, and a uniform map finds no more
     # than the box's share of the film, 50 x 50 of 224 x 224 pixels, at 128 px 29 x 29 of 128 x 128.
@@ -441,5 +443,26 @@ def test_a_folder_that_is_there_is_not_written_over(
     assert "is there already" in str(done.exception)
 
 
-def test_calibrate_needs_films_from_somewhere() -> None:
-    assert commands.vald("calibrate").exit_code == 2
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "--data d",
+        "--data d --work w --healthy h",
+        "--data d --work w --healthy h --out o",
+        "--healthy h --out o --films 30",
+    ],
+)
+def test_calibrate_needs_films_from_somewhere_and_from_one_place(options: str) -> None:
+    assert commands.vald("calibrate", *options.split()).exit_code == 2
+
+
+def test_a_section_that_there_is_not_cannot_be_left_out(data: Path, model: Path) -> None:
+    done = commands.vald("evaluate", "--data", data, "--model", model, "--without", "oracles")
+    assert done.exit_code == 2
+
+
+def test_a_section_that_is_left_out_is_not_measured(data: Path, model: Path) -> None:
+    options = [option for name in SECTIONS if name != "normals" for option in ("--without", name)]
+    done = commands.vald("evaluate", "--data", data, "--model", model, "--json", *options)
+    assert json.loads(done.stdout).keys() & SECTIONS.keys() == {"normals"}

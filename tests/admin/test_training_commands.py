@@ -215,6 +215,17 @@ def test_assembling_what_is_not_there_asks_nobody_else_for_it(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "options", ["--lora 4", "--text-encoder", "--form plain", "--from embedded --lora 4"]
+)
+def test_options_of_fine_tuning_are_refused_where_nothing_is_tuned(
+    data: Path, tmp_path: Path, options: str
+) -> None:
+    part = "whole-lung" if "--from" in options else "diffusion"
+    command = ["train", part, "--data", data, "--work", tmp_path, *options.split()]
+    assert commands.vald(*command).exit_code == 2
+
+
 @pytest.mark.parametrize("minutes", ["0", "-3", "nan", "inf", "-inf"])
 def test_no_time_is_no_training(data: Path, tmp_path: Path, minutes: str) -> None:
     assert "give a time above 0" in refusal("view", data, tmp_path / "work", "--minutes", minutes)

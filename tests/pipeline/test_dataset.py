@@ -63,6 +63,11 @@ def test_group_view_and_flags_may_be_absent(tmp_path: Path) -> None:
             "patient in more than one split: line 2: a.png, line 3: b.png",
         ),
         (
+            _HEADER + ",sha256_original",
+            ["a.png,,train,Normal,s,,,,d1", "b.png,,test,Normal,s,,,,d1"],
+            "original file in more than one split: line 2: a.png, line 3: b.png",
+        ),
+        (
             _HEADER,
             ["a.png,,train,Normal,s,,,", "b.png,,train,normal,s,,,"],
             f"unknown label (not {', '.join(sorted(dataset.LABELS))}): line 3: b.png",

@@ -30,9 +30,9 @@ from dicom_node.work import model
 from dicom_node.work.making import FilmReader
 from dicom_node.work.worker import Turn, Worker, WorkerSettings
 from pipeline.engine.base import Engine, Request
-from pipeline.errors import FilmError, ModelError, ShortageError
+from pipeline.errors import FilmError, ModelError, ShortageError, UnlikeTrainingError
 from pipeline.testing import BrightnessEngine
-from pipeline.types import Attribution
+from pipeline.types import Attribution, Status, Unlike
 from storage.errors import ObjectMissingError, ObjectsUnavailableError, StoreUnavailableError
 from storage.jobs import Decision, Job, NewJob, ObjectRef, Result
 from storage.memory import MemoryJobStore
@@ -74,6 +74,18 @@ class FaultyEngine(BrightnessEngine):
 
     def explain(self, requests: Sequence[Request]) -> list[Attribution]:  # noqa: ARG002
         raise self._fault
+
+
+class Strict(BrightnessEngine):
+    """An engine that takes every picture for something else than a chest."""
+
+    def explain(self, requests: Sequence[Request]) -> list[Attribution]:
+        if requests[0].unlike is Unlike.REFUSE:
+            raise UnlikeTrainingError("it is not a chest")
+        return [
+            replace(made, status=Status.WITHHELD, reasons=("it is not a chest",))
+            for made in super().explain(requests)
+        ]
 
 
 class Distorting(BrightnessEngine):
@@ -495,6 +507,24 @@ def test_the_images_fault_is_a_rejection_that_says_why(
         "Decoding took longer than 120 s.",
     )
     assert bench.store.results("k1") == []
+
+
+@pytest.mark.parametrize(("part", "state"), [("CHEST", "PRODUCED"), ("", "REJECTED")])
+def test_what_looks_like_no_chest_is_withheld_where_its_header_says_that_it_is_one(
+    tmp_path: Path, part: str, state: str
+) -> None:
+    source = sources.source()
+    source.BodyPartExamined = part
+    source.pop("AnatomicRegionSequence", None)
+    bench = Bench(tmp_path, engine=Strict(), source=source)
+    assert bench.turn() is Turn.DONE
+    assert bench.job.state == state
+    made = {one.kind: bench.objects.read(one.object) for one in bench.store.results("k1")}
+    assert bool(made) == (state == "PRODUCED")
+    if made:
+        report = str(pydicom.dcmread(io.BytesIO(made["structured_report"]))).lower()
+        assert "withheld" in report
+        assert "it is not a chest" in report
 
 
 @pytest.mark.parametrize(
