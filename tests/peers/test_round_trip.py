@@ -206,7 +206,8 @@ def test_a_real_film_in_any_transfer_syntax_ends_the_same(
 ) -> None:
     """Each copy has a UID of its own, or it would be a resend of the film."""
     copies = {
-        name: converters.copy_of(dicom_films / f"{name}.dcm", syntax, tmp_path) for name in _ENDS
+        name: converters.copy_of(dicom_films / f"{name}.dcm", syntax, tmp_path)
+        for name in _some_of_each_end(converters.SYNTAXES.index(syntax))
     }
     for copy in copies.values():
         send(embedded, copy)
@@ -220,6 +221,13 @@ def test_a_real_film_in_any_transfer_syntax_ends_the_same(
     for name, copy in copies.items():
         if _ENDS[name] == "DELIVERED":
             _demand_no_new_errors(pacs, copy, tmp_path)
+
+
+def _some_of_each_end(turn: int) -> list[str]:
+    """What is refused, and two that are analysed, others at each turn: each in three syntaxes."""
+    analysed = [name for name, end in _ENDS.items() if end == "DELIVERED"]
+    chosen = {analysed[(2 * turn + step) % len(analysed)] for step in (0, 1)}
+    return [name for name in _ENDS if name in chosen or name not in analysed]
 
 
 def _demand_no_new_errors(pacs: Orthanc, film: Path, folder: Path) -> None:
