@@ -47,7 +47,19 @@ class Edits:
             "ssim_outside_lesion": interval([outside for outside, _ in kept], patients),
             "ssim_inside_lesion": interval([inside for _, inside in kept], patients),
             **({} if witness is None else {"witness": _witnessed(witness, groups, normals)}),
+            "judges_auroc": self._judges_auroc(adult),
         }
+
+    def _judges_auroc(self, adult: Sequence[Seen]) -> Json:
+        """How well each judge tells sick films from normal ones, all sources together."""
+        judges = {"classifier": self._judges.classifier, "witness": self._judges.witness}
+        said = {
+            name: [validity.logit(judge, film.pair.film) for film in adult]
+            for name, judge in judges.items()
+            if judge is not None
+        }
+        groups = [film.row.group for film in adult]
+        return tables.aurocs([film.normal for film in adult], said, groups)
 
     def likeness(self, seen: Sequence[Seen]) -> Json:
         """Are normal counterparts of sick films like real normal ones, within a source?"""

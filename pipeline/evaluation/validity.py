@@ -64,13 +64,13 @@ def judge(
 ) -> Validity | None:
     """None where the classifier calls no film abnormal; `donors` are normal films with lungs."""
     rng = np.random.default_rng(seed)
-    sick = [_logit(classifier, pair.film) > 0 for pair in pairs]
+    sick = [logit(classifier, pair.film) > 0 for pair in pairs]
     called = list(compress(pairs, sick))
     theirs = None if groups is None else list(compress(groups, sick))
     if not called:
         return None
-    flips = np.array([_logit(classifier, p.counterfactual) <= 0 for p in called], float)
-    chance = np.array([_logit(classifier, _elsewhere(rng, p)) <= 0 for p in called], float)
+    flips = np.array([logit(classifier, p.counterfactual) <= 0 for p in called], float)
+    chance = np.array([logit(classifier, _elsewhere(rng, p)) <= 0 for p in called], float)
     kept = [_source(classifier, p.film) == _source(classifier, p.counterfactual) for p in called]
     return Validity(
         films=len(called),
@@ -107,7 +107,7 @@ def _mean(values: Values, seed: int) -> Interval:
 def _ceiling(
     classifier: Classifier, called: Sequence[Pair], donors: Sequence[Pair], seed: int
 ) -> Interval | None:
-    healed = [_logit(classifier, film) <= 0 for film in with_lungs_of(called, donors, seed)]
+    healed = [logit(classifier, film) <= 0 for film in with_lungs_of(called, donors, seed)]
     return share_of(np.array(healed, float)) if healed else None
 
 
@@ -140,7 +140,8 @@ def _off_target(pair: Pair) -> float:
 
 
 @torch.inference_mode()
-def _logit(classifier: Classifier, film: Image) -> float:
+def logit(classifier: Classifier, film: Image) -> float:
+    """What it says of one film 0 .. 1: abnormal above 0."""
     return float(classifier(signed(film)))
 
 
