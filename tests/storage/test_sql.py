@@ -7,7 +7,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -516,3 +516,10 @@ def test_a_database_file_that_was_deleted_or_replaced_takes_no_row(
     store.receive(film("1.2.3"))
     assert [f.sop_instance_uid for f in store.received(9)] == ["1.2.3", "1.2.1"]
     store.close()
+
+
+def test_a_server_has_a_clock_of_its_own_and_a_file_has_ours(ready_url: str) -> None:
+    store = SqlJobStore(ready_url)
+    ahead_s = store.ahead_s(datetime.now(UTC) + timedelta(hours=1))
+    store.close()
+    assert ahead_s == pytest.approx(3600 if ready_url.startswith("postgres") else 0, abs=5)
