@@ -122,10 +122,17 @@ def _heed(signals: Collection[signal.Signals], stop: threading.Event) -> None:
     told, telling = socket.socketpair()
     telling.setblocking(False)
     signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
-    for number in signals:
-        signal.signal(number, lambda *_: None)
+    _handle(signals, lambda: None)
     arguments = (told, telling, signals, stop)
-    threading.Thread(target=_listen, args=arguments, daemon=True).start()
+    try:
+        threading.Thread(target=_listen, args=arguments, daemon=True).start()
+    except RuntimeError:  # the system gives none for now: better seldom deaf than not started
+        _handle(signals, stop.set)
+
+
+def _handle(signals: Collection[signal.Signals], act: Callable[[], None]) -> None:
+    for number in signals:
+        signal.signal(number, lambda *_: act())
 
 
 def _listen(
