@@ -269,7 +269,9 @@ def _limit(memory_bytes: int) -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if _MAPPED.exists():
-        limit = _mapped_bytes() + memory_bytes
+        limit, inherited = _mapped_bytes() + memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]
+        if inherited != resource.RLIM_INFINITY:  # which only root may raise
+            limit = min(limit, inherited)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 

@@ -57,12 +57,15 @@ class Breaker:
 
     def note(self, name: str, outcomes: Sequence[Outcome], now: datetime) -> None:
         """An association ended so; enough that came to nothing, and the destination rests."""
+        tried = [outcome for outcome in outcomes if outcome.fate is not Fate.UNSENT]
+        if not tried:  # we stopped, or our time was up: that says nothing of the destination
+            return
         health = self._store.destination(name)
-        if not _came_to_nothing(outcomes):
+        if not _came_to_nothing(tried):
             if health.failures:
                 self._store.note_destination(DestinationHealth(name=name), now)
             return
-        self._fail(health, outcomes[0].reason, now)
+        self._fail(health, tried[0].reason, now)
 
     def _probed(self, health: DestinationHealth, destination: Anywhere, now: datetime) -> bool:
         trouble = self._probe(destination)
@@ -90,10 +93,7 @@ class Breaker:
         self._store.note_destination(failed, now)
 
 
-def _came_to_nothing(outcomes: Sequence[Outcome]) -> bool:
+def _came_to_nothing(tried: Sequence[Outcome]) -> bool:
     """No answer said anything of a result: there was none, or the destination was in trouble."""
     postponed = {Fate.POSTPONED, Fate.POSTPONED_SLOWLY}
-    tried = [outcome for outcome in outcomes if outcome.fate is not Fate.UNSENT]
-    return bool(tried) and all(
-        outcome.fate in postponed and says_nothing(outcome.status) for outcome in tried
-    )
+    return all(outcome.fate in postponed and says_nothing(outcome.status) for outcome in tried)

@@ -128,7 +128,7 @@ class Scu:
             else:
                 message_id = len(outcomes) % _MOST_MESSAGE_IDS + 1
                 outcomes.append(_send(assoc, file, kind, message_id))
-        return outcomes
+        return outcomes if assoc.is_established else _of_an_end(outcomes)
 
 
 _UNREADABLE = Outcome(fate=Fate.REFUSED, reason="the kept file is no DICOM file any more")
@@ -137,6 +137,21 @@ _NOT_READ = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read no
 # Whether it was stored nobody knows; sent again it is the same object.
 _NO_ANSWER = Outcome(fate=Fate.POSTPONED, reason="no answer: the association ended or timed out")
 _UNSENT = Outcome(fate=Fate.UNSENT, reason="the association ended before its turn")
+_ENDED = Outcome(fate=Fate.POSTPONED, reason="the association ended before anything was sent")
+
+
+def _of_an_end(outcomes: list[Outcome]) -> list[Outcome]:
+    """One of a batch has failed where its association ended before any was begun.
+
+    Else nothing would count the attempt, and it would be made again at once, for ever.
+    """
+    if _UNSENT not in outcomes or any(one.fate in _BEGUN for one in outcomes):
+        return outcomes
+    first = outcomes.index(_UNSENT)
+    return [*outcomes[:first], _ENDED, *outcomes[first + 1 :]]
+
+
+_BEGUN = {Fate.DELIVERED, Fate.POSTPONED, Fate.POSTPONED_SLOWLY}
 
 
 def _send(assoc: Any, file: Path, kind: _Kind, message_id: int) -> Outcome:

@@ -5,8 +5,10 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pynetdicom import AE, evt
 
 from dicom_node.config import DeliverySettings, DeliveryTimeouts, Destination, Retry, Tls
 from dicom_node.delivery import study
@@ -389,3 +391,43 @@ def test_no_study_is_asked_for_after_the_time_is_up(make: Make) -> None:
     assert {outcome.fate for outcome in kept_back.values()} == {Fate.UNSENT}
     assert list(kept_back) == files
     assert peer.queries == []
+
+
+def test_a_pacs_that_ends_each_association_before_anything_is_sent_has_growing_delays_and_a_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ae = AE(ae_title="PACS")
+    for sop_class in pacs.CLASSES:
+        ae.add_supported_context(sop_class)
+    about_to_send, ended = threading.Semaphore(0), threading.Semaphore(0)
+
+    def end(event: Any) -> None:
+        about_to_send.acquire(timeout=10)
+        event.assoc.abort()
+        ended.release()
+
+    handlers: list[Any] = [(evt.EVT_ESTABLISHED, end)]
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    assert server is not None
+    bench = Bench(tmp_path, {"pacs": server.server_address[1]})
+    renew = bench.store.renew_deliveries
+
+    def after_the_end(parcels: Sequence[Parcel], until: datetime) -> int:
+        about_to_send.release()
+        ended.acquire(timeout=10)
+        threading.Event().wait(0.3)  # until our side knows
+        return renew(parcels, until)
+
+    monkeypatch.setattr(bench.store, "renew_deliveries", after_the_end)
+    settings = SETTINGS.model_copy(update={"rest_after": 3})
+    try:
+        for tick in range(10):
+            bench.tick(NOW + timedelta(seconds=tick), settings)
+    finally:
+        server.shutdown()
+    found = bench.store.deliveries(bench.key)
+    assert {(d.state, d.attempts) for d in found} == {(DeliveryState.DUE, 1)}
+    assert min(d.next_attempt_at for d in found) >= NOW + timedelta(seconds=8)
+    health = bench.store.destination("pacs")
+    assert health.failures == 3
+    assert health.retry_at is not None
