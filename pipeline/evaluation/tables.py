@@ -41,7 +41,7 @@ def aurocs(
 
     Under `ours_minus`, what the first has above each other one, paired.
     """
-    sick, names = ~np.array(normal), list(scores)
+    sick, names = ~np.array(normal, bool), list(scores)
     if min(counts(normal)) < _LEAST_FILMS:
         return {}
     values = [np.array(scores[name], float) for name in names]
