@@ -232,7 +232,7 @@ def children_of(node: Node) -> list[int]:
     """
     assert node.process is not None
     done = subprocess.run(
-        ["ps", "-o", "pid=,args=", "-g", str(node.process.pid)],
+        ["ps", "-ww", "-o", "pid=,args=", "-g", str(node.process.pid)],  # whole lines, always
         capture_output=True,
         text=True,
         check=False,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
+from dicom_node.intake.transport import Server
 from tests.intake.conftest import GatedStore, Receiver, Start
 from tests.intake.films import encoded, film
 from tests.intake.sender import Told, association, rejection_of, send, store
@@ -162,8 +163,12 @@ def test_a_step_that_has_no_place_ends_the_connection_and_kills_no_thread(
 
 def test_messages_that_are_under_way_have_a_limit_together(start: Start) -> None:
     receiver = start(limits={"max_message_mb": 16, "max_at_once_mb": 16})
+    server = receiver.scp._server
+    assert isinstance(server, Server)
     with association(receiver.port) as first:
         _send_without_end(first, 10 << 20)
+        # Sent is not yet read: who reads the byte too many, of the two, is refused.
+        _wait_until(lambda: server.traffic.size_bytes >= 10 << 20)
         for _ in range(3):  # what an ended one had sent counts no more
             with association(receiver.port) as second:
                 _send_without_end(second, 9 << 20)  # no message too large, but 19 MB are too much
