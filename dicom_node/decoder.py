@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dicom_node import radiograph
-from dicom_node.errors import DecoderError, InputError, NodeError
+from dicom_node.errors import CodecError, DecoderError, InputError, NodeError
 from dicom_node.radiograph import Film
 from pipeline import shortage
 from pipeline.types import Image
@@ -27,7 +27,8 @@ _START_S = 60.0
 _FAREWELL_S = 1.0
 _MAPPED = Path("/proc/self/statm")
 _MOST_ASKED_BYTES = 1 << 30
-"""Of the machine, to tell whether it has memory: no system gives more than it has, to anybody."""
+"""Of the machine, to tell whether it has memory for a codec: more than most films take, and no more
+than a small machine has, where no film would ever be refused else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +40,23 @@ class _Decoded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A film to be read; `with_memory`: only where there is memory for a codec."""
+
+    path: Path
+    with_memory: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Refused:
-    """The image's fault, in words; `spent` where the process should not be used again."""
+    """The image's fault, in words; `spent` where the process should not be used again.
+
+    `by_codec`: its codec gave up, see `CodecError`.
+    """
 
     reason: str
     spent: bool = False
+    by_codec: bool = False
 
 
 _Answer = _Decoded | _Refused | OSError
@@ -77,8 +90,8 @@ class Decoder:
         """As `radiograph.read`; one film at a time, callers wait for each other.
 
         Raises:
-            InputError: the film cannot be analysed, or its decoding crashed or took too much
-                memory.
+            InputError: the film cannot be analysed, or its decoding crashed, twice, or took too
+                much memory.
             DecoderError: the child was killed, as by a machine without memory, or took too long,
                 as on a machine with too much to do; or it is the film all the same.
             OSError: the file cannot be opened, the machine lacks memory or handles, or the child
@@ -94,10 +107,21 @@ class Decoder:
             self._discard()
 
     def _read(self, path: Path) -> Film:
+        """A codec has no word for a want of memory: what it said is true if it says it twice.
+
+        The second time in a new process, to which the machine gives memory.
+        """
+        try:
+            return self._ask(_Asked(path=path, with_memory=False))
+        except CodecError:
+            self._discard()
+            return self._ask(_Asked(path=path, with_memory=True))
+
+    def _ask(self, asked: _Asked) -> Film:
         child, clean = self._living_child(), False
         try:
             with _deadline(child.process, self._timeout_s) as expired:
-                answer = _exchange(child.connection, path)
+                answer = _exchange(child.connection, asked)
             clean = not expired.is_set() and not (isinstance(answer, _Refused) and answer.spent)
         except (EOFError, ConnectionError) as error:
             self._discard()
@@ -149,8 +173,8 @@ class Decoder:
         if code == -signal.SIGKILL:  # codecs do not kill themselves; the kernel out of memory does
             return DecoderError("The decoder process was killed by SIGKILL.")
         if code is not None and code < 0:
-            return InputError(f"The decoder process was killed by {signal.Signals(-code).name}.")
-        return InputError(f"The decoder process failed with exit code {code}.")
+            return CodecError(f"The decoder process was killed by {signal.Signals(-code).name}.")
+        return CodecError(f"The decoder process failed with exit code {code}.")
 
 
 def _end(child: _Child) -> None:
@@ -179,9 +203,9 @@ def _deadline(process: SpawnProcess, limit_s: float) -> Iterator[threading.Event
         timer.join()
 
 
-def _exchange(connection: Connection, path: Path) -> _Answer:
-    """The child's whole answer to one path."""
-    connection.send(path)
+def _exchange(connection: Connection, asked: _Asked) -> _Answer:
+    """The child's whole answer to one film."""
+    connection.send(asked)
     answer: _Answer = connection.recv()
     if not isinstance(answer, _Decoded):
         return answer
@@ -195,7 +219,7 @@ def _film(answer: _Answer) -> Film:
         case _Decoded():
             return answer.film
         case _Refused():
-            raise InputError(answer.reason)
+            raise (CodecError if answer.by_codec else InputError)(answer.reason)
         case OSError():
             raise answer
 
@@ -205,7 +229,7 @@ def _with_pixels(film: Film, pixels: Image) -> Film:
 
 
 def _serve(connection: Connection, reader: Reader, memory_bytes: int) -> None:
-    """The child's life: paths in, answers out, until the parent hangs up.
+    """The child's life: films asked for, answers out, until the parent hangs up.
 
     An error that is not foreseen ends it, traceback and all; the parent then says so.
     """
@@ -214,21 +238,23 @@ def _serve(connection: Connection, reader: Reader, memory_bytes: int) -> None:
     connection.send(None)
     while True:
         try:
-            path = connection.recv()
+            asked = connection.recv()
         except (EOFError, ConnectionError):
             return
-        _answer(connection, reader, path, memory_bytes)
+        _answer(connection, reader, asked, memory_bytes)
 
 
-def _answer(connection: Connection, reader: Reader, path: Path, memory_bytes: int) -> None:
+def _answer(connection: Connection, reader: Reader, asked: _Asked, memory_bytes: int) -> None:
     try:
-        film = reader(path)
+        if asked.with_memory:
+            _demand_memory(min(_left_bytes(), _MOST_ASKED_BYTES))
+        film = reader(asked.path)
         pixels = np.ascontiguousarray(film.radiograph.pixels, np.float32)
         shape = (pixels.shape[0], pixels.shape[1])
         connection.send(_Decoded(film=_with_pixels(film, pixels[:0, :0]), shape=shape))
         connection.send_bytes(pixels.data.cast("B"))
     except InputError as error:
-        connection.send(_Refused(reason=str(error)))
+        connection.send(_Refused(reason=str(error), by_codec=isinstance(error, CodecError)))
         return
     except OSError as error:
         connection.send(error)
@@ -248,11 +274,20 @@ def _answer(connection: Connection, reader: Reader, path: Path, memory_bytes: in
 def _without_memory(memory_bytes: int) -> _Refused | OSError:
     """It is the film that needs too much, unless the machine has not what the film may take."""
     try:
-        mmap.mmap(-1, max(1, min(_left_bytes(), _MOST_ASKED_BYTES))).close()
-    except OSError as error:  # so numpy's and libc's words of it are: ENOMEM
+        _demand_memory(_left_bytes())
+    except OSError as error:
         return error
     reason = f"Decoding needs more than {memory_bytes >> 20} MiB of memory."
     return _Refused(reason=reason, spent=True)
+
+
+def _demand_memory(nr_bytes: int) -> None:
+    """The machine would give so much now.
+
+    Raises:
+        OSError: it would not (ENOMEM, as of libc's and numpy's own requests).
+    """
+    mmap.mmap(-1, max(1, nr_bytes)).close()
 
 
 def _left_bytes() -> int:

@@ -2,6 +2,7 @@
 
 NodeError
 ├── InputError              the image's fault: the job is rejected, its reason kept and shown
+│   └── CodecError          a codec gave up, which it also does without memory: asked twice
 ├── DecoderError            the film's or the machine's: tried again, so many times
 ├── ConfigError             the administrator's: every fault of the file at once, with its line
 ├── EncodingError           ours: a result object that would not be conformant
@@ -18,6 +19,10 @@ class NodeError(Exception):
 
 class InputError(NodeError):
     """This image cannot be analysed; the message says why, without patient data."""
+
+
+class CodecError(InputError):
+    """A codec could not decode the pixels, or died of them; it says so of a machine's want too."""
 
 
 class DecoderError(NodeError):

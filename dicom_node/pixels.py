@@ -18,7 +18,7 @@ from rle.rle import decode_segment  # type: ignore[import-not-found]  # compiled
 
 from dicom_node import attributes, codestream
 from dicom_node.codestream import Codestream
-from dicom_node.errors import InputError
+from dicom_node.errors import CodecError, InputError
 
 Stored = npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 """[rows, cols] sample values, signed where PixelRepresentation says so."""
@@ -82,6 +82,7 @@ def stored_values(ds: Dataset, transfer_syntax_uid: str) -> Stored:
 
     Raises:
         InputError: the data set or its pixel data cannot be used, and why.
+        CodecError: its codec gave up, which may also be for want of memory.
     """
     fmt = pixel_format(ds)
     syntax = uid.UID(transfer_syntax_uid)
@@ -214,7 +215,7 @@ def _segment(segment: bytes, fmt: PixelFormat) -> Cells:
     try:
         decoded = decode_segment(segment)
     except ValueError as error:
-        raise InputError("The RLE pixel data cannot be decoded.") from error
+        raise CodecError("The RLE pixel data cannot be decoded.") from error
     # A segment of odd length has a byte of padding (PS3.5 G.3.1), which may decode to one more.
     if not 0 <= len(decoded) - fmt.rows * fmt.columns <= 1:
         raise InputError("The RLE pixel data is truncated or does not fit its size.")
@@ -257,7 +258,7 @@ def _jpeg(frame: bytes, stream: Codestream, syntax: uid.UID) -> Cells:
     # GDCM hands its bytes over as text, or None where it gives up.
     text = _gdcm_image(frame, stream, syntax).GetBuffer()
     if text is None:
-        raise InputError("The JPEG pixel data cannot be decoded.")
+        raise CodecError("The JPEG pixel data cannot be decoded.")
     return _decoded(text.encode("utf-8", "surrogateescape"), stream)
 
 
@@ -285,7 +286,7 @@ def _jpeg_ls(frame: bytes, stream: Codestream, _syntax: uid.UID) -> Cells:
     try:
         pixels, _ = jpeg_ls.decode_pixel_data(frame)
     except (RuntimeError, ValueError) as error:
-        raise InputError("The JPEG-LS pixel data cannot be decoded.") from error
+        raise CodecError("The JPEG-LS pixel data cannot be decoded.") from error
     return _decoded(bytes(pixels), stream)
 
 
@@ -294,7 +295,7 @@ def _jpeg_2000(frame: bytes, stream: Codestream, _syntax: uid.UID) -> Cells:
     try:
         pixels = decode_jpeg_2000(frame, reshape=False)
     except (RuntimeError, ValueError) as error:
-        raise InputError("The JPEG 2000 pixel data cannot be decoded.") from error
+        raise CodecError("The JPEG 2000 pixel data cannot be decoded.") from error
     return _decoded(pixels.tobytes(), stream) & _ones(stream.precision)
 
 
@@ -302,7 +303,7 @@ def _decoded(pixels: bytes, stream: Codestream) -> Cells:
     """[rows, cols] of decoded little-endian cells, 8 bits up to that precision, else 16."""
     cell_bytes = 1 if stream.precision <= 8 else 2
     if len(pixels) != stream.rows * stream.columns * cell_bytes:
-        raise InputError("The compressed pixel data decodes to another size than it states.")
+        raise CodecError("The compressed pixel data decodes to another size than it states.")
     return _shaped(pixels, stream, f"<u{cell_bytes}")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
 
@@ -12,6 +13,8 @@ from dicom_node import tls
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import outcome
 from dicom_node.errors import ConfigError
+
+_log = structlog.get_logger()
 
 
 @contextmanager
@@ -35,7 +38,16 @@ def opened(
             yield None, _why_not(assoc)
     finally:
         if assoc.is_established:
-            assoc.release()
+            let_go(assoc)
+
+
+def let_go(assoc: Any) -> None:
+    """It is released, or cut off where even that fails: what was answered before still counts."""
+    try:
+        assoc.release()
+    except Exception:  # noqa: BLE001 - whatever keeps it from being released
+        _log.exception("association not released")
+        assoc.abort()
 
 
 def request(
@@ -50,24 +62,33 @@ def request(
     Raises:
         OSError: the host's name has no address, or one side refuses the other's certificate or TLS.
         ConfigError: our certificate, key or authority for it cannot be read.
+        RuntimeError, MemoryError: the system gives no thread or no memory; nothing is left open.
     """
     ae.connection_timeout = timeouts.connect_s
     ae.acse_timeout = timeouts.association_s
     ae.dimse_timeout = ae.network_timeout = timeouts.response_s
 
+    begun: list[Any] = []
+
     def on_open(event: Any) -> None:
+        begun.append(event.assoc)
         # pynetdicom sends without a time-out: a peer that stops reading would hold us for ever
         event.assoc.dul.socket.socket.settimeout(timeouts.response_s)
 
     faults: list[OSError] = []
-    assoc = ae.associate(
-        destination.host,
-        destination.port,
-        list(contexts),
-        destination.ae_title,
-        evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
-        tls_args=_tls_of(destination, faults.append),
-    )
+    try:
+        assoc = ae.associate(
+            destination.host,
+            destination.port,
+            list(contexts),
+            destination.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
+            tls_args=_tls_of(destination, faults.append),
+        )
+    except Exception:
+        for unfinished in begun:  # its other thread would keep the connection open for ever
+            unfinished.abort()
+        raise
     if faults and not assoc.is_established and assoc.acceptor.primitive is None:
         raise ConnectionError(tls.refusal(faults[0])) from faults[0]
     return assoc

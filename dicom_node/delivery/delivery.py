@@ -17,8 +17,7 @@ from dicom_node.config import DeliverySettings
 from dicom_node.delivery import study
 from dicom_node.delivery.breaker import Breaker
 from dicom_node.delivery.gateway import Anywhere, Gateway
-from dicom_node.delivery.outcome import Beginning, Fate, Outcome
-from pipeline import shortage
+from dicom_node.delivery.outcome import Beginning, Fate, Outcome, unforeseen
 from storage import faults
 from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
 from storage.faults import Point
@@ -169,7 +168,7 @@ class Delivery:
             raise
         except Exception as fault:  # noqa: BLE001 - as at the worker's loop: the rows must say it
             _log.exception("sending failed")
-            return [_unforeseen(fault)] * len(files)
+            return [unforeseen(fault)] * len(files)
 
     def _hand_over(
         self, destination: Anywhere, files: Sequence[Path], beginning: Beginning
@@ -259,11 +258,3 @@ _GONE = Outcome(
 )
 _UNREADABLE = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now", status="FILE")
 _AWAY = Outcome(fate=Fate.POSTPONED, reason="the kept files are away", status="FILE")
-
-
-def _unforeseen(fault: Exception) -> Outcome:
-    """What nobody foresaw, unless it is what this machine lacks for now."""
-    if what := shortage.lacking(fault):
-        return Outcome(fate=Fate.POSTPONED, reason=what, status="FILE")
-    reason = f"{type(fault).__name__}: see the log"
-    return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import structlog
 import urllib3
 from dicomweb_client.web import DICOMwebClient
 from pydicom import Dataset
@@ -38,6 +39,8 @@ from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Series
 from dicom_node.errors import ConfigError, TransientError
 from storage.jobs import says_nothing
+
+_log = structlog.get_logger()
 
 _OK, _REDIRECTIONS, _BLAMES, _CONFLICT = 200, 300, 400, 409
 _REFUSED = {400, 406, 411, 413, 415, 422}
@@ -107,6 +110,14 @@ class WebSender:
         )
 
     def _store(self, destination: DicomWeb, file: Path) -> Outcome:
+        """What became of one; what nobody foresaw is its own, others have had their answer."""
+        try:
+            return self._post(destination, file)
+        except Exception as fault:  # noqa: BLE001 - as at the worker's loop: the rows must say it
+            _log.exception("sending failed")
+            return outcome.unforeseen(fault)
+
+    def _post(self, destination: DicomWeb, file: Path) -> Outcome:
         try:
             uid = str(read_file_meta_info(file).MediaStorageSOPInstanceUID)
             data = file.read_bytes()

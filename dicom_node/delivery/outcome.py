@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from pipeline import shortage
+
 Beginning = Callable[[], bool]
 """Called before each object of a batch: whoever waits sees that it goes on, and whether it may."""
 
@@ -79,6 +81,14 @@ _BLAMES = {
     0x0211: "unrecognised operation",
     0x0212: "mistyped argument",
 }
+
+
+def unforeseen(fault: Exception) -> Outcome:
+    """What nobody foresaw, unless it is what this machine lacks for now."""
+    if what := shortage.lacking(fault):
+        return Outcome(fate=Fate.POSTPONED, reason=what, status="FILE")
+    reason = f"{type(fault).__name__}: see the log"
+    return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason)
 
 
 def of_status(status: int, comment: str = "") -> Outcome:

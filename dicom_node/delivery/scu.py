@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config, build_context, evt
@@ -17,6 +18,8 @@ from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Finder
 from dicom_node.errors import ConfigError
 from dicom_node.status import ECHO_SUCCESS
+
+_log = structlog.get_logger()
 
 # Files are then sent by pieces as they lie there; otherwise they are parsed and encoded anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -72,7 +75,7 @@ class Scu:
         try:
             return self._send_all(assoc, files, kinds, until, beginning)
         finally:
-            assoc.release()
+            associate.let_go(assoc)
 
     def finder(self) -> Finder:
         """Who asks in our name what a destination holds."""
@@ -165,6 +168,10 @@ def _send(assoc: Any, file: Path, kind: _Kind, message_id: int) -> Outcome:
         return _NOT_READ
     except (ValueError, AttributeError):
         return _UNREADABLE
+    except Exception as fault:  # noqa: BLE001 - its own only: others of its batch have their answer
+        _log.exception("sending failed")
+        assoc.abort()  # a part of it may be under way
+        return outcome.unforeseen(fault)
     if "Status" not in answer:
         return _NO_ANSWER
     return outcome.of_status(answer.Status, str(answer.get("ErrorComment", "") or ""))

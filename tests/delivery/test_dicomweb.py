@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dicomweb_client.web import DICOMwebClient
 
 from dicom_node.config import DeliverySettings, DeliveryTimeouts, DicomWeb
 from dicom_node.delivery.breaker import Breaker
@@ -193,6 +195,23 @@ def test_of_a_batch_each_has_its_own_answer_and_the_rest_waits_where_none_comes(
     said = SENDER.send(at(peer), files, 60)
     assert [one.fate for one in said] == [Fate.DELIVERED, Fate.POSTPONED, Fate.UNSENT]
     assert said[1].reason == "no answer: it hangs up"
+
+
+def test_what_is_wanting_in_mid_batch_costs_no_result_the_answer_it_has(
+    peer: Web, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted, post = [], DICOMwebClient._http_post_multipart_application_dicom
+
+    def short(*args: Any) -> Any:
+        posted.append(args)
+        if len(posted) == 2:
+            raise MemoryError
+        return post(*args)
+
+    monkeypatch.setattr(DICOMwebClient, "_http_post_multipart_application_dicom", short)
+    said = SENDER.send(at(peer), files, 60)
+    assert [one.fate for one in said] == [Fate.DELIVERED, Fate.POSTPONED, Fate.DELIVERED]
+    assert said[1].reason == "too little memory was free; free some, or give it more"
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])

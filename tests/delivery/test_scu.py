@@ -8,10 +8,12 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.association import Association
 
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery.outcome import Fate
@@ -255,3 +257,57 @@ def test_a_file_that_cannot_be_opened_for_now_is_sent_later(
         (Fate.POSTPONED, "FILE"),
         (Fate.DELIVERED, "0000"),
     ]
+
+
+def test_what_is_wanting_in_mid_batch_costs_no_result_the_answer_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, sent = Association.send_c_store, []
+
+    def short(*args: Any) -> Dataset:
+        sent.append(args)
+        if len(sent) == 2:
+            raise MemoryError
+        return send(*args)
+
+    monkeypatch.setattr(Association, "send_c_store", short)
+    with pacs.running() as peer:
+        said = SCU.send(at(peer.port), files(tmp_path, "1.1", "1.2", "1.3"), 60)
+    assert [one.fate for one in said] == [Fate.DELIVERED, Fate.POSTPONED, Fate.UNSENT]
+    assert said[1].reason == "too little memory was free; free some, or give it more"
+    assert [uid for uid, _ in peer.received] == ["1.1"]
+
+
+def test_an_association_that_cannot_be_released_costs_no_result_the_answer_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[Association] = []
+
+    def short(assoc: Association) -> None:
+        left.append(assoc)
+        raise MemoryError
+
+    monkeypatch.setattr(Association, "release", short)
+    with pacs.running() as peer:
+        assert fates(SCU, at(peer.port), files(tmp_path, "1.1")) == [Fate.DELIVERED]
+    assert [assoc.dul.is_alive() for assoc in left] == [False]
+
+
+def test_an_association_without_a_thread_leaves_no_connection_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has two: the second is started when the peer has accepted."""
+    start, left = Association.start, []
+
+    def none(assoc: Association) -> None:
+        if assoc.is_acceptor:  # the peer's own
+            return start(assoc)
+        left.append(assoc)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Association, "start", none)
+    with pacs.running() as peer:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            SCU.send(at(peer.port), files(tmp_path, "1.1"), 60)
+        assert peer.associations == 1
+    assert [assoc.dul.is_alive() for assoc in left] == [False]

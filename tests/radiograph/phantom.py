@@ -2,16 +2,20 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import openjpeg.utils
 import pydicom
 from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
 
 ROWS, COLUMNS = 128, 160
 Image = npt.NDArray[np.uint16]
+Encoder = Callable[[Dataset, Path], Path]
+"""Writes a native data set to a file of this folder, coded."""
 
 
 def picture(bits: int = 12) -> Image:
@@ -74,3 +78,28 @@ def dcmtk(tool: str, *arguments: str | Path) -> None:
     program = shutil.which(tool, path="/usr/local/bin:/usr/bin:/bin")
     assert program is not None
     subprocess.run([program, *map(str, arguments)], check=True, capture_output=True, timeout=30)
+
+
+def coding(tool: str, *options: str) -> Encoder:
+    """By DCMTK's tool, with these options."""
+
+    def encode(ds: Dataset, folder: Path) -> Path:
+        dcmtk(tool, *options, write(ds, folder / "plain.dcm"), folder / "coded.dcm")
+        return folder / "coded.dcm"
+
+    return encode
+
+
+def coding_j2k(syntax: str, ratio: float | None = None) -> Encoder:
+    """In JPEG 2000, compressed to this ratio, or without loss."""
+
+    def encode(ds: Dataset, folder: Path) -> Path:
+        frame = openjpeg.utils.encode_array(
+            np.frombuffer(ds.PixelData, np.uint16).reshape(ds.Rows, ds.Columns),
+            bits_stored=ds.BitsStored,
+            compression_ratios=None if ratio is None else [ratio],
+        )
+        put_frame(ds, bytes(frame))
+        return write(ds, folder / "j2k.dcm", syntax)
+
+    return encode

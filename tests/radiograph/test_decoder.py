@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import uid
 
 from dicom_node import radiograph
 from dicom_node.decoder import Decoder
 from dicom_node.errors import DecoderError, InputError
-from tests.radiograph import phantom, readers
+from tests.radiograph import phantom, poor, readers
 
 _MEMORY_BYTES = 256 << 20
 
@@ -139,6 +140,46 @@ def test_what_the_machine_lacks_is_no_fault_of_the_film(wanting: str, said: str)
     try:
         with pytest.raises(OSError, match=said):
             decoder.read(Path(wanting))
+    finally:
+        decoder.close()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("codec", "spare_mib"), [("rle", 32), ("jpeg", 16), ("jpeg", 32), ("j2k", 24), ("j2k", 32)]
+)
+def test_a_codec_that_gets_no_memory_is_no_fault_of_the_film(
+    tmp_path: Path, codec: str, spare_mib: int
+) -> None:
+    """It panics, aborts or fails as with a broken film, at 2048 x 2048 pixels and so much memory.
+
+    What is given back where else in the process decides; now and then it is numpy that gets none.
+    """
+    noise = np.random.default_rng(1).integers(0, 4096, (2048, 2048), np.uint16)
+    (folder := tmp_path / str(spare_mib)).mkdir()
+    path = _CODED[codec](phantom.data_set(noise), folder)
+    decoder = Decoder(timeout_s=60, memory_bytes=2 << 30, reader=readers.starved_at_first)
+    try:
+        with suppress(OSError):
+            decoder.read(path)
+        assert path.with_suffix(".starved").exists()
+        assert decoder.read(path).radiograph.pixels.shape == noise.shape
+    finally:
+        decoder.close()
+
+
+_CODED = {
+    "rle": phantom.coding("dcmcrle"),
+    "jpeg": phantom.coding("dcmcjpeg", "+e1"),
+    "j2k": phantom.coding_j2k(uid.JPEG2000Lossless),
+}
+
+
+def test_a_codec_that_gives_up_where_no_memory_is_free_is_not_believed() -> None:
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES, reader=poor.Starving())
+    try:
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            decoder.read(Path("film"))
     finally:
         decoder.close()
 

@@ -1,6 +1,5 @@
 """One image a transfer syntax decodes to the same values as its uncompressed twin."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jpeg_ls  # type: ignore[import-untyped]  # ships neither stubs nor a marker
@@ -12,8 +11,8 @@ from pydicom import Dataset, uid
 
 from dicom_node import greyscale, pixels, radiograph
 from tests.radiograph import phantom
+from tests.radiograph.phantom import Encoder, coding, coding_j2k
 
-Encoder = Callable[[Dataset, Path], Path]
 _HERE = Path(__file__).parent
 
 
@@ -26,19 +25,6 @@ def _rle(ds: Dataset, folder: Path) -> Path:
     ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     ds.compress(uid.RLELossless, generate_instance_uid=False)
     return phantom.write(ds, folder / "rle.dcm", uid.RLELossless)
-
-
-def _jpeg_2000(syntax: str, ratio: float | None) -> Encoder:
-    def encode(ds: Dataset, folder: Path) -> Path:
-        ratios = None if ratio is None else [ratio]
-        stored = phantom.picture(ds.BitsStored)
-        frame = openjpeg.utils.encode_array(
-            stored, bits_stored=ds.BitsStored, compression_ratios=ratios
-        )
-        phantom.put_frame(ds, bytes(frame))
-        return phantom.write(ds, folder / "j2k.dcm", syntax)
-
-    return encode
 
 
 def _jpeg_ls(syntax: str, error: int) -> Encoder:
@@ -58,15 +44,6 @@ def _htj2k(syntax: str, name: str) -> Encoder:
     return encode
 
 
-def _dcmtk(tool: str, *options: str) -> Encoder:
-    def encode(ds: Dataset, folder: Path) -> Path:
-        plain = phantom.write(ds, folder / "plain.dcm")
-        phantom.dcmtk(tool, *options, plain, folder / "coded.dcm")
-        return folder / "coded.dcm"
-
-    return encode
-
-
 _J2K, _J2K_LOSSY = uid.JPEG2000Lossless, uid.JPEG2000
 _JLS, _JLS_LOSSY = uid.JPEGLSLossless, uid.JPEGLSNearLossless
 _PEER = pytest.mark.peer
@@ -79,9 +56,9 @@ _CASES = [
     ),
     pytest.param(uid.RLELossless, _rle, 12, 0),
     pytest.param(uid.RLELossless, _rle, 16, 0),
-    pytest.param(_J2K, _jpeg_2000(_J2K, None), 12, 0),
-    pytest.param(_J2K, _jpeg_2000(_J2K, None), 16, 0),
-    pytest.param(_J2K_LOSSY, _jpeg_2000(_J2K_LOSSY, 4), 12, 2),
+    pytest.param(_J2K, coding_j2k(_J2K), 12, 0),
+    pytest.param(_J2K, coding_j2k(_J2K), 16, 0),
+    pytest.param(_J2K_LOSSY, coding_j2k(_J2K_LOSSY, 4), 12, 2),
     pytest.param(_JLS, _jpeg_ls(_JLS, 0), 12, 0),
     pytest.param(_JLS, _jpeg_ls(_JLS, 0), 16, 0),
     pytest.param(_JLS_LOSSY, _jpeg_ls(_JLS_LOSSY, 3), 12, 3),
@@ -90,19 +67,19 @@ _CASES = [
         uid.HTJ2KLosslessRPCL, _htj2k(uid.HTJ2KLosslessRPCL, "phantom-lossless.j2c"), 12, 0
     ),
     pytest.param(uid.HTJ2K, _htj2k(uid.HTJ2K, "phantom-lossy.j2c"), 12, 10),
-    pytest.param(uid.ImplicitVRLittleEndian, _dcmtk("dcmconv", "+ti"), 16, 0, marks=_PEER),
-    pytest.param(uid.ExplicitVRBigEndian, _dcmtk("dcmconv", "+tb"), 12, 0, marks=_PEER),
-    pytest.param(uid.ExplicitVRBigEndian, _dcmtk("dcmconv", "+tb"), 8, 0, marks=_PEER),
-    pytest.param(uid.DeflatedExplicitVRLittleEndian, _dcmtk("dcmconv", "+td"), 12, 0, marks=_PEER),
-    pytest.param(uid.RLELossless, _dcmtk("dcmcrle"), 12, 0, marks=_PEER),
-    pytest.param(uid.JPEGBaseline8Bit, _dcmtk("dcmcjpeg", "+eb", "+sr"), 8, 8, marks=_PEER),
-    pytest.param(uid.JPEGExtended12Bit, _dcmtk("dcmcjpeg", "+ee", "+sr"), 8, 8, marks=_PEER),
-    pytest.param(uid.JPEGExtended12Bit, _dcmtk("dcmcjpeg", "+ee", "+sr"), 12, 20, marks=_PEER),
-    pytest.param(uid.JPEGLosslessSV1, _dcmtk("dcmcjpeg", "+e1"), 12, 0, marks=_PEER),
-    pytest.param(uid.JPEGLosslessSV1, _dcmtk("dcmcjpeg", "+e1"), 16, 0, marks=_PEER),
-    pytest.param(uid.JPEGLossless, _dcmtk("dcmcjpeg", "+el"), 12, 0, marks=_PEER),
-    pytest.param(_JLS, _dcmtk("dcmcjpls", "+el"), 12, 0, marks=_PEER),
-    pytest.param(_JLS_LOSSY, _dcmtk("dcmcjpls", "+en"), 12, 2, marks=_PEER),
+    pytest.param(uid.ImplicitVRLittleEndian, coding("dcmconv", "+ti"), 16, 0, marks=_PEER),
+    pytest.param(uid.ExplicitVRBigEndian, coding("dcmconv", "+tb"), 12, 0, marks=_PEER),
+    pytest.param(uid.ExplicitVRBigEndian, coding("dcmconv", "+tb"), 8, 0, marks=_PEER),
+    pytest.param(uid.DeflatedExplicitVRLittleEndian, coding("dcmconv", "+td"), 12, 0, marks=_PEER),
+    pytest.param(uid.RLELossless, coding("dcmcrle"), 12, 0, marks=_PEER),
+    pytest.param(uid.JPEGBaseline8Bit, coding("dcmcjpeg", "+eb", "+sr"), 8, 8, marks=_PEER),
+    pytest.param(uid.JPEGExtended12Bit, coding("dcmcjpeg", "+ee", "+sr"), 8, 8, marks=_PEER),
+    pytest.param(uid.JPEGExtended12Bit, coding("dcmcjpeg", "+ee", "+sr"), 12, 20, marks=_PEER),
+    pytest.param(uid.JPEGLosslessSV1, coding("dcmcjpeg", "+e1"), 12, 0, marks=_PEER),
+    pytest.param(uid.JPEGLosslessSV1, coding("dcmcjpeg", "+e1"), 16, 0, marks=_PEER),
+    pytest.param(uid.JPEGLossless, coding("dcmcjpeg", "+el"), 12, 0, marks=_PEER),
+    pytest.param(_JLS, coding("dcmcjpls", "+el"), 12, 0, marks=_PEER),
+    pytest.param(_JLS_LOSSY, coding("dcmcjpls", "+en"), 12, 2, marks=_PEER),
 ]
 
 
