@@ -1,4 +1,4 @@
-"""The wiring: builds everything, starts and stops it in order. Alone names concrete stores.
+"""The processes of a node, started and stopped in order.
 
 `vald-node serve` is the receiver and the parent of the others, each a process of its own:
 
@@ -8,44 +8,33 @@
     status      the status page, where the configuration asks for it
 """
 
-import random
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from dicom_node import config, identity, logs, processes, uids
-from dicom_node.commitment import Ledger
+from dicom_node import config, logs, processes, wiring
 from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError
-from dicom_node.intake.intake import Intake
-from dicom_node.intake.pressure import Pressure
 from dicom_node.intake.scp import Scp
 from dicom_node.processes import Role, Supervisor
 from dicom_node.work import loading
 from dicom_node.work.loading import Loads
 from pipeline import digest, folder, shortage
 from pipeline.errors import ModelError, ShortageError
-from storage import migrate, objects
-from storage.engine import is_new
+from storage import migrate
 from storage.errors import ObjectsUnavailableError, StorageError, StoreUnavailableError
 from storage.objects import ObjectStore
-from storage.sql import SqlJobStore
 from storage.store import JobStore
 
 if TYPE_CHECKING:  # each process imports at its start only what it runs
     from dicom_node.delivery.commitment import Commitment
     from dicom_node.delivery.delivery import Delivery
-    from dicom_node.delivery.gateway import Gateway
-    from dicom_node.routing.router import Analysis, Router
-    from dicom_node.work.reconcile import Reconciler
     from dicom_node.work.scheduler import Tick
     from pipeline.engine.base import Engine
 
@@ -59,64 +48,8 @@ _CLOCK_S = 600.0
 _STORE_AWAY_S = 5.0
 _CHILD_GRACE_S = 30.0
 _PURGE_AT = "*:17"
-_OBJECTS = "objects"
-"""The notice that holds the mark of the folder where objects are."""
 
 _T = TypeVar("_T")
-
-
-def read_config(path: Path, environ: Mapping[str, str]) -> NodeConfig:
-    """The configuration. Raises ConfigError."""
-    return config.load(path, environ)
-
-
-def open_store(settings: NodeConfig) -> JobStore:
-    """The job store, which must have been migrated."""
-    return SqlJobStore(settings.storage.database)
-
-
-def open_kept_store(settings: NodeConfig) -> JobStore:
-    """The job store, for a command that looks at what a node has done.
-
-    Raises:
-        NodeError: the node was never started; to open its database would make an empty one.
-        StorageError: the database is away, or not of this schema.
-    """
-    if is_new(settings.storage.database):
-        raise NodeError(
-            f"there is no database at {settings.storage.database}: `vald-node serve` was never "
-            "started with this configuration, and nothing was received"
-        )
-    return open_store(settings)
-
-
-def open_objects(settings: NodeConfig, store: JobStore) -> ObjectStore:
-    """The object store that the database knows; the first that is opened with it becomes that.
-
-    While its volume is away another folder may have its name, also when we start.
-    """
-    known = store.notice(_OBJECTS)
-    kept = objects.open_store(settings.storage.objects, known.text if known else "")
-    if known is None and kept.mark:
-        store.post(_OBJECTS, kept.mark, now())
-    return kept
-
-
-def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":
-    """Who compares what was received with what has arrived."""
-    from dicom_node.work.reconcile import Reconciler
-
-    return Reconciler(
-        store=store,
-        objects=open_objects(settings, store),
-        promising=settings.promising,
-        known=frozenset(settings.everywhere),
-    )
-
-
-def now() -> datetime:
-    """This moment, aware and UTC."""
-    return datetime.now(UTC)
 
 
 def serve(path: Path, environ: Mapping[str, str]) -> int:
@@ -143,8 +76,8 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
     store, kept = opened
     scp = Scp(
         settings.node,
-        _intake(settings, store, kept),
-        ledger=_ledger(settings, store),
+        wiring.intake(settings, store, kept),
+        ledger=wiring.ledger(settings, store),
     )
     loads = Loads()
     supervisor = Supervisor(
@@ -210,7 +143,7 @@ def ticks(
     """All that the dispatcher does again and again; once `stop` is set it sends nothing more."""
     from dicom_node.work.scheduler import Tick
 
-    router = _router(settings, store, kept, _analysis(settings, model_digest))
+    router = wiring.router(settings, store, kept, wiring.analysis(settings, model_digest))
     return (
         Tick(name="route", every_s=_ROUTE_S, run=router.route_waiting),
         *_sending(settings, store, kept, stop),
@@ -234,8 +167,8 @@ def _sending(
     """A tick each, since one destination that hangs must hold up no other."""
     from dicom_node.work.scheduler import Tick
 
-    delivery = _delivery(settings, store, kept, stop)
-    commitment = _commitment(settings, store, kept)
+    delivery = wiring.delivery(settings, store, kept, stop)
+    commitment = wiring.commitment(settings, store, kept)
     for name in settings.everywhere:
         yield Tick(name=f"deliver {name}", every_s=_DELIVER_S, run=partial(_serve, delivery, name))
     for name in commitment.names:
@@ -257,11 +190,11 @@ def _upkeep(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "tuple[
         known=frozenset(settings.everywhere),
     )
     return (
-        Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(now(), attempts)),
+        Tick(name="reclaim", every_s=_RECLAIM_S, run=lambda: store.reclaim(wiring.now(), attempts)),
         Tick(name="sweep", every_s=_SWEEP_S, run=lambda: kept.sweep(_STALE_PART_S)),
         Tick(name="orphans", every_s=_ORPHANS_S, run=lambda: sweep_unknown(store, kept)),
-        Tick(name="purge", at=_PURGE_AT, run=lambda: purger.purge(now())),
-        Tick(name="clock", every_s=_CLOCK_S, run=lambda: clocks.warn(store, now())),
+        Tick(name="purge", at=_PURGE_AT, run=lambda: purger.purge(wiring.now())),
+        Tick(name="clock", every_s=_CLOCK_S, run=lambda: clocks.warn(store, wiring.now())),
     )
 
 
@@ -270,7 +203,7 @@ def _warn_at_start(settings: NodeConfig, store: JobStore) -> None:
     from dicom_node.work import clocks, overview
 
     try:
-        clocks.warn(store, now())
+        clocks.warn(store, wiring.now())
         waiting = overview.unknown(store, settings.everywhere)
     except StorageError:  # the ticks will say so
         return
@@ -281,14 +214,14 @@ def _warn_at_start(settings: NodeConfig, store: JobStore) -> None:
 def _reconcile(settings: NodeConfig, store: JobStore) -> None:
     from dicom_node.work.reconcile import log_daily
 
-    log_daily(reconciler(settings, store), store, now)
+    log_daily(wiring.reconciler(settings, store), store, wiring.now)
 
 
 def _catch_up(settings: NodeConfig, store: JobStore) -> None:
     """The daily reconciliation, where the node was not there at its time."""
     from dicom_node.work.reconcile import is_late
 
-    if is_late(store, now()):
+    if is_late(store, wiring.now()):
         _reconcile(settings, store)
 
 
@@ -308,7 +241,11 @@ def show(settings: NodeConfig, model_digest: str) -> None:
         (where.host, where.port),
         About(version=__version__, model=model_digest, ae_title=settings.node.ae_title),
         lambda: overview.look(
-            store, kept, settings.everywhere, now(), loading.trouble(store, settings.node.port)
+            store,
+            kept,
+            settings.everywhere,
+            wiring.now(),
+            loading.trouble(store, settings.node.port),
         ),
     )
     page.start()
@@ -319,11 +256,11 @@ def show(settings: NodeConfig, model_digest: str) -> None:
 
 
 def _serve(delivery: "Delivery", name: str) -> int:
-    return delivery.serve(name, now())
+    return delivery.serve(name, wiring.now())
 
 
 def _ask(commitment: "Commitment", name: str) -> int:
-    return commitment.serve(name, now())
+    return commitment.serve(name, wiring.now())
 
 
 def work(settings: NodeConfig, loads: Loads) -> None:
@@ -362,7 +299,7 @@ def work(settings: NodeConfig, loads: Loads) -> None:
             compressions={n: d.compression for n, d in settings.everywhere.items()},
             waived={rule.name: rule.waive for rule in settings.rules},
         ),
-        clock=now,
+        clock=wiring.now,
         inspector=Inspector(inspection.installed()),
     ).run(stop)
     reader.close()
@@ -395,7 +332,7 @@ def _engine(settings: NodeConfig, loads: Loads) -> "Engine":
 def _tell_trouble(settings: NodeConfig, reason: str) -> None:
     """Who looks at the node is told why it explains no film, where the database is there."""
     try:
-        store = open_store(settings)
+        store = wiring.open_store(settings)
     except (StorageError, OSError, MemoryError):  # what the model lacked, the database may lack too
         return
     _note_load(settings, store, reason)
@@ -404,7 +341,7 @@ def _tell_trouble(settings: NodeConfig, reason: str) -> None:
 
 def _note_load(settings: NodeConfig, store: JobStore, reason: str) -> None:
     try:
-        loading.note(store, settings.node.port, reason, now())
+        loading.note(store, settings.node.port, reason, wiring.now())
     except StorageError as fault:
         _log.warning("load of the model not noted", error=str(fault))
 
@@ -431,7 +368,7 @@ def _free(settings: NodeConfig, store: JobStore, pid: int) -> None:
     """What a dead child of ours had claimed is free at once, not when its lease ends."""
     try:
         dead = processes.owner_of(settings.node.port, pid)
-        store.reclaim(now(), settings.work.max_attempts, dead)
+        store.reclaim(wiring.now(), settings.work.max_attempts, dead)
     except StorageError as fault:  # then its leases run out
         _log.warning("leases not freed", error=str(fault))
 
@@ -439,7 +376,7 @@ def _free(settings: NodeConfig, store: JobStore, pid: int) -> None:
 def _let_go(settings: NodeConfig, store: JobStore, pid: int) -> None:
     """What a child that we killed had claimed is free, and that is nothing's fault."""
     try:
-        store.abandon(processes.owner_of(settings.node.port, pid), now())
+        store.abandon(processes.owner_of(settings.node.port, pid), wiring.now())
     except StorageError as fault:  # the next start frees it, and takes it for a death
         _log.warning("leases not freed", error=str(fault))
 
@@ -461,20 +398,20 @@ def _free_earlier(settings: NodeConfig, store: JobStore) -> None:
     A film that has the system end the whole node must come to an end, too.
     """
     dead = processes.owners(settings.node.port)
-    store.reclaim(now(), settings.work.max_attempts, dead)
+    store.reclaim(wiring.now(), settings.work.max_attempts, dead)
 
 
 def _opened(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
     """Rows and objects."""
-    store = open_store(settings)
-    return store, open_objects(settings, store)
+    store = wiring.open_store(settings)
+    return store, wiring.open_objects(settings, store)
 
 
 def _announced(store: JobStore, model_digest: str) -> bool:
     """Workers know which model films are routed for."""
     from dicom_node.work import model
 
-    model.announce(store, model_digest, now())
+    model.announce(store, model_digest, wiring.now())
     return True
 
 
@@ -489,97 +426,3 @@ def _when_there(step: Callable[[], _T], stop: threading.Event) -> _T | None:
             _log.warning("not started yet", reason=str(fault))
         stop.wait(_STORE_AWAY_S)
     return None
-
-
-def _analysis(settings: NodeConfig, model_digest: str) -> "Analysis":
-    from dicom_node.routing.router import Analysis
-
-    return Analysis(
-        model_digest=model_digest,
-        calibration_digest="",  # the calibration is in the model folder, and so in its digest
-        mode=settings.model.mode,
-        seed=settings.model.seed,
-    )
-
-
-def _router(
-    settings: NodeConfig, store: JobStore, kept: ObjectStore, analysis: "Analysis"
-) -> "Router":
-    from dicom_node.routing.router import Router
-    from dicom_node.work import addressing
-
-    return Router(
-        store=store,
-        objects=kept,
-        rules=settings.rules,
-        analysis=analysis,
-        called_ae_title=settings.node.ae_title,
-        clock=now,
-        telling=addressing.telling(settings.rules, settings.overrides),
-        overrides=settings.overrides,
-    )
-
-
-def _delivery(
-    settings: NodeConfig, store: JobStore, kept: ObjectStore, stop: threading.Event
-) -> "Delivery":
-    from dicom_node.delivery.delivery import Delivery
-
-    return Delivery(
-        store=store,
-        objects=kept,
-        gateway=_gateway(settings),
-        destinations=settings.everywhere,
-        settings=settings.delivery,
-        owner=processes.owner(settings.node.port, "dispatcher"),
-        stop=stop,
-    )
-
-
-def _intake(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> Intake:
-    pressure = Pressure(
-        store=store, objects=kept, limits=settings.node.limits, clock_s=time.monotonic
-    )
-    return Intake(store, kept, now, pressure)
-
-
-def _ledger(settings: NodeConfig, store: JobStore) -> Ledger:
-    return Ledger(
-        store=store,
-        destinations=settings.destinations,
-        retry=settings.delivery.retry,
-        clock=now,
-    )
-
-
-def _commitment(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Commitment":
-    from dicom_node.delivery.commitment import Asker, Commitment
-
-    return Commitment(
-        store=store,
-        objects=kept,
-        ledger=_ledger(settings, store),
-        asker=Asker(
-            ae_title=settings.node.ae_title,
-            implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
-        ),
-        gateway=_gateway(settings),
-        destinations=settings.everywhere,
-        settings=settings.delivery,
-        new_uid=uids.random_uid,
-        chance=random.random,
-    )
-
-
-def _gateway(settings: NodeConfig) -> "Gateway":
-    from dicom_node.delivery.dicomweb import WebSender
-    from dicom_node.delivery.gateway import open_gateway
-    from dicom_node.delivery.scu import Scu
-
-    timeouts = settings.delivery.timeouts
-    scu = Scu(
-        ae_title=settings.node.ae_title,
-        implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
-        timeouts=timeouts,
-    )
-    return open_gateway(scu, WebSender(timeouts))

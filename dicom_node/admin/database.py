@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from dicom_node import node
+from dicom_node import wiring
 from dicom_node.errors import NodeError
 from storage import migrate
 from storage.migrate import Schema
@@ -44,4 +44,4 @@ def downgrade(path: Path, environ: Mapping[str, str], revision: str) -> None:
 
 
 def _url(path: Path, environ: Mapping[str, str]) -> str:
-    return node.read_config(path, environ).storage.database
+    return wiring.read_config(path, environ).storage.database

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dicom_node import node
+from dicom_node import wiring
 from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError
 from dicom_node.work import overview
@@ -16,8 +16,8 @@ from storage.states import DeliveryState
 
 def lines(path: Path, environ: Mapping[str, str]) -> list[DestinationLine]:
     """Every destination of the configuration, and those that only results name."""
-    settings = node.read_config(path, environ)
-    store = node.open_kept_store(settings)
+    settings = wiring.read_config(path, environ)
+    store = wiring.open_kept_store(settings)
     try:
         return overview.lines(store, settings.everywhere)
     finally:
@@ -30,14 +30,14 @@ def hold(path: Path, environ: Mapping[str, str], name: str, *, held: bool) -> No
     Raises:
         NodeError: there is no destination of that name.
     """
-    settings = node.read_config(path, environ)
+    settings = wiring.read_config(path, environ)
     _demand(settings, name)
-    store = node.open_kept_store(settings)
+    store = wiring.open_kept_store(settings)
     try:
         if held:
-            store.hold(name, node.now())
+            store.hold(name, wiring.now())
         else:
-            store.release_destination(name, node.now())
+            store.release_destination(name, wiring.now())
     finally:
         store.close()
 
@@ -51,16 +51,16 @@ def move(path: Path, environ: Mapping[str, str], old: str, new: str) -> int:
     Raises:
         NodeError: there is no destination `new`, or it is `old`.
     """
-    settings = node.read_config(path, environ)
+    settings = wiring.read_config(path, environ)
     _demand(settings, new)
     if old == new:
         raise NodeError(f"{old} and {new} are the same destination")
-    store = node.open_kept_store(settings)
+    store = wiring.open_kept_store(settings)
     try:
         promises = settings.everywhere[new].commitment != "none"
         unproven = DeliveryState.DELIVERED if promises else DeliveryState.DUE
         asked = None if old in settings.everywhere else unproven
-        return store.move_deliveries(old, new, node.now(), asked=asked)
+        return store.move_deliveries(old, new, wiring.now(), asked=asked)
     finally:
         store.close()
 
@@ -73,12 +73,12 @@ def drop(path: Path, environ: Mapping[str, str], name: str) -> int:
     Raises:
         NodeError: it is configured: results wait there to be sent.
     """
-    settings = node.read_config(path, environ)
+    settings = wiring.read_config(path, environ)
     if name in settings.everywhere:
         raise NodeError(f"{name} is configured: hold it, or remove it from the configuration first")
-    store = node.open_kept_store(settings)
+    store = wiring.open_kept_store(settings)
     try:
-        return store.drop_deliveries(name, node.now(), "its destination is no more")
+        return store.drop_deliveries(name, wiring.now(), "its destination is no more")
     finally:
         store.close()
 

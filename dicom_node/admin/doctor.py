@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from dicom_node import config, identity, node
+from dicom_node import config, identity, wiring
 from dicom_node.config import DeliveryTimeouts, Destination, DicomWeb, Model, NodeConfig
 from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.scu import Scu
@@ -67,11 +67,11 @@ def _stored(read: NodeConfig) -> Iterator[Finding]:
     try:
         if engine.is_new(read.storage.database):
             return
-        store = node.open_store(read)
+        store = wiring.open_store(read)
     except StorageError:  # said above
         return
     try:
-        if words := clocks.disagreement(store, node.now()):
+        if words := clocks.disagreement(store, wiring.now()):
             yield Finding(what="clock", good=False, said=words, fatal=False)
         yield from _stranded(read, store)
     finally:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dicom_node import node
+from dicom_node import wiring
 from storage.jobs import EVERY, Delivery, Job, Received
 from storage.states import ARRIVED, DeliveryState, JobState
 from storage.store import JobStore
@@ -46,8 +46,8 @@ def films(
     path: Path, environ: Mapping[str, str], *, limit: int, state: StrEnum | None
 ) -> list[FilmLine]:
     """The newest films with what became of them; a resend is on the line of its job."""
-    settings = node.read_config(path, environ)
-    store = node.open_kept_store(settings)
+    settings = wiring.read_config(path, environ)
+    store = wiring.open_kept_store(settings)
     try:
         # A state is derived from a job and its deliveries, so all must be looked at to find one.
         looked_at = limit if state is None else EVERY

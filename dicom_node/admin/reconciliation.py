@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dicom_node import node
+from dicom_node import wiring
 from dicom_node.errors import NodeError
 from dicom_node.work import reconcile
 from dicom_node.work.reconcile import FilmStanding, Standing
@@ -31,11 +31,11 @@ def span(text: str) -> timedelta:
 
 def films(path: Path, environ: Mapping[str, str], since: str) -> list[FilmStanding]:
     """Every film received since so long ago, newest first."""
-    settings, ago = node.read_config(path, environ), span(since)
-    store = node.open_kept_store(settings)
+    settings, ago = wiring.read_config(path, environ), span(since)
+    store = wiring.open_kept_store(settings)
     try:
-        now = node.now()
-        return node.reconciler(settings, store).since(now - ago, now)
+        now = wiring.now()
+        return wiring.reconciler(settings, store).since(now - ago, now)
     finally:
         store.close()
 

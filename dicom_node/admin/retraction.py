@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 from pydicom import Dataset
 
-from dicom_node import node
+from dicom_node import wiring
 from dicom_node.admin import retrial
 from dicom_node.errors import ConfigError, EncodingError, InputError, InspectionError
 from dicom_node.radiograph import SourceHeader, read_header
@@ -64,10 +64,10 @@ def retract(path: Path, environ: Mapping[str, str], digest: str, now: datetime) 
     Raises:
         ConfigError: no model, or more than one, has such a digest.
     """
-    settings = node.read_config(path, environ)
-    store = node.open_kept_store(settings)
+    settings = wiring.read_config(path, environ)
+    store = wiring.open_kept_store(settings)
     try:
-        objects = node.open_objects(settings, store)
+        objects = wiring.open_objects(settings, store)
         jobs = _jobs_of(store, digest.lower().removeprefix("sha256:"))
         done = [_retract(store, objects, job, now) for job in jobs]
     finally:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from dicom_node import node
+from dicom_node import wiring
 from dicom_node.errors import NodeError
 from dicom_node.work import source
 from storage.errors import TransitionError
@@ -22,10 +22,10 @@ def retry(path: Path, environ: Mapping[str, str], key: str, now: datetime) -> st
         NodeError: a result that has yet to arrive is gone, and cannot be made again now.
         StorageError: no such job, or nothing of it failed; database or objects are away.
     """
-    settings = node.read_config(path, environ)
-    store = node.open_kept_store(settings)
+    settings = wiring.read_config(path, environ)
+    store = wiring.open_kept_store(settings)
     try:
-        objects = node.open_objects(settings, store)
+        objects = wiring.open_objects(settings, store)
         return _retry(store, objects, store.job(key), now)
     finally:
         store.close()
@@ -45,12 +45,12 @@ def retry_failed(path: Path, environ: Mapping[str, str], now: datetime) -> Done:
     Raises:
         StorageError: database or objects are away.
     """
-    settings = node.read_config(path, environ)
-    store = node.open_kept_store(settings)
+    settings = wiring.read_config(path, environ)
+    store = wiring.open_kept_store(settings)
     retried: list[str] = []
     left: list[str] = []
     try:
-        objects = node.open_objects(settings, store)
+        objects = wiring.open_objects(settings, store)
         for job in reversed(store.jobs(EVERY, JobState.FAILED)):
             try:
                 retried.append(_retry(store, objects, job, now))

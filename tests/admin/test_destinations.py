@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dicom_node import node
+from dicom_node import wiring
 from storage import migrate
 from storage.jobs import DestinationHealth
 from storage.store import JobStore
@@ -17,12 +17,12 @@ from tests.storage.samples import NOON, after, produced, result, running
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     path = commands.config(tmp_path, "embedded")
-    migrate.up(node.read_config(path, {}).storage.database)
+    migrate.up(wiring.read_config(path, {}).storage.database)
     return path
 
 
 def opened(place: Path) -> JobStore:
-    return node.open_store(node.read_config(place, {}))
+    return wiring.open_store(wiring.read_config(place, {}))
 
 
 def listed(place: Path) -> dict[str, object]:

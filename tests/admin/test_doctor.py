@@ -11,7 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from dicom_node import config, node
+from dicom_node import config, wiring
 from dicom_node.admin import doctor
 from dicom_node.admin.doctor import Finding
 from pipeline import digest, testing
@@ -235,7 +235,7 @@ def test_results_that_wait_for_a_destination_that_is_not_there_any_more_are_told
     tmp_path: Path, tiny_model: Path
 ) -> None:
     path = good(tmp_path, tiny_model)
-    store = node.open_store(config.load(path, {}))
+    store = wiring.open_store(config.load(path, {}))
     produced(store)  # for pacs and archive
     store.close()
     status, said = checked(path)

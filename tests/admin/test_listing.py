@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node import node
+from dicom_node import wiring
 from dicom_node.admin import listing
 from storage import migrate
 from storage.jobs import Decision, Delivery
@@ -80,13 +80,13 @@ def config(tmp_path: Path) -> Path:
     """A configuration with a migrated, empty database."""
     (tmp_path / "var").mkdir()
     path = commands.config(tmp_path, "embedded")
-    migrate.up(node.read_config(path, {}).storage.database)
+    migrate.up(wiring.read_config(path, {}).storage.database)
     return path
 
 
 @pytest.fixture
 def store(config: Path) -> JobStore:
-    return node.open_store(node.read_config(config, {}))
+    return wiring.open_store(wiring.read_config(config, {}))
 
 
 def lines(config: Path, state: JobState | None = None, limit: int = 100) -> list[listing.FilmLine]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node import node
+from dicom_node import wiring
 from dicom_node.admin import reconciliation
 from dicom_node.errors import NodeError
 from storage import migrate
@@ -17,7 +17,7 @@ from tests.storage.samples import film
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     path = commands.config(tmp_path, "embedded")
-    migrate.up(node.read_config(path, {}).storage.database)
+    migrate.up(wiring.read_config(path, {}).storage.database)
     return path
 
 
@@ -25,10 +25,10 @@ def receive(place: Path, uid: str, decision: str = "", days_ago: float = 0) -> N
     from dataclasses import replace
     from datetime import timedelta
 
-    settings = node.read_config(place, {})
-    store = node.open_store(settings)
-    kept = node.open_objects(settings, store).keep(f"received/{uid}.dcm", uid.encode())
-    when = node.now() - timedelta(days=days_ago)
+    settings = wiring.read_config(place, {})
+    store = wiring.open_store(settings)
+    kept = wiring.open_objects(settings, store).keep(f"received/{uid}.dcm", uid.encode())
+    when = wiring.now() - timedelta(days=days_ago)
     new = replace(film(uid), object=kept, received_at=when)
     number = store.receive(new).number
     if decision:

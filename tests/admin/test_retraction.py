@@ -7,7 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from dicom_node import node
+from dicom_node import wiring
 from dicom_node.config import NodeConfig
 from dicom_node.results import inspection, registry
 from storage import migrate
@@ -24,7 +24,7 @@ RECALLED, SOUND = "abcdef0123456789" * 4, "fedcba9876543210" * 4
 def config(tmp_path: Path) -> Path:
     """A node that has two films analysed by the recalled model, and one by a sound one."""
     path = commands.config(tmp_path, "embedded")
-    settings = node.read_config(path, {})
+    settings = wiring.read_config(path, {})
     migrate.up(settings.storage.database)
     for key, digest in (("k1", RECALLED), ("k2", RECALLED), ("k3", SOUND)):
         analysed(settings, tmp_path, key, digest)
@@ -36,8 +36,8 @@ def analysed(settings: NodeConfig, folder: Path, key: str, digest: str) -> None:
     source = sources.source()
     source.SOPInstanceUID = f"1.2.3.4.{key[1:]}"
     context = replace(sources.context_of(source, folder), analysis_key=key)
-    store = node.open_store(settings)
-    objects = node.open_objects(settings, store)
+    store = wiring.open_store(settings)
+    objects = wiring.open_objects(settings, store)
     received = store.receive(film(uid=source.SOPInstanceUID, digest=key))
     job = replace(new_job(key, uid=source.SOPInstanceUID), model_digest=digest)
     store.route(received.number, Decision(text="analysed", job_key=key), job)
@@ -65,9 +65,9 @@ def test_every_film_of_the_model_has_a_note_that_names_its_results(config: Path)
     done = commands.vald("retract", "--model", RECALLED[:12], "--config", config)
     assert done.exit_code == 0, done.output
     assert done.stdout == "abcdef012345: 4 results of 2 films rejected\n"
-    settings = node.read_config(config, {})
-    store = node.open_store(settings)
-    objects = node.open_objects(settings, store)
+    settings = wiring.read_config(config, {})
+    store = wiring.open_store(settings)
+    objects = wiring.open_objects(settings, store)
     for key in ("k1", "k2"):
         *results, note = store.results(key)
         ds = pydicom.dcmread(BytesIO(objects.read(note.object)))
@@ -101,9 +101,9 @@ def notes_below(config: Path) -> list[Path]:
 
 
 def test_a_film_whose_results_are_gone_holds_up_no_other(config: Path) -> None:
-    settings = node.read_config(config, {})
-    store = node.open_store(settings)
-    objects = node.open_objects(settings, store)
+    settings = wiring.read_config(config, {})
+    store = wiring.open_store(settings)
+    objects = wiring.open_objects(settings, store)
     (first, second), others = store.results("k1"), store.results("k2")
     for made in (first, second, others[0]):
         objects.remove(made.object)
@@ -119,8 +119,8 @@ def test_a_film_whose_results_are_gone_holds_up_no_other(config: Path) -> None:
 def test_films_in_work_and_a_model_in_use_are_told(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = node.read_config(config, {})
-    store = node.open_store(settings)
+    settings = wiring.read_config(config, {})
+    store = wiring.open_store(settings)
     received = store.receive(film(uid="1.2.3.4.9", digest="k9"))
     job = replace(new_job("k9", uid="1.2.3.4.9"), model_digest=RECALLED)
     store.route(received.number, Decision(text="analysed", job_key="k9"), job)
@@ -147,7 +147,7 @@ def test_a_note_that_a_validator_blames_is_not_sent_and_is_told(
     monkeypatch.setattr(inspection, "installed", lambda: validator)
     done = commands.vald("retract", "--model", RECALLED, "--config", config)
     assert done.exit_code == 1
-    store = node.open_store(node.read_config(config, {}))
+    store = wiring.open_store(wiring.read_config(config, {}))
     for key in ("k1", "k2"):
         assert len(store.results(key)) == 2
         assert all(made.sop_instance_uid in done.stdout for made in store.results(key))

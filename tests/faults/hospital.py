@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from dicom_node import node as wiring
+from dicom_node import wiring
 from storage.faults import VARIABLE, Point
 from storage.jobs import Proof
 from storage.store import JobStore

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dicom_node import logs, node
+from dicom_node import logs, wiring
 from dicom_node.config import Retention
 from dicom_node.work.retention import Purger
 from storage.errors import StorageError
@@ -100,10 +100,10 @@ class _Noting(LocalObjectStore):
 
 def _main(config: Path, notes: Path) -> None:
     """Purge until killed."""
-    settings = node.read_config(config, os.environ)
+    settings = wiring.read_config(config, os.environ)
     logs.configure("WARNING", settings.logging.format)
-    store = node.open_kept_store(settings)
-    mark = node.open_objects(settings, store).mark
+    store = wiring.open_kept_store(settings)
+    mark = wiring.open_objects(settings, store).mark
     purger = Purger(
         store=store,
         objects=_Noting(Path(settings.storage.objects), mark, notes),
@@ -113,7 +113,7 @@ def _main(config: Path, notes: Path) -> None:
     )
     while not threading.Event().wait(_EVERY_S):
         try:
-            purger.purge(node.now())
+            purger.purge(wiring.now())
         except StorageError as fault:
             print(f"purge: {fault}", file=sys.stderr)
 

@@ -26,7 +26,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
-from dicom_node import node as wiring
+from dicom_node import wiring
 from tests.faults.conftest import LONG
 from tests.faults.hospital import children_of
 from tests.intake.films import CLASS, data_set_of, encoded

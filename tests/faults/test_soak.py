@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node import node as wiring
+from dicom_node import wiring
 from tests.faults.hospital import SENDERS, Hospital, children_of, pause_s
 
 MINUTES = float(os.environ.get("VALD_SOAK_MINUTES", "0"))

@@ -7,7 +7,7 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from dicom_node.admin import sample
-from dicom_node.node import now
+from dicom_node.wiring import now
 
 
 def chest_like(side: int = 256) -> np.ndarray:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dicom_node import config, node, processes
+from dicom_node import config, node, processes, wiring
 from dicom_node.config import NodeConfig
 from pipeline import testing
 from storage import migrate
@@ -72,7 +72,7 @@ def test_a_dispatcher_told_to_stop_begins_no_more_results_and_the_next_sends_eac
         settings = configured(tmp_path, there.port)
         migrate.up(settings.storage.database)
         store = SqlJobStore(settings.storage.database)
-        key = make_due(store, node.open_objects(settings, store), UIDS)
+        key = make_due(store, wiring.open_objects(settings, store), UIDS)
         with dispatching(settings) as dispatcher:
             tools.wait_until(lambda: len(there.received) >= 2, 60, "the batch to be under way")
             dispatcher.terminate()
@@ -99,7 +99,7 @@ def test_a_dispatcher_told_to_stop_begins_no_more_results_and_the_next_sends_eac
 _IMPATIENT = """
 import sys
 from pathlib import Path
-from dicom_node import node
+from dicom_node import node, wiring
 
 node._CHILD_GRACE_S = 1.0
 sys.exit(node.serve(Path(sys.argv[1]), {}))

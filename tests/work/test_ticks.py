@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dicom_node import config, node
+from dicom_node import config, node, wiring
 from dicom_node.config import NodeConfig
 from dicom_node.work import reconcile
 from dicom_node.work.scheduler import Tick
@@ -48,13 +48,13 @@ class Bench:
         path.write_text(yaml.safe_dump(_KEYS))
         self.settings: NodeConfig = config.load(path, {})
         self.store, self.folder = MemoryJobStore(), folder / "objects"
-        self.objects: ObjectStore = node.open_objects(self.settings, self.store)
+        self.objects: ObjectStore = wiring.open_objects(self.settings, self.store)
         made = node.ticks(self.settings, self.store, self.objects, "m" * 64, threading.Event())
         self.ticks: dict[str, Tick] = {tick.name: tick for tick in made}
 
     def receive(self, decision: str, days_ago: float) -> Received:
         """A kept film that came so long ago; undecided where `decision` is empty."""
-        came = node.now() - timedelta(days=days_ago)
+        came = wiring.now() - timedelta(days=days_ago)
         kept = self.objects.keep(f"received/{days_ago}.dcm", b"no film")
         new = replace(film(f"1.2.{days_ago}"), object=kept, received_at=came)
         received = self.store.receive(new)
@@ -122,7 +122,7 @@ def test_route_decides_about_what_came(bench: Bench) -> None:
 
 def test_reclaim_frees_what_a_worker_held_too_long(bench: Bench) -> None:
     submitted(bench.store)
-    bench.store.claim("w", node.now() - timedelta(hours=1), 60)
+    bench.store.claim("w", wiring.now() - timedelta(hours=1), 60)
     bench.ticks["reclaim"].run()
     assert bench.store.job("k1").state is JobState.RECEIVED
 

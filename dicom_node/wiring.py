@@ -1,0 +1,185 @@
+"""The wiring: each part of the node, built from the configuration. Alone names concrete stores."""
+
+import random
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dicom_node import config, identity, processes, uids
+from dicom_node.commitment import Ledger
+from dicom_node.config import NodeConfig
+from dicom_node.errors import NodeError
+from dicom_node.intake.intake import Intake
+from dicom_node.intake.pressure import Pressure
+from storage import objects
+from storage.engine import is_new
+from storage.objects import ObjectStore
+from storage.sql import SqlJobStore
+from storage.store import JobStore
+
+if TYPE_CHECKING:  # each process imports at its start only what it runs
+    from dicom_node.delivery.commitment import Commitment
+    from dicom_node.delivery.delivery import Delivery
+    from dicom_node.delivery.gateway import Gateway
+    from dicom_node.routing.router import Analysis, Router
+    from dicom_node.work.reconcile import Reconciler
+
+_OBJECTS = "objects"
+"""The notice that holds the mark of the folder where objects are."""
+
+
+def read_config(path: Path, environ: Mapping[str, str]) -> NodeConfig:
+    """The configuration. Raises ConfigError."""
+    return config.load(path, environ)
+
+
+def open_store(settings: NodeConfig) -> JobStore:
+    """The job store, which must have been migrated."""
+    return SqlJobStore(settings.storage.database)
+
+
+def open_kept_store(settings: NodeConfig) -> JobStore:
+    """The job store, for a command that looks at what a node has done.
+
+    Raises:
+        NodeError: the node was never started; to open its database would make an empty one.
+        StorageError: the database is away, or not of this schema.
+    """
+    if is_new(settings.storage.database):
+        raise NodeError(
+            f"there is no database at {settings.storage.database}: `vald-node serve` was never "
+            "started with this configuration, and nothing was received"
+        )
+    return open_store(settings)
+
+
+def open_objects(settings: NodeConfig, store: JobStore) -> ObjectStore:
+    """The object store that the database knows; the first that is opened with it becomes that.
+
+    While its volume is away another folder may have its name, also when we start.
+    """
+    known = store.notice(_OBJECTS)
+    kept = objects.open_store(settings.storage.objects, known.text if known else "")
+    if known is None and kept.mark:
+        store.post(_OBJECTS, kept.mark, now())
+    return kept
+
+
+def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":
+    """Who compares what was received with what has arrived."""
+    from dicom_node.work.reconcile import Reconciler
+
+    return Reconciler(
+        store=store,
+        objects=open_objects(settings, store),
+        promising=settings.promising,
+        known=frozenset(settings.everywhere),
+    )
+
+
+def now() -> datetime:
+    """This moment, aware and UTC."""
+    return datetime.now(UTC)
+
+
+def analysis(settings: NodeConfig, model_digest: str) -> "Analysis":
+    """How films are analysed from now on."""
+    from dicom_node.routing.router import Analysis
+
+    return Analysis(
+        model_digest=model_digest,
+        calibration_digest="",  # the calibration is in the model folder, and so in its digest
+        mode=settings.model.mode,
+        seed=settings.model.seed,
+    )
+
+
+def router(
+    settings: NodeConfig, store: JobStore, kept: ObjectStore, analysis: "Analysis"
+) -> "Router":
+    """Who decides what is done with each film."""
+    from dicom_node.routing.router import Router
+    from dicom_node.work import addressing
+
+    return Router(
+        store=store,
+        objects=kept,
+        rules=settings.rules,
+        analysis=analysis,
+        called_ae_title=settings.node.ae_title,
+        clock=now,
+        telling=addressing.telling(settings.rules, settings.overrides),
+        overrides=settings.overrides,
+    )
+
+
+def delivery(
+    settings: NodeConfig, store: JobStore, kept: ObjectStore, stop: threading.Event
+) -> "Delivery":
+    """Who sends results; once `stop` is set it begins no more."""
+    from dicom_node.delivery.delivery import Delivery
+
+    return Delivery(
+        store=store,
+        objects=kept,
+        gateway=_gateway(settings),
+        destinations=settings.everywhere,
+        settings=settings.delivery,
+        owner=processes.owner(settings.node.port, "dispatcher"),
+        stop=stop,
+    )
+
+
+def intake(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> Intake:
+    """What becomes of a film that is being received."""
+    pressure = Pressure(
+        store=store, objects=kept, limits=settings.node.limits, clock_s=time.monotonic
+    )
+    return Intake(store, kept, now, pressure)
+
+
+def ledger(settings: NodeConfig, store: JobStore) -> Ledger:
+    """Where reports of storage commitment are entered."""
+    return Ledger(
+        store=store,
+        destinations=settings.destinations,
+        retry=settings.delivery.retry,
+        clock=now,
+    )
+
+
+def commitment(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Commitment":
+    """Who asks destinations whether they keep what they took."""
+    from dicom_node.delivery.commitment import Asker, Commitment
+
+    return Commitment(
+        store=store,
+        objects=kept,
+        ledger=ledger(settings, store),
+        asker=Asker(
+            ae_title=settings.node.ae_title,
+            implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
+        ),
+        gateway=_gateway(settings),
+        destinations=settings.everywhere,
+        settings=settings.delivery,
+        new_uid=uids.random_uid,
+        chance=random.random,
+    )
+
+
+def _gateway(settings: NodeConfig) -> "Gateway":
+    from dicom_node.delivery.dicomweb import WebSender
+    from dicom_node.delivery.gateway import open_gateway
+    from dicom_node.delivery.scu import Scu
+
+    timeouts = settings.delivery.timeouts
+    scu = Scu(
+        ae_title=settings.node.ae_title,
+        implementation_class_uid=identity.IMPLEMENTATION_CLASS_UID,
+        timeouts=timeouts,
+    )
+    return open_gateway(scu, WebSender(timeouts))
