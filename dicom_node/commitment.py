@@ -158,7 +158,9 @@ class Ledger:
         if not self._is_asked(name, ae_title):
             raise InputError(f"{ae_title} reports what {name} was asked")
         faults.reach(Point.REPORTED)
-        stored = [uid for uid in report.committed if uid in transaction.sop_instance_uids]
+        # What is named as both has failed: sent again it is the same object.
+        said = [uid for uid in report.committed if uid not in report.failed]
+        stored = [uid for uid in said if uid in transaction.sop_instance_uids]
         committed = self._store.commit(name, stored, self._clock())
         faults.reach(Point.COMMITTED)
         asked = self._store.asked_in(report.transaction_uid)

@@ -1,7 +1,10 @@
 """Films decoded in a disposable process, so that a codec that crashes takes no worker with it."""
 
+import errno
+import math
 import mmap
 import multiprocessing
+import os
 import resource
 import signal
 import threading
@@ -25,6 +28,8 @@ Reader = Callable[[Path], Film]
 _START_S = 60.0
 """To start an interpreter and import numpy, pydicom and the codecs on a busy machine."""
 _FAREWELL_S = 1.0
+_PROCESSORS = os.cpu_count() or 1
+_SPARE_S = 5
 _MAPPED = Path("/proc/self/statm")
 _MOST_ASKED_BYTES = 1 << 30
 """Of the machine, to tell whether it has memory for a codec: more than most films take, and no more
@@ -60,6 +65,14 @@ class _Refused:
 
 
 _Answer = _Decoded | _Refused | OSError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Share:
+    """The memory that a film is to have, and whether a limit from outside leaves it less."""
+
+    wanted_bytes: int
+    is_cut: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +154,9 @@ class Decoder:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=_serve, args=(theirs, self._reader, self._memory_bytes), daemon=True
+            target=_serve,
+            args=(theirs, self._reader, self._memory_bytes, self._timeout_s),
+            daemon=True,
         )
         process.start()
         theirs.close()  # else the child's end would stay open here and its death go unseen
@@ -228,26 +243,46 @@ def _with_pixels(film: Film, pixels: Image) -> Film:
     return replace(film, radiograph=replace(film.radiograph, pixels=pixels))
 
 
-def _serve(connection: Connection, reader: Reader, memory_bytes: int) -> None:
+def _serve(connection: Connection, reader: Reader, memory_bytes: int, timeout_s: float) -> None:
     """The child's life: films asked for, answers out, until the parent hangs up.
 
     An error that is not foreseen ends it, traceback and all; the parent then says so.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _limit(memory_bytes)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    share = _limit(memory_bytes)
     connection.send(None)
     while True:
         try:
             asked = connection.recv()
         except (EOFError, ConnectionError):
             return
-        _answer(connection, reader, asked, memory_bytes)
+        _bound_processor_time(timeout_s)
+        _answer(connection, reader, asked, share)
 
 
-def _answer(connection: Connection, reader: Reader, asked: _Asked, memory_bytes: int) -> None:
+def _end_with_parent() -> None:
+    """A worker that is killed leaves nobody behind who reads a film for it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _bound_processor_time(timeout_s: float) -> None:
+    """For one more film; a codec that never lets another thread run ends by it, if alone.
+
+    The parent's time-out comes first, and kills it.
+    """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    most_s = usage.ru_utime + usage.ru_stime + _PROCESSORS * timeout_s + _SPARE_S
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(most_s), resource.RLIM_INFINITY))
+
+
+def _answer(connection: Connection, reader: Reader, asked: _Asked, share: _Share) -> None:
     try:
         if asked.with_memory:
-            _demand_memory(min(_left_bytes(), _MOST_ASKED_BYTES))
+            _demand_memory(min(share.wanted_bytes // 2, _MOST_ASKED_BYTES))
         film = reader(asked.path)
         pixels = np.ascontiguousarray(film.radiograph.pixels, np.float32)
         shape = (pixels.shape[0], pixels.shape[1])
@@ -268,16 +303,19 @@ def _answer(connection: Connection, reader: Reader, asked: _Asked, memory_bytes:
         return
     else:
         return
-    connection.send(_without_memory(memory_bytes))
+    connection.send(_without_memory(share))
 
 
-def _without_memory(memory_bytes: int) -> _Refused | OSError:
+def _without_memory(share: _Share) -> _Refused | OSError:
     """It is the film that needs too much, unless the machine has not what the film may take."""
+    if share.is_cut:
+        said = "the process has less memory than work.decode_memory_mb (ulimit -v, LimitAS)"
+        return OSError(errno.ENOMEM, f"{os.strerror(errno.ENOMEM)}: {said}")
     try:
         _demand_memory(_left_bytes())
     except OSError as error:
         return error
-    reason = f"Decoding needs more than {memory_bytes >> 20} MiB of memory."
+    reason = f"Decoding needs more than {share.wanted_bytes >> 20} MiB of memory."
     return _Refused(reason=reason, spent=True)
 
 
@@ -296,7 +334,7 @@ def _left_bytes() -> int:
     return _MOST_ASKED_BYTES if limit == resource.RLIM_INFINITY else limit - _mapped_bytes()
 
 
-def _limit(memory_bytes: int) -> None:
+def _limit(memory_bytes: int) -> _Share:
     """No more address space than is mapped now plus `memory_bytes`, and no core dumps.
 
     A core dump would put patient data on the disk. Where the system does not say what is mapped
@@ -305,9 +343,11 @@ def _limit(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if _MAPPED.exists():
         limit, inherited = _mapped_bytes() + memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]
-        if inherited != resource.RLIM_INFINITY:  # which only root may raise
-            limit = min(limit, inherited)
+        is_cut = inherited != resource.RLIM_INFINITY and inherited < limit
+        limit = inherited if is_cut else limit  # which only root may raise
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        return _Share(wanted_bytes=memory_bytes, is_cut=is_cut)
+    return _Share(wanted_bytes=memory_bytes, is_cut=False)
 
 
 def _mapped_bytes() -> int:

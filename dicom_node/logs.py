@@ -4,12 +4,34 @@ import logging
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from types import TracebackType
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict
 
 _LONGEST = 200  # characters of a library's message
+
+
+class _Unfailing:
+    """Standard error, whose disk may be full or whose reader may be gone: the node goes on.
+
+    What it says then is lost. Raised, it would end whatever spoke: a worker, a tick, the receiver.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """What can be written is."""
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """The same."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def configure(level: str, form: str) -> None:
@@ -28,7 +50,7 @@ def configure(level: str, form: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Unfailing(sys.stderr))),
     )
     _route_libraries(shared, renderer)
     threading.excepthook = _thread_died
@@ -39,7 +61,7 @@ def _route_libraries(
 ) -> None:
     """The libraries' own records come in the same form: what they warn of, without its words,
     which may hold what a sender sent; pynetdicom's, which quote peers, not at all."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Unfailing(sys.stderr))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _library_record],

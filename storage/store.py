@@ -71,7 +71,8 @@ class JobStore(Protocol):
 
         That is: without a decision; with a job that is open, or FAILED since then; with a delivery
         that is DUE, SENDING or HELD, or DELIVERED and yet to be committed; or one that was lost
-        since then. Newest first.
+        since then. Also of a job that its film has left, when it came again and was put to another
+        or to none. Newest first.
         """
         ...
 

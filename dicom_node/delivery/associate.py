@@ -1,20 +1,26 @@
 """An association with a destination, bounded in time, and in words why there is none."""
 
+import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import structlog
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node import tls
+from dicom_node import tls, wire
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import outcome
 from dicom_node.errors import ConfigError
 
 _log = structlog.get_logger()
+
+_MOST_PDU_BYTES = 1 << 20
+"""Of answers; we ask for PDUs of 16 KiB (PS3.8 D.1), and some send an item beyond it."""
 
 
 @contextmanager
@@ -72,8 +78,11 @@ def request(
 
     def on_open(event: Any) -> None:
         begun.append(event.assoc)
-        # pynetdicom sends without a time-out: a peer that stops reading would hold us for ever
-        event.assoc.dul.socket.socket.settimeout(timeouts.response_s)
+        # pynetdicom sends without a time-out: a peer that stops reading would hold us for ever;
+        # and it reads a PDU for as long as a byte comes now and then, and of any length
+        connection = event.assoc.dul.socket
+        connection.socket.settimeout(timeouts.response_s)
+        connection.recv = partial(_recv, connection.socket, timeouts.response_s)
 
     faults: list[OSError] = []
     try:
@@ -92,6 +101,17 @@ def request(
     if faults and not assoc.is_established and assoc.acceptor.primitive is None:
         raise ConnectionError(tls.refusal(faults[0])) from faults[0]
     return assoc
+
+
+def _recv(connection: socket.socket, within_s: float, nr_bytes: int) -> bytearray:
+    """A PDU's header or its body, all of it in time.
+
+    Raises:
+        OSError: it was not, or is longer than any that we let a destination send.
+    """
+    if nr_bytes > _MOST_PDU_BYTES:
+        raise OSError(f"a PDU of {nr_bytes} bytes")
+    return wire.read(connection, nr_bytes, time.monotonic() + within_s)
 
 
 def _tls_of(

@@ -65,7 +65,7 @@ class Delivery:
         self._destinations, self._settings = dict(destinations), settings
         self._owner, self._chance, self._clock_s = owner, chance, clock_s
         self._stop = stop or threading.Event()
-        self._breaker = Breaker(store=store, probe=gateway.echo, settings=settings, chance=chance)
+        self._breaker = Breaker(store=store, probe=gateway.probe, settings=settings, chance=chance)
 
     def tick(self, now: datetime) -> int:
         """Every result that is due was sent once, or has a later time; returns how many arrived.

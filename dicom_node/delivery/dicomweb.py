@@ -38,6 +38,7 @@ from dicom_node.delivery import https, outcome
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Series
 from dicom_node.errors import ConfigError, TransientError
+from pipeline import shortage
 from storage.jobs import says_nothing
 
 _log = structlog.get_logger()
@@ -53,6 +54,14 @@ _PIECE_BYTES = 1 << 16
 _MOST_BYTES = 64 << 20
 """Of one answer: thousands of instances in JSON."""
 _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask for
+
+
+class _AnsweredError(TransientError):
+    """The server answers, but not what it was asked."""
+
+    def __init__(self, status: int) -> None:
+        self.status = f"HTTP {status}"
+        super().__init__(f"QIDO-RS: {self.status}")
 
 
 class WebSender:
@@ -81,6 +90,19 @@ class WebSender:
         """Why the server does not answer a query for one study; empty where it does."""
         try:
             self._ask(destination, lambda client: client.search_for_studies(limit=1))
+        except TransientError as fault:
+            return str(fault)
+        return ""
+
+    def probe(self, destination: DicomWeb) -> str:
+        """Why nothing can be sent there; empty where it answers that query, whatever it says.
+
+        It may take results of those whom it does not let ask, or know no QIDO-RS.
+        """
+        try:
+            self._ask(destination, lambda client: client.search_for_studies(limit=1))
+        except _AnsweredError as fault:
+            return str(fault) if says_nothing(fault.status) else ""
         except TransientError as fault:
             return str(fault)
         return ""
@@ -136,6 +158,8 @@ class WebSender:
                 f"{destination.url.rstrip('/')}/studies", [data]
             )
         except (requests.RequestException, OSError) as fault:
+            if not answers and shortage.lacking(fault):
+                return outcome.unforeseen(fault)
             if not answers:
                 reason = f"no answer: {https.why(fault, encrypted=destination.encrypted)}"
                 return Outcome(fate=Fate.POSTPONED, reason=reason)
@@ -154,12 +178,12 @@ class WebSender:
         try:
             found = [Dataset.from_json(one) for one in query(client)]
         except (requests.RequestException, OSError, *_UNREADABLE) as fault:
-            status = answers[-1].status_code if answers else _OK
+            if answers and answers[-1].status_code != _OK:
+                raise _AnsweredError(answers[-1].status_code) from fault
             said = https.why(fault, encrypted=destination.encrypted)
-            why = said if status == _OK else f"HTTP {status}"
-            raise TransientError(f"QIDO-RS: {why}") from fault
+            raise TransientError(f"QIDO-RS: {said}") from fault
         if answers and answers[-1].status_code >= _REDIRECTIONS:
-            raise TransientError(f"QIDO-RS: HTTP {answers[-1].status_code}")
+            raise _AnsweredError(answers[-1].status_code)
         return found
 
     def _client(self, destination: DicomWeb) -> tuple[DICOMwebClient, list[Any]]:
@@ -233,6 +257,7 @@ def _session(destination: DicomWeb, within_s: float) -> requests.Session:
         session.headers["Authorization"] = f"Bearer {_utf_8(destination.bearer_token)}"
     if destination.username is not None:
         session.auth = (_utf_8(destination.username), _utf_8(destination.password or ""))
+    session.mount("http://", https.HastyAdapter())
     if destination.encrypted:
         session.mount("https://", https.Adapter(destination.tls))
     return session

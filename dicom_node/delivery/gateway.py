@@ -35,10 +35,10 @@ class Gateway:
             return self.web.send(destination, files, within_s, beginning)
         return self.scu.send(destination, files, within_s, beginning)
 
-    def echo(self, destination: Anywhere) -> str:
-        """Why it does not answer; empty where it does."""
+    def probe(self, destination: Anywhere) -> str:
+        """Why nothing can be sent there; empty where it answers."""
         if isinstance(destination, DicomWeb):
-            return self.web.echo(destination)
+            return self.web.probe(destination)
         return self.scu.echo(destination)
 
     def instances(self, destination: Anywhere, wanted: Mapping[Series, Sequence[str]]) -> set[str]:

@@ -1,17 +1,85 @@
-"""HTTPS as associations are encrypted: by dicom_node.tls, and why it failed in words."""
+"""HTTP that waits no longer than it says; encrypted by dicom_node.tls, as associations are.
 
+And why it failed, in words.
+"""
+
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from dicom_node import tls
 from dicom_node.config import Tls
 
 
-class Adapter(HTTPAdapter):
+class HastyAdapter(HTTPAdapter):
+    """The head of an answer has to come within the time-out as a whole.
+
+    The libraries' is of each read, and a server may send a byte now and then for ever.
+    """
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Connections are of our kind."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _EncryptedPool}
+
+
+@contextmanager
+def _cut_off(connection: socket.socket | None, within_s: float | None) -> Iterator[None]:
+    """The connection is shut down after that time, which ends any wait for it.
+
+    Raises:
+        TimeoutError: it was.
+    """
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        if connection is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's: it is being read
+
+    timer = threading.Timer(within_s or threading.TIMEOUT_MAX, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as fault:
+        if expired.is_set():
+            raise TimeoutError("the answer does not end") from fault
+        raise
+    finally:
+        timer.cancel()
+
+
+class _Connection(HTTPConnection):
+    def getresponse(self) -> Any:
+        with _cut_off(self.sock, self.timeout):
+            return super().getresponse()
+
+
+class _EncryptedConnection(HTTPSConnection):
+    def getresponse(self) -> Any:
+        with _cut_off(self.sock, self.timeout):
+            return super().getresponse()
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _EncryptedPool(HTTPSConnectionPool):
+    ConnectionCls = _EncryptedConnection
+
+
+class Adapter(HastyAdapter):
     """By our own context: the library's would add the public authorities to a hospital's own."""
 
     def __init__(self, settings: Tls | None) -> None:

@@ -18,6 +18,7 @@ from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import Finder
 from dicom_node.errors import ConfigError
 from dicom_node.status import ECHO_SUCCESS
+from pipeline import shortage
 
 _log = structlog.get_logger()
 
@@ -39,6 +40,7 @@ class _Kind:
 
 _VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
 _ECHO = _Kind(sop_class_uid=_VERIFICATION, transfer_syntax_uid="")
+_THERE = {ECHO_SUCCESS, 0x0122, 0x0211}  # PS3.7 annex C: SOP class, operation not known
 
 
 class Scu:
@@ -66,8 +68,10 @@ class Scu:
         connected: list[Any] = []
         try:
             assoc = self._associate(destination, contexts, connected)
-        except OSError as error:  # the host's name has no address
-            return [Outcome(fate=Fate.POSTPONED, reason=associate.why_not(error)) for _ in files]
+        except OSError as error:  # the host's name has no address, or we lack a file handle
+            said = outcome.unforeseen(error) if shortage.lacking(error) else None
+            away = Outcome(fate=Fate.POSTPONED, reason=associate.why_not(error))
+            return [said or away for _ in files]
         except ConfigError as error:
             return [Outcome(fate=Fate.POSTPONED_SLOWLY, reason=str(error)) for _ in files]
         if not assoc.is_established:
@@ -84,7 +88,7 @@ class Scu:
     def echo(self, destination: Destination) -> str:
         """Why the destination does not answer C-ECHO (PS3.7 9.1.5); empty where it does.
 
-        One that takes the association but offers no Verification is there, too.
+        One that takes the association but offers no Verification, or does not know it, is there.
         """
         contexts = [build_context(_VERIFICATION)]
         try:
@@ -100,8 +104,8 @@ class Scu:
         except (RuntimeError, ValueError):
             status = None
         finally:
-            assoc.release()
-        return "" if status == ECHO_SUCCESS else "C-ECHO is not answered with success"
+            associate.let_go(assoc)
+        return "" if status in _THERE else "C-ECHO is not answered with success"
 
     def _associate(
         self, destination: Destination, contexts: list[PresentationContext], connected: list[Any]
@@ -160,21 +164,31 @@ _BEGUN = {Fate.DELIVERED, Fate.POSTPONED, Fate.POSTPONED_SLOWLY}
 def _send(assoc: Any, file: Path, kind: _Kind, message_id: int) -> Outcome:
     if not _is_accepted(assoc, kind):
         return _not_taken(kind)
+    begun: list[Any] = []
+    assoc.bind(evt.EVT_DIMSE_SENT, begun.append)
     try:
         answer = assoc.send_c_store(file, message_id)
     except RuntimeError:  # the association ended between our look and the call
         return _UNSENT
-    except OSError:
-        return _NOT_READ
-    except (ValueError, AttributeError):
-        return _UNREADABLE
     except Exception as fault:  # noqa: BLE001 - its own only: others of its batch have their answer
-        _log.exception("sending failed")
-        assoc.abort()  # a part of it may be under way
-        return outcome.unforeseen(fault)
+        if begun:  # what follows would be taken for the rest of it, under its UID
+            assoc.abort()
+        return _unsendable(fault)
+    finally:
+        assoc.unbind(evt.EVT_DIMSE_SENT, begun.append)
     if "Status" not in answer:
         return _NO_ANSWER
     return outcome.of_status(answer.Status, str(answer.get("ErrorComment", "") or ""))
+
+
+def _unsendable(fault: Exception) -> Outcome:
+    match fault:
+        case OSError():
+            return _NOT_READ
+        case ValueError() | AttributeError():
+            return _UNREADABLE
+    _log.exception("sending failed")
+    return outcome.unforeseen(fault)
 
 
 def _kind(path: Path) -> _Kind | Outcome:

@@ -204,7 +204,11 @@ class Scp:
         """The association is one of ours, or is rejected with the reason."""
         requestor = event.assoc.requestor
         calling, address = requestor.primitive.calling_ae_title, requestor.address_info.address
-        rejection = self._rejection(event.assoc, calling.strip(), address)
+        try:
+            rejection = self._rejection(event.assoc, calling.strip(), address)
+        except Exception:  # noqa: BLE001 - pynetdicom would go on, and accept it
+            _log.exception("association not judged", address=address)
+            rejection = TEMPORARY_CONGESTION
         if rejection is None:
             return
         _log.warning(

@@ -26,7 +26,7 @@ from pynetdicom import evt
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from dicom_node import tls
+from dicom_node import tls, wire
 
 _log = structlog.get_logger()
 
@@ -35,7 +35,6 @@ _ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 2, 6))
 _LEAST_BYTES = 1 << 18
 """A PDU may always have so many: an association request with 128 contexts has 90 KB."""
 _HEADER_BYTES = 6  # PS3.8 9.3.1
-_CHUNK_BYTES = 1 << 16
 _PDU_TYPES, _P_DATA_TF = range(1, 8), 4  # PS3.8 9.3.2 to 9.3.8
 _PDV_HEADER = struct.Struct(">LBB")
 """Length of what follows it, context, message control header (PS3.8 9.3.5.1, E.2)."""
@@ -319,19 +318,7 @@ class BoundedSocket(AssociationSocket):
         until = self._message_until
         if patience_s is not None:
             until = min(time.monotonic() + patience_s, until or math.inf)
-        whole = bytearray()
-        try:
-            while len(whole) < nr_bytes:
-                if until is not None:
-                    connection.settimeout(max(0.001, until - time.monotonic()))
-                piece = connection.recv(min(_CHUNK_BYTES, nr_bytes - len(whole)))
-                if not piece:
-                    break
-                whole += piece
-        finally:
-            with suppress(OSError):  # closed meanwhile
-                connection.settimeout(patience_s)
-        return whole
+        return wire.read(connection, nr_bytes, until)
 
     def _refuse(self, reason: str, size_bytes: int) -> None:
         peer: Any = self.assoc.requestor

@@ -13,7 +13,7 @@ from storage import promises
 from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
 from storage.jobs import EVERY, Delivery, Job, Received
 from storage.objects import ObjectStore
-from storage.states import ARRIVED, LOST, DeliveryState, JobState
+from storage.states import ARRIVED, LOST, OPEN, DeliveryState, JobState
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -81,7 +81,10 @@ class Reconciler:
 
     def _of(self, film: Received, now: datetime) -> FilmStanding:
         late = now - self._arrived_at(film) > timedelta(seconds=self._late_s)
-        standing, why = self._judged(film, Standing.MISSING if late else Standing.UNDER_WAY)
+        waits = Standing.MISSING if late else Standing.UNDER_WAY
+        standing, why = self._judged(film, waits)
+        if standing in (Standing.COMPLETE, Standing.NOT_ANALYSED):
+            standing, why = self._left_behind(film, waits) or (standing, why)
         return FilmStanding(
             sop_instance_uid=film.sop_instance_uid,
             received_at=film.arrived_at,
@@ -122,6 +125,28 @@ class Reconciler:
                 return self._refused([*told, *rest], waits, job.error)
         gone = self._gone(film)
         return (Standing.MISSING, gone) if gone else (waits, _words(job))
+
+    def _left_behind(self, film: Received, waits: Standing) -> tuple[Standing, str] | None:
+        """How a job stands that the film has left for another, or for none, when it came again.
+
+        What it promised still goes out. One that FAILED has its successor, or the rules are such
+        now that nobody wants it.
+        """
+        known = {other.job_key for other in self._store.received(EVERY, film.sop_instance_uid)}
+        for job in self._store.jobs(EVERY, sop_instance_uid=film.sop_instance_uid):
+            mine = (job.object.digest, job.calling_ae_title) == (
+                film.object.digest,
+                film.calling_ae_title,
+            )
+            if job.key in known or not mine or job.state is JobState.FAILED:
+                continue
+            deliveries = self._store.deliveries(job.key)
+            standing, why = self._delivered(deliveries, waits)
+            if job.state in OPEN:
+                standing, why = waits, _words(job)
+            if standing is not Standing.COMPLETE:
+                return standing, f"an earlier analysis of it: {why}"
+        return None
 
     def _gone(self, film: Received) -> str:
         """Why its kept file cannot be had; one that is in trouble keeps no other unjudged."""

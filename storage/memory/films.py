@@ -60,9 +60,20 @@ class Films(Production):
             for job in self._jobs.values()
             if job.state in OPEN or (job.state is JobState.FAILED and job.updated_at >= since)
         }
-        jobs |= {d.job_key for d in self._deliveries.values() if _is_unsettled(d, since)}
-        newest = reversed(self._received.values())
-        return [film for film in newest if not film.decision or film.job_key in jobs]
+        with_deliveries = {d.job_key for d in self._deliveries.values() if _is_unsettled(d, since)}
+        jobs |= with_deliveries
+        left = {
+            (job.sop_instance_uid, job.object.digest, job.calling_ae_title)
+            for job in self._jobs.values()
+            if job.state in OPEN or job.key in with_deliveries
+        }
+        return [
+            film
+            for film in reversed(self._received.values())
+            if not film.decision
+            or film.job_key in jobs
+            or (film.sop_instance_uid, film.object.digest, film.calling_ae_title) in left
+        ]
 
     @locked
     def waiting(self) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from storage.jobs import ObjectRef, Proof, Received, Result
+from storage.jobs import Job, ObjectRef, Proof, Received, Result
 from storage.memory.production import Production
 from storage.memory.tables import locked
 from storage.states import OPEN, JobState
@@ -70,6 +70,10 @@ class Retention(Production):
 
     def _may_go(self, film: Received, before: datetime, proof: Proof) -> bool:
         senders = [other for other in self._received.values() if other.object == film.object]
+        made = [job for job in self._jobs.values() if job.object.digest == film.object.digest]
+        left = [job for job in made if job.sop_instance_uid == film.sop_instance_uid]
+        if any(self._goes_on(job, proof) for job in left):
+            return False
         return film.number not in self._purged_films and all(
             other.arrived_at < before
             and other.decision != ""
@@ -77,6 +81,9 @@ class Retention(Production):
             for other in senders
             if other.number not in self._purged_films
         )
+
+    def _goes_on(self, job: Job, proof: Proof) -> bool:
+        return job.state in OPEN or not all(map(proof.is_of, self.deliveries(job.key)))
 
     def _is_unneeded(self, result: Result, before: datetime, proof: Proof) -> bool:
         return (

@@ -104,14 +104,19 @@ class Sending(Production):
     @locked
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
         """See JobStore."""
-        films = self._received.values()
-        fresh = {film.job_key for film in films if film.arrived_at >= received_before}
-        old = {film.job_key for film in films} - fresh
+        films = [film for film in self._received.values() if film.arrived_at >= received_before]
+        fresh = {film.job_key for film in films}
+        came = {(film.sop_instance_uid, film.object.digest) for film in films}
+        fresh |= {
+            job.key
+            for job in self._jobs.values()
+            if (job.sop_instance_uid, job.object.digest) in came
+        }
         due = self._at(name, DeliveryState.DUE)
         late = [
             at
             for at, delivery in due
-            if delivery.job_key in old
+            if delivery.job_key not in fresh
             and self._retried.get(at, received_before - _MOMENT) < received_before
             and self._results[at[0]].kind != REJECTION_NOTE
         ]

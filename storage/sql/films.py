@@ -10,7 +10,7 @@ from storage.errors import UnknownKeyError
 from storage.jobs import Decision, NewJob, NewReceived, Received, arrival
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
-from storage.sql.jobs import is_undone, made_of_it
+from storage.sql.jobs import is_undone, made_of_film, made_of_it
 from storage.sql.production import bring
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
 
@@ -58,17 +58,21 @@ class Films(Database):
     def unsettled(self, since: datetime) -> list[Received]:
         """See JobStore."""
         failed = (jobs.c.state == JobState.FAILED) & (jobs.c.updated_at >= since)
-        open_jobs = select(jobs.c.key).where(or_(jobs.c.state.in_(OPEN), failed))
+        goes_on = jobs.c.state.in_(OPEN)
+        open_jobs = select(jobs.c.key).where(or_(goes_on, failed))
         state = deliveries.c.state
         lost = state.in_(LOST) & (deliveries.c.next_attempt_at >= since)
         asked = IS_ASKED[0] & IS_ASKED[1]
         waiting = state.in_((*WAITING, DeliveryState.SENDING))
         open_deliveries = select(deliveries.c.job_key).where(or_(waiting, lost, asked))
+        # Also of a job that its film has left, for another or for none, when it came again.
+        left = made_of_film().where(or_(goes_on, jobs.c.key.in_(open_deliveries)))
         query = select(received).where(
             or_(
                 received.c.decision == "",
                 received.c.job_key.in_(open_jobs),
                 received.c.job_key.in_(open_deliveries),
+                left.exists(),
             )
         )
         return [

@@ -185,9 +185,14 @@ def is_undone(db: Connection, key: str) -> bool:
 
 def made_of_it(key: str) -> Select[Any]:
     """The job of that key, if it is made of the film that is asked about."""
+    return made_of_film().where(jobs.c.key == key)
+
+
+def made_of_film() -> Select[Any]:
+    """The jobs that are made of the film that is asked about."""
     same = ("sop_instance_uid", "digest", "calling_ae_title")
     its_own = (jobs.c[name] == received.c[name] for name in same)
-    return select(jobs.c.key).where(jobs.c.key == key, *its_own).correlate(received)
+    return select(jobs.c.key).where(*its_own).correlate(received)
 
 
 def _free_joined_films(db: Connection, key: str, state: JobState) -> None:

@@ -122,7 +122,20 @@ def _purgeable_films(before: datetime, proof: Proof) -> Select[Any]:
         or_(arrived_at(sender) >= before, sender.c.decision == "", not_(its_end)),
     )
     return select(received).where(
-        arrived_at() < before, received.c.purged_at.is_(None), ~needed.exists()
+        arrived_at() < before,
+        received.c.purged_at.is_(None),
+        ~needed.exists(),
+        ~_jobs_left_behind(proof).exists(),
+    )
+
+
+def _jobs_left_behind(proof: Proof) -> Select[Any]:
+    """Jobs made of a film's object that go on, though what it came again for is another's."""
+    goes_on = or_(jobs.c.state.in_(OPEN), jobs.c.key.in_(_unproven(proof)))
+    return select(jobs.c.key).where(
+        jobs.c.sop_instance_uid == received.c.sop_instance_uid,
+        jobs.c.digest == received.c.digest,
+        goes_on,
     )
 
 
@@ -133,9 +146,14 @@ def _is_unneeded(before: datetime, proof: Proof) -> ColumnElement[bool]:
 
 def _final_jobs(proof: Proof) -> Select[Any]:
     """Keys of jobs that will never need their film or results again."""
-    unproven = select(deliveries.c.job_key).where(not_(_is_proven(proof)))
+    unproven = _unproven(proof)
     whole = or_(jobs.c.state == JobState.REJECTED, jobs.c.error == "")
     return select(jobs.c.key).where(jobs.c.state.in_(ENDED), whole, jobs.c.key.not_in(unproven))
+
+
+def _unproven(proof: Proof) -> Select[Any]:
+    """Keys of jobs with a result that has not arrived for good."""
+    return select(deliveries.c.job_key).where(not_(_is_proven(proof)))
 
 
 def _is_proven(proof: Proof) -> ColumnElement[bool]:

@@ -52,6 +52,7 @@ class Pacs:
     # Rejections of the next associations that propose storage, and C-ECHOs it answered.
     rejections: list[tuple[int, int, int]] = field(default_factory=list)
     echoes: int = 0
+    echo_status: int = 0x0000
     calling: str = "PACS"
     _reporting: list[threading.Thread] = field(default_factory=list)
 
@@ -165,7 +166,7 @@ class Pacs:
 
     def echo(self, _: Any) -> int:
         self.echoes += 1
-        return 0x0000
+        return self.echo_status
 
 
 @contextmanager

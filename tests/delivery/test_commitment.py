@@ -549,3 +549,11 @@ def test_a_query_whose_answers_do_not_end_proves_nothing(bench: Bench, peer: Pac
     bench.ask(settings=_SETTINGS.model_copy(update={"timeouts": _HASTY}))
     assert bench.states() == DELIVERED
     assert bench.reasons() == {"commitment not asked: C-FIND: its answers did not end in time"}
+
+
+def test_what_is_named_as_stored_and_as_failed_has_failed(bench: Bench, peer: Pacs) -> None:
+    peer.reports = [(pacs.NEVER, {})]
+    bench.ask()
+    both = Report(transaction_uid="2.25.1", committed=("1.1", "1.2"), failed={"1.2": 0x0112})
+    bench.ledger().take(both, "PACS")
+    assert bench.states() == {"1.1": "COMMITTED", "1.2": "DUE", "1.3": "DELIVERED"}

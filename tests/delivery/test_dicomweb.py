@@ -1,6 +1,9 @@
 """STOW-RS and QIDO-RS: what is sent is the kept file, and each answer has its fate."""
 
 import base64
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -233,7 +236,7 @@ def test_a_server_that_stays_in_trouble_rests_until_it_answers_a_query(
     store = MemoryJobStore()
     settings = DeliverySettings(rest_after=2)
     breaker = Breaker(
-        store=store, probe=lambda _: SENDER.echo(at(peer)), settings=settings, chance=lambda: 0.5
+        store=store, probe=lambda _: SENDER.probe(at(peer)), settings=settings, chance=lambda: 0.5
     )
     peer.answers, peer.search_status = [(503, {}), (502, {})], 503
     for _ in range(2):
@@ -243,6 +246,21 @@ def test_a_server_that_stays_in_trouble_rests_until_it_answers_a_query(
     assert not breaker.lets("cloud", at(peer), NOW + timedelta(seconds=20))
     peer.search_status = 200
     assert breaker.lets("cloud", at(peer), NOW + timedelta(seconds=60))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 501])
+def test_a_server_that_takes_results_but_may_not_be_asked_is_there(peer: Web, status: int) -> None:
+    peer.search_status = status
+    assert SENDER.probe(at(peer)) == ""
+    assert SENDER.echo(at(peer)) == f"QIDO-RS: HTTP {status}"
+
+
+def test_a_server_that_is_in_trouble_or_gone_is_not_sent_to(peer: Web) -> None:
+    peer.search_status = 503
+    assert SENDER.probe(at(peer)) == "QIDO-RS: HTTP 503"
+    with web.running() as gone:
+        pass
+    assert SENDER.probe(at(gone)) == "QIDO-RS: Connection refused"
 
 
 def test_a_server_that_is_not_there_is_tried_again(files: list[Path]) -> None:
@@ -312,3 +330,26 @@ def test_an_answer_that_does_not_end_in_time_is_none(peer: Web, files: list[Path
     with pytest.raises(TransientError, match="QIDO-RS: it takes too long"):
         hasty.instances(at(peer), {SERIES: ["1.1"]})
     assert time.monotonic() - began < 5
+
+
+def test_a_head_that_does_not_end_in_time_is_no_answer(files: list[Path]) -> None:
+    hasty = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
+    over = threading.Event()
+
+    def trickle(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with contextlib.suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not over.wait(0.1):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle, args=(listener,), daemon=True)
+        thread.start()
+        began = time.monotonic()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        (said,) = hasty.send(DicomWeb(url=url), files[:1], 60)
+        assert time.monotonic() - began < 5
+        over.set()
+        thread.join()
+    assert (said.fate, said.reason) == (Fate.POSTPONED, "no answer: it takes too long")

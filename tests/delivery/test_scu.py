@@ -1,18 +1,21 @@
 """What is sent is the kept file's data set; what peers do is understood."""
 
 import builtins
+import contextlib
 import errno
 import io
 import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, dimse_messages
 from pynetdicom.association import Association
 
 from dicom_node.config import DeliveryTimeouts, Destination
@@ -273,9 +276,9 @@ def test_what_is_wanting_in_mid_batch_costs_no_result_the_answer_it_has(
     monkeypatch.setattr(Association, "send_c_store", short)
     with pacs.running() as peer:
         said = SCU.send(at(peer.port), files(tmp_path, "1.1", "1.2", "1.3"), 60)
-    assert [one.fate for one in said] == [Fate.DELIVERED, Fate.POSTPONED, Fate.UNSENT]
+    assert [one.fate for one in said] == [Fate.DELIVERED, Fate.POSTPONED, Fate.DELIVERED]
     assert said[1].reason == "too little memory was free; free some, or give it more"
-    assert [uid for uid, _ in peer.received] == ["1.1"]
+    assert [uid for uid, _ in peer.received] == ["1.1", "1.3"]
 
 
 def test_an_association_that_cannot_be_released_costs_no_result_the_answer_it_has(
@@ -311,3 +314,115 @@ def test_an_association_without_a_thread_leaves_no_connection_open(
             SCU.send(at(peer.port), files(tmp_path, "1.1"), 60)
         assert peer.associations == 1
     assert [assoc.dul.is_alive() for assoc in left] == [False]
+
+
+class _Broken:
+    """A file of a disk that fails after so many reads."""
+
+    def __init__(self, file: Any, reads: int) -> None:
+        self._file, self._reads = file, reads
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def seek(self, *args: int) -> int:
+        return int(self._file.seek(*args))
+
+    def read(self, *args: int) -> bytes:
+        self._reads -= 1
+        if self._reads < 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return bytes(self._file.read(*args))
+
+
+def test_a_file_that_breaks_off_in_the_middle_is_not_ended_by_the_next_patients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command and first pieces were sent: the next object's would be taken for its rest."""
+    paths = files(tmp_path, "1.1", "1.2")
+    pixels = bytes(60_000)
+    with paths[0].open("ab") as file:
+        file.write(b"\xe0\x7f\x10\x00OB\0\0" + len(pixels).to_bytes(4, "little") + pixels)
+    opened: list[Path] = []
+
+    def broken(path: Path, mode: str) -> object:
+        opened.append(path)
+        file = path.open(mode)
+        return _Broken(file, reads=2) if len(opened) == 1 else file
+
+    with pacs.running() as peer:
+        with monkeypatch.context() as disk:
+            disk.setattr(dimse_messages, "open", broken, raising=False)
+            said = SCU.send(at(peer.port), paths, 60)
+        assert [one.fate for one in said] == [Fate.POSTPONED, Fate.UNSENT]
+        assert peer.received == []
+        assert fates(SCU, at(peer.port), paths[1:]) == [Fate.DELIVERED]
+    assert peer.received == [("1.2", data_set("1.2"))]
+
+
+def _trickling(greeting: bytes) -> Iterator[int]:
+    """The port of a peer that begins a PDU and goes on byte by byte, for ever."""
+    over = threading.Event()
+
+    def trickle(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with contextlib.suppress(OSError), connection:
+            connection.sendall(greeting)
+            while not over.wait(0.1):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle, args=(listener,), daemon=True)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("length", [1000, 0x7FFFFFFF])
+def test_a_peer_that_sends_byte_by_byte_for_ever_is_not_waited_for(
+    tmp_path: Path, length: int
+) -> None:
+    associate_ac = b"\x02\x00" + length.to_bytes(4, "big")
+    with contextlib.contextmanager(_trickling)(associate_ac) as port:
+        began = time.monotonic()
+        assert fates(HASTY, at(port), files(tmp_path, "1.1")) == [Fate.POSTPONED]
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("status", "there"), [(0x0122, True), (0x0211, True), (0x0110, False)])
+def test_a_peer_that_does_not_know_verification_is_there(status: int, there: bool) -> None:
+    with pacs.running() as peer:
+        peer.echo_status = status
+        assert (SCU.echo(at(peer.port)) == "") is there
+
+
+def test_a_probe_that_cannot_be_released_leaves_no_connection_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left: list[Association] = []
+
+    def short(assoc: Association) -> None:
+        left.append(assoc)
+        raise MemoryError
+
+    monkeypatch.setattr(Association, "release", short)
+    with pacs.running() as peer:
+        assert SCU.echo(at(peer.port)) == ""
+    assert [assoc.dul.is_alive() for assoc in left] == [False]
+
+
+def test_a_file_handle_that_is_wanting_here_says_nothing_of_the_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    paths = files(tmp_path, "1.1")
+    monkeypatch.setattr(AE, "associate", none)
+    (said,) = SCU.send(at(1), paths, 60)
+    assert (said.fate, said.status) == (Fate.POSTPONED, "FILE")
+    assert said.reason.startswith("no file handle was free")

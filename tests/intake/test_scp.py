@@ -7,6 +7,7 @@ import time
 import pytest
 from pydicom import uid
 
+from dicom_node.intake.admission import Senders
 from dicom_node.intake.scp import TRANSFER_SYNTAXES
 from storage.errors import StoreUnavailableError
 from storage.jobs import NewReceived, ObjectRef, Received
@@ -307,3 +308,17 @@ def test_the_reference_is_of_the_whole_file(receiver: Receiver) -> None:
     assert isinstance(row.object, ObjectRef)
     assert (receiver.folder / row.object.name).stat().st_size == row.object.size_bytes
     assert data_set_of(receiver.objects.read(row.object)) == encoded(film())
+
+
+def test_a_sender_that_cannot_be_judged_is_told_to_come_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a handler raises, pynetdicom goes on, and would accept the association."""
+    receiver = start(accept=[{"ae_title": "CR1"}])
+
+    def nothing(*_: object) -> bool:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Senders, "allow", nothing)
+    with association(receiver.port) as assoc:
+        assert rejection_of(assoc) == (2, 3, 1)

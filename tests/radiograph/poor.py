@@ -3,8 +3,10 @@
 import errno
 import mmap
 import os
+import resource
 from pathlib import Path
 
+from dicom_node import radiograph
 from dicom_node.errors import CodecError
 from dicom_node.radiograph import Film
 
@@ -23,6 +25,26 @@ class Starving:
 def _starved() -> Starving:
     mmap.mmap = _refuse  # type: ignore[assignment, misc]
     return Starving()
+
+
+class Limited:
+    """Where it is unpickled, in the child, no more memory than so many MiB may be had."""
+
+    def __init__(self, spare_mib: int) -> None:
+        self._spare_mib = spare_mib
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return _limited, (self._spare_mib,)
+
+    def __call__(self, path: Path) -> Film:
+        return radiograph.read(path)
+
+
+def _limited(spare_mib: int) -> Limited:
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = mapped + (spare_mib << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return Limited(spare_mib)
 
 
 def _refuse(*_: object) -> mmap.mmap:

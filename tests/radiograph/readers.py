@@ -1,6 +1,7 @@
 """What a decoder's child can be told to call in place of `radiograph.read`."""
 
 import os
+import re
 import resource
 import signal
 import sys
@@ -13,18 +14,18 @@ from dicom_node import radiograph
 from dicom_node.errors import InputError
 from dicom_node.radiograph import Film
 
+_SIGNALS = {"segfault": signal.SIGSEGV, "killed": signal.SIGKILL, "stopped": signal.SIGTERM}
+
 
 def misbehave(path: Path) -> Film:
     """Does what the file's name says, and reads it where that is nothing of the kind."""
     match path.name:
-        case "segfault":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "stopped":
-            os.kill(os.getpid(), signal.SIGTERM)
+        case "segfault" | "killed" | "stopped" as how:
+            os.kill(os.getpid(), _SIGNALS[how])
         case "hangs":
             time.sleep(60)
+        case "spins":  # as a codec that lets no other thread run
+            re.match(r"(a+)+b", "a" * 60)
         case "greedy":
             np.ones(1 << 40, np.uint8)
         case "starved" | "no thread" | "no handle" as wanting:

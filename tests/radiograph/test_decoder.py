@@ -16,6 +16,7 @@ from pydicom import uid
 from dicom_node import radiograph
 from dicom_node.decoder import Decoder
 from dicom_node.errors import DecoderError, InputError
+from tests.peers import tools
 from tests.radiograph import phantom, poor, readers
 
 _MEMORY_BYTES = 256 << 20
@@ -182,6 +183,49 @@ def test_a_codec_that_gives_up_where_no_memory_is_free_is_not_believed() -> None
             decoder.read(Path("film"))
     finally:
         decoder.close()
+
+
+def test_memory_that_a_limit_from_outside_keeps_from_the_film_is_not_its_fault(
+    tmp_path: Path,
+) -> None:
+    """As a service manager's, or the shell's; the film's own share is larger."""
+    stored = np.tile(np.arange(2048, dtype=np.uint16), (2048, 1))
+    path = phantom.write(phantom.data_set(stored), tmp_path / "film.dcm")
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES, reader=poor.Limited(16))
+    try:
+        with pytest.raises(OSError, match=r"less memory than work\.decode_memory_mb"):
+            decoder.read(path)
+    finally:
+        decoder.close()
+
+
+@pytest.mark.parametrize("name", ["hangs", "spins"])
+def test_a_film_that_takes_too_long_ends_though_its_worker_was_killed(name: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _WORKER, name], stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        child = int(worker.stdout.readline())
+        worker.kill()
+        tools.wait_until(lambda: not Path(f"/proc/{child}").exists(), 60, "the decoder to end")
+
+
+_WORKER = """
+import sys, threading
+from pathlib import Path
+from dicom_node.decoder import Decoder
+from dicom_node.errors import InputError
+from tests.radiograph import readers
+
+if __name__ == "__main__":
+    decoder = Decoder(timeout_s=1, memory_bytes=256 << 20, reader=readers.misbehave)
+    try:
+        decoder.read(Path("who"))
+    except InputError as fault:
+        threading.Timer(0.5, print, [fault], {"flush": True}).start()
+    decoder._timeout_s = 600  # of the worker, which is to be killed before
+    decoder.read(Path(sys.argv[1]))
+"""
 
 
 def test_a_start_without_a_thread_leaves_no_word_that_is_taken_for_the_next_film(

@@ -73,6 +73,12 @@ def submitted(store: JobStore, key: str = "k1", created_s: float = 0) -> None:
     store.route(number, Decision(text="analysed", job_key=key), job)
 
 
+def left_behind(store: JobStore, key: str = "k1") -> None:
+    """Its film comes again, and by the rules of now nobody wants it analysed."""
+    number = store.receive(film(uid=f"1.2.{key[1:]}", digest=key)).number
+    store.route(number, Decision(text="not analysed: no rule matches"), None)
+
+
 def running(store: JobStore, key: str = "k1") -> tuple[Job, int]:
     submitted(store, key)
     job = store.claim("worker", NOON, lease_s=60)

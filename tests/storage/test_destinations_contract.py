@@ -5,7 +5,16 @@ from dataclasses import replace
 from storage.jobs import Decision, DeliveryCount, DestinationHealth
 from storage.states import DeliveryState
 from storage.store import JobStore
-from tests.storage.samples import NOON, after, film, new_job, produced, result, submitted
+from tests.storage.samples import (
+    NOON,
+    after,
+    film,
+    left_behind,
+    new_job,
+    produced,
+    result,
+    submitted,
+)
 
 
 def at(store: JobStore, destination: str, key: str = "k1") -> list[str]:
@@ -68,6 +77,13 @@ def test_what_comes_too_late_expires_unless_it_has_arrived(store: JobStore) -> N
     assert store.deliveries("k1")[2].reason == "too late"
     store.retry("k1", after(70))
     assert at(store, "pacs") == ["DELIVERED", "DUE"]
+
+
+def test_what_a_film_has_left_behind_expires_too(store: JobStore) -> None:
+    produced(store)
+    left_behind(store)
+    assert store.expire("pacs", NOON, after(60), "too late") == 0
+    assert store.expire("pacs", after(1), after(60), "too late") == 2
 
 
 def test_what_the_operator_tries_again_is_as_old_as_that_is_long_ago(store: JobStore) -> None:

@@ -16,6 +16,7 @@ from tests.storage.samples import (
     after,
     film,
     from_clinic,
+    left_behind,
     new_job,
     produced,
     purged,
@@ -66,6 +67,18 @@ def test_a_film_whose_job_is_open_is_never_purgeable(store: JobStore) -> None:
     running(store, "k1")
     submitted(store, "k2")
     assert purgeable(store, EITHER, before_s=10**9) == []
+
+
+def test_a_film_that_came_again_for_nothing_is_kept_while_its_first_job_goes_on(
+    store: JobStore,
+) -> None:
+    produced(store, "k1")
+    left_behind(store, "k1")
+    submitted(store, "k2")
+    left_behind(store, "k2")
+    assert purgeable(store, COMMITTED, before_s=10**9) == []
+    settle(store, "k1", committed=True)
+    assert purgeable(store, COMMITTED) == ["1.2.1"]
 
 
 def test_a_film_whose_job_failed_is_kept_for_the_operator(store: JobStore) -> None:

@@ -20,6 +20,7 @@ from tests.storage.samples import (
     film,
     guarded_writes,
     kept,
+    left_behind,
     new_job,
     produced,
     result,
@@ -101,6 +102,19 @@ def test_films_that_are_not_at_their_end_or_came_to_a_bad_one_are_unsettled(
     assert unsettled(8) == ["1.2.3", "1.2.0"]
     store.commit("pacs", [made.sop_instance_uid for made in store.results("k3")], after(8))
     assert unsettled(8) == ["1.2.0"]
+
+
+def test_a_film_is_unsettled_while_a_job_goes_on_that_it_has_left(store: JobStore) -> None:
+    for key in ("k1", "k2"):
+        produced(store, key)
+        left_behind(store, key)
+    submitted(store, "k3")
+    left_behind(store, "k3")
+    for place in ("pacs", "archive"):
+        for parcel in store.claim_deliveries(place, "s", NOON, 60, 10):
+            if parcel.result.job_key == "k1":
+                store.delivered(parcel, NOON, "", promised=False)
+    assert [film.sop_instance_uid for film in store.unsettled(after(9))] == ["1.2.3", "1.2.2"]
 
 
 def test_routing_an_unknown_film_is_refused_and_makes_no_job(store: JobStore) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -73,3 +76,31 @@ def test_a_thread_that_dies_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
         "KeyError",
     )
     assert _SECRET not in json.dumps(line)
+
+
+_SPEAKING = """
+import logging, structlog
+from dicom_node import logs
+
+logs.configure("INFO", "json")
+for _ in range(3):
+    structlog.get_logger().error("said", words="x" * 100_000)
+    logging.getLogger("somebody").error("said")
+print("goes on")
+"""
+
+
+@pytest.mark.parametrize("reader", ["a full disk", "nobody"])
+def test_a_log_that_cannot_be_written_ends_nothing(reader: str) -> None:
+    """Whoever speaks is a worker, a tick, the receiver."""
+    if reader == "nobody":
+        gone, log = os.pipe()
+        os.close(gone)
+    else:
+        log = os.open("/dev/full", os.O_WRONLY)
+    try:
+        command = [sys.executable, "-c", _SPEAKING]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
+    finally:
+        os.close(log)
+    assert done.stdout == "goes on\n"

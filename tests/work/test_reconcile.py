@@ -20,6 +20,7 @@ from tests.storage.samples import (
     film,
     from_clinic,
     kept,
+    left_behind,
     new_job,
     produced,
     result,
@@ -145,6 +146,32 @@ def test_the_note_that_a_film_is_not_analysed_has_to_arrive(bench: Bench) -> Non
     assert bench.standings(LATE, {"pacs"}) == [Standing.MISSING]
     bench.store.commit("pacs", [uid], NOON)
     assert bench.standings(LATE, {"pacs"}) == [Standing.NOT_ANALYSED]
+
+
+def test_what_a_film_has_left_behind_has_to_arrive_too(bench: Bench) -> None:
+    produced(bench.store)
+    left_behind(bench.store)
+    (waits,) = bench.films()
+    assert (waits.standing, waits.why) == (
+        Standing.UNDER_WAY,
+        "an earlier analysis of it: archive: DUE; pacs: DUE",
+    )
+    for parcel in bench.store.claim_deliveries("pacs", "s", NOON, 60, 10):
+        bench.store.refuse(parcel, NOON, "no", "A900")
+    assert bench.standings() == [Standing.MISSING]
+
+
+def test_a_film_whose_earlier_results_have_arrived_stands_as_it_was_decided_last(
+    bench: Bench,
+) -> None:
+    produced(bench.store)
+    bench.deliver("pacs", promised=False)
+    bench.deliver("archive", promised=False)
+    left_behind(bench.store)
+    submitted(bench.store, "k2")
+    left_behind(bench.store, "k2")
+    assert bench.standings() == [Standing.UNDER_WAY, Standing.NOT_ANALYSED]
+    assert bench.films(LATE)[0].why == "an earlier analysis of it: job is RECEIVED"
 
 
 def test_a_failed_job_is_missing_at_once(bench: Bench) -> None:
