@@ -38,6 +38,9 @@ REFUSED = "not analysed: "
 GONE = f"{REFUSED}the kept file is gone; send the film again"
 """A decision that is no judgement of the film: it is missing until it is sent again."""
 
+BROKEN = f"{REFUSED}a fault of ours, see the log; send the film again once it is mended"
+"""How another such decision begins: the header met what nobody foresaw."""
+
 OTHER_PIXELS = "received again with other pixels: the first film is kept"
 """How the decision begins about a film that is not analysed where the first of its UID was."""
 
@@ -125,7 +128,7 @@ class Router:
                 raise
             _log.exception("not routed", sop_instance_uid=received.sop_instance_uid)
             name = type(fault).__name__
-            return Decision(text=f"{REFUSED}its header cannot be read ({name})"), None
+            return Decision(text=f"{BROKEN} ({name})"), None
 
     def decide(self, received: Received) -> Routed:
         """What is to be done with one film; reads its header only."""

@@ -106,7 +106,7 @@ class Reconciler:
             gone = self._gone(film)
             return (Standing.MISSING, gone) if gone else (waits, "no decision yet")
         if not film.job_key:
-            lost = film.decision == router.GONE
+            lost = film.decision.startswith((router.GONE, router.BROKEN))
             return Standing.MISSING if lost else Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         told, rest = self._deliveries(job)

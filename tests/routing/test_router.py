@@ -12,7 +12,7 @@ import pytest
 from pydicom import Dataset, uid
 
 from dicom_node.config import Rule
-from dicom_node.routing.router import Analysis, Router
+from dicom_node.routing.router import BROKEN, Analysis, Router
 from storage.errors import (
     ObjectsUnavailableError,
     OutOfSpaceError,
@@ -486,7 +486,7 @@ def test_a_film_that_breaks_the_router_ends_as_a_decision(
     bench.receive(sources.source())
     assert bench.route() == 1
     (film,) = bench.store.received(10)
-    assert film.decision == "not analysed: its header cannot be read (LookupError)"
+    assert film.decision == f"{BROKEN} (LookupError)"
 
 
 class Late(MemoryJobStore):

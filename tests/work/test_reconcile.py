@@ -135,6 +135,13 @@ def test_what_is_not_analysed_says_why_and_is_not_missing(bench: Bench) -> None:
     ]
 
 
+def test_a_film_that_broke_the_router_is_missing(bench: Bench) -> None:
+    number = bench.store.receive(film()).number
+    bench.store.route(number, Decision(text=f"{router.BROKEN} (KeyError)"), None)
+    (found,) = bench.films()
+    assert (found.standing, found.why) == (Standing.MISSING, f"{router.BROKEN} (KeyError)")
+
+
 def test_the_note_that_a_film_is_not_analysed_has_to_arrive(bench: Bench) -> None:
     _, token = running(bench.store)
     bench.store.reject("k1", token, NOON, "no chest", [result("k1", "not_analysed")], ["pacs"])
