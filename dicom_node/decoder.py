@@ -28,6 +28,8 @@ Reader = Callable[[Path], Film]
 _START_S = 60.0
 """To start an interpreter and import numpy, pydicom and the codecs on a busy machine."""
 _FAREWELL_S = 1.0
+_NOT_BY_CODECS = (-signal.SIGKILL, -signal.SIGXCPU)
+"""They do not kill themselves: the kernel does, out of memory, or of the time that it may use."""
 _PROCESSORS = os.cpu_count() or 1
 _SPARE_S = 5
 _MAPPED = Path("/proc/self/statm")
@@ -185,8 +187,9 @@ class Decoder:
         code = process.exitcode
         if code == -signal.SIGTERM:  # a service manager stops the whole group, children too
             return ChildProcessError("The decoder process was asked to stop.")
-        if code == -signal.SIGKILL:  # codecs do not kill themselves; the kernel out of memory does
-            return DecoderError("The decoder process was killed by SIGKILL.")
+        if code in _NOT_BY_CODECS:
+            name = signal.Signals(-code).name
+            return DecoderError(f"The decoder process was killed by {name}.")
         if code is not None and code < 0:
             return CodecError(f"The decoder process was killed by {signal.Signals(-code).name}.")
         return CodecError(f"The decoder process failed with exit code {code}.")
@@ -275,8 +278,10 @@ def _bound_processor_time(timeout_s: float) -> None:
     The parent's time-out comes first, and kills it.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    most_s = usage.ru_utime + usage.ru_stime + _PROCESSORS * timeout_s + _SPARE_S
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(most_s), resource.RLIM_INFINITY))
+    most_s = math.ceil(usage.ru_utime + usage.ru_stime + _PROCESSORS * timeout_s + _SPARE_S)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]  # of a service manager's, perhaps
+    most_s = most_s if hard == resource.RLIM_INFINITY else min(most_s, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (most_s, hard))
 
 
 def _answer(connection: Connection, reader: Reader, asked: _Asked, share: _Share) -> None:

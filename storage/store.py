@@ -446,8 +446,10 @@ class JobStore(Protocol):
     def purgeable_received(self, before: datetime, proof: Proof, limit: int) -> list[Received]:
         """Films received before then whose object nobody needs any more, oldest first.
 
-        That is so where it was decided not to analyse them, or their job is REJECTED, or PRODUCED
-        with nothing left out, and there is `proof` of each of its deliveries, a note's too.
+        That is so where it was decided not to analyse them, by no fault of ours, or their job is
+        REJECTED, or PRODUCED with nothing left out, and there is `proof` of each of its deliveries,
+        a note's too. A job that the film has left, when it came again and was put to another or to
+        none, is not open, and has nothing under way.
         """
         ...
 

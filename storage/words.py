@@ -1,4 +1,7 @@
-"""Words from outside, such as a peer's error comment, made fit to be kept."""
+"""Words that rows hold: those from outside, such as a peer's error comment, made fit to be kept."""
+
+OURS = "not analysed: a fault of ours"
+"""How a decision begins that is no judgement of its film, whose file stays therefore."""
 
 
 def legible(text: str) -> str:

@@ -59,9 +59,9 @@ _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask
 class _AnsweredError(TransientError):
     """The server answers, but not what it was asked."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, said: str = "") -> None:
         self.status = f"HTTP {status}"
-        super().__init__(f"QIDO-RS: {self.status}")
+        super().__init__(f"QIDO-RS: {said if status == _OK else self.status}")
 
 
 class WebSender:
@@ -178,9 +178,9 @@ class WebSender:
         try:
             found = [Dataset.from_json(one) for one in query(client)]
         except (requests.RequestException, OSError, *_UNREADABLE) as fault:
-            if answers and answers[-1].status_code != _OK:
-                raise _AnsweredError(answers[-1].status_code) from fault
             said = https.why(fault, encrypted=destination.encrypted)
+            if answers:
+                raise _AnsweredError(answers[-1].status_code, said) from fault
             raise TransientError(f"QIDO-RS: {said}") from fault
         if answers and answers[-1].status_code >= _REDIRECTIONS:
             raise _AnsweredError(answers[-1].status_code)

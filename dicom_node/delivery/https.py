@@ -49,14 +49,16 @@ def _cut_off(connection: socket.socket | None, within_s: float | None) -> Iterat
     timer = threading.Timer(within_s or threading.TIMEOUT_MAX, expire)
     timer.daemon = True
     timer.start()
+    fault: Exception | None = None
     try:
         yield
-    except Exception as fault:
-        if expired.is_set():
-            raise TimeoutError("the answer does not end") from fault
+    except Exception as error:
+        fault = error
         raise
     finally:
         timer.cancel()
+        if expired.is_set():  # cut off, a head may look whole
+            raise TimeoutError("the answer does not end") from fault
 
 
 class _Connection(HTTPConnection):

@@ -26,6 +26,7 @@ from storage.jobs import Decision, Job, NewJob, ObjectRef, Received
 from storage.objects import ObjectStore
 from storage.states import JobState
 from storage.store import JobStore
+from storage.words import OURS
 
 _log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ REFUSED = "not analysed: "
 GONE = f"{REFUSED}the kept file is gone; send the film again"
 """A decision that is no judgement of the film: it is missing until it is sent again."""
 
-BROKEN = f"{REFUSED}a fault of ours, see the log; send the film again once it is mended"
+BROKEN = f"{OURS}, see the log; send the film again once it is mended"
 """How another such decision begins: the header met what nobody foresaw."""
 
 OTHER_PIXELS = "received again with other pixels: the first film is kept"

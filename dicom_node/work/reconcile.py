@@ -129,8 +129,8 @@ class Reconciler:
     def _left_behind(self, film: Received, waits: Standing) -> tuple[Standing, str] | None:
         """How a job stands that the film has left for another, or for none, when it came again.
 
-        What it promised still goes out. One that FAILED has its successor, or the rules are such
-        now that nobody wants it.
+        It goes on, and what is made still goes out. What has FAILED or is lost of it is given up
+        for the new decision.
         """
         known = {other.job_key for other in self._store.received(EVERY, film.sop_instance_uid)}
         for job in self._store.jobs(EVERY, sop_instance_uid=film.sop_instance_uid):
@@ -138,10 +138,10 @@ class Reconciler:
                 film.object.digest,
                 film.calling_ae_title,
             )
-            if job.key in known or not mine or job.state is JobState.FAILED:
+            if job.key in known or not mine:
                 continue
-            deliveries = self._store.deliveries(job.key)
-            standing, why = self._delivered(deliveries, waits)
+            going = [d for d in self._store.deliveries(job.key) if d.state not in LOST]
+            standing, why = self._delivered(going, waits)
             if job.state in OPEN:
                 standing, why = waits, _words(job)
             if standing is not Standing.COMPLETE:

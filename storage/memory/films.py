@@ -60,12 +60,13 @@ class Films(Production):
             for job in self._jobs.values()
             if job.state in OPEN or (job.state is JobState.FAILED and job.updated_at >= since)
         }
-        with_deliveries = {d.job_key for d in self._deliveries.values() if _is_unsettled(d, since)}
-        jobs |= with_deliveries
+        unsettled = [d for d in self._deliveries.values() if _is_unsettled(d, since)]
+        jobs |= {d.job_key for d in unsettled}
+        going_out = {d.job_key for d in unsettled if d.state not in LOST}
         left = {
             (job.sop_instance_uid, job.object.digest, job.calling_ae_title)
             for job in self._jobs.values()
-            if job.state in OPEN or job.key in with_deliveries
+            if job.state in OPEN or job.key in going_out
         }
         return [
             film

@@ -6,7 +6,8 @@ from datetime import datetime
 from storage.jobs import Job, ObjectRef, Proof, Received, Result
 from storage.memory.production import Production
 from storage.memory.tables import locked
-from storage.states import OPEN, JobState
+from storage.states import LOST, OPEN, JobState
+from storage.words import OURS
 
 
 class Retention(Production):
@@ -77,13 +78,15 @@ class Retention(Production):
         return film.number not in self._purged_films and all(
             other.arrived_at < before
             and other.decision != ""
+            and not other.decision.startswith(OURS)
             and (not other.job_key or self._is_final(other.job_key, proof))
             for other in senders
             if other.number not in self._purged_films
         )
 
     def _goes_on(self, job: Job, proof: Proof) -> bool:
-        return job.state in OPEN or not all(map(proof.is_of, self.deliveries(job.key)))
+        under_way = [one for one in self.deliveries(job.key) if one.state not in LOST]
+        return job.state in OPEN or not all(map(proof.is_of, under_way))
 
     def _is_unneeded(self, result: Result, before: datetime, proof: Proof) -> bool:
         return (

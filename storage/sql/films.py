@@ -59,19 +59,24 @@ class Films(Database):
         """See JobStore."""
         failed = (jobs.c.state == JobState.FAILED) & (jobs.c.updated_at >= since)
         goes_on = jobs.c.state.in_(OPEN)
-        open_jobs = select(jobs.c.key).where(or_(goes_on, failed))
         state = deliveries.c.state
         lost = state.in_(LOST) & (deliveries.c.next_attempt_at >= since)
         asked = IS_ASKED[0] & IS_ASKED[1]
-        waiting = state.in_((*WAITING, DeliveryState.SENDING))
-        open_deliveries = select(deliveries.c.job_key).where(or_(waiting, lost, asked))
+        under_way = or_(state.in_((*WAITING, DeliveryState.SENDING)), asked)
+        # By its key each: lists of all such keys are more than a database compares with in time.
+        its_job = select(jobs.c.key).where(jobs.c.key == received.c.job_key, or_(goes_on, failed))
+        its = deliveries.c.job_key == received.c.job_key
+        its_delivery = select(deliveries.c.job_key).where(its, or_(under_way, lost))
+        going_out = select(deliveries.c.job_key).where(
+            deliveries.c.job_key == jobs.c.key, under_way
+        )
         # Also of a job that its film has left, for another or for none, when it came again.
-        left = made_of_film().where(or_(goes_on, jobs.c.key.in_(open_deliveries)))
+        left = made_of_film().where(or_(goes_on, going_out.correlate(jobs).exists()))
         query = select(received).where(
             or_(
                 received.c.decision == "",
-                received.c.job_key.in_(open_jobs),
-                received.c.job_key.in_(open_deliveries),
+                its_job.correlate(received).exists(),
+                its_delivery.correlate(received).exists(),
                 left.exists(),
             )
         )

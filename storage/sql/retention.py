@@ -11,7 +11,8 @@ from storage.jobs import ObjectRef, Proof, Received, Result
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import Database, arrived_at
 from storage.sql.films import rows_of
-from storage.states import ENDED, OPEN, DeliveryState, JobState
+from storage.states import ENDED, LOST, OPEN, DeliveryState, JobState
+from storage.words import OURS
 
 
 class Retention(Database):
@@ -113,13 +114,19 @@ def _hold(db: Connection, key: str) -> None:
 
 def _purgeable_films(before: datetime, proof: Proof) -> Select[Any]:
     """Films whose object nobody needs any more, by whichever sender it came."""
-    final, sender = _final_jobs(proof), received.alias()
-    its_end = or_(sender.c.job_key == "", sender.c.job_key.in_(final))
+    sender = received.alias()
+    final = _final_jobs(proof).where(jobs.c.key == sender.c.job_key).correlate(sender)
+    its_end = or_(sender.c.job_key == "", final.exists())
     needed = select(sender.c.number).where(
         sender.c.sop_instance_uid == received.c.sop_instance_uid,
         sender.c.digest == received.c.digest,
         sender.c.purged_at.is_(None),
-        or_(arrived_at(sender) >= before, sender.c.decision == "", not_(its_end)),
+        or_(
+            arrived_at(sender) >= before,
+            sender.c.decision == "",
+            sender.c.decision.startswith(OURS, autoescape=True),
+            not_(its_end),
+        ),
     )
     return select(received).where(
         arrived_at() < before,
@@ -131,29 +138,34 @@ def _purgeable_films(before: datetime, proof: Proof) -> Select[Any]:
 
 def _jobs_left_behind(proof: Proof) -> Select[Any]:
     """Jobs made of a film's object that go on, though what it came again for is another's."""
-    goes_on = or_(jobs.c.state.in_(OPEN), jobs.c.key.in_(_unproven(proof)))
-    return select(jobs.c.key).where(
+    under_way = _unproven(proof).where(deliveries.c.state.not_in(LOST))
+    made_of_it = (
         jobs.c.sop_instance_uid == received.c.sop_instance_uid,
         jobs.c.digest == received.c.digest,
-        goes_on,
     )
+    query = select(jobs.c.key).where(*made_of_it, or_(jobs.c.state.in_(OPEN), under_way.exists()))
+    return query.correlate(received)
 
 
 def _is_unneeded(before: datetime, proof: Proof) -> ColumnElement[bool]:
     """Of a result: nobody needs it any more."""
-    return results.c.job_key.in_(_final_jobs(proof).where(jobs.c.updated_at < before))
+    final = _final_jobs(proof).where(jobs.c.updated_at < before)
+    return final.where(jobs.c.key == results.c.job_key).correlate(results).exists()
 
 
 def _final_jobs(proof: Proof) -> Select[Any]:
     """Keys of jobs that will never need their film or results again."""
-    unproven = _unproven(proof)
     whole = or_(jobs.c.state == JobState.REJECTED, jobs.c.error == "")
-    return select(jobs.c.key).where(jobs.c.state.in_(ENDED), whole, jobs.c.key.not_in(unproven))
+    return select(jobs.c.key).where(jobs.c.state.in_(ENDED), whole, ~_unproven(proof).exists())
 
 
 def _unproven(proof: Proof) -> Select[Any]:
-    """Keys of jobs with a result that has not arrived for good."""
-    return select(deliveries.c.job_key).where(not_(_is_proven(proof)))
+    """Deliveries of the job that is asked about that have not arrived for good.
+
+    By its key: a list of all such keys is more than a database compares with in time.
+    """
+    its = deliveries.c.job_key == jobs.c.key
+    return select(deliveries.c.job_key).where(its, not_(_is_proven(proof))).correlate(jobs)
 
 
 def _is_proven(proof: Proof) -> ColumnElement[bool]:

@@ -100,22 +100,22 @@ class Sending(Database):
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
         """See JobStore."""
         check_delivery(DeliveryState.DUE, DeliveryState.EXPIRED)
-        came = arrived_at() >= received_before
-        fresh = select(received.c.job_key).where(came)
+        film, came = select(received.c.number), arrived_at() >= received_before
+        fresh = film.where(received.c.job_key == deliveries.c.job_key, came).correlate(deliveries)
         # Of a job that its film has left for another when it came again, too.
-        made_of = select(jobs.c.key).join(
-            received,
-            (jobs.c.sop_instance_uid == received.c.sop_instance_uid)
-            & (jobs.c.digest == received.c.digest),
-        )
-        made_of = made_of.where(came)
+        left = film.where(
+            jobs.c.key == deliveries.c.job_key,
+            jobs.c.sop_instance_uid == received.c.sop_instance_uid,
+            jobs.c.digest == received.c.digest,
+            came,
+        ).correlate(deliveries)
         notes = select(results.c.sop_instance_uid).where(results.c.kind == REJECTION_NOTE)
         retried_at = deliveries.c.retried_at
         late = update(deliveries).where(
             deliveries.c.destination == name,
             deliveries.c.state == DeliveryState.DUE,
-            deliveries.c.job_key.not_in(fresh),
-            deliveries.c.job_key.not_in(made_of),
+            ~fresh.exists(),
+            ~left.exists(),
             or_(retried_at.is_(None), retried_at < received_before),
             deliveries.c.sop_instance_uid.not_in(notes),
         )

@@ -255,6 +255,12 @@ def test_a_server_that_takes_results_but_may_not_be_asked_is_there(peer: Web, st
     assert SENDER.echo(at(peer)) == f"QIDO-RS: HTTP {status}"
 
 
+def test_a_server_that_answers_with_a_page_is_there(peer: Web) -> None:
+    peer.found = "<html>"  # type: ignore[assignment]  # as of a site that knows no such path
+    assert SENDER.probe(at(peer)) == ""
+    assert SENDER.echo(at(peer)).startswith("QIDO-RS: ")
+
+
 def test_a_server_that_is_in_trouble_or_gone_is_not_sent_to(peer: Web) -> None:
     peer.search_status = 503
     assert SENDER.probe(at(peer)) == "QIDO-RS: HTTP 503"

@@ -11,6 +11,7 @@ from storage.jobs import Decision, ObjectRef, Proof, Received, Result
 from storage.promises import PURGED
 from storage.states import JobState
 from storage.store import JobStore
+from storage.words import OURS
 from tests.storage.samples import (
     NOON,
     after,
@@ -79,6 +80,22 @@ def test_a_film_that_came_again_for_nothing_is_kept_while_its_first_job_goes_on(
     assert purgeable(store, COMMITTED, before_s=10**9) == []
     settle(store, "k1", committed=True)
     assert purgeable(store, COMMITTED) == ["1.2.1"]
+
+
+def test_a_film_that_we_could_not_decide_about_is_kept(store: JobStore) -> None:
+    number = store.receive(film("1.2.9", digest="z")).number
+    store.route(number, Decision(text=f"{OURS} (KeyError)"), None)
+    assert purgeable(store, EITHER, before_s=10**9) == []
+
+
+def test_what_is_lost_of_a_job_that_its_film_has_left_keeps_no_film(store: JobStore) -> None:
+    produced(store, "k1")
+    left_behind(store, "k1")
+    for place in ("pacs", "archive"):
+        for parcel in store.claim_deliveries(place, "s", NOON, 60, 10):
+            store.refuse(parcel, NOON, "its model was recalled")
+    assert purgeable(store, COMMITTED) == ["1.2.1"]
+    assert store.unsettled(NOON) == []
 
 
 def test_a_film_whose_job_failed_is_kept_for_the_operator(store: JobStore) -> None:

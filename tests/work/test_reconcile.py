@@ -164,8 +164,10 @@ def test_what_a_film_has_left_behind_has_to_arrive_too(bench: Bench) -> None:
         "an earlier analysis of it: archive: DUE; pacs: DUE",
     )
     for parcel in bench.store.claim_deliveries("pacs", "s", NOON, 60, 10):
-        bench.store.refuse(parcel, NOON, "no", "A900")
-    assert bench.standings() == [Standing.MISSING]
+        bench.store.refuse(parcel, NOON, "no", "A900")  # given up for the new decision
+    assert [film.why for film in bench.films()] == ["an earlier analysis of it: archive: DUE"]
+    bench.deliver("archive", promised=False)
+    assert bench.standings() == [Standing.NOT_ANALYSED]
 
 
 def test_a_film_whose_earlier_results_have_arrived_stands_as_it_was_decided_last(
