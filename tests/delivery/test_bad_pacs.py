@@ -30,6 +30,11 @@ _HASTY = SETTINGS.model_copy(
     }
 )
 
+_PATIENT = _HASTY.model_copy(
+    update={"timeouts": TIMEOUTS.model_copy(update={"association_s": 30, "response_s": 30})}
+)
+"""For a PACS that answers, on a machine with much to do."""
+
 
 @pytest.fixture
 def closed_port() -> int:
@@ -71,12 +76,12 @@ def test_after_each_reason_of_a_rejection_all_is_sent_in_time(
 ) -> None:
     peer.rejections = [rejection]
     bench = Bench(tmp_path, {"pacs": peer.port})
-    assert tick(bench, 0) == 0
+    assert tick(bench, 0, _PATIENT) == 0
     assert bench.waits_s() == [wait_s] * 3
     assert {d.status for d in bench.store.deliveries(bench.key)} == {
         "RJ " + " ".join(map(str, rejection))
     }
-    assert tick(bench, wait_s) == 3
+    assert tick(bench, wait_s, _PATIENT) == 3
     assert whole(peer)
 
 
