@@ -34,9 +34,9 @@ from tests.intake.sender import Told, association, store
 from tests.peers import films, nodes, tools
 from tests.peers.nodes import Node
 
-pytestmark = [pytest.mark.peer, pytest.mark.timeout(7200 if LONG else 300)]
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(4 * 3600 if LONG else 300)]
 
-_CASES = 20_000 if LONG else 300
+_CASES = int(os.environ.get("VALD_CASES", "20000" if LONG else "300"))
 _WARM_UP = 100
 _SEED = int(os.environ.get("VALD_SEED", "7"))
 _MOST_GROWTH_MB = 64
