@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 
 from dicom_node import radiograph
-from dicom_node.errors import CodecError
+from dicom_node.errors import CodecError, InputError
 from dicom_node.radiograph import Film
 
 
@@ -45,6 +45,26 @@ def _limited(spare_mib: int) -> Limited:
     limit = mapped + (spare_mib << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     return Limited(spare_mib)
+
+
+class Timed:
+    """Where it is unpickled, in the child, there is so much processor time at most."""
+
+    def __init__(self, most_s: int) -> None:
+        self._most_s = most_s
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return _timed, (self._most_s,)
+
+    def __call__(self, _: Path) -> Film:
+        """Says what there is while a film is read."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        raise InputError(f"{soft} {hard}")
+
+
+def _timed(most_s: int) -> Timed:
+    resource.setrlimit(resource.RLIMIT_CPU, (most_s, most_s))
+    return Timed(most_s)
 
 
 def _refuse(*_: object) -> mmap.mmap:

@@ -14,13 +14,18 @@ from dicom_node import radiograph
 from dicom_node.errors import InputError
 from dicom_node.radiograph import Film
 
-_SIGNALS = {"segfault": signal.SIGSEGV, "killed": signal.SIGKILL, "stopped": signal.SIGTERM}
+_SIGNALS = {
+    "segfault": signal.SIGSEGV,
+    "killed": signal.SIGKILL,
+    "out of time": signal.SIGXCPU,
+    "stopped": signal.SIGTERM,
+}
 
 
 def misbehave(path: Path) -> Film:
     """Does what the file's name says, and reads it where that is nothing of the kind."""
     match path.name:
-        case "segfault" | "killed" | "stopped" as how:
+        case "segfault" | "killed" | "out of time" | "stopped" as how:
             os.kill(os.getpid(), _SIGNALS[how])
         case "hangs":
             time.sleep(60)

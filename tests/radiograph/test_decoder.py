@@ -78,9 +78,12 @@ def test_a_child_that_fails_is_named_and_replaced(
     assert decoder.read(film).radiograph.pixels.shape == (128, 160)
 
 
-def test_a_child_that_was_killed_is_not_the_images_fault(decoder: Decoder, film: Path) -> None:
-    with pytest.raises(DecoderError, match="killed by SIGKILL"):
-        decoder.read(Path("killed"))
+@pytest.mark.parametrize(("how", "said"), [("killed", "SIGKILL"), ("out of time", "SIGXCPU")])
+def test_a_child_that_was_killed_is_not_the_images_fault(
+    decoder: Decoder, film: Path, how: str, said: str
+) -> None:
+    with pytest.raises(DecoderError, match=f"killed by {said}"):
+        decoder.read(Path(how))
     assert decoder.read(film).radiograph.pixels.shape == (128, 160)
 
 
@@ -199,6 +202,16 @@ def test_memory_that_a_limit_from_outside_keeps_from_the_film_is_not_its_fault(
         decoder.close()
 
 
+def test_a_limit_of_processor_time_from_outside_is_kept() -> None:
+    """Only who may raise limits could raise it, and nobody is to."""
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES, reader=poor.Timed(100_000))
+    try:
+        soft, hard = _refusal(decoder, "film").split()
+        assert int(soft) < int(hard) == 100_000
+    finally:
+        decoder.close()
+
+
 @pytest.mark.parametrize("name", ["hangs", "spins"])
 def test_a_film_that_takes_too_long_ends_though_its_worker_was_killed(name: str) -> None:
     with subprocess.Popen(
@@ -207,7 +220,7 @@ def test_a_film_that_takes_too_long_ends_though_its_worker_was_killed(name: str)
         assert worker.stdout is not None
         child = int(worker.stdout.readline())
         worker.kill()
-        tools.wait_until(lambda: not Path(f"/proc/{child}").exists(), 60, "the decoder to end")
+        tools.wait_until(lambda: not Path(f"/proc/{child}").exists(), 180, "the decoder to end")
 
 
 _WORKER = """
