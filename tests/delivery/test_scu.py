@@ -281,9 +281,9 @@ def test_what_is_wanting_in_mid_batch_costs_no_result_the_answer_it_has(
     assert [uid for uid, _ in peer.received] == ["1.1", "1.3"]
 
 
-def test_an_association_that_cannot_be_released_costs_no_result_the_answer_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unreleased(monkeypatch: pytest.MonkeyPatch) -> list[Association]:
+    """The associations for whose release there was no memory."""
     left: list[Association] = []
 
     def short(assoc: Association) -> None:
@@ -291,9 +291,15 @@ def test_an_association_that_cannot_be_released_costs_no_result_the_answer_it_ha
         raise MemoryError
 
     monkeypatch.setattr(Association, "release", short)
+    return left
+
+
+def test_an_association_that_cannot_be_released_costs_no_result_the_answer_it_has(
+    tmp_path: Path, unreleased: list[Association]
+) -> None:
     with pacs.running() as peer:
         assert fates(SCU, at(peer.port), files(tmp_path, "1.1")) == [Fate.DELIVERED]
-    assert [assoc.dul.is_alive() for assoc in left] == [False]
+    assert [assoc.dul.is_alive() for assoc in unreleased] == [False]
 
 
 def test_an_association_without_a_thread_leaves_no_connection_open(
@@ -401,18 +407,11 @@ def test_a_peer_that_does_not_know_verification_is_there(status: int, there: boo
 
 
 def test_a_probe_that_cannot_be_released_leaves_no_connection_open(
-    monkeypatch: pytest.MonkeyPatch,
+    unreleased: list[Association],
 ) -> None:
-    left: list[Association] = []
-
-    def short(assoc: Association) -> None:
-        left.append(assoc)
-        raise MemoryError
-
-    monkeypatch.setattr(Association, "release", short)
     with pacs.running() as peer:
         assert SCU.echo(at(peer.port)) == ""
-    assert [assoc.dul.is_alive() for assoc in left] == [False]
+    assert [assoc.dul.is_alive() for assoc in unreleased] == [False]
 
 
 def test_a_file_handle_that_is_wanting_here_says_nothing_of_the_peer(
