@@ -1,5 +1,7 @@
 """Objects of a service, and copies of them on this machine."""
 
+import fcntl
+import os
 import shutil
 import tempfile
 import threading
@@ -16,6 +18,8 @@ from storage.objects.whole import PART, Data, checked, joined, plain, ref_of, tr
 
 _COPIES = 64  # of remote objects that nobody is known to read any more
 _COPY_AGE_S = 3600.0  # a batch is sent, and a film decoded, long before that
+_FOLDER = "vald-objects-"
+_NEW_S = 60.0  # a folder is made and then locked: no other process takes it in between
 
 
 class FsspecObjectStore:
@@ -77,14 +81,19 @@ class FsspecObjectStore:
 class _Copies:
     """The latest copies of remote objects, in a private folder that goes with the process.
 
+    A process that was killed could not take its folder with it: the next one does, as a lock that
+    ends with its process tells whose is left over.
+
     A copy stays for an hour at least: batches to many destinations are read at once, and one whose
     file went away while it waited for its turn would seem damaged.
     """
 
     def __init__(self) -> None:
         # Private, since the copies are films: nobody else may read them or put others there.
-        self._folder = Path(tempfile.mkdtemp(prefix="vald-objects-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        held = _locked(self._folder)
+        weakref.finalize(self, _remove, self._folder, held)
+        _sweep(self._folder.parent)
         self._paths: dict[Path, float] = {}
         self._lock = threading.Lock()
 
@@ -106,3 +115,32 @@ class _Copies:
         for path in [path for path, at in self._paths.items() if at < before][:spare]:
             del self._paths[path]
             path.unlink(missing_ok=True)
+
+
+def _sweep(place: Path) -> None:
+    """Remove the folders there of this user's processes that are no more."""
+    for folder in place.glob(f"{_FOLDER}*"):
+        with suppress(OSError):
+            found = folder.stat(follow_symlinks=False)
+            if found.st_uid == os.geteuid() and found.st_mtime < time.time() - _NEW_S:
+                _remove(folder, _locked(folder))
+
+
+def _locked(folder: Path) -> int:
+    """A handle that holds the folder as long as its process lives.
+
+    Raises:
+        OSError: another process holds it, or it is gone.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _remove(folder: Path, held: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(held)

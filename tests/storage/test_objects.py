@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from functools import partial
@@ -270,6 +271,41 @@ def test_local_copies_of_remote_films_are_private_and_few(
     paths = [store.local_path(store.keep(f"{n}", bytes([n]))) for n in range(3)]
     assert [path.exists() for path in paths] == [False, True, True]
     assert stat.S_IMODE(paths[2].parent.stat().st_mode) == 0o700
+
+
+_COPIES_AND_DIES = """
+import os, signal, sys
+from storage.objects import FsspecObjectStore
+store = FsspecObjectStore("memory://of-the-killed")
+print(store.local_path(store.keep("received/film", b"DICM")), flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_copies_that_a_killed_process_left_are_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(remote, "_NEW_S", -1.0)
+    (tmp_path / "vald-objects-not-ours").symlink_to("elsewhere")
+    other = subprocess.Popen(
+        [sys.executable, "-c", _COPIES_AND_DIES],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout
+    left = Path(other.stdout.readline().strip())
+    assert left.parent.parent == tmp_path
+    first = FsspecObjectStore("memory://first")
+    assert left.read_bytes() == b"DICM"  # its process lives
+    other.communicate()
+    second = FsspecObjectStore("memory://second")
+    assert not left.parent.exists()
+    for store in (first, second):
+        assert store.local_path(store.keep("received/film", b"DICM")).read_bytes() == b"DICM"
 
 
 def test_free_space_is_told(store: ObjectStore) -> None:
