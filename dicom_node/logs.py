@@ -6,7 +6,7 @@ import threading
 import traceback
 from contextlib import suppress
 from types import TracebackType
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict
@@ -17,7 +17,8 @@ _LONGEST = 200  # characters of a library's message
 class _Unfailing:
     """Standard error, whose disk may be full or whose reader may be gone: the node goes on.
 
-    What it says then is lost. Raised, it would end whatever spoke: a worker, a tick, the receiver.
+    What it says then is lost. Raised, it would end whatever spoke: a worker, a tick, the receiver;
+    and multiprocessing, which flushes standard error first, could start no process any more.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -33,9 +34,15 @@ class _Unfailing:
         with suppress(OSError, ValueError):
             self._stream.flush()
 
+    def __getattr__(self, name: str) -> Any:
+        """All else is as it was."""
+        return getattr(self._stream, name)
+
 
 def configure(level: str, form: str) -> None:
     """Events of `level` and above go to standard error, as "json" or for the "console"."""
+    if not isinstance(sys.stderr, _Unfailing):
+        sys.stderr = cast(TextIO, _Unfailing(sys.stderr))
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
@@ -50,7 +57,7 @@ def configure(level: str, form: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Unfailing(sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     _route_libraries(shared, renderer)
     threading.excepthook = _thread_died
@@ -61,7 +68,7 @@ def _route_libraries(
 ) -> None:
     """The libraries' own records come in the same form: what they warn of, without its words,
     which may hold what a sender sent; pynetdicom's, which quote peers, not at all."""
-    handler = logging.StreamHandler(_Unfailing(sys.stderr))
+    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _library_record],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dicom_node import wiring
 from dicom_node.config import NodeConfig
@@ -97,5 +98,6 @@ def print_table(found: Sequence[DestinationLine]) -> None:
     table.add_column("why", overflow="fold", ratio=1)
     for line in found:
         numbers = (line.waiting, line.delivered, line.committed, line.refused)
-        table.add_row(line.name, line.place, line.state, *map(str, numbers), line.reason)
+        cells = (line.name, line.place, line.state, *map(str, numbers), line.reason)
+        table.add_row(*map(Text, cells))  # what peers sent is text, not markup
     Console().print(table)

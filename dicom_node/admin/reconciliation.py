@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dicom_node import wiring
 from dicom_node.errors import NodeError
@@ -63,8 +64,8 @@ def print_report(found: Sequence[FilmStanding]) -> None:
     for film in found:
         if film.standing is not Standing.COMPLETE:
             when = film.received_at.strftime("%m-%d %H:%M:%S")
-            uid = film.sop_instance_uid
-            table.add_row(when, film.calling_ae_title, uid, film.standing, film.why)
+            cells = (when, film.calling_ae_title, film.sop_instance_uid, film.standing, film.why)
+            table.add_row(*map(Text, cells))  # what peers sent is text, not markup
     if table.row_count:
         console.print(table)
 

@@ -52,8 +52,8 @@ def let_go(assoc: Any) -> None:
     try:
         assoc.release()
     except Exception:  # noqa: BLE001 - whatever keeps it from being released
+        assoc.abort()  # before a word, which may want what is wanting
         _log.exception("association not released")
-        assoc.abort()
 
 
 def request(

@@ -53,13 +53,14 @@ def test_a_destination_in_trouble_says_why_and_until_when(place: Path) -> None:
         DestinationHealth(name="pacs", failures=1, reason="cannot connect"), NOON
     )
     assert listed(place)["state"] == "in trouble"
-    resting = DestinationHealth(name="pacs", failures=5, retry_at=after(160), reason="cannot…")
+    resting = DestinationHealth(name="pacs", failures=5, retry_at=after(160), reason="[/it] cannot")
     store.note_destination(resting, NOON)
     store.close()
     line = listed(place)
     assert (line["state"], line["retry_at"]) == ("resting", "2026-03-01T12:02:40+00:00")
     table = commands.vald("destinations", "--config", place)
     assert "resting" in table.output
+    assert "[/it] cannot" in table.output  # what a PACS says is text, not markup
 
 
 def test_hold_and_release_are_kept_and_shown(place: Path) -> None:

@@ -21,7 +21,13 @@ def place(tmp_path: Path) -> Path:
     return path
 
 
-def receive(place: Path, uid: str, decision: str = "", days_ago: float = 0) -> None:
+def receive(
+    place: Path,
+    uid: str,
+    decision: str = "",
+    days_ago: float = 0,
+    calling_ae_title: str = "CR1",
+) -> None:
     from dataclasses import replace
     from datetime import timedelta
 
@@ -29,7 +35,8 @@ def receive(place: Path, uid: str, decision: str = "", days_ago: float = 0) -> N
     store = wiring.open_store(settings)
     kept = wiring.open_objects(settings, store).keep(f"received/{uid}.dcm", uid.encode())
     when = wiring.now() - timedelta(days=days_ago)
-    new = replace(film(uid), object=kept, received_at=when)
+    sender = replace(film(uid), calling_ae_title=calling_ae_title)
+    new = replace(sender, object=kept, received_at=when)
     number = store.receive(new).number
     if decision:
         store.route(number, Decision(text=decision), None)
@@ -85,3 +92,11 @@ def test_a_film_sent_again_is_of_the_time_in_which_it_came_last(place: Path) -> 
     done = commands.vald("reconcile", "--since", "24h", "--config", place)
     assert done.exit_code == 1
     assert "1 films: 0 complete, 0 not analysed, 0 under way, 1 missing" in done.output
+
+
+def test_what_peers_say_is_text_not_markup(place: Path) -> None:
+    receive(place, "1.2.1", "not analysed: [/db] full", calling_ae_title="[/A]")
+    done = commands.vald("reconcile", "--config", place)
+    assert done.exit_code == 0, done.exception
+    assert "[/A]" in done.output
+    assert "[/db] full" in done.output

@@ -18,11 +18,12 @@ _SECRET = "Phantom^Ada"
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    root, hook = logging.getLogger(), threading.excepthook
+    root, hook, stream = logging.getLogger(), threading.excepthook, sys.stderr
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], threading.excepthook = handlers, hook
     root.setLevel(level)
+    sys.stderr = stream
     structlog.reset_defaults()
 
 
@@ -80,19 +81,27 @@ def test_a_thread_that_dies_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
 
 _SPEAKING = """
 import logging, structlog
+from pathlib import Path
 from dicom_node import logs
+from dicom_node.decoder import Decoder
 
 logs.configure("INFO", "json")
 for _ in range(3):
     structlog.get_logger().error("said", words="x" * 100_000)
     logging.getLogger("somebody").error("said")
+decoder = Decoder(timeout_s=30, memory_bytes=256 << 20)
+try:
+    decoder.read(Path("no film"))
+except OSError as fault:
+    print(fault)
+decoder.close()
 print("goes on")
 """
 
 
 @pytest.mark.parametrize("reader", ["a full disk", "nobody"])
 def test_a_log_that_cannot_be_written_ends_nothing(reader: str) -> None:
-    """Whoever speaks is a worker, a tick, the receiver."""
+    """Whoever speaks is a worker, a tick, the receiver; and processes are started as before."""
     if reader == "nobody":
         gone, log = os.pipe()
         os.close(gone)
@@ -100,7 +109,11 @@ def test_a_log_that_cannot_be_written_ends_nothing(reader: str) -> None:
         log = os.open("/dev/full", os.O_WRONLY)
     try:
         command = [sys.executable, "-c", _SPEAKING]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
+        # Where Python buffers, what could not be written stays in the buffer.
+        there = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=log, env=there, text=True, check=False
+        )
     finally:
         os.close(log)
-    assert done.stdout == "goes on\n"
+    assert done.stdout == "[Errno 2] No such file or directory: 'no film'\ngoes on\n"
