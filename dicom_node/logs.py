@@ -41,7 +41,8 @@ class _Unfailing:
 
 def configure(level: str, form: str) -> None:
     """Events of `level` and above go to standard error, as "json" or for the "console"."""
-    if not isinstance(sys.stderr, _Unfailing):
+    stream: object = sys.stderr
+    if not isinstance(stream, _Unfailing):
         sys.stderr = cast(TextIO, _Unfailing(sys.stderr))
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()

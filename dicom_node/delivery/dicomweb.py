@@ -83,7 +83,7 @@ class WebSender:
         for file in files:
             away = bool(outcomes) and says_nothing(outcomes[-1].status)
             going = not away and time.monotonic() <= until and beginning()
-            outcomes.append(self._store(destination, file) if going else _UNSENT)
+            outcomes.append(self._store(destination, file, beginning) if going else _UNSENT)
         return outcomes
 
     def echo(self, destination: DicomWeb) -> str:
@@ -131,15 +131,15 @@ class WebSender:
             destination, lambda client: client.search_for_studies(search_filters=filters)
         )
 
-    def _store(self, destination: DicomWeb, file: Path) -> Outcome:
+    def _store(self, destination: DicomWeb, file: Path, going_on: Beginning) -> Outcome:
         """What became of one; what nobody foresaw is its own, others have had their answer."""
         try:
-            return self._post(destination, file)
+            return self._post(destination, file, going_on)
         except Exception as fault:  # noqa: BLE001 - as at the worker's loop: the rows must say it
             _log.exception("sending failed")
             return outcome.unforeseen(fault)
 
-    def _post(self, destination: DicomWeb, file: Path) -> Outcome:
+    def _post(self, destination: DicomWeb, file: Path, going_on: Beginning) -> Outcome:
         try:
             uid = str(read_file_meta_info(file).MediaStorageSOPInstanceUID)
             data = file.read_bytes()
@@ -148,7 +148,7 @@ class WebSender:
         except OSError:
             return _NOT_READ
         try:
-            client, answers = self._client(destination)
+            client, answers = self._client(destination, going_on)
         except ConfigError as fault:
             return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=str(fault))
         said = Dataset()
@@ -186,7 +186,9 @@ class WebSender:
             raise _AnsweredError(answers[-1].status_code)
         return found
 
-    def _client(self, destination: DicomWeb) -> tuple[DICOMwebClient, list[Any]]:
+    def _client(
+        self, destination: DicomWeb, going_on: Beginning = nobody
+    ) -> tuple[DICOMwebClient, list[Any]]:
         """A client, and the answers that it will get. Raises ConfigError."""
         answers: list[Any] = []
 
@@ -196,7 +198,7 @@ class WebSender:
 
         client = DICOMwebClient(
             destination.url,
-            session=_session(destination, self._timeouts.response_s),
+            session=_session(destination, self._timeouts.response_s, going_on),
             callback=heard,
             timeout=(self._timeouts.connect_s, self._timeouts.response_s),
         )
@@ -222,11 +224,14 @@ def _translated() -> Iterator[None]:
 
 
 class _Session(requests.Session):
-    """Follows no redirection: what the first server says is the answer. It has to end in time."""
+    """Follows no redirection: what the first server says is the answer. It has to end in time.
 
-    def __init__(self, within_s: float) -> None:
+    What is sent in pieces may take longer than that: before each it is said that it goes on.
+    """
+
+    def __init__(self, within_s: float, going_on: Beginning) -> None:
         super().__init__()
-        self._within_s = within_s
+        self._within_s, self._going_on = within_s, going_on
 
     def send(self, request: Any, **kwargs: Any) -> Any:
         """The response, whole.
@@ -234,8 +239,10 @@ class _Session(requests.Session):
         Raises:
             requests.RequestException: it did not come, or did not end in time, or has no end.
         """
-        until = time.monotonic() + self._within_s
+        if isinstance(request.body, Iterator):
+            request.body = self._told(request.body)
         response, body = super().send(request, **{**kwargs, "stream": True}), bytearray()
+        until = time.monotonic() + self._within_s
         with response, _translated():
             while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
                 body += piece
@@ -244,22 +251,27 @@ class _Session(requests.Session):
         response._content = bytes(body)  # as Response.content itself keeps it
         return response
 
+    def _told(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._going_on()
+            yield piece
+
     def get_redirect_target(self, resp: Any) -> None:
         """Nowhere."""
 
 
-def _session(destination: DicomWeb, within_s: float) -> requests.Session:
+def _session(destination: DicomWeb, within_s: float, going_on: Beginning) -> requests.Session:
     """A session with the destination's credentials. Raises ConfigError (see https.Adapter)."""
-    session = _Session(within_s)
+    session = _Session(within_s, going_on)
     session.trust_env = False  # no password from a .netrc, no proxy from the environment
     session.headers["Accept"] = _JSON
     if destination.bearer_token is not None:
         session.headers["Authorization"] = f"Bearer {_utf_8(destination.bearer_token)}"
     if destination.username is not None:
         session.auth = (_utf_8(destination.username), _utf_8(destination.password or ""))
-    session.mount("http://", https.HastyAdapter())
+    session.mount("http://", https.HastyAdapter(within_s))
     if destination.encrypted:
-        session.mount("https://", https.Adapter(destination.tls))
+        session.mount("https://", https.Adapter(destination.tls, within_s))
     return session
 
 

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import requests
@@ -20,19 +21,29 @@ from dicom_node.config import Tls
 
 
 class HastyAdapter(HTTPAdapter):
-    """The head of an answer has to come within the time-out as a whole.
+    """Each piece of a request has to be taken in time as a whole, and the head of its answer given.
 
-    The libraries' is of each read, and a server may send a byte now and then for ever.
+    The libraries' time-out is of each read, and a server may send a byte now and then for ever; of
+    what is sent it is that of connecting, which a long result on a slow line takes longer than.
     """
+
+    def __init__(self, response_s: float) -> None:
+        """For servers that have so long to take a piece, and to answer."""
+        self._response_s = response_s
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Connections are of our kind."""
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _EncryptedPool}
+        pools: dict[str, Any] = {
+            "http": partial(_Pool, response_s=self._response_s),
+            "https": partial(_EncryptedPool, response_s=self._response_s),
+        }
+        self.poolmanager.pool_classes_by_scheme = pools
 
 
 @contextmanager
-def _cut_off(connection: socket.socket | None, within_s: float | None) -> Iterator[None]:
+def _cut_off(connection: socket.socket | None, within_s: float) -> Iterator[None]:
     """The connection is shut down after that time, which ends any wait for it.
 
     Raises:
@@ -46,7 +57,7 @@ def _cut_off(connection: socket.socket | None, within_s: float | None) -> Iterat
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's: it is being read
 
-    timer = threading.Timer(within_s or threading.TIMEOUT_MAX, expire)
+    timer = threading.Timer(within_s, expire)
     timer.daemon = True
     timer.start()
     fault: Exception | None = None
@@ -58,19 +69,31 @@ def _cut_off(connection: socket.socket | None, within_s: float | None) -> Iterat
     finally:
         timer.cancel()
         if expired.is_set():  # cut off, a head may look whole
-            raise TimeoutError("the answer does not end") from fault
+            raise TimeoutError("it does not end") from fault
 
 
 class _Connection(HTTPConnection):
+    def __init__(self, *args: Any, response_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._response_s = response_s
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(self._response_s)  # until now that of connecting
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        with _cut_off(self.sock, self._response_s):
+            super().send(data)
+
     def getresponse(self) -> Any:
-        with _cut_off(self.sock, self.timeout):
+        with _cut_off(self.sock, self._response_s):
             return super().getresponse()
 
 
-class _EncryptedConnection(HTTPSConnection):
-    def getresponse(self) -> Any:
-        with _cut_off(self.sock, self.timeout):
-            return super().getresponse()
+class _EncryptedConnection(_Connection, HTTPSConnection):
+    """The same by TLS."""
 
 
 class _Pool(HTTPConnectionPool):
@@ -84,15 +107,15 @@ class _EncryptedPool(HTTPSConnectionPool):
 class Adapter(HastyAdapter):
     """By our own context: the library's would add the public authorities to a hospital's own."""
 
-    def __init__(self, settings: Tls | None) -> None:
-        """For one server.
+    def __init__(self, settings: Tls | None, response_s: float) -> None:
+        """For one server; see HastyAdapter.
 
         Raises:
             ConfigError: a file cannot be read, or is no certificate or key.
         """
         self._settings = settings or Tls()
         self._context = tls.client(self._settings)
-        super().__init__()
+        super().__init__(response_s)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Connections have our context, and the name that the server's certificate must bear."""
@@ -129,6 +152,8 @@ def _plain(fault: BaseException) -> str:
     for cause in _causes(fault):
         if isinstance(cause, OSError) and cause.strerror:
             return str(cause.strerror)
+        if isinstance(cause, TimeoutError):
+            return "it takes too long"
         if isinstance(cause, ConnectionError):
             return "it hangs up"
     return type(fault).__name__

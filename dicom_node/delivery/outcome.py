@@ -23,7 +23,10 @@ from enum import Enum, auto
 from pipeline import shortage
 
 Beginning = Callable[[], bool]
-"""Called before each object of a batch: whoever waits sees that it goes on, and whether it may."""
+"""Called before each object of a batch, and each piece of a long one that is sent so.
+
+Whoever waits sees that it goes on, and whether the next object may.
+"""
 
 
 def nobody() -> bool:

@@ -1,9 +1,6 @@
 """STOW-RS and QIDO-RS: what is sent is the kept file, and each answer has its fate."""
 
 import base64
-import contextlib
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -25,6 +22,7 @@ from tests.delivery.parcels import NOW, part10
 from tests.delivery.web import Web, failed, instance, stored
 
 SENDER = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=2))
+HASTY = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
 
 
 @pytest.fixture
@@ -327,35 +325,54 @@ def test_a_study_is_described_where_there_is_one(peer: Web) -> None:
 
 
 def test_an_answer_that_does_not_end_in_time_is_none(peer: Web, files: list[Path]) -> None:
-    hasty = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
     peer.pause_s = 0.1  # each byte comes in time, and a hundred of them do not
     peer.found = [instance("1.1")]
     began = time.monotonic()
-    (said,) = hasty.send(at(peer), files[:1], 60)
+    (said,) = HASTY.send(at(peer), files[:1], 60)
     assert said.fate is Fate.POSTPONED
     with pytest.raises(TransientError, match="QIDO-RS: it takes too long"):
-        hasty.instances(at(peer), {SERIES: ["1.1"]})
+        HASTY.instances(at(peer), {SERIES: ["1.1"]})
     assert time.monotonic() - began < 5
 
 
 def test_a_head_that_does_not_end_in_time_is_no_answer(files: list[Path]) -> None:
-    hasty = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
-    over = threading.Event()
+    began = time.monotonic()
+    with web.trickling() as url:
+        (said,) = HASTY.send(DicomWeb(url=url), files[:1], 60)
+    assert time.monotonic() - began < 5
+    assert (said.fate, said.reason) == (Fate.POSTPONED, "no answer: it takes too long")
 
-    def trickle(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with contextlib.suppress(OSError), connection:
-            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
-            while not over.wait(0.1):
-                connection.sendall(b"x")
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=trickle, args=(listener,), daemon=True)
-        thread.start()
-        began = time.monotonic()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        (said,) = hasty.send(DicomWeb(url=url), files[:1], 60)
-        assert time.monotonic() - began < 5
-        over.set()
-        thread.join()
+@pytest.fixture
+def long_file(tmp_path: Path) -> Path:
+    """16 MB, which is sent in pieces of 1 MB."""
+    path = tmp_path / "long.dcm"
+    path.write_bytes(part10("1.1") + bytes(16_000_000))
+    return path
+
+
+def test_a_long_upload_may_take_longer_than_connecting_and_answering(
+    peer: Web, long_file: Path
+) -> None:
+    """Before each piece of it the claim is renewed."""
+    patient = WebSender(DeliveryTimeouts(connect_s=0.05, association_s=2, response_s=1))
+    peer.piece_bytes, peer.piece_s = 1 << 19, 0.05  # 10 MB a second
+    going_on: list[float] = []
+
+    def beginning() -> bool:
+        going_on.append(time.monotonic())
+        return True
+
+    (said,) = patient.send(at(peer), [long_file], 60, beginning)
+    assert (said.fate, said.reason) == (Fate.DELIVERED, "")
+    assert going_on[-1] - going_on[0] > 1
+    assert len(going_on) == 1 + 17
+    assert long_file.read_bytes() in peer.bodies[0]
+
+
+def test_a_server_that_does_not_take_what_is_sent_is_left(peer: Web, long_file: Path) -> None:
+    peer.piece_bytes, peer.piece_s = 1000, 0.1  # each byte in time, and a million of them not
+    began = time.monotonic()
+    (said,) = HASTY.send(at(peer), [long_file], 60)
+    assert time.monotonic() - began < 5
     assert (said.fate, said.reason) == (Fate.POSTPONED, "no answer: it takes too long")

@@ -1,5 +1,6 @@
 """DICOMweb by TLS, with a real server: who is trusted, who is not, and what is said then."""
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -163,3 +164,16 @@ def test_what_is_no_certificate_is_named(hospital: Hospital, archive: Web, file:
 def test_tls_settings_of_a_server_that_is_not_encrypted_are_refused() -> None:
     with pytest.raises(ValidationError, match="begins with https://"):
         DicomWeb.model_validate({"url": "http://pacs.hospital/dicom-web", "tls": {}})
+
+
+def test_a_head_that_does_not_end_in_time_is_no_answer(hospital: Hospital, file: Path) -> None:
+    hasty = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
+    named = {"certificate": hospital.server.certificate, "key": hospital.server.key}
+    context = tls.server(ServerTls.model_validate({k: str(v) for k, v in named.items()}))
+    began = time.monotonic()
+    with web.trickling(context) as url:
+        authority = {"authority": str(hospital.authority.certificate)}
+        there = DicomWeb.model_validate({"url": url, "tls": authority})
+        (said,) = hasty.send(there, [file], 60)
+    assert time.monotonic() - began < 5
+    assert (said.fate, said.reason) == (Fate.POSTPONED, "no answer: it takes too long")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ Json = dict[str, object]
 class Web:
     """What it was asked, and what it answers next: the instance is stored where nothing is left.
 
-    An answer without words says what a server should: that it has stored what was sent.
+    An answer without words says what a server should: that it has stored what was sent. It reads a
+    body in pieces of `piece_bytes`, and rests for `piece_s` after each; and it writes an answer
+    byte by byte, where it rests for `pause_s` after each.
     """
 
     url: str = ""
@@ -26,6 +29,8 @@ class Web:
     media_type: str = "application/dicom+json"
     location: str = ""
     pause_s: float = 0.0
+    piece_bytes: int = 1 << 30
+    piece_s: float = 0.0
     found: list[Json] = field(default_factory=list)
     search_status: int = 200
     bodies: list[bytes] = field(default_factory=list)
@@ -59,6 +64,14 @@ def _uid_in(body: bytes) -> str:
 def instance(uid: str) -> Json:
     """What QIDO-RS says of one."""
     return {"00080018": {"vr": "UI", "Value": [uid]}}
+
+
+def _read(file: BufferedIOBase, size: int, web: Web) -> bytes:
+    whole = b""
+    while piece := file.read(min(web.piece_bytes, size - len(whole))):
+        whole += piece
+        threading.Event().wait(web.piece_s)
+    return whole
 
 
 def _write(file: BufferedIOBase, body: bytes, pause_s: float) -> None:
@@ -97,10 +110,10 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Web]:
         def _body(self) -> bytes:
             length = self.headers.get("Content-Length")
             if length is not None:
-                return self.rfile.read(int(length))
+                return _read(self.rfile, int(length), web)
             whole = b""
             while size := int(self.rfile.readline(), 16):  # chunked
-                whole += self.rfile.read(size)
+                whole += _read(self.rfile, size, web)
                 self.rfile.readline()
             self.rfile.readline()
             return whole
@@ -127,6 +140,8 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Web]:
 def _served(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None) -> Iterator[int]:
     """The port of a server that answers by it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    # What it has not read yet is not taken: the system would hold some MB of it.
+    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -135,3 +150,27 @@ def _served(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | Non
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def trickling(context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The URL of a server whose answer's head has no end: a byte of it now and then."""
+    over = threading.Event()
+
+    def trickle(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        if context is not None:
+            connection = context.wrap_socket(connection, server_side=True)
+        with contextlib.suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not over.wait(0.1):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            yield f"http{'s' if context else ''}://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join()
