@@ -72,11 +72,13 @@ class Commitment(Database):
 
     def forget_transactions(self, before: datetime) -> int:
         """See JobStore."""
-        needed = select(deliveries.c.transaction_uid).where(
-            deliveries.c.state == DeliveryState.DELIVERED
+        # By its UID each: where nothing is promised, all that ever arrived stays DELIVERED.
+        needed = select(deliveries.c.job_key).where(
+            deliveries.c.transaction_uid == transactions.c.uid,
+            deliveries.c.state == DeliveryState.DELIVERED,
         )
         old = delete(transactions).where(
-            transactions.c.asked_at < before, transactions.c.uid.not_in(needed)
+            transactions.c.asked_at < before, ~needed.correlate(transactions).exists()
         )
         with engine.writing(self._engine) as db:
             return db.execute(old).rowcount
