@@ -103,7 +103,7 @@ def jobs(
 def retry(
     key: Annotated[str, typer.Argument(help="The job's key, or enough of its beginning.")] = "",
     config: ConfigPath = DEFAULT_CONFIG,
-    failed: Annotated[bool, typer.Option("--failed", help="Every job that is FAILED.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All that has FAILED.")] = False,
 ) -> None:
     """Try a failed job, or deliveries that were refused, again; make anew what is not kept."""
     from dicom_node.admin import retrial
@@ -117,6 +117,9 @@ def retry(
     done = retrial.retry_failed(config, os.environ, now)
     for line in done.retried:
         typer.echo(line)
+    if done.decided_again:
+        films = "1 film is" if done.decided_again == 1 else f"{done.decided_again} films are"
+        typer.echo(f"{films} decided about again")
     for line in done.left:
         typer.echo(line, err=True)
     if done.left:

@@ -285,30 +285,35 @@ def _bound_processor_time(timeout_s: float) -> None:
 
 
 def _answer(connection: Connection, reader: Reader, asked: _Asked, share: _Share) -> None:
+    """What fails while it is said ends the process: the rest would be taken for the film's."""
+    said, pixels = _said(reader, asked, share) or (_without_memory(share), None)
+    connection.send(said)
+    if pixels is not None:
+        connection.send_bytes(pixels.data.cast("B"))
+
+
+def _said(reader: Reader, asked: _Asked, share: _Share) -> tuple[_Answer, Image | None] | None:
+    """The answer, and the pixels that follow it; None where memory was wanting.
+
+    What the film had taken of that is free then.
+    """
     try:
         if asked.with_memory:
             _demand_memory(min(share.wanted_bytes // 2, _MOST_ASKED_BYTES))
         film = reader(asked.path)
         pixels = np.ascontiguousarray(film.radiograph.pixels, np.float32)
         shape = (pixels.shape[0], pixels.shape[1])
-        connection.send(_Decoded(film=_with_pixels(film, pixels[:0, :0]), shape=shape))
-        connection.send_bytes(pixels.data.cast("B"))
+        return _Decoded(film=_with_pixels(film, pixels[:0, :0]), shape=shape), pixels
     except InputError as error:
-        connection.send(_Refused(reason=str(error), by_codec=isinstance(error, CodecError)))
-        return
+        return _Refused(reason=str(error), by_codec=isinstance(error, CodecError)), None
     except OSError as error:
-        connection.send(error)
-        return
+        return error, None
     except MemoryError:
-        pass  # what the film has taken is free once this block is left
+        return None
     except Exception as error:
         if not (wanting := shortage.lacking(error)):
             raise
-        connection.send(OSError(wanting))
-        return
-    else:
-        return
-    connection.send(_without_memory(share))
+        return OSError(wanting), None
 
 
 def _without_memory(share: _Share) -> _Refused | OSError:

@@ -63,8 +63,7 @@ def serve(path: Path, environ: Mapping[str, str]) -> int:
         ConfigError, ModelError, StorageError: it cannot start, and why.
     """
     settings = config.load(path, environ)
-    if not settings.node.port:  # what an earlier node of ours had in hand is known by its port
-        raise NodeError("node.port: 0 is any port: say which one senders are to be told")
+    wiring.demand_port(settings)
     _set_up(settings)
     stop = processes.stop_event()
     # A model that cannot be used is told now, not by a dying worker beside an open port.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dicom_node import config, identity, processes, uids
 from dicom_node.commitment import Ledger
 from dicom_node.config import NodeConfig
-from dicom_node.errors import NodeError
+from dicom_node.errors import ConfigError, NodeError
 from dicom_node.intake.intake import Intake
 from dicom_node.intake.pressure import Pressure
 from storage import objects
@@ -34,6 +34,17 @@ _OBJECTS = "objects"
 def read_config(path: Path, environ: Mapping[str, str]) -> NodeConfig:
     """The configuration. Raises ConfigError."""
     return config.load(path, environ)
+
+
+def demand_port(settings: NodeConfig) -> str:
+    """Where senders reach the node, in words.
+
+    Raises:
+        ConfigError: at a port that changes: what an earlier node had in hand is known by it.
+    """
+    if not settings.node.port:
+        raise ConfigError("node.port: 0 is any port: say which one senders are to be told")
+    return f"{settings.node.ae_title} at {settings.node.host}, port {settings.node.port}"
 
 
 def open_store(settings: NodeConfig) -> JobStore:

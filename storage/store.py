@@ -69,11 +69,16 @@ class JobStore(Protocol):
     def unsettled(self, since: datetime) -> list[Received]:
         """Films, however old, that have yet to come to their end, or whose end was bad since then.
 
-        That is: without a decision; with a job that is open, or FAILED since then; with a delivery
+        That is: without a decision, or with one that is no end of its film (`words.OWED`); with a
+        job that is open, or FAILED since then; with a delivery
         that is DUE, SENDING or HELD, or DELIVERED and yet to be committed; or one that was lost
         since then. Also of a job that its film has left, when it came again and was put to another
         or to none. Newest first.
         """
+        ...
+
+    def decide_again(self) -> int:
+        """Films have no decision any more that was no judgement of theirs; how many."""
         ...
 
     def waiting(self) -> int:

@@ -2,6 +2,10 @@
 
 OURS = "not analysed: a fault of ours"
 """How a decision begins that is no judgement of its film, whose file stays therefore."""
+GONE = "not analysed: the kept file is gone"
+"""How one begins of a film that there is nothing of to judge."""
+OWED = (OURS, GONE)
+"""Neither is a film's end: it is missing until it comes again, or is decided about again."""
 
 
 def legible(text: str) -> str:

@@ -52,6 +52,7 @@ def print_report(path: Path, environ: Mapping[str, str]) -> bool:
 def examine(read: NodeConfig) -> Iterator[Finding]:
     """Every part that the configuration names, tried."""
     yield Finding(what="configuration", good=True, said=f"{len(read.rules)} rule(s)")
+    yield _tried("port", lambda: wiring.demand_port(read))
     yield _tried("model", lambda: _model(read.model))
     yield _tried("database", lambda: engine.probe(read.storage.database))
     yield _objects(read.storage.objects.removeprefix("file://"))
@@ -88,7 +89,7 @@ def _stranded(read: NodeConfig, store: JobStore) -> Iterator[Finding]:
 def _tried(what: str, attempt: Callable[[], str]) -> Finding:
     try:
         return Finding(what=what, good=True, said=attempt())
-    except (PipelineError, StorageError, OSError) as fault:
+    except (NodeError, PipelineError, StorageError, OSError) as fault:
         return Finding(what=what, good=False, said=str(fault))
 
 

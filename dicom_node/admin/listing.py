@@ -15,6 +15,7 @@ from dicom_node import wiring
 from storage.jobs import EVERY, Delivery, Job, Received
 from storage.states import ARRIVED, DeliveryState, JobState
 from storage.store import JobStore
+from storage.words import OWED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +127,10 @@ def _decision_lines(store: JobStore, limit: int) -> list[FilmLine]:
 
 
 def _decision_line(film: Received) -> FilmLine:
+    rejected = JobState.FAILED if film.decision.startswith(OWED) else JobState.REJECTED
     return FilmLine(
         key="",
-        state=JobState.REJECTED if film.decision else JobState.RECEIVED,
+        state=rejected if film.decision else JobState.RECEIVED,
         source_sop_instance_uid=film.sop_instance_uid,
         calling_ae_title=film.calling_ae_title,
         rule="",

@@ -33,14 +33,18 @@ def retry(path: Path, environ: Mapping[str, str], key: str, now: datetime) -> st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A line a job: of those that are tried again, and of those that cannot be, with the reason."""
+    """A line a job: of those that are tried again, and of those that cannot be, with the reason.
+
+    `decided_again` are films of which a fault of ours kept the node from making a job.
+    """
 
     retried: tuple[str, ...]
     left: tuple[str, ...]
+    decided_again: int
 
 
 def retry_failed(path: Path, environ: Mapping[str, str], now: datetime) -> Done:
-    """Every job that is FAILED is tried again, oldest first; one that cannot be stops no other.
+    """All that has FAILED is tried again, oldest first; what cannot be stops nothing else.
 
     Raises:
         StorageError: database or objects are away.
@@ -56,9 +60,10 @@ def retry_failed(path: Path, environ: Mapping[str, str], now: datetime) -> Done:
                 retried.append(_retry(store, objects, job, now))
             except (NodeError, TransitionError) as fault:
                 left.append(f"{job.key[:12]} is left: {fault}")
+        again = store.decide_again()
     finally:
         store.close()
-    return Done(retried=tuple(retried), left=tuple(left))
+    return Done(retried=tuple(retried), left=tuple(left), decided_again=again)
 
 
 def _retry(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> str:

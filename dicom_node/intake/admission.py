@@ -24,6 +24,7 @@ CALLED_AE_NOT_RECOGNISED = Rejection(
     result=1, source=1, diagnostic=7, reason="called AE title not recognised"
 )
 TEMPORARY_CONGESTION = Rejection(result=2, source=3, diagnostic=1, reason="stopping")
+UNJUDGED = Rejection(result=2, source=3, diagnostic=1, reason="could not be judged, see above")
 OUT_OF_SPACE = Rejection(result=2, source=3, diagnostic=1, reason="the node is full for now")
 LOCAL_LIMIT_EXCEEDED = Rejection(result=2, source=3, diagnostic=2, reason="too many associations")
 

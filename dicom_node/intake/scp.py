@@ -31,6 +31,7 @@ from dicom_node.intake.admission import (
     LOCAL_LIMIT_EXCEEDED,
     OUT_OF_SPACE,
     TEMPORARY_CONGESTION,
+    UNJUDGED,
     Rejection,
     Senders,
 )
@@ -208,7 +209,7 @@ class Scp:
             rejection = self._rejection(event.assoc, calling.strip(), address)
         except Exception:  # noqa: BLE001 - pynetdicom would go on, and accept it
             _log.exception("association not judged", address=address)
-            rejection = TEMPORARY_CONGESTION
+            rejection = UNJUDGED
         if rejection is None:
             return
         _log.warning(

@@ -14,7 +14,8 @@ from dicom_node.errors import InputError
 from dicom_node.radiograph import read_header, stored_pixels
 from dicom_node.routing import guards, rules
 from dicom_node.uids import AnalysisInputs
-from storage import faults, promises, states
+from pipeline import shortage
+from storage import faults, promises, states, words
 from storage.errors import (
     ObjectMissingError,
     ObjectsUnavailableError,
@@ -26,7 +27,6 @@ from storage.jobs import Decision, Job, NewJob, ObjectRef, Received
 from storage.objects import ObjectStore
 from storage.states import JobState
 from storage.store import JobStore
-from storage.words import OURS
 
 _log = structlog.get_logger()
 
@@ -36,10 +36,10 @@ NORMAL = "normal"
 REFUSED = "not analysed: "
 """How the decision begins about a film that is not analysed, and why."""
 
-GONE = f"{REFUSED}the kept file is gone; send the film again"
+GONE = f"{words.GONE}; send the film again"
 """A decision that is no judgement of the film: it is missing until it is sent again."""
 
-BROKEN = f"{OURS}, see the log; send the film again once it is mended"
+BROKEN = f"{words.OURS}, see the log; once it is mended, `vald-node retry --failed`"
 """How another such decision begins: the header met what nobody foresaw."""
 
 OTHER_PIXELS = "received again with other pixels: the first film is kept"
@@ -127,6 +127,8 @@ class Router:
         except Exception as fault:
             if attributes.is_the_machines(fault):
                 raise
+            if wanting := shortage.lacking(fault):  # as said by a library, in a class of its own
+                raise OSError(wanting) from fault
             _log.exception("not routed", sop_instance_uid=received.sop_instance_uid)
             name = type(fault).__name__
             return Decision(text=f"{BROKEN} ({name})"), None

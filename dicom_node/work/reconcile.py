@@ -15,6 +15,7 @@ from storage.jobs import EVERY, Delivery, Job, Received
 from storage.objects import ObjectStore
 from storage.states import ARRIVED, LOST, OPEN, DeliveryState, JobState
 from storage.store import JobStore
+from storage.words import OWED
 
 _log = structlog.get_logger()
 
@@ -106,7 +107,7 @@ class Reconciler:
             gone = self._gone(film)
             return (Standing.MISSING, gone) if gone else (waits, "no decision yet")
         if not film.job_key:
-            lost = film.decision.startswith((router.GONE, router.BROKEN))
+            lost = film.decision.startswith(OWED)
             return Standing.MISSING if lost else Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         told, rest = self._deliveries(job)

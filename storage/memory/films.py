@@ -10,7 +10,7 @@ from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Received,
 from storage.memory.production import Production
 from storage.memory.tables import film_of, locked
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
-from storage.words import legible
+from storage.words import OURS, OWED, legible
 
 
 class Films(Production):
@@ -72,9 +72,18 @@ class Films(Production):
             film
             for film in reversed(self._received.values())
             if not film.decision
+            or film.decision.startswith(OWED)
             or film.job_key in jobs
             or (film.sop_instance_uid, film.object.digest, film.calling_ae_title) in left
         ]
+
+    @locked
+    def decide_again(self) -> int:
+        """See JobStore."""
+        ours = [film for film in self._received.values() if film.decision.startswith(OURS)]
+        for film in ours:
+            self._received[film.number] = replace(film, decision="")
+        return len(ours)
 
     @locked
     def waiting(self) -> int:

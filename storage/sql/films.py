@@ -3,16 +3,28 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    and_,
+    func,
+    or_,
+    select,
+    union,
+    update,
+)
 
 from storage import engine, promises, rows
 from storage.errors import UnknownKeyError
 from storage.jobs import Decision, NewJob, NewReceived, Received, arrival
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
-from storage.sql.jobs import is_undone, made_of_film, made_of_it
+from storage.sql.jobs import is_of_film, is_undone, made_of_it
 from storage.sql.production import bring
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
+from storage.words import OURS, OWED
 
 
 class Films(Database):
@@ -57,32 +69,16 @@ class Films(Database):
 
     def unsettled(self, since: datetime) -> list[Received]:
         """See JobStore."""
-        failed = (jobs.c.state == JobState.FAILED) & (jobs.c.updated_at >= since)
-        goes_on = jobs.c.state.in_(OPEN)
-        state = deliveries.c.state
-        lost = state.in_(LOST) & (deliveries.c.next_attempt_at >= since)
-        asked = IS_ASKED[0] & IS_ASKED[1]
-        under_way = or_(state.in_((*WAITING, DeliveryState.SENDING)), asked)
-        # By its key each: lists of all such keys are more than a database compares with in time.
-        its_job = select(jobs.c.key).where(jobs.c.key == received.c.job_key, or_(goes_on, failed))
-        its = deliveries.c.job_key == received.c.job_key
-        its_delivery = select(deliveries.c.job_key).where(its, or_(under_way, lost))
-        going_out = select(deliveries.c.job_key).where(
-            deliveries.c.job_key == jobs.c.key, under_way
-        )
-        # Also of a job that its film has left, for another or for none, when it came again.
-        left = made_of_film().where(or_(goes_on, going_out.correlate(jobs).exists()))
-        query = select(received).where(
-            or_(
-                received.c.decision == "",
-                its_job.correlate(received).exists(),
-                its_delivery.correlate(received).exists(),
-                left.exists(),
-            )
-        )
+        query = select(received).where(received.c.number.in_(_unsettled(since)))
         return [
             rows.received_of(row) for row in self._rows(query.order_by(received.c.number.desc()))
         ]
+
+    def decide_again(self) -> int:
+        """See JobStore."""
+        ours = received.c.decision.startswith(OURS, autoescape=True)
+        with engine.writing(self._engine) as db:
+            return db.execute(update(received).where(ours).values(decision="")).rowcount
 
     def waiting(self) -> int:
         """See JobStore."""
@@ -155,3 +151,30 @@ def _afresh(db: Connection, state: JobState, job: NewJob) -> dict[str, object]:
     if db.execute(select(results.c.sop_instance_uid).where(*its)).first() is not None:
         del values["created_at"]  # which is in their bytes
     return values
+
+
+def _unsettled(since: datetime) -> CompoundSelect[Any]:
+    """The numbers of the films that `unsettled` names.
+
+    Each way begins at what goes on, of which there is little: never at every film there ever was.
+    """
+    number = select(received.c.number)
+    goes_on = jobs.c.state.in_(OPEN)
+    failed = (jobs.c.state == JobState.FAILED) & (jobs.c.updated_at >= since)
+    state = deliveries.c.state
+    lost = state.in_(LOST) & (deliveries.c.next_attempt_at >= since)
+    asked = IS_ASKED[0] & IS_ASKED[1]
+    under_way = or_(state.in_((*WAITING, DeliveryState.SENDING)), asked)
+    its_job = jobs.c.key == received.c.job_key
+    its_delivery = deliveries.c.job_key == received.c.job_key
+    # Also of a job that its film has left, for another or for none, when it came again.
+    going_out = select(deliveries.c.job_key.label("key")).where(under_way)
+    going_on = union(going_out, select(jobs.c.key).where(goes_on)).subquery()
+    left = number.select_from(going_on).join(jobs, jobs.c.key == going_on.c.key)
+    return union(
+        number.where(received.c.decision == ""),
+        number.where(or_(*(received.c.decision.startswith(w, autoescape=True) for w in OWED))),
+        number.join(jobs, its_job).where(or_(goes_on, failed)),
+        number.join(deliveries, its_delivery).where(or_(under_way, lost)),
+        left.join(received, and_(*is_of_film())),
+    )

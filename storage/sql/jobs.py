@@ -190,9 +190,13 @@ def made_of_it(key: str) -> Select[Any]:
 
 def made_of_film() -> Select[Any]:
     """The jobs that are made of the film that is asked about."""
+    return select(jobs.c.key).where(*is_of_film()).correlate(received)
+
+
+def is_of_film() -> list[ColumnElement[bool]]:
+    """Of a job and a film: the one is made of the other."""
     same = ("sop_instance_uid", "digest", "calling_ae_title")
-    its_own = (jobs.c[name] == received.c[name] for name in same)
-    return select(jobs.c.key).where(*its_own).correlate(received)
+    return [jobs.c[name] == received.c[name] for name in same]
 
 
 def _free_joined_films(db: Connection, key: str, state: JobState) -> None:

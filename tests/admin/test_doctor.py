@@ -241,3 +241,13 @@ def test_results_that_wait_for_a_destination_that_is_not_there_any_more_are_told
     status, said = checked(path)
     assert status == 0
     assert "2 results wait for archive, which is not configured: move or drop them" in said
+
+
+def test_a_port_of_the_system_s_choice_is_no_port_to_be_told(tmp_path: Path) -> None:
+    path = commands.config(tmp_path, "embedded")
+    settings = yaml.safe_load(path.read_text())
+    settings["node"]["port"] = 0
+    path.write_text(yaml.safe_dump(settings))
+    found = findings(path)["port"]
+    assert (found.good, found.fatal) == (False, True)
+    assert "say which one" in found.said

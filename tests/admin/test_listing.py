@@ -1,5 +1,6 @@
 """Where a film stands, as `vald-node jobs` shows it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from dicom_node import wiring
 from dicom_node.admin import listing
+from dicom_node.routing.router import BROKEN, GONE
 from storage import migrate
 from storage.jobs import Decision, Delivery
 from storage.memory import MemoryJobStore
@@ -175,6 +177,20 @@ def test_all_that_failed_are_tried_again_and_one_that_cannot_be_is_left(
     assert (done.exit_code, done.stdout) == (0, "".join(f"k{n} is RECEIVED\n" for n in (1, 2, 3)))
     assert {store.job(f"k{n}").state for n in (1, 2, 3)} == {JobState.RECEIVED}
     assert commands.vald("retry", "--failed", "-c", config).stdout == ""
+
+
+def test_a_film_that_a_fault_of_ours_was_decided_by_has_failed_and_is_decided_about_again(
+    config: Path, store: JobStore
+) -> None:
+    for uid, decision in (("1.2.1", BROKEN), ("1.2.2", GONE), ("1.2.3", "not analysed: lateral")):
+        number = store.receive(samples.film(uid, digest=uid)).number
+        store.route(number, Decision(text=decision), None)
+    found = json.loads(commands.vald("jobs", "--json", "-c", config).stdout)
+    states = {film["source_sop_instance_uid"]: film["state"] for film in found}
+    assert states == {"1.2.1": "FAILED", "1.2.2": "FAILED", "1.2.3": "REJECTED"}
+    done = commands.vald("retry", "--failed", "-c", config)
+    assert (done.exit_code, done.stdout) == (0, "1 film is decided about again\n")
+    assert [film.sop_instance_uid for film in store.unrouted(10)] == ["1.2.1"]
 
 
 def test_one_whose_film_and_results_are_gone_is_left_with_what_to_do(

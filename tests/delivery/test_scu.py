@@ -399,6 +399,13 @@ def test_a_peer_that_sends_byte_by_byte_for_ever_is_not_waited_for(
         assert time.monotonic() - began < 10
 
 
+def test_a_pdu_that_is_longer_than_any_is_not_begun(tmp_path: Path) -> None:
+    with contextlib.contextmanager(_trickling)(b"\x02\x00\x7f\xff\xff\xff") as port:
+        began = time.monotonic()
+        assert fates(SCU, at(port), files(tmp_path, "1.1")) == [Fate.POSTPONED]
+        assert time.monotonic() - began < 3  # and SCU has 5 s for an association
+
+
 @pytest.mark.parametrize(("status", "there"), [(0x0122, True), (0x0211, True), (0x0110, False)])
 def test_a_peer_that_does_not_know_verification_is_there(status: int, there: bool) -> None:
     with pacs.running() as peer:

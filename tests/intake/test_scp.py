@@ -6,6 +6,7 @@ import time
 
 import pytest
 from pydicom import uid
+from structlog.testing import capture_logs
 
 from dicom_node.intake.admission import Senders
 from dicom_node.intake.scp import TRANSFER_SYNTAXES
@@ -320,5 +321,7 @@ def test_a_sender_that_cannot_be_judged_is_told_to_come_again(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Senders, "allow", nothing)
-    with association(receiver.port) as assoc:
+    with capture_logs() as said, association(receiver.port) as assoc:
         assert rejection_of(assoc) == (2, 3, 1)
+    reasons = [line["reason"] for line in said if line["event"] == "association rejected"]
+    assert reasons == ["could not be judged, see above"]

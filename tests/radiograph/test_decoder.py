@@ -1,5 +1,6 @@
 """A decoder's child may crash, hang or grow; the caller only ever sees a reason."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,12 +8,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from pydicom import uid
 
+from dicom_node import decoder as decoding
 from dicom_node import radiograph
 from dicom_node.decoder import Decoder
 from dicom_node.errors import DecoderError, InputError
@@ -204,10 +208,10 @@ def test_memory_that_a_limit_from_outside_keeps_from_the_film_is_not_its_fault(
 
 def test_a_limit_of_processor_time_from_outside_is_kept() -> None:
     """Only who may raise limits could raise it, and nobody is to."""
-    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES, reader=poor.Timed(100_000))
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES, reader=poor.Timed(20))
     try:
         soft, hard = _refusal(decoder, "film").split()
-        assert int(soft) < int(hard) == 100_000
+        assert int(soft) == int(hard) == 20  # less than a film has
     finally:
         decoder.close()
 
@@ -267,6 +271,29 @@ def test_a_film_beyond_the_memory_is_refused(tmp_path: Path) -> None:
         assert "more than 16 MiB of memory" in _refusal(decoder, path)
     finally:
         decoder.close()
+
+
+class _BreaksOff:
+    """A connection that takes an answer, and then has no room for its pixels."""
+
+    def __init__(self) -> None:
+        self.sent: list[object] = []
+
+    def send(self, answer: object) -> None:
+        self.sent.append(answer)
+
+    def send_bytes(self, _: object) -> None:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+
+def test_nothing_is_said_after_half_an_answer(film: Path) -> None:
+    """It would be taken for the pixels."""
+    pipe = _BreaksOff()
+    asked = decoding._Asked(path=film, with_memory=False)
+    share = decoding._Share(wanted_bytes=_MEMORY_BYTES, is_cut=False)
+    with pytest.raises(OSError, match="buffer"):
+        decoding._answer(cast(Connection, pipe), radiograph.read, asked, share)
+    assert len(pipe.sent) == 1
 
 
 def test_a_closed_decoder_starts_again(film: Path) -> None:

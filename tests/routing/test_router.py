@@ -393,6 +393,8 @@ def test_a_kept_file_that_is_gone_does_not_hold_up_the_films_after_it(bench: Ben
         OSError(errno.EMFILE, "Too many open files"),
         OSError(errno.EIO, "I/O"),
         MemoryError(),
+        ImportError("libx.so: cannot open shared object file: Too many open files"),
+        RuntimeError("can't start new thread"),
         StorageError("object received/0.dcm: Input/output error"),
         OutOfSpaceError("copy of object received/0.dcm: no space left"),
     ],

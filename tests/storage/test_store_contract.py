@@ -14,6 +14,7 @@ from storage.jobs import Decision, Job, JobCount, Notice
 from storage.promises import NOTE
 from storage.states import JOB_TRANSITIONS, JobState
 from storage.store import JobStore
+from storage.words import GONE, OURS
 from tests.storage.samples import (
     NOON,
     after,
@@ -102,6 +103,28 @@ def test_films_that_are_not_at_their_end_or_came_to_a_bad_one_are_unsettled(
     assert unsettled(8) == ["1.2.3", "1.2.0"]
     store.commit("pacs", [made.sop_instance_uid for made in store.results("k3")], after(8))
     assert unsettled(8) == ["1.2.0"]
+
+
+def test_a_film_whose_decision_is_no_end_of_it_is_unsettled_until_it_comes_again(
+    store: JobStore,
+) -> None:
+    for uid, decision in (("1.2.1", f"{OURS} (KeyError)"), ("1.2.2", GONE), ("1.2.3", "lateral")):
+        number = store.receive(film(uid, digest=uid)).number
+        store.route(number, Decision(text=decision), None)
+    assert [film.sop_instance_uid for film in store.unsettled(after(99))] == ["1.2.2", "1.2.1"]
+    number = store.receive(film("1.2.2", digest="1.2.2")).number
+    store.route(number, Decision(text="lateral"), None)
+    assert [film.sop_instance_uid for film in store.unsettled(after(99))] == ["1.2.1"]
+
+
+def test_what_was_no_judgement_of_a_film_is_taken_back(store: JobStore) -> None:
+    decisions = {"1.2.1": f"{OURS} (KeyError)", "1.2.2": GONE, "1.2.3": "lateral"}
+    for uid, decision in decisions.items():
+        number = store.receive(film(uid, digest=uid)).number
+        store.route(number, Decision(text=decision), None)
+    assert store.decide_again() == 1
+    assert [film.sop_instance_uid for film in store.unrouted(10)] == ["1.2.1"]
+    assert store.decide_again() == 0
 
 
 def test_a_film_is_unsettled_while_a_job_goes_on_that_it_has_left(store: JobStore) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,26 @@ def test_a_film_that_broke_the_router_is_missing(bench: Bench) -> None:
     bench.store.route(number, Decision(text=f"{router.BROKEN} (KeyError)"), None)
     (found,) = bench.films()
     assert (found.standing, found.why) == (Standing.MISSING, f"{router.BROKEN} (KeyError)")
+
+
+@pytest.mark.parametrize("decision", [router.BROKEN, router.GONE])
+def test_a_film_that_is_owed_a_decision_is_missing_every_day_until_it_has_one(
+    bench: Bench, decision: str
+) -> None:
+    """Even if it was given up after the account of its day, as under way."""
+    reconciler = Reconciler(
+        store=bench.store, objects=bench.objects, promising=frozenset(), known=frozenset()
+    )
+    kept = bench.objects.keep("received/film.dcm", b"DICM")
+    number = bench.store.receive(replace(film(), object=kept)).number
+    missing = []
+    for day in range(3):
+        reconcile.log_daily(reconciler, bench.store, partial(after, 60 + day * 86400))
+        account = reconcile.account(bench.store)
+        assert account is not None
+        missing.append(account.counts["missing"])
+        bench.store.route(number, Decision(text=decision), None)
+    assert missing == [0, 1, 1]
 
 
 def test_the_note_that_a_film_is_not_analysed_has_to_arrive(bench: Bench) -> None:
