@@ -53,7 +53,8 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for part in _PARTS:
             succeed("train", part, *places, "--minutes", _MINUTES, "--device", "cpu")
     succeed("assemble", "--version", "1", *places)
-    quick = replace(settings.read(folder / "model"), steps=1, paper_steps=2)
+    made = settings.read(folder / "model")
+    quick = replace(made, steps=1, passes=1, whole_lung_passes=1, paper_steps=2)
     settings.write(folder / "model", quick)
     digest.write_digests(folder / "model")
     succeed("calibrate", *places)
@@ -268,6 +269,9 @@ def test_a_model_is_assembled_whole_and_of_nothing_but_its_parts(
     assert done.exit_code == 0, done.output
     assert not (tmp_path / "model" / "calibration.safetensors").exists()
     assert not (tmp_path / "model" / LESION_GATE).exists()
+    made, ships = (settings.read(folder) for folder in (tmp_path / "model", digest.EMBEDDED))
+    for name in ("steps", "draws", "passes", "whole_lung_passes", "blur_px"):
+        assert getattr(made, name) == getattr(ships, name), name
     assert not list(tmp_path.glob("*.part"))
 
 
