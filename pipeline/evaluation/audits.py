@@ -1,4 +1,4 @@
-"""What a score could be without looking at the lungs: the border, the frequencies, the rest.
+"""What a score could be without looking at the lungs: by border, frequencies, the rest, or shape.
 
 In public data class is largely source (2009.09780). An image score is worth what it adds to these,
 measured within one source: each audit is a ridge-regularised logistic regression, taught on the
@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline import anatomy
 from pipeline.anatomy import Mask
 from pipeline.types import Image
 
@@ -44,14 +45,23 @@ def frequencies(film: Image, _lungs: Mask) -> Features:
 
 
 def without_lungs(film: Image, lungs: Mask) -> Features:
-    """The film with its lungs blacked out."""
-    return _blocks(np.where(lungs, 0, film), film.shape[0] // _SMALL)
+    """The film with the hull of its lungs blacked out, block means; all of it where none are found.
+
+    The hull, not the outline: that has a shape, and leaves out the diseased lung it did not find.
+    """
+    return _blocks(np.where(anatomy.hull(lungs) > 0, 0, film), film.shape[0] // _SMALL)
+
+
+def lung_shape(_film: Image, lungs: Mask) -> Features:
+    """The outline of the lungs alone, block means: how much its shape tells."""
+    return _blocks(lungs.astype(np.float32), lungs.shape[0] // _SMALL)
 
 
 LOOKS: dict[str, Look] = {
     "border": border,
     "frequencies": frequencies,
     "without_lungs": without_lungs,
+    "lung_shape": lung_shape,
 }
 
 
