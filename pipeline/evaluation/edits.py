@@ -161,7 +161,12 @@ def _judged(judge: Classifier, groups: Groups, normals: Sequence[Pair]) -> Json:
     """What a classifier makes of each group of films."""
     judged = {
         name: validity.judge(
-            judge, [f.pair for f in films], normals, SEED, [f.row.group for f in films]
+            judge,
+            [f.pair for f in films],
+            normals,
+            SEED,
+            [f.row.group for f in films],
+            [f.row.source for f in films],
         )
         for name, films in groups.items()
     }

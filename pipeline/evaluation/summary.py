@@ -26,6 +26,15 @@ SECTIONS = {
     "induction": "Induction",
 }
 
+_WORDS = {
+    "source_kept": "recognised source unchanged by the edit",
+    "source_kept_ceiling": "the same with a normal film's lungs",
+    "films_of_right": "films whose true source is recognised before the edit",
+    "source_kept_of_right": "recognised source unchanged by the edit, of these",
+    "source_kept_of_right_ceiling": "the same, of these, with a normal film's lungs",
+}
+"""Of names that do not say enough."""
+
 
 def markdown(numbers: Json) -> str:
     """Every number with its 95 % interval, in tables."""
@@ -82,7 +91,7 @@ def _section(title: str, values: Json) -> Iterator[str]:
 def flat(values: Json, before: str = "") -> Iterator[tuple[str, Any]]:
     """Nested values as lines, their names joined; an interval is one value."""
     for name, value in values.items():
-        words = f"{before}{name.replace('_', ' ')}"
+        words = f"{before}{_WORDS.get(name, name.replace('_', ' '))}"
         if isinstance(value, Mapping) and value and "mean" not in value:
             yield from flat(value, f"{words}: ")
         else:

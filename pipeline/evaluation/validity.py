@@ -1,6 +1,6 @@
 """Whether the edit does what it says: another network sees normal, the rest stays, nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -9,11 +9,13 @@ import torch
 
 from pipeline import anatomy
 from pipeline.anatomy import Mask
-from pipeline.classifier import Classifier
+from pipeline.classifier import SOURCES, Classifier
 from pipeline.evaluation import fidelity
 from pipeline.evaluation.statistics import Groups, Interval, Values, bootstrap, share_of
 from pipeline.probe import Traits
 from pipeline.types import Image
+
+_Hit = tuple[bool, str]  # of a film: whether it is so, and its group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +39,12 @@ class Validity:
     `flipped` is the share called normal after the edit; `by_chance` the same after the same change
     moved to a random place; `gain` their paired difference; `ceiling` the share called normal with
     a normal film's lungs in the place of their own, which no edit of lungs can be expected to pass
-    (None where there is no such film). `source_kept` is the share whose source is still recognised;
-    `off_target` the mean share of the change outside the lungs; `ssim` and `ms_ssim` the similarity
-    to the film, `ssim_outside` and `ssim_inside` that outside and inside the lungs.
+    (None where there is no such film). `source_kept` is the share of which the judge recognises the
+    same source before the edit and after, right or wrong; `source_kept_of_right` is that share of
+    the `films_of_right`, whose true source it recognises before (None of none); the ceilings are
+    the same shares with a normal film's lungs in the place of their own. `off_target` is the mean
+    share of the change outside the lungs; `ssim` and `ms_ssim` the similarity to the film,
+    `ssim_outside` and `ssim_inside` that outside and inside the lungs.
     """
 
     films: int
@@ -47,7 +52,11 @@ class Validity:
     by_chance: Interval
     gain: Interval
     ceiling: Interval | None
-    source_kept: Interval
+    source_kept: Interval | None
+    source_kept_ceiling: Interval | None
+    films_of_right: int
+    source_kept_of_right: Interval | None
+    source_kept_of_right_ceiling: Interval | None
     off_target: Interval
     ssim: Interval
     ms_ssim: Interval
@@ -61,24 +70,38 @@ def judge(
     donors: Sequence[Pair],
     seed: int,
     groups: Groups | None = None,
+    sources: Sequence[str] | None = None,
 ) -> Validity | None:
-    """None where the classifier calls no film abnormal; `donors` are normal films with lungs."""
+    """None where the classifier calls no film abnormal; `donors` are normal films with lungs.
+
+    `sources` are the films' true ones, as in the manifest.
+    """
     rng = np.random.default_rng(seed)
     sick = [logit(classifier, pair.film) > 0 for pair in pairs]
     called = list(compress(pairs, sick))
     theirs = None if groups is None else list(compress(groups, sick))
+    true = [""] * len(called) if sources is None else list(compress(sources, sick))
     if not called:
         return None
     flips = np.array([logit(classifier, p.counterfactual) <= 0 for p in called], float)
     chance = np.array([logit(classifier, _elsewhere(rng, p)) <= 0 for p in called], float)
-    kept = [_source(classifier, p.film) == _source(classifier, p.counterfactual) for p in called]
+    healed = with_lungs_of(called, donors, seed)
+    before = [_source(classifier, p.film) for p in called]
+    told = list(zip(before, true, theirs or [""] * len(called), strict=True))
+    placed = compress(told, [bool(donors) and anatomy.usable(p.lungs) for p in called])
+    kept, of_right = _kept(classifier, told, [p.counterfactual for p in called])
+    best, best_of_right = _kept(classifier, placed, healed)
     return Validity(
         films=len(called),
         flipped=share_of(flips, theirs),
         by_chance=share_of(chance, theirs),
         gain=bootstrap(flips - chance, seed, theirs),
-        ceiling=_ceiling(classifier, called, donors, seed),
-        source_kept=share_of(np.array(kept, float), theirs),
+        ceiling=_share([(logit(classifier, film) <= 0, "") for film in healed]),
+        source_kept=_share(kept),
+        source_kept_ceiling=_share(best),
+        films_of_right=len(of_right),
+        source_kept_of_right=_share(of_right),
+        source_kept_of_right_ceiling=_share(best_of_right),
         off_target=bootstrap(np.array([_off_target(p) for p in called]), seed),
         **_alike(called, seed),
     )
@@ -104,11 +127,23 @@ def _mean(values: Values, seed: int) -> Interval:
     return bootstrap(known, seed) if len(known) else nothing
 
 
-def _ceiling(
-    classifier: Classifier, called: Sequence[Pair], donors: Sequence[Pair], seed: int
-) -> Interval | None:
-    healed = [logit(classifier, film) <= 0 for film in with_lungs_of(called, donors, seed)]
-    return share_of(np.array(healed, float)) if healed else None
+def _kept(
+    classifier: Classifier, told: Iterable[tuple[str, str, str]], films: Sequence[Image]
+) -> tuple[list[_Hit], list[_Hit]]:
+    """Whether edited films are taken for what they were: all, and those that it was right about.
+
+    `told` is of each film (source recognised before the edit, its true one, group).
+    """
+    every = [
+        (before == true, (before == _source(classifier, film), group))
+        for (before, true, group), film in zip(told, films, strict=True)
+    ]
+    return [hit for _, hit in every], [hit for right, hit in every if right]
+
+
+def _share(hits: Sequence[_Hit]) -> Interval | None:
+    """None of no film."""
+    return share_of(np.array([so for so, _ in hits], float), [g for _, g in hits]) if hits else None
 
 
 def with_lungs_of(pairs: Sequence[Pair], donors: Sequence[Pair], seed: int) -> list[Image]:
@@ -146,8 +181,9 @@ def logit(classifier: Classifier, film: Image) -> float:
 
 
 @torch.inference_mode()
-def _source(classifier: Classifier, film: Image) -> int:
-    return int(classifier.source(classifier.features(signed(film))).argmax())
+def _source(classifier: Classifier, film: Image) -> str:
+    """The one that it recognises; it always names one of those that it knows."""
+    return SOURCES[int(classifier.source(classifier.features(signed(film))).argmax())]
 
 
 def signed(film: Image) -> torch.Tensor:
