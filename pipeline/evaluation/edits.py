@@ -83,7 +83,9 @@ class Edits:
                     "counterparts": asdict(standing.counterparts),
                     "kid_share_of_the_way": asdict(standing.share),
                     "the_same_with_lungs_of_normal_films": best
-                    and sets.share_of_the_way(best.kid, standing.floor.kid, standing.ceiling.kid),
+                    and sets.share_of_the_way(
+                        best.kid.mean, standing.floor.kid.mean, standing.ceiling.kid.mean
+                    ),
                 }
         return found
 

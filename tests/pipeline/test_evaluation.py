@@ -306,6 +306,34 @@ def test_counterparts_stand_at_the_ceiling_like_sick_films_and_at_the_floor_like
     assert sets.standing(encoder, normal[:9], sick, sick, seed=0) is None
 
 
+def test_the_floor_does_not_hang_on_the_order_of_the_films() -> None:
+    # Sorted, the first half of the films is darker than the second: as far as two sources are.
+    encoder = sets.Encoder("first pixels", _Brightness(), 2)
+    normal, sick = sorted(_films(0.3, 0), key=lambda film: float(film[0, 0])), _films(0.7, 1)
+    found = sets.standing(encoder, normal, sick, sick, seed=0)
+    assert found is not None
+    assert found.floor.kid.low < 0 < found.floor.kid.high  # without bias: of one set it is 0
+    assert abs(found.floor.kid.mean) < 0.02 * found.ceiling.kid.mean
+    # Both features run from -1 to 1: dark films are at -0.4, bright ones at 0.4. The kernel of two
+    # points is (x . y / 2 + 1)^3: of films alike (0.4^2 + 1)^3, of unlike ones (1 - 0.4^2)^3.
+    far = 2 * (0.4**2 + 1) ** 3 - 2 * (1 - 0.4**2) ** 3
+    assert found.ceiling.kid.mean == pytest.approx(far, rel=0.1)
+    assert found.ceiling.kid.low < found.ceiling.kid.mean < found.ceiling.kid.high
+    assert found.ceiling.fid.mean == pytest.approx(2 * 0.8**2, rel=0.1)
+    alone = sets.distance(encoder, normal, sick, seed=0)
+    assert alone == found.ceiling
+
+
+@pytest.mark.parametrize("films", [9, 2])
+def test_frechets_distance_of_sets_moved_and_stretched(films: int) -> None:
+    # Moved by (3, 4, 0): 25. Twice as wide: tr C + 4 tr C - 2 tr 2 C = tr C, of more films than
+    # features, or fewer.
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(films, 3)))
+    spread = float(((x - x.mean(0)) ** 2).sum() / (films - 1))
+    assert sets.frechet(x, x + torch.tensor([3.0, 4, 0])) == pytest.approx(25)
+    assert sets.frechet(x, 2 * (x - x.mean(0)) + x.mean(0)) == pytest.approx(spread)
+
+
 def test_calibration_error_by_hand() -> None:
     # Bin of 0.25: half true, 0.25 off; bin of 0.95: all true, 0.05 off; two films of four each.
     p, truth = np.array([0.25, 0.25, 0.95, 0.95]), np.array([1.0, 0.0, 1.0, 1.0])
