@@ -153,6 +153,7 @@ class CaseMaker:
             found["gate alone"] = made.gate.mean(0)
             found["gated difference"] = np.mean(gated, axis=0)
             found["ungated difference"] = difference.magnitude(made.free, blur_px)
+            found["change shown"] = change_shown(made, blur_px)
         if made.second is not None:
             found["second gate alone"] = made.second
         healthy = self._model.healthy
@@ -181,6 +182,11 @@ class CaseMaker:
             f"{what}{HELD}": found[what] * hull for what in (GRAD_CAM, SEGMENTER) if what in found
         }
         return {**found, **held}
+
+
+def change_shown(made: Evidence, blur_px: float) -> Image:
+    """|film minus counterpart| as a reader sees it, smoothed as other differences are, >= 0."""
+    return difference.magnitude(made.plane - as_pair(made).counterfactual, blur_px)
 
 
 def as_pair(made: Evidence) -> Pair:

@@ -1,5 +1,6 @@
 """What is measured of edits: each film once, and a lesion inside and outside."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.classifier import FEATURES, Classifier
-from pipeline.evaluation.cases import Case, Judges
+from pipeline.evaluation.cases import Case, Judges, change_shown
 from pipeline.evaluation.edits import Edits
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.validity import Pair
@@ -63,6 +64,18 @@ def case(original: str, change: Image) -> Case:
         maps={},
         evidence=evidence,
     )
+
+
+def test_the_change_shown_is_that_of_the_counterpart_beside_the_film() -> None:
+    # Draws whose mean is 0.2 on the left; on the right more is taken than there is to be black; and
+    # what covers whole lungs is in it, though the map's own edit, the local one, has none.
+    plane, changes = np.full((64, 64), 0.6, np.float32), np.zeros((2, 64, 64), np.float32)
+    changes[0, :, :32], changes[1, :, :32], changes[:, :, 32:] = 0.5, -0.1, 0.9
+    made = replace(case("", 0 * changes[0]).evidence, plane=plane, changes=changes)
+    shown = change_shown(made, blur_px=1)
+    assert shown[32, [10, 54]] == pytest.approx([0.2, 0.6])
+    assert shown[32, 31] + shown[32, 32] == pytest.approx(0.8)  # smooth where they meet
+    assert 0.2 < shown[32, 31] < shown[32, 32] < 0.6
 
 
 def seen(original: str) -> Seen:
