@@ -35,24 +35,30 @@ class Findings:
 
 def judge(found: Findings, limits: Limits) -> tuple[Status, tuple[str, ...]]:
     """The status and, in plain words, why it is not VALID."""
-    doubts = []
+    reasons = tuple(doubts(found, limits).values())
+    withheld = found.off_target is not None and found.off_target > limits.off_target_withheld
+    if withheld:
+        return Status.WITHHELD, reasons
+    return (Status.LOW_CONFIDENCE if reasons else Status.VALID), reasons
+
+
+def doubts(found: Findings, limits: Limits) -> dict[str, str]:
+    """Of the checks that doubt, by the name of what they look at: why, in plain words."""
+    said = {}
     if not found.lungs_found:
-        doubts.append("no pair of lungs was found in the picture")
+        said["lungs_found"] = "no pair of lungs was found in the picture"
     if found.stability is not None and found.stability < limits.stability:
-        doubts.append(f"the draws mark different places (overlap {found.stability:.2f})")
+        said["stability"] = f"the draws mark different places (overlap {found.stability:.2f})"
     if found.effect is not None and found.effect < limits.effect:
-        doubts.append(f"the counterpart still holds what was to be removed ({found.effect:.2f})")
+        said["effect"] = f"the counterpart still holds what was to be removed ({found.effect:.2f})"
     if found.off_target is not None and found.off_target > limits.off_target:
-        doubts.append(f"{found.off_target:.0%} of the change lies outside the lungs")
+        said["off_target"] = f"{found.off_target:.0%} of the change lies outside the lungs"
     if found.unmarked is not None and found.unmarked > limits.unmarked:
-        doubts.append(
+        said["unmarked"] = (
             "the counterpart differs from the film where the map marks nothing "
             f"({found.unmarked:.1%} of the grey range)"
         )
-    withheld = found.off_target is not None and found.off_target > limits.off_target_withheld
-    if withheld:
-        return Status.WITHHELD, tuple(doubts)
-    return (Status.LOW_CONFIDENCE if doubts else Status.VALID), tuple(doubts)
+    return said
 
 
 def overlap(maps: Image, threshold: float) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from pipeline import probe, regions
+from pipeline import checks, probe, regions
 from pipeline.anatomy import Mask
 from pipeline.calibration import Odds
 from pipeline.evaluation import (
@@ -19,6 +19,7 @@ from pipeline.evaluation import (
     fidelity,
     localisation,
     reliability,
+    shares,
     tables,
 )
 from pipeline.evaluation.cases import (
@@ -35,10 +36,11 @@ from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.selection import GROUPS, Selection
 from pipeline.evaluation.tables import SEED, Json, interval
 from pipeline.evaluation.validity import Pair
+from pipeline.evidence import Evidence, findings
 from pipeline.explainer import Explainer
 from pipeline.preprocess import GRID
 from pipeline.training.dataset import FilmRow
-from pipeline.types import Image, Mode, Status
+from pipeline.types import Image, Mode
 from pipeline.weights import LoadedModel
 
 _LEAST_FILMS = 2  # another film's map is a control: one film has none
@@ -82,7 +84,7 @@ class Measurement:
             "reconstruction": lambda: self._reconstruction(seen, cases),
             "normals": lambda: self._normals(adult),
             "image_gate": lambda: self._let_pass(seen),
-            "status": lambda: self._statuses(adult),
+            "status": lambda: self._statuses(adult, cases),
             "image_score": lambda: self._image_scores(seen),
             "validity": lambda: edits.validity(adult, cases),
             "fidelity": lambda: edits.likeness(seen),
@@ -134,7 +136,13 @@ class Measurement:
     def _seen(self, row: FilmRow, film: Image) -> Seen:
         made = self._maker.evidence(film)
         status, _ = self._explainer.judged(made, self._mode)
-        return Seen(row=row, pair=as_pair(made), status=status)
+        return Seen(row=row, pair=as_pair(made), status=status, doubts=self._doubts(made))
+
+    def _doubts(self, made: Evidence) -> tuple[str, ...]:
+        """By name; none in the paper's mode, which has no checks."""
+        if self._mode is Mode.PAPER:
+            return ()
+        return tuple(checks.doubts(findings(made, self._threshold), self._model.settings.limits))
 
     def _pace(self) -> Json:
         """Of the edits that this run made; nothing where all were kept from another."""
@@ -187,10 +195,7 @@ class Measurement:
         aligned = localisation.shuffled_in_lungs(ours, truths, lungs, groups)
         methods = {name: [case.maps[name] for case in cases] for name in cases[0].maps}
         sides = [localisation.one_side(truth) for truth in truths]
-        hits = [
-            localisation.touches(case.pair.attribution_map, self._threshold, case.marked)
-            for case in cases
-        ]
+        hits = [self._touches(case) for case in cases]
         return {
             "films": len(cases),
             "patients": len({*filter(None, groups)}) + groups.count(""),
@@ -225,23 +230,28 @@ class Measurement:
         ]
         pooled = [one for found in marked.values() for one in found]
         return {
-            "with_a_region": _share(pooled),
-            "sources": {source: _share(found) for source, found in sorted(marked.items())},
+            "with_a_region": shares.of(pooled),
+            "sources": {source: shares.of(found) for source, found in sorted(marked.items())},
         }
 
     def _has_region(self, pair: Pair) -> bool:
         return bool(regions.parts(pair.attribution_map, self._threshold))
 
-    def _statuses(self, adult: Sequence[Seen]) -> Json:
-        """What share of films is VALID, LOW_CONFIDENCE or WITHHELD by the checks of the edit."""
-        return {
-            what: {
-                str(status): _share([(film.status is status, film.row.group) for film in films])
-                for status in Status
-            }
-            for what in ("normal", "abnormal")
-            if (films := [film for film in adult if film.normal == (what == "normal")])
-        }
+    def _statuses(self, adult: Sequence[Seen], cases: dict[str, list[Case]]) -> Json:
+        """How many films may be relied on, what doubts the others, and what their maps find."""
+        found: Json = {**shares.statuses(adult), "doubted": shares.doubted(adult), "localised": {}}
+        for name, group in cases.items():
+            found["localised"][name] = shares.by_status(
+                [self._explainer.judged(case.evidence, self._mode)[0] for case in group],
+                localisation.precisions([c.own for c in group], [c.truth for c in group]),
+                [self._touches(case) for case in group],
+                [case.row.group for case in group],
+            )
+        return found
+
+    def _touches(self, case: Case) -> bool:
+        """Whether a region of the film has a pixel that readers marked."""
+        return localisation.touches(case.pair.attribution_map, self._threshold, case.marked)
 
     def _let_pass(self, seen: Sequence[Seen]) -> Json:
         """The chest films that the image gate takes for what they are."""
@@ -249,7 +259,7 @@ class Measurement:
         if gate is None:
             return {}
         let = [(not gate.refusal(film.pair.film), film.row.group) for film in seen]
-        return {"let_pass": _share(let)}
+        return {"let_pass": shares.of(let)}
 
     def _image_scores(self, seen: Sequence[Seen]) -> Json:
         """Within one source: our score beside what the border, the spectrum and the rest know."""
@@ -307,7 +317,7 @@ class Measurement:
                 "chance_if_uniform": chance,
                 "share_at_most_0.05": float((p_values <= 0.05).mean()),
                 "sources": {
-                    source: _share(
+                    source: shares.of(
                         [
                             (healthy.conformal_p(film.peak) <= 0.05, film.row.group)
                             for film in adult
@@ -335,11 +345,6 @@ class Measurement:
             ),
             "brier": interval(reliability.squared_errors(said[even], truth[even])),
         }
-
-
-def _share(films: Sequence[tuple[bool, str]]) -> Json:
-    """Of (whether it is so, group)."""
-    return tables.share([so for so, _ in films], [group for _, group in films])
 
 
 def _contrast(plane: Image, truth: Mask) -> float:

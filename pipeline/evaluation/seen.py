@@ -11,11 +11,15 @@ from pipeline.types import Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A film of the manifest with what the edit made of it, and how far that may be relied on."""
+    """A film of the manifest with what the edit made of it, and how far that may be relied on.
+
+    `doubts` are the names of the checks that doubt it (pipeline.checks.Findings).
+    """
 
     row: FilmRow
     pair: Pair
     status: Status
+    doubts: tuple[str, ...] = ()
 
     @property
     def normal(self) -> bool:

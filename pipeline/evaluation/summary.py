@@ -27,6 +27,7 @@ SECTIONS = {
 }
 
 _WORDS = {
+    "lungs_found": "no lungs found",
     "source_kept": "recognised source unchanged by the edit",
     "source_kept_ceiling": "the same with a normal film's lungs",
     "films_of_right": "films whose true source is recognised before the edit",
