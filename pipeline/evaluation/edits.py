@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from pipeline.training import absorption, lesions
 from pipeline.types import Image
 from pipeline.weights import LoadedModel
 
+_Film = TypeVar("_Film", bound=Case | Seen)
 Groups = Mapping[str, Sequence[Case | Seen]]
 _FLIPS = ("films", "flipped", "by_chance", "gain", "ceiling")
 _ORACLE_SHARES = (0.05, 0.1, 0.2)  # of the lungs
@@ -41,11 +42,13 @@ class Edits:
         normals = donors(adult)
         kept = [self._kept_by_lesion(case) for group in cases.values() for case in group]
         patients = [case.row.group for group in cases.values() for case in group]
+        shown = _once([case for group in cases.values() for case in group])
         witness = self._judges.witness
         return {
             "groups": _judged(self._judges.classifier, groups, normals),
             "ssim_outside_lesion": interval([outside for outside, _ in kept], patients),
             "ssim_inside_lesion": interval([inside for _, inside in kept], patients),
+            **_shown_by_lesion(shown),
             **({} if witness is None else {"witness": _witnessed(witness, groups, normals)}),
             "judges_auroc": self._judges_auroc(adult),
         }
@@ -183,9 +186,27 @@ def _witnessed(witness: Classifier, groups: Groups, normals: Sequence[Pair]) -> 
     }
 
 
-def _once(films: Sequence[Case | Seen]) -> list[Case | Seen]:
+def _shown_by_lesion(cases: Sequence[Case]) -> Json:
+    """SSIM of each film to its counterpart, as a reader sees both, in and around what is marked.
+
+    Of every film that has a mark, whatever a judge calls it; on the model grid.
+    """
+    groups = [case.row.group for case in cases]
+    return {
+        f"ssim_input_{name}_lesion": interval(
+            [
+                fidelity.ssim_where(c.pair.film, c.pair.counterfactual, c.marked ^ out)
+                for c in cases
+            ],
+            groups,
+        )
+        for name, out in (("outside", True), ("inside", False))
+    }
+
+
+def _once(films: Sequence[_Film]) -> list[_Film]:
     """Each film once, the first of its copies, by the digest of its original where that is told."""
-    found: dict[str, Case | Seen] = {}
+    found: dict[str, _Film] = {}
     for number, film in enumerate(films):
         found.setdefault(film.row.original or str(number), film)
     return list(found.values())

@@ -27,6 +27,12 @@ SECTIONS = {
 }
 
 _WORDS = {
+    "groups": "of films that the classifier calls abnormal",
+    "witness": "of films that the witness calls abnormal",
+    "ssim_outside_lesion": "SSIM of reconstruction and decoded counterpart outside the lesion",
+    "ssim_inside_lesion": "SSIM of reconstruction and decoded counterpart inside the lesion",
+    "ssim_input_outside_lesion": "SSIM of film and counterpart outside the lesion, marked films",
+    "ssim_input_inside_lesion": "SSIM of film and counterpart inside the lesion, marked films",
     "lungs_found": "no lungs found",
     "source_kept": "recognised source unchanged by the edit",
     "source_kept_ceiling": "the same with a normal film's lungs",

@@ -44,7 +44,7 @@ class Validity:
     the `films_of_right`, whose true source it recognises before (None of none); the ceilings are
     the same shares with a normal film's lungs in the place of their own. `off_target` is the mean
     share of the change outside the lungs; `ssim` and `ms_ssim` the similarity to the film,
-    `ssim_outside` and `ssim_inside` that outside and inside the lungs.
+    `ssim_outside` and `ssim_inside` that outside and inside the lungs: of these films alone.
     """
 
     films: int

@@ -106,3 +106,20 @@ def test_a_change_of_the_lesion_alone_is_seen_inside_it_and_not_outside() -> Non
     assert found["ssim_outside_lesion"]["mean"] == pytest.approx(1, abs=1e-6)
     alike = 0.03**2 / (0.4**2 / 12 + 0.03**2)
     assert found["ssim_inside_lesion"]["mean"] < 1 - (18 / 40) ** 2 * (1 - alike) + 0.01
+
+
+def test_what_a_reader_sees_of_a_lesion_is_compared_on_every_marked_film() -> None:
+    # Flat films, one of 0.6 beside 0.2 in the lesion alone, and one that is not changed: there SSIM
+    # is (2 a b + C1) / (a^2 + b^2 + C1), C1 = 0.01^2, but for a rim of 5 pixels of the 40 a side.
+    # Copies of a film are not counted.
+    flat = np.full((SIDE, SIDE), 0.6, np.float32)
+    change = np.where(LESION, np.float32(0.4), np.float32(0))
+    films = [
+        replace(one, evidence=replace(one.evidence, plane=flat))
+        for one in (case("d1", change), case("d2", 0 * change), *[case("d1", 0 * change)] * 3)
+    ]
+    found = edits().validity([], {"boxed": films[:2], "masked": films[2:]})
+    low = (2 * 0.6 * 0.2 + 1e-4) / (0.6**2 + 0.2**2 + 1e-4)
+    inside = found["ssim_input_inside_lesion"]["mean"]
+    assert (1 + low) / 2 - 0.5 * low * (1 - (30 / 40) ** 2) < inside < (1 + low) / 2 + 0.01
+    assert 0.97 < found["ssim_input_outside_lesion"]["mean"] < 1
