@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import compress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,15 +55,21 @@ class Edits:
         }
 
     def _judges_auroc(self, adult: Sequence[Seen]) -> Json:
-        """How well each judge tells sick films from normal ones, all sources together."""
+        """How well each judge tells sick films from normal ones: all, and by source of both."""
         judges = {"classifier": self._judges.classifier, "witness": self._judges.witness}
         said = {
             name: [validity.logit(judge, film.pair.film) for film in adult]
             for name, judge in judges.items()
             if judge is not None
         }
-        groups = [film.row.group for film in adult]
-        return tables.aurocs([film.normal for film in adult], said, groups)
+        by_source = {
+            source: _aurocs(adult, said, [film.row.source == source for film in adult])
+            for source in sorted({film.row.source for film in adult})
+        }
+        return {
+            **_aurocs(adult, said, [True] * len(adult)),
+            "sources": {source: found for source, found in by_source.items() if found},
+        }
 
     def likeness(self, seen: Sequence[Seen]) -> Json:
         """Are normal counterparts of sick films like real normal ones, within a source?"""
@@ -160,6 +167,13 @@ class Edits:
             fidelity.ssim_where(before, after, where) for where in (~case.truth, case.truth)
         )
         return outside, inside
+
+
+def _aurocs(films: Sequence[Seen], said: Mapping[str, list[float]], these: Sequence[bool]) -> Json:
+    """Of `these` films alone; nothing where they are not of both classes."""
+    own = list(compress(films, these))
+    scores = {name: list(compress(logits, these)) for name, logits in said.items()}
+    return tables.aurocs([f.normal for f in own], scores, [f.row.group for f in own])
 
 
 def _judged(judge: Classifier, groups: Groups, normals: Sequence[Pair]) -> Json:

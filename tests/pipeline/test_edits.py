@@ -33,6 +33,13 @@ class AllSick(Classifier):
         return torch.ones(len(x))
 
 
+class Bright(AllSick):
+    """Scores a film by its mean."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((1, 2, 3))
+
+
 class Lossless:
     """An autoencoder's round trip that changes nothing."""
 
@@ -40,10 +47,10 @@ class Lossless:
         return film
 
 
-def edits() -> Edits:
+def edits(judge: Classifier | None = None) -> Edits:
     maker: Any = Lossless()
     nothing: Any = None
-    judges = Judges(classifier=AllSick(), segmenter=None, encoder=nothing)
+    judges = Judges(classifier=judge or AllSick(), segmenter=None, encoder=nothing)
     return Edits(nothing, judges, maker, lambda films, _: films)
 
 
@@ -78,13 +85,14 @@ def test_the_change_shown_is_that_of_the_counterpart_beside_the_film() -> None:
     assert 0.2 < shown[32, 31] < shown[32, 32] < 0.6
 
 
-def seen(original: str) -> Seen:
-    """A sick film of the manifest."""
+def seen(original: str, label: str = "COVID", source: str = "s", film: Image = FILM) -> Seen:
+    """A film of the manifest, a sick one if nothing else is said."""
     row = FilmRow(
-        file="m", tar="", split="test", label="COVID", source="s", view="", flags=frozenset(),
+        file="m", tar="", split="test", label=label, source=source, view="", flags=frozenset(),
         original=original,
     )  # fmt: skip
-    pair = Pair(film=FILM, counterfactual=FILM, attribution_map=FILM, lungs=LUNGS)
+    lungs = LUNGS & (label != "Normal")  # a normal one lends none
+    pair = Pair(film=film, counterfactual=film, attribution_map=film, lungs=lungs)
     return Seen(row=row, pair=pair, status=Status.VALID)
 
 
@@ -123,3 +131,21 @@ def test_what_a_reader_sees_of_a_lesion_is_compared_on_every_marked_film() -> No
     inside = found["ssim_input_inside_lesion"]["mean"]
     assert (1 + low) / 2 - 0.5 * low * (1 - (30 / 40) ** 2) < inside < (1 + low) / 2 + 0.01
     assert 0.97 < found["ssim_input_outside_lesion"]["mean"] < 1
+
+
+def test_a_judge_that_tells_sources_apart_is_told_from_one_that_tells_films_apart() -> None:
+    # Sick films are bright but for two: 2 at 0.1 and 7 at 0.8, one of a source of its own, against
+    # normal ones at 0.2 and 0.7, two each: 7 x 4 of 9 x 4 pairs are in order.
+    levels = {"dark": ((0.1, 2), (0.2, 2)), "bright": ((0.8, 6), (0.7, 2))}
+    films = [
+        seen("", label, source, np.full((SIDE, SIDE), level, np.float32))
+        for source, both in levels.items()
+        for label, (level, number) in zip(("COVID", "Normal"), both, strict=True)
+        for _ in range(number)
+    ]
+    films.append(seen("", "COVID", "alone", np.full((SIDE, SIDE), 0.8, np.float32)))
+    found = edits(Bright()).validity(films, {})["judges_auroc"]
+    assert found["classifier"]["mean"] == pytest.approx(28 / 36)
+    assert {name: of["classifier"]["mean"] for name, of in found["sources"].items()} == {
+        "dark": 0, "bright": 1,
+    }  # fmt: skip
