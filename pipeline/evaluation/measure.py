@@ -83,7 +83,7 @@ class Measurement:
         sections: dict[str, Callable[[], Json]] = {
             "reconstruction": lambda: self._reconstruction(seen, cases),
             "normals": lambda: self._normals(adult),
-            "image_gate": lambda: self._let_pass(seen),
+            "image_gate": lambda: self._gated(seen),
             "status": lambda: self._statuses(adult, cases),
             "image_score": lambda: self._image_scores(seen),
             "validity": lambda: edits.validity(adult, cases),
@@ -228,11 +228,7 @@ class Measurement:
             (self._has_region(as_pair(self._maker.evidence(film))), row.group)
             for row, film in shown
         ]
-        pooled = [one for found in marked.values() for one in found]
-        return {
-            "with_a_region": shares.of(pooled),
-            "sources": {source: shares.of(found) for source, found in sorted(marked.items())},
-        }
+        return shares.with_a_region(marked)
 
     def _has_region(self, pair: Pair) -> bool:
         return bool(regions.parts(pair.attribution_map, self._threshold))
@@ -253,13 +249,12 @@ class Measurement:
         """Whether a region of the film has a pixel that readers marked."""
         return localisation.touches(case.pair.attribution_map, self._threshold, case.marked)
 
-    def _let_pass(self, seen: Sequence[Seen]) -> Json:
-        """The chest films that the image gate takes for what they are."""
+    def _gated(self, seen: Sequence[Seen]) -> Json:
+        """The chest films that the image gate takes for what they are, and what they are not."""
         gate = self._model.image_gate
         if gate is None:
             return {}
-        let = [(not gate.refusal(film.pair.film), film.row.group) for film in seen]
-        return {"let_pass": shares.of(let)}
+        return shares.gated(gate, [(film.pair.film, film.row.group) for film in seen])
 
     def _image_scores(self, seen: Sequence[Seen]) -> Json:
         """Within one source: our score beside what the border, the spectrum and the rest know."""

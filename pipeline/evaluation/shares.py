@@ -1,21 +1,49 @@
 """Shares of films: of those that may be relied on, and of those that something is found on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+
+import numpy as np
 
 from pipeline.checks import Findings
 from pipeline.evaluation import tables
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.statistics import Groups, Values
 from pipeline.evaluation.tables import Json, interval
-from pipeline.types import Status
+from pipeline.gates import ImageGate
+from pipeline.types import Image, Status
 
 _LEAST_FILMS = 10  # below this what maps of one status find says nothing of it
+
+_TURNS: dict[str, tuple[bool, Callable[[Image], Image]]] = {
+    "let_pass": (False, lambda film: film),
+    "refused_turned_by_180": (True, lambda film: np.rot90(film, 2)),
+    "refused_turned_by_90": (True, np.rot90),
+    "refused_inverted": (True, lambda film: 1 - film),
+}
+"""What is asked of the image gate: whether it refuses the film, made into this, and should."""
 
 
 def of(films: Sequence[tuple[bool, str]]) -> Json:
     """Of (whether it is so, group)."""
     return tables.share([so for so, _ in films], [group for _, group in films])
+
+
+def with_a_region(marked: Mapping[str, Sequence[tuple[bool, str]]]) -> Json:
+    """Of normal films by source: all, all but JSRT's, whose outlines taught the segmenter, each."""
+    return {
+        "with_a_region": of([one for found in marked.values() for one in found]),
+        "without_jsrt": of([o for name, found in marked.items() if name != "jsrt" for o in found]),
+        "sources": {source: of(found) for source, found in sorted(marked.items())},
+    }
+
+
+def gated(gate: ImageGate, films: Sequence[tuple[Image, str]]) -> Json:
+    """Of (upright chest film, group): let pass, and refused once turned or inverted."""
+    return {
+        name: of([(bool(gate.refusal(change(film))) == refused, group) for film, group in films])
+        for name, (refused, change) in _TURNS.items()
+    }
 
 
 def statuses(films: Sequence[Seen]) -> Json:

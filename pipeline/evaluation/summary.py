@@ -5,7 +5,8 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-_COLUMNS = ("auprc", "in_lung", "pointing", "iou", "energy", "side")
+COLUMNS = ("auprc", "in_lung", "pointing", "iou", "energy", "side")
+"""Of the table of maps, as localisation.Localisation has them."""
 _CONTROLS = {
     "shuffled": "another film's map",
     "gain_over_shuffled": "own map minus another film's, paired",
@@ -17,7 +18,7 @@ SECTIONS = {
     "reconstruction": "Reconstruction",
     "normals": "Normal films with any region",
     "status": "How far results may be relied on, by the edit's own checks",
-    "image_gate": "Chest films that the image gate lets pass",
+    "image_gate": "Chest films that the image gate lets pass, and refuses turned or inverted",
     "image_score": "Image score within one source (AUROC)",
     "validity": "Validity, by the independent classifier",
     "fidelity": "Fidelity of normal counterparts",
@@ -33,6 +34,8 @@ _WORDS = {
     "ssim_inside_lesion": "SSIM of reconstruction and decoded counterpart inside the lesion",
     "ssim_input_outside_lesion": "SSIM of film and counterpart outside the lesion, marked films",
     "ssim_input_inside_lesion": "SSIM of film and counterpart inside the lesion, marked films",
+    "with_a_region": "all adult normal films",
+    "without_jsrt": "without JSRT, whose outlines taught the segmenter",
     "lungs_found": "no lungs found",
     "source_kept": "recognised source unchanged by the edit",
     "source_kept_ceiling": "the same with a normal film's lungs",
@@ -79,7 +82,7 @@ def _localisation(name: str, found: Json) -> Iterator[str]:
     yield "| map | pixel AUPRC | in lungs | pointing | IoU | energy | side | ours minus this |"
     yield "|---|---|---|---|---|---|---|---|"
     for method, scores in found["methods"].items():
-        cells = [said(scores[column]) for column in _COLUMNS]
+        cells = [said(scores[column]) for column in COLUMNS]
         yield f"| {method} | {' | '.join(cells)} | {said(found['gain_over'].get(method))} |"
     yield "\n| control | |"
     yield "|---|---|"

@@ -1,6 +1,7 @@
 """What shares of films are counted, by hand."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from pipeline.checks import Findings
 from pipeline.evaluation import shares
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.validity import Pair
+from pipeline.gates import ImageGate
 from pipeline.limits import Limits
 from pipeline.training.dataset import FilmRow
-from pipeline.types import Status
+from pipeline.types import Image, Status
 
 FILM = np.zeros((4, 4), np.float32)
 DOUBTED = ("stability", "off_target")
@@ -77,3 +79,34 @@ def test_maps_are_scored_by_status_where_ten_films_have_it() -> None:
     assert found["VALID"]["films"] == 12
     assert found["VALID"]["auprc"]["mean"] == pytest.approx((10 * 0.5 + 2 * 0.8) / 12)
     assert found["VALID"]["region_touches_a_box"]["mean"] == 0.5
+
+
+def test_normal_films_are_counted_with_and_without_those_that_taught_the_segmenter() -> None:
+    marked = {"jsrt": [(True, "")] * 2, "nih": [(False, "")] * 3 + [(True, "")], "tbx": []}
+    found = shares.with_a_region(marked)
+    assert (found["with_a_region"]["films"], found["with_a_region"]["mean"]) == (6, 0.5)
+    assert (found["without_jsrt"]["films"], found["without_jsrt"]["mean"]) == (4, 0.25)
+    assert found["sources"]["jsrt"]["mean"] == 1
+
+
+class OfFirstPixel(ImageGate):
+    """Refuses what is dark at the first pixel."""
+
+    def refusal(self, plane: Image) -> str:
+        return "dark" if plane[0, 0] < 0.5 else ""
+
+
+def test_the_gate_is_asked_of_each_film_upright_turned_and_inverted() -> None:
+    # The first pixel of a film turned by 180 degrees is the last, by 90 the last of the first row.
+    anything: Any = None
+    gate = OfFirstPixel(classifier=anything, gaussian=anything, least_logit=0, limit=0)
+    corners = [np.zeros((2, 2), np.float32) for _ in range(4)]
+    for film, bright in zip(corners, ([], [0], [0, 1], [0, 1, 3]), strict=True):
+        film.ravel()[bright] = 1
+    found = shares.gated(gate, [(film, "") for film in corners])
+    assert {name: share["mean"] for name, share in found.items()} == {
+        "let_pass": 0.75,
+        "refused_turned_by_180": 0.75,
+        "refused_turned_by_90": 0.5,
+        "refused_inverted": 0.75,
+    }
