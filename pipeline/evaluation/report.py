@@ -64,11 +64,10 @@ def _body(made: Evaluation, threshold: float, scale_max: float) -> Iterator[str]
 
 
 def _methods_table(found: Json) -> str:
-    columns = ("auprc", "in_lung", "pointing", "iou", "energy")
-    head = "".join(f"<th>{column.replace('_', ' ')}</th>" for column in columns)
+    head = "".join(f"<th>{column.replace('_', ' ')}</th>" for column in summary.COLUMNS)
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td>"
-        + "".join(f"<td>{_cell(scores[column])}</td>" for column in columns)
+        + "".join(f"<td>{_cell(scores[column])}</td>" for column in summary.COLUMNS)
         + f"<td>{_cell(found['gain_over'].get(name, ''))}</td></tr>"
         for name, scores in found["methods"].items()
     )

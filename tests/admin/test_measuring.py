@@ -118,6 +118,7 @@ def test_normals_of_the_manifest_and_of_jsrt_are_pooled(
     normals = evaluated[0]["normals"]
     assert normals["with_a_region"]["films"] == 12 + 1
     assert normals["sources"]["jsrt"]["films"] == 1
+    assert normals["without_jsrt"]["films"] == 12
 
 
 def test_the_maps_alone_are_measured_as_in_the_whole_table(
@@ -183,6 +184,8 @@ def test_the_page_holds_all_it_shows_and_warns(evaluated: tuple[dict[str, Any], 
     assert page.count("data:image/png;base64,") >= 2
     assert "http" not in page.replace("http-equiv", "")  # nothing is fetched
     assert "worst: l" in page
+    columns = ("auprc", "in lung", "pointing", "iou", "energy", "side", "ours minus this")
+    assert f"<tr><th>map</th>{''.join(f'<th>{name}</th>' for name in columns)}</tr>" in page
 
 
 def test_the_summary_has_the_numbers_and_no_picture(
