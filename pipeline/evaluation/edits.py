@@ -26,7 +26,7 @@ _ORACLE_SHARES = (0.05, 0.1, 0.2)  # of the lungs
 
 
 class Edits:
-    """Measures what one model's edits do to films, as an independent classifier sees it."""
+    """Measures what one model's edits do to films, as two classifiers see it."""
 
     def __init__(
         self, model: LoadedModel, judges: Judges, maker: CaseMaker, track: Track[Any]

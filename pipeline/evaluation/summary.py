@@ -20,7 +20,7 @@ SECTIONS = {
     "status": "How far results may be relied on, by the edit's own checks",
     "image_gate": "Chest films that the image gate lets pass, and refuses turned or inverted",
     "image_score": "Image score within one source (AUROC)",
-    "validity": "Validity, by the independent classifier",
+    "validity": "Validity: one classifier was asked as the edit was made, the witness never",
     "fidelity": "Fidelity of normal counterparts",
     "reliability": "Reliability",
     "oracle": "Oracle: lesions of a family unseen in training",
