@@ -28,6 +28,8 @@ Reader = Callable[[Path], Film]
 _START_S = 60.0
 """To start an interpreter and import numpy, pydicom and the codecs on a busy machine."""
 _FAREWELL_S = 1.0
+_UNSAID = 75
+"""The exit code of a child that could not say what it read: EX_TEMPFAIL of sysexits(3)."""
 _NOT_BY_CODECS = (-signal.SIGKILL, -signal.SIGXCPU)
 """They do not kill themselves: the kernel does, out of memory, or of the time that it may use."""
 _PROCESSORS = os.cpu_count() or 1
@@ -187,6 +189,8 @@ class Decoder:
         code = process.exitcode
         if code == -signal.SIGTERM:  # a service manager stops the whole group, children too
             return ChildProcessError("The decoder process was asked to stop.")
+        if code == _UNSAID:
+            return ChildProcessError("The decoder process could not say what it read.")
         if code in _NOT_BY_CODECS:
             name = signal.Signals(-code).name
             return DecoderError(f"The decoder process was killed by {name}.")
@@ -261,7 +265,10 @@ def _serve(connection: Connection, reader: Reader, memory_bytes: int, timeout_s:
         except (EOFError, ConnectionError):
             return
         _bound_processor_time(timeout_s)
-        _answer(connection, reader, asked, share)
+        try:
+            _answer(connection, reader, asked, share)
+        except (OSError, MemoryError):  # of the machine's: the film's own are what is said
+            os._exit(_UNSAID)
 
 
 def _end_with_parent() -> None:

@@ -1,10 +1,12 @@
 """The log: one event a line, keys and values, never patient data."""
 
 import logging
+import os
 import sys
 import threading
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -36,14 +38,14 @@ class _Unfailing:
 
     def __getattr__(self, name: str) -> Any:
         """All else is as it was."""
+        if name == "_stream":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
 
 def configure(level: str, form: str) -> None:
     """Events of `level` and above go to standard error, as "json" or for the "console"."""
-    stream: object = sys.stderr
-    if not isinstance(stream, _Unfailing):
-        sys.stderr = cast(TextIO, _Unfailing(sys.stderr))
+    _make_unfailing()
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
@@ -62,6 +64,15 @@ def configure(level: str, form: str) -> None:
     )
     _route_libraries(shared, renderer)
     threading.excepthook = _thread_died
+
+
+def _make_unfailing() -> None:
+    """Standard error; a process that was started without one says nothing."""
+    stream: object = sys.stderr
+    if stream is None:
+        stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the process's
+    if not isinstance(stream, _Unfailing):
+        sys.stderr = cast(TextIO, _Unfailing(cast(TextIO, stream)))
 
 
 def _route_libraries(

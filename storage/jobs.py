@@ -1,10 +1,11 @@
 """What is stored: received instances, jobs, results and deliveries. All times are UTC."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from storage.states import DeliveryState, JobState
+from storage.words import OWED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,3 +242,11 @@ class Parcel:
 
     delivery: Delivery
     result: Result
+
+
+def is_owed(film: Received, of_its_uid: Iterable[Received]) -> bool:
+    """Whether its decision is no end of the film, nor has one come since, in whatever bytes."""
+    if not film.decision.startswith(OWED):
+        return False
+    later = (other for other in of_its_uid if other.arrived_at > film.arrived_at)
+    return not any(other.decision and not other.decision.startswith(OWED) for other in later)

@@ -69,7 +69,7 @@ class JobStore(Protocol):
     def unsettled(self, since: datetime) -> list[Received]:
         """Films, however old, that have yet to come to their end, or whose end was bad since then.
 
-        That is: without a decision, or with one that is no end of its film (`words.OWED`); with a
+        That is: without a decision, or with one that is no end of its film (`is_owed`); with a
         job that is open, or FAILED since then; with a delivery
         that is DUE, SENDING or HELD, or DELIVERED and yet to be committed; or one that was lost
         since then. Also of a job that its film has left, when it came again and was put to another
@@ -77,8 +77,11 @@ class JobStore(Protocol):
         """
         ...
 
-    def decide_again(self) -> int:
-        """Films have no decision any more that was no judgement of theirs; how many."""
+    def decide_again(self, now: datetime) -> int:
+        """Films have no decision any more that was no judgement of theirs, as if they came now.
+
+        Returns how many; they have their time once more.
+        """
         ...
 
     def waiting(self) -> int:

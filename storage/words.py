@@ -9,9 +9,13 @@ OWED = (OURS, GONE)
 
 
 def legible(text: str) -> str:
-    """`text` without what PostgreSQL or UTF-8 cannot hold: NUL and lone surrogates.
+    """`text` without what PostgreSQL or UTF-8 cannot hold, or a terminal would obey.
 
-    A peer pads its error comments as it likes. Were the row refused for that, the delivery would
-    stay SENDING, lapse, and be sent again for ever.
+    That is NUL and other control characters, and lone surrogates. A peer pads its error comments as
+    it likes. Were the row refused for that, the delivery would stay SENDING, lapse, and be sent
+    again for ever.
     """
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    return text.translate(_CONTROLS).encode("utf-8", "replace").decode("utf-8")
+
+
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dicom_node import wiring
+from dicom_node.admin.cells import as_text
 from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError
 from dicom_node.work import overview
@@ -98,6 +98,6 @@ def print_table(found: Sequence[DestinationLine]) -> None:
     table.add_column("why", overflow="fold", ratio=1)
     for line in found:
         numbers = (line.waiting, line.delivered, line.committed, line.refused)
-        cells = (line.name, line.place, line.state, *map(str, numbers), line.reason)
-        table.add_row(*map(Text, cells))  # what peers sent is text, not markup
+        cells = (line.name, line.place, line.state, *numbers, line.reason)
+        table.add_row(*map(as_text, cells))
     Console().print(table)

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dicom_node import wiring
-from storage.jobs import EVERY, Delivery, Job, Received
+from dicom_node.admin.cells import as_text
+from storage.jobs import EVERY, Delivery, Job, Received, is_owed
 from storage.states import ARRIVED, DeliveryState, JobState
 from storage.store import JobStore
-from storage.words import OWED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +68,7 @@ def print_table(lines: Sequence[FilmLine]) -> None:
     for line in lines:
         when = line.received_at.strftime("%m-%d %H:%M:%S")
         cells = (line.key[:12], line.state, when, line.calling_ae_title, line.rule)
-        # What peers sent is text, not markup.
-        table.add_row(*map(Text, (*cells, str(line.attempts), line.error)))
+        table.add_row(*map(as_text, (*cells, line.attempts, line.error)))
     Console().print(table)
 
 
@@ -123,11 +121,13 @@ def _delivery(delivery: Delivery) -> dict[str, object]:
 
 
 def _decision_lines(store: JobStore, limit: int) -> list[FilmLine]:
-    return [_decision_line(film) for film in store.received(limit) if not film.job_key]
+    undecided = [film for film in store.received(limit) if not film.job_key]
+    return [_decision_line(store, film) for film in undecided]
 
 
-def _decision_line(film: Received) -> FilmLine:
-    rejected = JobState.FAILED if film.decision.startswith(OWED) else JobState.REJECTED
+def _decision_line(store: JobStore, film: Received) -> FilmLine:
+    owed = is_owed(film, store.received(EVERY, film.sop_instance_uid))
+    rejected = JobState.FAILED if owed else JobState.REJECTED
     return FilmLine(
         key="",
         state=rejected if film.decision else JobState.RECEIVED,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dicom_node import wiring
+from dicom_node.admin.cells import as_text
 from dicom_node.errors import NodeError
 from dicom_node.work import reconcile
 from dicom_node.work.reconcile import FilmStanding, Standing
@@ -65,7 +65,7 @@ def print_report(found: Sequence[FilmStanding]) -> None:
         if film.standing is not Standing.COMPLETE:
             when = film.received_at.strftime("%m-%d %H:%M:%S")
             cells = (when, film.calling_ae_title, film.sop_instance_uid, film.standing, film.why)
-            table.add_row(*map(Text, cells))  # what peers sent is text, not markup
+            table.add_row(*map(as_text, cells))
     if table.row_count:
         console.print(table)
 

@@ -60,7 +60,7 @@ def retry_failed(path: Path, environ: Mapping[str, str], now: datetime) -> Done:
                 retried.append(_retry(store, objects, job, now))
             except (NodeError, TransitionError) as fault:
                 left.append(f"{job.key[:12]} is left: {fault}")
-        again = store.decide_again()
+        again = store.decide_again(now)
     finally:
         store.close()
     return Done(retried=tuple(retried), left=tuple(left), decided_again=again)

@@ -80,9 +80,9 @@ class Delivery:
 
     @property
     def lease_s(self) -> float:
-        """Longer than one result can take, and its study; renewed before each."""
+        """Longer than one result can take, and its study; renewed before each, and meanwhile."""
         wait = self._settings.timeouts
-        one = wait.connect_s + 2 * wait.association_s + 2 * wait.response_s
+        one = wait.connect_s + 2 * wait.association_s + 3 * wait.response_s
         return 2 * one + _BATCH_S
 
     def serve(self, name: str, now: datetime) -> int:

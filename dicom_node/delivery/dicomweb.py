@@ -53,6 +53,7 @@ _NOT_READ = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read no
 _PIECE_BYTES = 1 << 16
 _MOST_BYTES = 64 << 20
 """Of one answer: thousands of instances in JSON."""
+_SAID_S = 5.0  # each time is a write
 _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask for
 
 
@@ -216,22 +217,24 @@ _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, SyntaxError)
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """What requests itself would raise of an answer that breaks off."""
+    """What requests itself would raise of an answer that breaks off, or does not end."""
     try:
         yield
     except urllib3.exceptions.HTTPError as fault:
         raise requests.ConnectionError(fault) from fault
+    except TimeoutError as fault:
+        raise requests.Timeout("the answer does not end") from fault
 
 
 class _Session(requests.Session):
     """Follows no redirection: what the first server says is the answer. It has to end in time.
 
-    What is sent in pieces may take longer than that: before each it is said that it goes on.
+    What is sent in pieces may take long: now and then it is said that it goes on.
     """
 
-    def __init__(self, within_s: float, going_on: Beginning) -> None:
+    def __init__(self, going_on: Beginning) -> None:
         super().__init__()
-        self._within_s, self._going_on = within_s, going_on
+        self._going_on = going_on
 
     def send(self, request: Any, **kwargs: Any) -> Any:
         """The response, whole.
@@ -242,18 +245,20 @@ class _Session(requests.Session):
         if isinstance(request.body, Iterator):
             request.body = self._told(request.body)
         response, body = super().send(request, **{**kwargs, "stream": True}), bytearray()
-        until = time.monotonic() + self._within_s
-        with response, _translated():
+        with response, _translated(), response.raw.in_time():
             while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
                 body += piece
-                if time.monotonic() > until or len(body) > _MOST_BYTES:
+                if len(body) > _MOST_BYTES:
                     raise requests.Timeout("the answer does not end")
         response._content = bytes(body)  # as Response.content itself keeps it
         return response
 
     def _told(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        said_s = time.monotonic()
         for piece in pieces:
-            self._going_on()
+            if time.monotonic() - said_s > _SAID_S:
+                self._going_on()
+                said_s = time.monotonic()
             yield piece
 
     def get_redirect_target(self, resp: Any) -> None:
@@ -262,7 +267,7 @@ class _Session(requests.Session):
 
 def _session(destination: DicomWeb, within_s: float, going_on: Beginning) -> requests.Session:
     """A session with the destination's credentials. Raises ConfigError (see https.Adapter)."""
-    session = _Session(within_s, going_on)
+    session = _Session(going_on)
     session.trust_env = False  # no password from a .netrc, no proxy from the environment
     session.headers["Accept"] = _JSON
     if destination.bearer_token is not None:

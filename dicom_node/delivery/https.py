@@ -3,6 +3,8 @@
 And why it failed, in words.
 """
 
+import errno
+import os
 import socket
 import ssl
 import threading
@@ -84,12 +86,19 @@ class _Connection(HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        with _cut_off(self.sock, self._response_s):
-            super().send(data)
+        try:
+            with _cut_off(self.sock, self._response_s):
+                super().send(data)
+        except ssl.SSLEOFError as fault:
+            # As without TLS: a server may answer, and close, before it has all; urllib3 listens.
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from fault
 
     def getresponse(self) -> Any:
-        with _cut_off(self.sock, self._response_s):
-            return super().getresponse()
+        within = partial(_cut_off, self.sock, self._response_s)
+        with within():
+            answer = super().getresponse()
+        answer.in_time = within  # type: ignore[attr-defined]  # for who reads its body
+        return answer
 
 
 class _EncryptedConnection(_Connection, HTTPSConnection):
@@ -138,6 +147,8 @@ class Adapter(HastyAdapter):
 def why(fault: BaseException, *, encrypted: bool) -> str:
     """Why there was no answer: what TLS or the system said, else the library's name for it."""
     for cause in _causes(fault):
+        if isinstance(cause, TimeoutError):  # that we cut it off is no refusal
+            break
         if isinstance(cause, ssl.SSLError) or (encrypted and isinstance(cause, tls.HANGS_UP)):
             return tls.refusal(cause)
     return _plain(fault)

@@ -205,21 +205,24 @@ class Scp:
         """The association is one of ours, or is rejected with the reason."""
         requestor = event.assoc.requestor
         calling, address = requestor.primitive.calling_ae_title, requestor.address_info.address
+        fault: Exception | None = None
         try:
             rejection = self._rejection(event.assoc, calling.strip(), address)
-        except Exception:  # noqa: BLE001 - pynetdicom would go on, and accept it
-            _log.exception("association not judged", address=address)
-            rejection = UNJUDGED
+        except Exception as error:  # noqa: BLE001 - pynetdicom would go on, and accept it
+            rejection, fault = UNJUDGED, error
         if rejection is None:
             return
+        # Before a word, which may want what is wanting.
+        event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
+        event.assoc.kill()  # waits until the rejection is sent
+        if fault is not None:
+            _log.error("association not judged", address=address, exc_info=fault)
         _log.warning(
             "association rejected",
             calling_ae_title=calling.strip(),
             address=address,
             reason=rejection.reason,
         )
-        event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
-        event.assoc.kill()  # waits until the rejection is sent
 
     def _rejection(self, assoc: Any, calling_ae_title: str, address: str) -> Rejection | None:
         called = assoc.requestor.primitive.called_ae_title.strip()

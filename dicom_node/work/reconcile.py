@@ -11,11 +11,10 @@ import structlog
 from dicom_node.routing import router
 from storage import promises
 from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
-from storage.jobs import EVERY, Delivery, Job, Received
+from storage.jobs import EVERY, Delivery, Job, Received, is_owed
 from storage.objects import ObjectStore
 from storage.states import ARRIVED, LOST, OPEN, DeliveryState, JobState
 from storage.store import JobStore
-from storage.words import OWED
 
 _log = structlog.get_logger()
 
@@ -107,7 +106,7 @@ class Reconciler:
             gone = self._gone(film)
             return (Standing.MISSING, gone) if gone else (waits, "no decision yet")
         if not film.job_key:
-            lost = film.decision.startswith(OWED)
+            lost = is_owed(film, self._store.received(EVERY, film.sop_instance_uid))
             return Standing.MISSING if lost else Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         told, rest = self._deliveries(job)

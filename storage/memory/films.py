@@ -6,11 +6,11 @@ from typing import Any
 
 from storage import promises
 from storage.errors import UnknownKeyError
-from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Received, arrival
+from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Received, arrival, is_owed
 from storage.memory.production import Production
 from storage.memory.tables import film_of, locked
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
-from storage.words import OURS, OWED, legible
+from storage.words import OURS, legible
 
 
 class Films(Production):
@@ -72,18 +72,22 @@ class Films(Production):
             film
             for film in reversed(self._received.values())
             if not film.decision
-            or film.decision.startswith(OWED)
+            or is_owed(film, self._of_uid(film.sop_instance_uid))
             or film.job_key in jobs
             or (film.sop_instance_uid, film.object.digest, film.calling_ae_title) in left
         ]
 
     @locked
-    def decide_again(self) -> int:
+    def decide_again(self, now: datetime) -> int:
         """See JobStore."""
         ours = [film for film in self._received.values() if film.decision.startswith(OURS)]
         for film in ours:
-            self._received[film.number] = replace(film, decision="")
+            at = arrival(now, film.arrived_at)
+            self._received[film.number] = replace(film, decision="", arrived_at=at)
         return len(ours)
+
+    def _of_uid(self, uid: str) -> list[Received]:
+        return [film for film in self._received.values() if film.sop_instance_uid == uid]
 
     @locked
     def waiting(self) -> int:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import platform
 import shutil
 import tempfile
 import threading
@@ -11,14 +12,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from storage.errors import ObjectMissingError
+from storage.errors import ObjectMissingError, StorageError
 from storage.jobs import ObjectRef
 from storage.objects.service import Service
 from storage.objects.whole import PART, Data, checked, joined, plain, ref_of, translated
 
 _COPIES = 64  # of remote objects that nobody is known to read any more
 _COPY_AGE_S = 3600.0  # a batch is sent, and a film decoded, long before that
-_FOLDER = "vald-objects-"
+_FOLDER = f"vald-copies-{platform.node()}-"
+"""Of this machine: others that share its folder do not see our locks."""
 _NEW_S = 60.0  # a folder is made and then locked: no other process takes it in between
 
 
@@ -91,8 +93,7 @@ class _Copies:
     def __init__(self) -> None:
         # Private, since the copies are films: nobody else may read them or put others there.
         self._folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
-        held = _locked(self._folder)
-        weakref.finalize(self, _remove, self._folder, held)
+        self._hold()
         _sweep(self._folder.parent)
         self._paths: dict[Path, float] = {}
         self._lock = threading.Lock()
@@ -101,13 +102,26 @@ class _Copies:
         """The path of a copy; the oldest, beyond the limit and an hour, are gone."""
         path = self._folder / f"{ref.digest}.dcm"
         with self._lock, translated(f"copy of object {ref.name}"):
+            if not self._folder.exists():  # whoever tidies the temporary folder took it
+                self._hold()
             scratch = path.with_suffix(PART)
-            scratch.write_bytes(data)
-            scratch.replace(path)
+            try:
+                scratch.write_bytes(data)
+                scratch.replace(path)
+            except FileNotFoundError as fault:  # the copy's folder: the object is where it was
+                raise StorageError(f"copy of object {ref.name}: {fault.strerror}") from fault
             self._paths.pop(path, None)
             self._paths[path] = time.monotonic()
             self._forget()
         return path
+
+    def _hold(self) -> None:
+        """The folder is there, ours and locked, where such things can be locked at all."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        held: int | None = None
+        with suppress(OSError):
+            held = _locked(self._folder)
+        weakref.finalize(self, _remove, self._folder, held)
 
     def _forget(self) -> None:
         before = time.monotonic() - _COPY_AGE_S
@@ -141,6 +155,7 @@ def _locked(folder: Path) -> int:
     return handle
 
 
-def _remove(folder: Path, held: int) -> None:
+def _remove(folder: Path, held: int | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    os.close(held)
+    if held is not None:
+        os.close(held)

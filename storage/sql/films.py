@@ -1,5 +1,6 @@
 """Films: received, decided about, and put to their jobs."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -7,6 +8,7 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Connection,
+    FromClause,
     Select,
     and_,
     func,
@@ -74,11 +76,17 @@ class Films(Database):
             rows.received_of(row) for row in self._rows(query.order_by(received.c.number.desc()))
         ]
 
-    def decide_again(self) -> int:
+    def decide_again(self, now: datetime) -> int:
         """See JobStore."""
         ours = received.c.decision.startswith(OURS, autoescape=True)
         with engine.writing(self._engine) as db:
-            return db.execute(update(received).where(ours).values(decision="")).rowcount
+            found = db.execute(select(received).where(ours).with_for_update()).mappings()
+            films = [rows.received_of(row) for row in found]
+            for film in films:
+                again = update(received).where(received.c.number == film.number)
+                at = arrival(now, film.arrived_at)
+                db.execute(again.values(decision="", arrived_at=at))
+            return len(films)
 
     def waiting(self) -> int:
         """See JobStore."""
@@ -156,7 +164,7 @@ def _afresh(db: Connection, state: JobState, job: NewJob) -> dict[str, object]:
 def _unsettled(since: datetime) -> CompoundSelect[Any]:
     """The numbers of the films that `unsettled` names.
 
-    Each way begins at what goes on, of which there is little: never at every film there ever was.
+    Each way begins at what goes on, of which there is little: none compares films with films.
     """
     number = select(received.c.number)
     goes_on = jobs.c.state.in_(OPEN)
@@ -173,8 +181,27 @@ def _unsettled(since: datetime) -> CompoundSelect[Any]:
     left = number.select_from(going_on).join(jobs, jobs.c.key == going_on.c.key)
     return union(
         number.where(received.c.decision == ""),
-        number.where(or_(*(received.c.decision.startswith(w, autoescape=True) for w in OWED))),
+        number.where(_begins_with(received, OWED), ~_decided_later().exists()),
         number.join(jobs, its_job).where(or_(goes_on, failed)),
         number.join(deliveries, its_delivery).where(or_(under_way, lost)),
         left.join(received, and_(*is_of_film())),
     )
+
+
+def _decided_later() -> Select[Any]:
+    """Films of the same UID, in whatever bytes, that came later and have come to an end."""
+    other = received.alias()
+    return (
+        select(other.c.number)
+        .where(
+            other.c.sop_instance_uid == received.c.sop_instance_uid,
+            arrived_at(other) > arrived_at(),
+            other.c.decision != "",
+            ~_begins_with(other, OWED),
+        )
+        .correlate(received)
+    )
+
+
+def _begins_with(table: FromClause, words: Iterable[str]) -> ColumnElement[bool]:
+    return or_(*(table.c.decision.startswith(one, autoescape=True) for one in words))

@@ -177,3 +177,19 @@ def test_a_head_that_does_not_end_in_time_is_no_answer(hospital: Hospital, file:
         (said,) = hasty.send(there, [file], 60)
     assert time.monotonic() - began < 5
     assert (said.fate, said.reason) == (Fate.POSTPONED, "no answer: it takes too long")
+
+
+def test_a_server_that_answers_before_it_has_all_is_heard(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    """By TLS as without."""
+    long = tmp_path / "long.dcm"
+    long.write_bytes(part10("1.1") + bytes(16_000_000))
+    named = {"certificate": hospital.server.certificate, "key": hospital.server.key}
+    context = tls.server(ServerTls.model_validate({k: str(v) for k, v in named.items()}))
+    authority = {"authority": str(hospital.authority.certificate)}
+    with web.hasty(context) as url:
+        there = DicomWeb.model_validate({"url": url, "tls": authority})
+        assert sent(there, long) == Outcome(
+            fate=Fate.REFUSED, reason="the server answers HTTP 413", status="HTTP 413"
+        )

@@ -153,8 +153,10 @@ def _served(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | Non
 
 
 @contextmanager
-def trickling(context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """The URL of a server whose answer's head has no end: a byte of it now and then."""
+def trickling(
+    context: ssl.SSLContext | None = None, begins: bytes = b"HTTP/1.1 200 OK\r\nX-Long: "
+) -> Iterator[str]:
+    """The URL of a server whose answer begins so and has no end: a byte of it now and then."""
     over = threading.Event()
 
     def trickle(listener: socket.socket) -> None:
@@ -162,7 +164,7 @@ def trickling(context: ssl.SSLContext | None = None) -> Iterator[str]:
         if context is not None:
             connection = context.wrap_socket(connection, server_side=True)
         with contextlib.suppress(OSError), connection:
-            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            connection.sendall(begins)
             while not over.wait(0.1):
                 connection.sendall(b"x")
 
@@ -174,3 +176,22 @@ def trickling(context: ssl.SSLContext | None = None) -> Iterator[str]:
         finally:
             over.set()
             thread.join()
+
+
+@contextmanager
+def hasty(context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The URL of a server that says 413 to whatever begins, and closes."""
+
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        if context is not None:
+            connection = context.wrap_socket(connection, server_side=True)
+        with contextlib.suppress(OSError), connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, args=(listener,), daemon=True)
+        thread.start()
+        yield f"http{'s' if context else ''}://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(10)

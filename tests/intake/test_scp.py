@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from pydicom import uid
@@ -323,5 +324,26 @@ def test_a_sender_that_cannot_be_judged_is_told_to_come_again(
     monkeypatch.setattr(Senders, "allow", nothing)
     with capture_logs() as said, association(receiver.port) as assoc:
         assert rejection_of(assoc) == (2, 3, 1)
-    reasons = [line["reason"] for line in said if line["event"] == "association rejected"]
-    assert reasons == ["could not be judged, see above"]
+        late = time.monotonic() + 10  # it is said after it is done
+        while not said or said[-1]["event"] != "association rejected":
+            assert time.monotonic() < late
+            time.sleep(0.01)
+    assert said[-1]["reason"] == "could not be judged, see above"
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_who_is_rejected_is_so_though_nothing_can_be_said_of_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch, *, broken: bool
+) -> None:
+    receiver = start(accept=[{"ae_title": "CR1"}])
+
+    def nothing(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    if broken:
+        monkeypatch.setattr(Senders, "allow", nothing)
+    mute = SimpleNamespace(warning=nothing, error=nothing, exception=nothing, info=nothing)
+    with monkeypatch.context() as patch:
+        patch.setattr("dicom_node.intake.scp._log", mute)
+        with association(receiver.port, calling="EVIL") as assoc:
+            assert rejection_of(assoc) == ((2, 3, 1) if broken else (1, 1, 3))

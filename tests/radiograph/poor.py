@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import resource
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dicom_node import radiograph
@@ -69,3 +70,13 @@ def _timed(most_s: int) -> Timed:
 
 def _refuse(*_: object) -> mmap.mmap:
     raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def unsaid(_: Path) -> Film:
+    """Hereafter the pipe to the parent has no room, not even for a short answer."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    Connection.send = full  # type: ignore[method-assign, assignment]
+    raise InputError("no film")

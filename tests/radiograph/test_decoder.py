@@ -296,6 +296,15 @@ def test_nothing_is_said_after_half_an_answer(film: Path) -> None:
     assert len(pipe.sent) == 1
 
 
+def test_an_answer_that_cannot_be_said_is_the_machine_s_trouble() -> None:
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES, reader=poor.unsaid)
+    try:
+        with pytest.raises(ChildProcessError, match="could not say"):
+            decoder.read(Path("film"))
+    finally:
+        decoder.close()
+
+
 def test_a_closed_decoder_starts_again(film: Path) -> None:
     decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES)
     decoder.close()

@@ -288,7 +288,7 @@ def test_copies_that_a_killed_process_left_are_removed_by_the_next_one(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(remote, "_NEW_S", -1.0)
-    (tmp_path / "vald-objects-not-ours").symlink_to("elsewhere")
+    (tmp_path / f"{remote._FOLDER}not-ours").symlink_to("elsewhere")
     other = subprocess.Popen(
         [sys.executable, "-c", _COPIES_AND_DIES],
         env={**os.environ, "TMPDIR": str(tmp_path)},
@@ -306,6 +306,29 @@ def test_copies_that_a_killed_process_left_are_removed_by_the_next_one(
     assert not left.parent.exists()
     for store in (first, second):
         assert store.local_path(store.keep("received/film", b"DICM")).read_bytes() == b"DICM"
+
+
+def test_copies_outlive_whoever_tidies_the_temporary_folder(tmp_path: Path) -> None:
+    store = FsspecObjectStore(f"memory://{tmp_path.name}-tidied")
+    ref = store.keep("received/film", b"DICM")
+    shutil.rmtree(store.local_path(ref).parent)
+    assert store.local_path(ref).read_bytes() == b"DICM"
+    assert stat.S_IMODE(store.local_path(ref).parent.stat().st_mode) == 0o700
+
+
+def test_a_copy_that_cannot_be_made_says_nothing_of_the_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FsspecObjectStore(f"memory://{tmp_path.name}-copy")
+    ref = store.keep("received/film", b"DICM")
+
+    def gone(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "write_bytes", gone)
+    with pytest.raises(StorageError) as said:
+        store.local_path(ref)
+    assert not isinstance(said.value, ObjectMissingError)
 
 
 def test_free_space_is_told(store: ObjectStore) -> None:

@@ -112,8 +112,9 @@ def test_a_film_whose_decision_is_no_end_of_it_is_unsettled_until_it_comes_again
         number = store.receive(film(uid, digest=uid)).number
         store.route(number, Decision(text=decision), None)
     assert [film.sop_instance_uid for film in store.unsettled(after(99))] == ["1.2.2", "1.2.1"]
-    number = store.receive(film("1.2.2", digest="1.2.2")).number
-    store.route(number, Decision(text="lateral"), None)
+    again = store.receive(replace(film("1.2.2", digest="other"), received_at=after(9))).number
+    assert [film.sop_instance_uid for film in store.unsettled(after(99))][1:] == ["1.2.2", "1.2.1"]
+    store.route(again, Decision(text="lateral"), None)
     assert [film.sop_instance_uid for film in store.unsettled(after(99))] == ["1.2.1"]
 
 
@@ -122,9 +123,11 @@ def test_what_was_no_judgement_of_a_film_is_taken_back(store: JobStore) -> None:
     for uid, decision in decisions.items():
         number = store.receive(film(uid, digest=uid)).number
         store.route(number, Decision(text=decision), None)
-    assert store.decide_again() == 1
-    assert [film.sop_instance_uid for film in store.unrouted(10)] == ["1.2.1"]
-    assert store.decide_again() == 0
+    assert store.decide_again(after(9)) == 1
+    assert [(film.sop_instance_uid, film.arrived_at) for film in store.unrouted(10)] == [
+        ("1.2.1", after(9))  # its results have their time once more
+    ]
+    assert store.decide_again(after(9)) == 0
 
 
 def test_a_film_is_unsettled_while_a_job_goes_on_that_it_has_left(store: JobStore) -> None:

@@ -117,3 +117,13 @@ def test_a_log_that_cannot_be_written_ends_nothing(reader: str) -> None:
     finally:
         os.close(log)
     assert done.stdout == "[Errno 2] No such file or directory: 'no film'\ngoes on\n"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_process_without_a_standard_error_goes_on(form: str) -> None:
+    """As started by `2>&-`."""
+    speaking = _SPEAKING.replace('"json"', f'"{form}"')
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, speaking]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.stdout.endswith("goes on\n")
+    assert done.returncode == 0
