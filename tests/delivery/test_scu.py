@@ -1,14 +1,12 @@
 """What is sent is the kept file's data set; what peers do is understood."""
 
 import builtins
-import contextlib
 import errno
 import io
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +19,7 @@ from pynetdicom.association import Association
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery.outcome import Fate
 from dicom_node.delivery.scu import Scu
-from tests.delivery import pacs
+from tests.delivery import pacs, slow
 from tests.delivery.parcels import CAPTURE, REPORT, data_set, part10
 
 STORESCP = Path("/usr/bin/storescp")
@@ -369,38 +367,19 @@ def test_a_file_that_breaks_off_in_the_middle_is_not_ended_by_the_next_patients(
     assert peer.received == [("1.2", data_set("1.2"))]
 
 
-def _trickling(greeting: bytes) -> Iterator[int]:
-    """The port of a peer that begins a PDU and goes on byte by byte, for ever."""
-    over = threading.Event()
-
-    def trickle(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with contextlib.suppress(OSError), connection:
-            connection.sendall(greeting)
-            while not over.wait(0.1):
-                connection.sendall(b"x")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=trickle, args=(listener,), daemon=True)
-        thread.start()
-        yield int(listener.getsockname()[1])
-        over.set()
-        thread.join()
-
-
 @pytest.mark.parametrize("length", [1000, 0x7FFFFFFF])
 def test_a_peer_that_sends_byte_by_byte_for_ever_is_not_waited_for(
     tmp_path: Path, length: int
 ) -> None:
     associate_ac = b"\x02\x00" + length.to_bytes(4, "big")
-    with contextlib.contextmanager(_trickling)(associate_ac) as port:
+    with slow.trickling(associate_ac) as port:
         began = time.monotonic()
         assert fates(HASTY, at(port), files(tmp_path, "1.1")) == [Fate.POSTPONED]
         assert time.monotonic() - began < 10
 
 
 def test_a_pdu_that_is_longer_than_any_is_not_begun(tmp_path: Path) -> None:
-    with contextlib.contextmanager(_trickling)(b"\x02\x00\x7f\xff\xff\xff") as port:
+    with slow.trickling(b"\x02\x00\x7f\xff\xff\xff") as port:
         began = time.monotonic()
         assert fates(SCU, at(port), files(tmp_path, "1.1")) == [Fate.POSTPONED]
         assert time.monotonic() - began < 3  # and SCU has 5 s for an association

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
 
+from tests.delivery import slow
+
 HANG_UP = -1
 Json = dict[str, object]
 
@@ -156,26 +158,9 @@ def _served(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | Non
 def trickling(
     context: ssl.SSLContext | None = None, begins: bytes = b"HTTP/1.1 200 OK\r\nX-Long: "
 ) -> Iterator[str]:
-    """The URL of a server whose answer begins so and has no end: a byte of it now and then."""
-    over = threading.Event()
-
-    def trickle(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        if context is not None:
-            connection = context.wrap_socket(connection, server_side=True)
-        with contextlib.suppress(OSError), connection:
-            connection.sendall(begins)
-            while not over.wait(0.1):
-                connection.sendall(b"x")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=trickle, args=(listener,), daemon=True)
-        thread.start()
-        try:
-            yield f"http{'s' if context else ''}://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            over.set()
-            thread.join()
+    """The URL of a server whose answer begins so and has no end."""
+    with slow.trickling(begins, context) as port:
+        yield f"http{'s' if context else ''}://127.0.0.1:{port}"
 
 
 @contextmanager
