@@ -1,6 +1,6 @@
 """What is stored: received instances, jobs, results and deliveries. All times are UTC."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -244,9 +244,12 @@ class Parcel:
     result: Result
 
 
-def is_owed(film: Received, of_its_uid: Iterable[Received]) -> bool:
-    """Whether its decision is no end of the film, nor has one come since, in whatever bytes."""
+def is_owed(film: Received, of_its_uid: Callable[[], Iterable[Received]]) -> bool:
+    """Whether its decision is no end of the film, nor has one come since, in whatever bytes.
+
+    The films of its UID are asked for where its decision is such.
+    """
     if not film.decision.startswith(OWED):
         return False
-    later = (other for other in of_its_uid if other.arrived_at > film.arrived_at)
+    later = (other for other in of_its_uid() if other.arrived_at > film.arrived_at)
     return not any(other.decision and not other.decision.startswith(OWED) for other in later)

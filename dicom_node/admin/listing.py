@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -126,7 +127,7 @@ def _decision_lines(store: JobStore, limit: int) -> list[FilmLine]:
 
 
 def _decision_line(store: JobStore, film: Received) -> FilmLine:
-    owed = is_owed(film, store.received(EVERY, film.sop_instance_uid))
+    owed = is_owed(film, partial(store.received, EVERY, film.sop_instance_uid))
     rejected = JobState.FAILED if owed else JobState.REJECTED
     return FilmLine(
         key="",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 import structlog
 
@@ -106,7 +107,7 @@ class Reconciler:
             gone = self._gone(film)
             return (Standing.MISSING, gone) if gone else (waits, "no decision yet")
         if not film.job_key:
-            lost = is_owed(film, self._store.received(EVERY, film.sop_instance_uid))
+            lost = is_owed(film, partial(self._store.received, EVERY, film.sop_instance_uid))
             return Standing.MISSING if lost else Standing.NOT_ANALYSED, film.decision
         job = self._store.job(film.job_key)
         told, rest = self._deliveries(job)

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from storage import promises
@@ -72,7 +73,7 @@ class Films(Production):
             film
             for film in reversed(self._received.values())
             if not film.decision
-            or is_owed(film, self._of_uid(film.sop_instance_uid))
+            or is_owed(film, partial(self._of_uid, film.sop_instance_uid))
             or film.job_key in jobs
             or (film.sop_instance_uid, film.object.digest, film.calling_ae_title) in left
         ]

@@ -164,7 +164,8 @@ def _afresh(db: Connection, state: JobState, job: NewJob) -> dict[str, object]:
 def _unsettled(since: datetime) -> CompoundSelect[Any]:
     """The numbers of the films that `unsettled` names.
 
-    Each way begins at what goes on, of which there is little: none compares films with films.
+    Ways to jobs and deliveries begin at those that go on, of which there are few. What is owed a
+    decision is looked for in all films once.
     """
     number = select(received.c.number)
     goes_on = jobs.c.state.in_(OPEN)
