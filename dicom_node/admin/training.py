@@ -97,7 +97,10 @@ def _print_fidelity(found: Fidelity) -> None:
             "contrast of pasted lesions: not measured, since no lungs are seen on normal films"
         )
     else:
-        typer.echo(f"contrast of {found.lesions} pasted lesions: {found.contrast:.0%} is kept")
+        typer.echo(
+            f"contrast of {found.lesions} pasted lesions: {found.contrast:.0%} is kept"
+            + ("" if found.detail is None else f", of what is fine of it {found.detail:.0%}")
+        )
     _warn(found)
 
 

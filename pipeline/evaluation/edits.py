@@ -1,4 +1,4 @@
-"""What is measured of the edits themselves: counterparts, known lesions, induced findings."""
+"""What is measured of the edits themselves: counterparts, and lesions that are known."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -7,17 +7,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline import induction, prompts
-from pipeline.anatomy import Mask
 from pipeline.classifier import Classifier
 from pipeline.evaluation import fidelity, localisation, sets, tables, validity
 from pipeline.evaluation.cases import SIDE, Case, CaseMaker, Judges, Track, as_pair
 from pipeline.evaluation.seen import Seen, donors
 from pipeline.evaluation.tables import SEED, Json, interval
 from pipeline.evaluation.validity import Pair
-from pipeline.training import absorption, lesions
-from pipeline.types import Image
-from pipeline.weights import LoadedModel
+from pipeline.training import absorption
 
 _Film = TypeVar("_Film", bound=Case | Seen)
 Groups = Mapping[str, Sequence[Case | Seen]]
@@ -28,10 +24,8 @@ _ORACLE_SHARES = (0.05, 0.1, 0.2)  # of the lungs
 class Edits:
     """Measures what one model's edits do to films, as two classifiers see it."""
 
-    def __init__(
-        self, model: LoadedModel, judges: Judges, maker: CaseMaker, track: Track[Any]
-    ) -> None:
-        self._model, self._judges, self._maker, self._track = model, judges, maker, track
+    def __init__(self, judges: Judges, maker: CaseMaker, track: Track[Any]) -> None:
+        self._judges, self._maker, self._track = judges, maker, track
 
     def validity(self, adult: Sequence[Seen], cases: dict[str, list[Case]]) -> Json:
         """What the independent classifier says of films with a finding, by source."""
@@ -118,45 +112,6 @@ class Edits:
             "psnr_of_counterpart_db": interval(after),
             "gain_db": interval(np.array(after) - np.array(before)),
         }
-
-    def induction(self, adult: Sequence[Seen]) -> Json:
-        """Does an opacity fall where it was asked for, does a judge see it, is the rest kept?"""
-        if not self._model.denoiser.paired:
-            return {}
-        zones = prompts.ZONES
-        chosen = donors(adult)[: len(zones) * 8]
-        found: dict[str, list[tuple[float, float, float]]] = {"prompt alone": [], "with a mask": []}
-        for index, pair in enumerate(self._track(chosen, "induction")):
-            zone = zones[index % len(zones)]
-            where = lesions.zone_mask(zone, pair.lungs)
-            for name, mask in (("prompt alone", None), ("with a mask", where.astype(np.float32))):
-                found[name].append(self._induced(pair, zone, where, mask))
-        return {
-            "films": len(chosen),
-            "chance": 1 / len(zones),
-            **{
-                name: {
-                    "change_in_zone": interval([row[0] for row in rows]),
-                    "zone_right": tables.share([row[0] > 0.5 for row in rows]),
-                    "logit_rise": interval([row[1] for row in rows]),
-                    "ssim_elsewhere": interval([row[2] for row in rows]),
-                }
-                for name, rows in found.items()
-            },
-        }
-
-    def _induced(
-        self, pair: Pair, zone: str, where: Mask, mask: Image | None
-    ) -> tuple[float, float, float]:
-        """(share of the brightening in the lungs that lies in the zone, rise of logit, SSIM)."""
-        made = induction.induce(self._model, pair.film, f"{zone} opacity", SEED, mask)
-        brighter = np.where(pair.lungs, made.change.clip(0), 0)
-        film = (pair.film + made.change).clip(0, 1)
-        return (
-            float(brighter[where].sum() / max(float(brighter.sum()), 1e-9)),
-            self._maker.logit(film) - self._maker.logit(pair.film),
-            fidelity.ssim_where(pair.film, film, ~where),
-        )
 
     def _kept_by_lesion(self, case: Case) -> tuple[float, float]:
         """SSIM of the decoded counterpart to the reconstruction: outside a lesion, and inside."""

@@ -9,14 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from pipeline import checks, probe, regions
 from pipeline.anatomy import Mask
 from pipeline.calibration import Odds
 from pipeline.evaluation import (
     audits,
-    fidelity,
     localisation,
     reliability,
     shares,
@@ -31,7 +29,9 @@ from pipeline.evaluation.cases import (
     as_pair,
 )
 from pipeline.evaluation.edits import Edits
+from pipeline.evaluation.inducing import Inducing
 from pipeline.evaluation.keeping import Keeper
+from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.selection import GROUPS, Selection
 from pipeline.evaluation.tables import SEED, Json, interval
@@ -45,7 +45,6 @@ from pipeline.weights import LoadedModel
 
 _LEAST_FILMS = 2  # another film's map is a control: one film has none
 _LEAST_OF_A_CLASS = 8  # below this an area under a curve says nothing
-_RING_PX = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +70,7 @@ class Measurement:
         self._model, self._mode, self._judges = model, mode, judges
         self._films, self._track = films, track
         self._maker = CaseMaker(model, mode, judges, keeper)
+        self._behind = Reconstruction(self._maker, track)
         self._explainer = Explainer(model)
         self._threshold = model.settings.reading(mode).threshold
 
@@ -79,9 +79,10 @@ class Measurement:
         cases = {name: found for name in GROUPS if (found := self._cases(name))}
         seen = self._see(self._films.rows(lambda _: True))
         adult = [film for film in seen if not film.row.paediatric]
-        edits = Edits(self._model, self._judges, self._maker, self._track)
+        edits = Edits(self._judges, self._maker, self._track)
+        inducing = Inducing(self._model, self._judges, self._track)
         sections: dict[str, Callable[[], Json]] = {
-            "reconstruction": lambda: self._reconstruction(seen, cases),
+            "reconstruction": lambda: self._behind.everything(seen, cases),
             "normals": lambda: self._normals(adult),
             "image_gate": lambda: self._gated(seen),
             "status": lambda: self._statuses(adult, cases),
@@ -90,7 +91,7 @@ class Measurement:
             "fidelity": lambda: edits.likeness(seen),
             "reliability": lambda: self._reliability(adult),
             "oracle": lambda: edits.oracle(adult),
-            "induction": lambda: edits.induction(adult),
+            "induction": lambda: inducing.everything(adult),
         }
         numbers: Json = {
             **self._heading(),
@@ -148,44 +149,6 @@ class Measurement:
         """Of the edits that this run made; nothing where all were kept from another."""
         seconds = self._maker.seconds
         return {"seconds_per_film": float(np.median(seconds))} if seconds else {}
-
-    def _reconstruction(self, seen: Sequence[Seen], cases: dict[str, list[Case]]) -> Json:
-        """Input against reconstruction, by source; contrast of lesions kept; what a judge loses."""
-        back = [
-            self._maker.reconstruction(film.pair.film)
-            for film in self._track(seen, "reconstructions")
-        ]
-        found: Json = {"sources": {}}
-        for source in sorted({film.row.source for film in seen}):
-            own = [
-                (f.pair.film, y) for f, y in zip(seen, back, strict=True) if f.row.source == source
-            ]
-            found["sources"][source] = {
-                "films": len(own),
-                "psnr_db": interval([fidelity.psnr_db(x, y) for x, y in own]),
-                "ssim": interval([fidelity.ssim(x, y) for x, y in own]),
-                "ms_ssim": interval([fidelity.ms_ssim(x, y) for x, y in own]),
-            }
-        found["contrast_kept"] = {
-            name: interval([c for case in group if (c := self._contrast_kept(case)) is not None])
-            for name, group in cases.items()
-        }
-        found["classifier_auroc"] = tables.aurocs(
-            [film.normal for film in seen],
-            {
-                "films": [self._maker.logit(film.pair.film) for film in seen],
-                "reconstructions": [self._maker.logit(y) for y in back],
-            },
-            [film.row.group for film in seen],
-        )
-        return found
-
-    def _contrast_kept(self, case: Case) -> float | None:
-        """Lesion minus its surroundings, in the reconstruction as a share of the film's own."""
-        film = localisation.to_side(case.evidence.plane, SIDE)
-        again = localisation.to_side(self._maker.reconstruction(case.evidence.plane), SIDE)
-        before, after = (_contrast(plane, case.truth) for plane in (film, again))
-        return None if abs(before) < 0.02 else after / before
 
     def _localisation(self, cases: Sequence[Case]) -> Json:
         truths, lungs = [case.truth for case in cases], [case.lungs for case in cases]
@@ -340,9 +303,3 @@ class Measurement:
             ),
             "brier": interval(reliability.squared_errors(said[even], truth[even])),
         }
-
-
-def _contrast(plane: Image, truth: Mask) -> float:
-    """Mean inside minus mean of a ring around."""
-    ring = ndimage.binary_dilation(truth, iterations=_RING_PX) & ~truth
-    return float(plane[truth].mean() - plane[ring].mean())

@@ -84,7 +84,8 @@ def judge(
     if not called:
         return None
     flips = np.array([logit(classifier, p.counterfactual) <= 0 for p in called], float)
-    chance = np.array([logit(classifier, _elsewhere(rng, p)) <= 0 for p in called], float)
+    moved = [elsewhere(rng, p.film, p.film - p.counterfactual) for p in called]
+    chance = np.array([logit(classifier, film) <= 0 for film in moved], float)
     healed = with_lungs_of(called, donors, seed)
     before = [_source(classifier, p.film) for p in called]
     told = list(zip(before, true, theirs or [""] * len(called), strict=True))
@@ -161,12 +162,11 @@ def _transplanted(pair: Pair, donor: Pair) -> Image:
     return np.asarray((pair.film + hull * (lungs - pair.film)).clip(0, 1), np.float32)
 
 
-def _elsewhere(rng: np.random.Generator, pair: Pair) -> Image:
+def elsewhere(rng: np.random.Generator, film: Image, change: Image) -> Image:
     """The film less the very same change, rolled to a random place: an edit of the same energy."""
-    change = pair.film - pair.counterfactual
     side = change.shape[0]
     shift = rng.integers(side // 4, 3 * side // 4, 2)
-    return (pair.film - np.roll(change, shift, axis=(0, 1))).clip(0, 1)
+    return np.asarray((film - np.roll(change, shift, axis=(0, 1))).clip(0, 1), np.float32)
 
 
 def _off_target(pair: Pair) -> float:

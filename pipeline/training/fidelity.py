@@ -6,7 +6,7 @@ lesions are pasted by absorption, so that a film with one is known without it to
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from diffusers import AutoencoderDC
 
 from pipeline import anatomy
 from pipeline.anatomy import Mask
-from pipeline.training import absorption, autoencoder, files
+from pipeline.training import absorption, autoencoder, contrast, files
 from pipeline.training.absorption import Known
 from pipeline.training.dataset import Films
 from pipeline.types import Image
@@ -30,13 +30,17 @@ _SMALLEST, _LARGEST = 0.02, 0.2  # share of the lungs that a lesion covers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """Mean PSNR of so many films, and the mean share of contrast that so many lesions keep."""
+    """Mean PSNR of so many films, and the mean shares of contrast, and of what is fine of it, that
+    so many lesions keep (pipeline.training.contrast).
+    """
 
     films: int
     psnr_db: float
     lesions: int
     contrast: float | None
     """None where no film had a lesion that could be seen."""
+    detail: float | None = None
+    """None there, and where an older version measured."""
 
     @property
     def shortfalls(self) -> list[str]:
@@ -56,31 +60,37 @@ def measure(
     model: AutoencoderDC, films: Films, normal: Sequence[Image], lungs: Sequence[Mask], device: str
 ) -> Fidelity:
     """Of held-out `films`, and of lesions pasted into the `lungs` of `normal` ones (0 .. 1)."""
+    kept = [contrast.of_lesion(known, _back(model, device)) for known in pasted(normal, lungs)]
+    values = autoencoder.psnr(model, films, device)
+    return Fidelity(
+        films=len(values),
+        psnr_db=float(np.mean(values)),
+        lesions=len(kept),
+        contrast=float(np.mean([lesion.contrast for lesion in kept])) if kept else None,
+        detail=float(np.mean([lesion.detail for lesion in kept])) if kept else None,
+    )
+
+
+def pasted(normal: Sequence[Image], lungs: Sequence[Mask]) -> Iterator[Known]:
+    """A lesion into each film whose lungs were found and where it can be seen: small to large."""
     rng = np.random.default_rng(0)
-    kept = []
     for film, mask in zip(normal, lungs, strict=True):
         if not anatomy.usable(mask):
             continue
         share = float(np.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST))))
         known = absorption.lesion(rng, film, mask, share)
         if known.mask.any():
-            kept.append(_contrast_kept(model, known, device))
-    values = autoencoder.psnr(model, films, device)
-    return Fidelity(
-        films=len(values),
-        psnr_db=float(np.mean(values)),
-        lesions=len(kept),
-        contrast=float(np.mean(kept)) if kept else None,
-    )
+            yield known
 
 
-@torch.no_grad()
-def _contrast_kept(model: AutoencoderDC, known: Known, device: str) -> float:
-    """How much the lesion stands out behind the autoencoder, of what it did before."""
-    both = torch.from_numpy(np.stack([known.film, known.normal]))[:, None] * 2 - 1
-    back = (model.decode(model.encode(both.to(device)).latent).sample[:, 0].cpu().numpy() + 1) / 2
-    before = (known.film - known.normal)[known.mask].mean()
-    return float((back[0] - back[1])[known.mask].mean() / before)
+def _back(model: AutoencoderDC, device: str) -> Callable[[Image], Image]:
+    @torch.no_grad()
+    def back(film: Image) -> Image:
+        x = torch.from_numpy(film)[None, None].to(device) * 2 - 1
+        y: Image = (model.decode(model.encode(x).latent).sample[0, 0].cpu().numpy() + 1) / 2
+        return y
+
+    return back
 
 
 def write(found: Fidelity, folder: Path) -> None:

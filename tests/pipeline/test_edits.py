@@ -51,7 +51,7 @@ def edits(judge: Classifier | None = None) -> Edits:
     maker: Any = Lossless()
     nothing: Any = None
     judges = Judges(classifier=judge or AllSick(), segmenter=None, encoder=nothing)
-    return Edits(nothing, judges, maker, lambda films, _: films)
+    return Edits(judges, maker, lambda films, _: films)
 
 
 def case(original: str, change: Image) -> Case:
