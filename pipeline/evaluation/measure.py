@@ -274,6 +274,7 @@ class Measurement:
                 "largest_gap_to_uniform": distance,
                 "chance_if_uniform": chance,
                 "share_at_most_0.05": float((p_values <= 0.05).mean()),
+                "tenths": reliability.counts_by_tenth(p_values),
                 "sources": {
                     source: shares.of(
                         [
@@ -302,4 +303,5 @@ class Measurement:
                 reliability.expected_calibration_error_interval(said[even], truth[even], SEED)
             ),
             "brier": interval(reliability.squared_errors(said[even], truth[even])),
+            "tenths": reliability.tenths(said[even], truth[even]),
         }

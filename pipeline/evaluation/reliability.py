@@ -1,11 +1,13 @@
 """Whether what is said with a probability happens as often as it says."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from pipeline.evaluation.statistics import LEVELS, Interval, Values
 
 _BINS = 10
+_NAMES = tuple(f"{b / _BINS:.1f} to {(b + 1) / _BINS:.1f}" for b in range(_BINS))
 _RESAMPLES = 500
 
 
@@ -14,12 +16,38 @@ def expected_calibration_error(probabilities: Values, truth: Values) -> float:
 
     Guo et al. (1706.04599, eq. 3).
     """
-    which = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
+    which = _tenth(probabilities)
     gaps = [
         (which == b).mean() * abs(truth[which == b].mean() - probabilities[which == b].mean())
         for b in np.unique(which)
     ]
     return float(np.sum(gaps))
+
+
+def tenths(probabilities: Values, truth: Values) -> dict[str, dict[str, float]]:
+    """Of the bins that hold a film: how many, the mean probability said, and how often it was so.
+
+    The points of a reliability diagram (1706.04599, figure 1).
+    """
+    which = _tenth(probabilities)
+    return {
+        _NAMES[b]: {
+            "films": int((which == b).sum()),
+            "said": float(probabilities[which == b].mean()),
+            "happened": float(truth[which == b].mean()),
+        }
+        for b in np.unique(which)
+    }
+
+
+def counts_by_tenth(p_values: Values) -> dict[str, int]:
+    """How many lie in each tenth of 0 .. 1; those of a uniform p are alike."""
+    found = np.bincount(_tenth(p_values), minlength=_BINS)
+    return {name: int(count) for name, count in zip(_NAMES, found, strict=True)}
+
+
+def _tenth(values: Values) -> npt.NDArray[np.int64]:
+    return np.asarray(np.minimum((values * _BINS).astype(int), _BINS - 1))
 
 
 def expected_calibration_error_interval(

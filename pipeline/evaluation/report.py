@@ -16,13 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
-from pipeline.evaluation import localisation, summary
+from pipeline.evaluation import charts, localisation, summary
 from pipeline.evaluation.cases import SIDE, Case
 from pipeline.evaluation.measure import Evaluation
 from pipeline.evaluation.tables import Json
 from pipeline.types import Image
-
-mpl.use("Agg")
 
 _SHOWN = 3  # best, middle and worst films of a group, so many each
 _STYLE = """
@@ -55,12 +53,15 @@ def _body(made: Evaluation, threshold: float, scale_max: float) -> Iterator[str]
     for name, found in numbers["localisation"].items():
         yield f"<h2>{html.escape(name)}, {found['films']} films</h2>"
         yield _methods_table(found)
-        yield _picture(_methods_plot(found), "pixel AUPRC with 95 % intervals")
+        yield _picture(charts.methods(found), "pixel AUPRC with 95 % intervals")
         yield _table({key: found[key] for key in found if key not in ("methods", "films")})
         yield from _gallery(made.cases[name], threshold, scale_max)
     for key, title in summary.SECTIONS.items():
         if key in numbers:
-            yield f"<h2>{html.escape(title)}</h2>{_table(numbers[key])}"
+            yield f"<h2>{html.escape(title)}</h2>"
+            for caption, figure in charts.charts(key, numbers[key]):
+                yield _picture(figure, html.escape(caption))
+            yield _table(numbers[key])
 
 
 def _methods_table(found: Json) -> str:
@@ -72,21 +73,6 @@ def _methods_table(found: Json) -> str:
         for name, scores in found["methods"].items()
     )
     return f"<table><tr><th>map</th>{head}<th>ours minus this</th></tr>{rows}</table>"
-
-
-def _methods_plot(found: Json) -> Figure:
-    names = list(found["methods"])
-    scores = [found["methods"][name]["auprc"] for name in names]
-    figure = Figure(figsize=(7, 0.32 * len(names) + 0.8), layout="constrained")
-    axes = figure.subplots()
-    means = np.array([score["mean"] for score in scores])
-    ends = np.array([[s["mean"] - s["low"], s["high"] - s["mean"]] for s in scores]).T
-    colours = ["tab:blue" if name in found["gain_over"] else "tab:red" for name in names]
-    axes.barh(names, means, xerr=ends, color=colours, ecolor="black", height=0.6)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("pixel AUPRC")
-    return figure
 
 
 def _table(values: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from pipeline.classifier import FEATURES, SOURCES, Classifier
 from pipeline.evaluation import (
     audits,
     baselines,
+    charts,
     fidelity,
     localisation,
     reliability,
@@ -341,6 +342,23 @@ def test_calibration_error_by_hand() -> None:
     assert reliability.squared_errors(p, truth).mean() == pytest.approx(
         (0.75**2 + 0.25**2 + 2 * 0.05**2) / 4
     )
+
+
+def test_a_reliability_diagrams_points_by_hand() -> None:
+    # 0.2 belongs to the third tenth and 1.0 to the last; a tenth without a film has no point.
+    p, truth = np.array([0.2, 0.28, 0.95, 1.0]), np.array([1.0, 0.0, 1.0, 1.0])
+    found = reliability.tenths(p, truth)
+    assert found.keys() == {"0.2 to 0.3", "0.9 to 1.0"}
+    assert found["0.2 to 0.3"] == pytest.approx({"films": 2, "said": 0.24, "happened": 0.5})
+    assert found["0.9 to 1.0"] == pytest.approx({"films": 2, "said": 0.975, "happened": 1.0})
+    counts = reliability.counts_by_tenth(p)
+    assert list(counts.values()) == [0, 0, 2, 0, 0, 0, 0, 0, 0, 2]
+
+    drawn = dict(charts.charts("reliability", {"tenths": found, "conformal": {"tenths": counts}}))
+    diagram, histogram = (figure.axes[0] for figure in drawn.values())
+    points = [tuple(point.get_offsets()[0]) for point in diagram.collections]
+    assert points == [pytest.approx((0.24, 0.5)), pytest.approx((0.975, 1.0))]
+    assert [bar.get_height() for bar in histogram.patches] == list(counts.values())
 
 
 def test_the_calibration_errors_interval_holds_it_and_shrinks_with_the_films() -> None:
