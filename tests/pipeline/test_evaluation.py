@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -354,8 +355,9 @@ def test_a_reliability_diagrams_points_by_hand() -> None:
     counts = reliability.counts_by_tenth(p)
     assert list(counts.values()) == [0, 0, 2, 0, 0, 0, 0, 0, 0, 2]
 
-    drawn = dict(charts.charts("reliability", {"tenths": found, "conformal": {"tenths": counts}}))
-    diagram, histogram = (figure.axes[0] for figure in drawn.values())
+    drawn = charts.charts("reliability", {"tenths": found, "conformal": {"tenths": counts}})
+    axes: list[Any] = [figure.axes[0] for _, figure in drawn]
+    diagram, histogram = axes
     points = [tuple(point.get_offsets()[0]) for point in diagram.collections]
     assert points == [pytest.approx((0.24, 0.5)), pytest.approx((0.975, 1.0))]
     assert [bar.get_height() for bar in histogram.patches] == list(counts.values())
