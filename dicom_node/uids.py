@@ -8,7 +8,7 @@ from pydicom import Dataset
 
 from dicom_node import attributes
 
-METHOD_VERSION = "5"
+METHOD_VERSION = "6"
 """Raised whenever the same model would give another map or another object of the same film."""
 
 _IDENTITY = (

@@ -9,6 +9,9 @@ from pipeline import anatomy
 from pipeline.anatomy import Mask
 from pipeline.types import Image
 
+_WIDE_PX = 12.0
+_DENSE = 0.28
+
 
 def magnitude(difference: Image, blur_px: float) -> Image:
     """|d| smoothed by a Gaussian of `blur_px`: >= 0, in the film's units of 0 black .. 1 white."""
@@ -33,6 +36,18 @@ def held(maps: Image, lungs: Mask) -> Image:
     What is sought is in the chest. Measured in docs/decisions/0004-what-the-map-is.md.
     """
     return maps * anatomy.hull(lungs)
+
+
+def haze(change: Image, lungs: Mask) -> Image:
+    """(G |d| / c)^3 within the lungs: what an edit changes over wide parts of them, [side, side].
+
+    `change` is signed, [side, side]; G a Gaussian of 12 px, c a change of 0.28 of the grey range.
+    The cube leaves next to nothing of what the counterparts of healthy films change, and much of
+    disease that has no place of its own, which no gate opens for. Measured in
+    docs/decisions/0013-haze.md.
+    """
+    wide = magnitude(change, _WIDE_PX) * anatomy.hull(lungs)
+    return np.asarray((wide / _DENSE) ** 3, np.float32)
 
 
 def mean_and_sd(draws: Image) -> tuple[Image, Image]:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from pipeline import anatomy, checks
+import numpy as np
+
+from pipeline import anatomy, checks, difference
 from pipeline.anatomy import Mask
 from pipeline.checks import Findings
 from pipeline.probe import Traits
@@ -14,8 +16,8 @@ class Evidence:
     """All planes are on the model grid, [side, side] float32; `lungs` is a mask.
 
     `changes` [draws, side, side] are film minus counterpart, signed; `local` the same before what
-    covers whole lungs was taken back, if it was; `maps` [draws, side, side] are the attribution of
-    each draw, >= 0; `gate` [draws, side, side] in 0 .. 1 (ones without a gate) is what the edit was
+    covers whole lungs was taken back, if it was; `maps` [draws, side, side] are each draw's map of
+    places, >= 0; `gate` [draws, side, side] in 0 .. 1 (ones without a gate) is what the edit was
     held to; `second` [side, side] in 0 .. 1 is what the second gate says of the film, None without
     one.
     `free` is |film minus counterpart| had the gate been open everywhere, where it was asked for.
@@ -36,18 +38,27 @@ class Evidence:
     still: Image | None
     traits: Traits | None
 
+    @property
+    def attribution(self) -> Image:
+        """[draws, side, side] >= 0: places and, if the model edits in pairs, haze beside them."""
+        if self.first is None:
+            return self.maps
+        shown = self.changes.mean(0, dtype=np.float32)
+        return np.asarray(self.maps + difference.haze(shown, self.lungs), np.float32)
+
 
 def findings(made: Evidence, threshold: float) -> Findings:
     """The numbers that the checks look at.
 
-    Those of the local edit, which the map reads, only where there is a region; that of what is
-    shown beside it always, if the model edits in pairs.
+    Those of the local edit only where there is a region; that of what is shown beside it always, if
+    the model edits in pairs.
     """
-    marked = made.maps.mean(0) >= threshold
+    maps = made.attribution
+    marked = maps.mean(0) >= threshold
     found = bool(marked.any())
     return Findings(
         lungs_found=anatomy.usable(made.lungs),
-        stability=checks.overlap(made.maps, threshold) if found else None,
+        stability=checks.overlap(maps, threshold) if found else None,
         effect=_effect(made) if found else None,
         off_target=checks.share_outside(made.local.mean(0), made.lungs) if found else None,
         unmarked=_change_unmarked(made, marked),

@@ -40,8 +40,11 @@ from pipeline.types import (
 )
 from pipeline.weights import LoadedModel
 
-METHOD_VERSION = "7"
+METHOD_VERSION = "8"
 """Raised whenever the same weights would give another map."""
+
+EDIT_VERSION = "7"
+"""Raised whenever they would give other Evidence, of which a map is made."""
 
 _NEXT_PASS = 7_919
 """Between the seeds of two passes: a prime, so that those of neighbouring seeds do not meet."""
@@ -314,7 +317,7 @@ class Explainer:
         self, film: Radiograph, box: Letterbox, made: Evidence, mode: Mode, seed: int
     ) -> Attribution:
         reading = self.settings.reading(mode)
-        plane, spread = difference.mean_and_sd(made.maps)
+        plane, spread = difference.mean_and_sd(made.attribution)
         _demand_numbers(plane, made.changes)
         signed = box.to_film(made.changes.mean(0, dtype=np.float32))
         # What is shown is the patient's own film less the difference, at its native resolution:

@@ -89,10 +89,11 @@ class Attribution:
 
     `counterfactual` is the film's normal counterpart, 0 black .. 1 white. `difference` is film
     minus counterfactual, signed (positive: brighter than normal). `attribution_map` is >= 0,
-    larger is more abnormal, continuous, never rescaled per film; `threshold` is the level, in the
-    map's unit, above which regions are reported and pictures are coloured, and `scale_max` the top
-    of the fixed colour scale. `score` is the film's one number in 0 .. 1. `uncertainty` is the mean
-    seed SD of the map inside the regions (over the film where there is none), same unit as the map.
+    larger is more abnormal, continuous, never rescaled per film (pipeline.evidence makes it);
+    `threshold` is the level, in the map's unit, above which regions are reported and pictures are
+    coloured, and `scale_max` the top of the fixed colour scale. `score` is the film's one number in
+    0 .. 1; `uncertainty`, of the same unit as the map, the mean
+    seed SD of the map inside the regions (over the film where there is none).
     `probability` (of a finding, at even prevalence) and `conformal_p` (2104.08279: the share of
     healthy films with as high a score) are None where the model has no healthy reference; a model
     whose calibration saw no film with a finding gives conformal p alone.

@@ -145,11 +145,12 @@ class CaseMaker:
 
     def _own(self, made: Evidence) -> dict[str, Image]:
         """The product's map and the parts that it is made of."""
-        plane, spread = difference.mean_and_sd(made.maps)
+        plane, spread = difference.mean_and_sd(made.attribution)
         found = {str(self._mode): plane}
         if made.free is not None and made.first is not None:
             blur_px = self._explainer.settings.blur_px
             gated = [difference.magnitude(change, blur_px) for change in made.local]
+            found["places alone"] = made.maps.mean(0)
             found["gate alone"] = made.gate.mean(0)
             found["gated difference"] = np.mean(gated, axis=0)
             found["ungated difference"] = difference.magnitude(made.free, blur_px)
@@ -165,7 +166,7 @@ class CaseMaker:
         x = signed(film)
         other = Mode.CALIBRATED if self._mode is Mode.PAPER else Mode.PAPER
         found = {
-            str(other): self.evidence(film, other).maps.mean(0),
+            str(other): self.evidence(film, other).attribution.mean(0),
             GRAD_CAM: baselines.grad_cam(self._judges.classifier, x),
             "reconstruction error": baselines.reconstruction_error(
                 self._model.autoencoder, x.to(self._model.device)
@@ -194,7 +195,7 @@ def as_pair(made: Evidence) -> Pair:
     return Pair(
         film=made.plane,
         counterfactual=(made.plane - made.changes.mean(0, dtype=np.float32)).clip(0, 1),
-        attribution_map=made.maps.mean(0, dtype=np.float32),
+        attribution_map=made.attribution.mean(0, dtype=np.float32),
         lungs=made.lungs,
         traits=made.traits,
     )

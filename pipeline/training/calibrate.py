@@ -19,7 +19,7 @@ from pipeline import anatomy, calibration, checks, digest, probe, settings
 from pipeline.anatomy import Mask
 from pipeline.calibration import HealthyReference, Odds
 from pipeline.errors import DatasetError
-from pipeline.explainer import Explainer
+from pipeline.explainer import METHOD_VERSION, Explainer
 from pipeline.limits import Limits
 from pipeline.settings import Reading, Settings
 from pipeline.training import files, kept, plots
@@ -141,7 +141,8 @@ class _Maker:
     def __init__(self, model: LoadedModel, places: Places, progress: Progress, films: int) -> None:
         self._explainer, self._probe, self._progress = Explainer(model), model.probe, progress
         self._notes, self._maps = places.notes, places.notes / "maps"
-        self._origin = f"{kept.origin_of_edits(places.model)} {model.probe is not None}"
+        edits = kept.origin_of_edits(places.model)
+        self._origin = f"{METHOD_VERSION} {edits} {model.probe is not None}"
         self._films, self._noted, self._made, self._began_s = films, 0, 0, time.monotonic()
         self._notes.mkdir(parents=True, exist_ok=True)
         self._metrics.unlink(missing_ok=True)
@@ -171,7 +172,8 @@ class _Maker:
         pace_s = (time.monotonic() - self._began_s) / self._made
         said = f"{mode}: {self._noted + 1} films, {pace_s:.1f} s a film"
         self._progress((self._noted + 1) / self._films, said)
-        parts = {"plane": made.maps.mean(0, dtype=np.float32), "lungs": made.lungs.astype(np.uint8)}
+        plane = made.attribution.mean(0, dtype=np.float32)
+        parts = {"plane": plane, "lungs": made.lungs.astype(np.uint8)}
         if made.traits is not None:
             parts["traits"] = made.traits
         if made.first is not None:

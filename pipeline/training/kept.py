@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import digest, probe, prompts, settings
 from pipeline.evidence import Evidence
-from pipeline.explainer import METHOD_VERSION
+from pipeline.explainer import EDIT_VERSION
 from pipeline.settings import Settings
 from pipeline.training import files, ranks
 
@@ -78,7 +78,7 @@ def origin_of_edits(model: Path) -> str:
         if name not in (digest.SETTINGS, digest.CALIBRATION, probe.FILE)
     }
     form = [known.name for known in fields(Evidence)]
-    parts = (METHOD_VERSION, form, prompts.load().digest, asdict(said), sorted(weights.items()))
+    parts = (EDIT_VERSION, form, prompts.load().digest, asdict(said), sorted(weights.items()))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pipeline import anatomy, calibration, checks, difference, framing
 from pipeline.calibration import HealthyReference, Odds
 from pipeline.checks import Findings
 from pipeline.errors import ModelError
+from pipeline.evidence import Evidence
 from pipeline.limits import Limits
 from pipeline.preprocess import GRID
 from pipeline.types import Status
@@ -225,6 +227,30 @@ def test_maps_are_held_to_the_lungs_and_what_lies_between_them() -> None:
     one_lung = chests.lungs()
     one_lung[:, 112:] = False
     assert (difference.held(np.ones((1, GRID, GRID), np.float32), one_lung) == 1).all()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_haze_is_the_cube_of_a_wide_change_in_the_lungs(sign: int) -> None:
+    # A change of 0.14 everywhere is half of 0.28: 1 / 8 in the lungs, nothing far from them. In a
+    # square of 12 px a Gaussian of 12 px leaves (2 P(Z < 1 / 2) - 1)^2 = 0.38292^2 = 0.14663 of it.
+    even = difference.haze(np.full((GRID, GRID), sign * 0.14, np.float32), chests.lungs())
+    assert even[110, [60, 112, 208]] == pytest.approx([1 / 8, 1 / 8, 0], abs=1e-6)
+    small = np.zeros((GRID, GRID), np.float32)
+    small[104:116, 59:71] = sign * 0.28
+    spot = difference.haze(small, chests.lungs())
+    assert spot.max() == pytest.approx(0.14663**3, rel=0.03)
+
+
+def test_a_model_that_edits_in_pairs_has_haze_in_its_map_and_no_other() -> None:
+    flat = np.full((GRID, GRID), 0.14, np.float32)
+    nothing: Any = dict.fromkeys(("second", "free", "still", "traits"))
+    made = Evidence(
+        plane=flat, lungs=chests.lungs(), changes=np.stack([0 * flat, 2 * flat]), local=flat[None],
+        maps=np.stack([0 * flat, flat]), gate=flat[None], first=flat[None], **nothing,
+    )  # fmt: skip
+    # The draws' mean change is 0.14: what they do not agree on is no haze of either.
+    assert made.attribution[:, 110, 60] == pytest.approx([1 / 8, 0.14 + 1 / 8], abs=1e-6)
+    assert replace(made, first=None).attribution is made.maps
 
 
 def test_the_draws_see_the_whole_film_and_the_lungs_in_turn() -> None:

@@ -76,7 +76,7 @@ def test_its_map_points_at_this_films_lesion_more_than_another_films_map_does(
     selection = Selection(data=shared_data, part="dev")
     rows, explainer = selection.group(GROUPS[group])[: _FILMS[group]], Explainer(embedded)
     maps = [
-        localisation.to_side(explainer.evidence(film, Mode.CALIBRATED, 0).maps.mean(0), 128)
+        localisation.to_side(explainer.evidence(film, Mode.CALIBRATED, 0).attribution.mean(0), 128)
         for film in selection.localised_films(rows)
     ]
     truths = [localisation.box_mask(row.boxes, 128) for row in rows]
