@@ -179,6 +179,18 @@ class Explainer:
         noise = self._noise(z, seed, range(1))[0][-1:]
         return _traits(self._looked(z, text, noise), frame, lungs)
 
+    def opening(self, plane: Image, seed: int, target: Target | None = None) -> float | None:
+        """How far the gate opens at the first step of an edit of the whole film: its mean, 0 .. 1.
+
+        Towards what a film shows already, an edit that follows its words opens nothing (the null
+        edit). None of a model without a gate.
+        """
+        z, text = self._latent(plane), self._text(target)[:1]
+        gate = editing.remaining(
+            self._model.denoiser, z, text, self._noise(z, seed, range(1))[0][:1]
+        )
+        return None if gate is None else float(gate.mean())
+
     def _look(self, z: torch.Tensor, text: torch.Tensor, noise: torch.Tensor) -> Claim | None:
         """What is looked at beside the edit: for the sake of whole lungs, or of a probe."""
         wanted = self._model.whole_lung or self._model.probe

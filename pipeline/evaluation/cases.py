@@ -20,7 +20,7 @@ from pipeline.evidence import Evidence
 from pipeline.explainer import Explainer
 from pipeline.segmenter import Segmenter
 from pipeline.training.dataset import LocalisedRow
-from pipeline.types import Image, Mode
+from pipeline.types import Image, Mode, Target
 from pipeline.weights import LoadedModel
 
 _T = TypeVar("_T")
@@ -101,6 +101,10 @@ class CaseMaker:
             return made
 
         return self._keeper.evidence(film, which, free=free, make=make) if self._keeper else make()
+
+    def opening(self, film: Image, target: Target | None = None) -> float | None:
+        """How far the gate opens to one film on the grid; see Explainer.opening."""
+        return self._explainer.opening(film, 0, target)
 
     def lungs(self, film: Image) -> Mask:
         """The lungs of one film on the grid."""

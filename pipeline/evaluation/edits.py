@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from pipeline import prompts
 from pipeline.classifier import Classifier
 from pipeline.evaluation import fidelity, localisation, sets, tables, validity
 from pipeline.evaluation.cases import SIDE, Case, CaseMaker, Judges, Track, as_pair
@@ -14,10 +15,12 @@ from pipeline.evaluation.seen import Seen, donors
 from pipeline.evaluation.tables import SEED, Json, interval
 from pipeline.evaluation.validity import Pair
 from pipeline.training import absorption
+from pipeline.types import Target
 
 _Film = TypeVar("_Film", bound=Case | Seen)
 Groups = Mapping[str, Sequence[Case | Seen]]
 _FLIPS = ("films", "flipped", "by_chance", "gain", "ceiling")
+_SHOWN = "opacity"  # what a null edit asks for: every lesion that was marked is one
 _ORACLE_SHARES = (0.05, 0.1, 0.2)  # of the lungs
 
 
@@ -46,6 +49,25 @@ class Edits:
             **_shown_by_lesion(shown),
             **({} if witness is None else {"witness": _witnessed(witness, groups, normals)}),
             "judges_auroc": self._judges_auroc(adult),
+            **self._null_edit(shown),
+        }
+
+    def _null_edit(self, cases: Sequence[Case]) -> Json:
+        """How far the gate opens to marked films: towards normal, and towards what they show."""
+        own = Target(prompt=prompts.load().labelled_prompt(_SHOWN))
+        opened = [
+            (
+                self._maker.opening(case.evidence.plane),
+                self._maker.opening(case.evidence.plane, own),
+            )
+            for case in self._track(cases, "null edits")
+        ]
+        told = [
+            (normal, null) for normal, null in opened if normal is not None and null is not None
+        ]
+        return {
+            "gate_opened_towards_normal": interval([normal for normal, _ in told]),
+            "gate_opened_by_the_null_edit": interval([null for _, null in told]),
         }
 
     def _judges_auroc(self, adult: Sequence[Seen]) -> Json:

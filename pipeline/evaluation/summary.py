@@ -37,6 +37,8 @@ _WORDS = {
     "with_a_region": "all adult normal films",
     "without_jsrt": "without JSRT, whose outlines taught the segmenter",
     "lungs_found": "no lungs found",
+    "gate_opened_towards_normal": "mean opening of the gate to marked films, towards normal",
+    "gate_opened_by_the_null_edit": "the same towards an opacity, which they show (null edit)",
     "source_kept": "recognised source unchanged by the edit",
     "source_kept_ceiling": "the same with a normal film's lungs",
     "films_of_right": "films whose true source is recognised before the edit",

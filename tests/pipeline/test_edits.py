@@ -14,7 +14,7 @@ from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.validity import Pair
 from pipeline.evidence import Evidence
 from pipeline.training.dataset import FilmRow, LocalisedRow
-from pipeline.types import Image, Mode, Status
+from pipeline.types import Image, Mode, Status, Target
 
 SIDE = 128
 FILM: Image = np.random.default_rng(0).uniform(0.6, 1, (SIDE, SIDE)).astype(np.float32)
@@ -45,6 +45,10 @@ class Lossless:
 
     def reconstruction(self, film: Image) -> Image:
         return film
+
+    def opening(self, film: Image, target: Target | None = None) -> float:
+        """A gate that opens by half of a film towards normal, and by a tenth of that else."""
+        return float(film.mean()) * (0.5 if target is None else 0.05)
 
 
 def edits(judge: Classifier | None = None) -> Edits:
@@ -114,6 +118,13 @@ def test_a_change_of_the_lesion_alone_is_seen_inside_it_and_not_outside() -> Non
     assert found["ssim_outside_lesion"]["mean"] == pytest.approx(1, abs=1e-6)
     alike = 0.03**2 / (0.4**2 / 12 + 0.03**2)
     assert found["ssim_inside_lesion"]["mean"] < 1 - (18 / 40) ** 2 * (1 - alike) + 0.01
+
+
+def test_a_null_edit_stands_beside_the_edit() -> None:
+    found = edits().validity([], {"boxed": [case("d1", 0 * FILM), case("d2", 0 * FILM)]})
+    level = float(FILM.mean())
+    assert found["gate_opened_towards_normal"]["mean"] == pytest.approx(0.5 * level)
+    assert found["gate_opened_by_the_null_edit"]["mean"] == pytest.approx(0.05 * level)
 
 
 def test_what_a_reader_sees_of_a_lesion_is_compared_on_every_marked_film() -> None:

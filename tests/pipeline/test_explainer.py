@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import anatomy, digest, gates, testing, weights
+from pipeline import anatomy, digest, gates, prompts, testing, weights
 from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
 from pipeline.errors import FilmError, ModelError
@@ -17,7 +17,7 @@ from pipeline.explainer import Explainer
 from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.models import Claim
 from pipeline.segmenter import Segmenter
-from pipeline.types import Attribution, Mode, Radiograph, Status, Unlike
+from pipeline.types import Attribution, Mode, Radiograph, Status, Target, Unlike
 from pipeline.weights import IMAGE_GATE
 
 
@@ -87,6 +87,32 @@ def test_an_unpaired_model_is_edited_by_inversion(tmp_path: Path, radiograph: Ra
     assert np.array_equal(
         made.attribution_map, explained(tmp_path, radiograph, Mode.CALIBRATED).attribution_map
     )
+
+
+class Obedient(testing.GaussianDenoiser):
+    """Its gate opens as far as it is told."""
+
+    def claim(
+        self, z_t: torch.Tensor, source: torch.Tensor | None, t: int, text: torch.Tensor
+    ) -> Claim:
+        made = super().claim(z_t, source, t, text)
+        said = text[:, 0, 0].sigmoid().view(-1, 1, 1, 1)
+        return Claim(z_0=made.z_0, eps=made.eps, gate=torch.ones_like(made.z_0[:, :1]) * said)
+
+
+def test_the_gate_is_asked_about_the_words_that_are_said(tiny: Path) -> None:
+    loaded = weights.load(tiny, torch.device("cpu"))
+    obedient = replace(loaded, denoiser=Obedient(mean=0.5, sd=0.1))
+    plane = np.random.default_rng(0).random((loaded.settings.grid,) * 2, np.float32)
+    normal, null = (
+        Explainer(obedient).opening(plane, 0, target)
+        for target in (None, Target(prompt="Opacity."))
+    )
+    said = [prompts.load().normal_prompts()[0], "Opacity."]
+    expected = loaded.text_encoder.encode(said)[:, 0, 0].sigmoid().tolist()
+    assert [normal, null] == pytest.approx(expected, abs=1e-6)
+    without = replace(loaded, denoiser=Unpaired(mean=0.5, sd=0.1))
+    assert Explainer(without).opening(plane, 0) is None
 
 
 class Unpaired(testing.GaussianDenoiser):

@@ -68,7 +68,7 @@ def maps(folder: Path, logit: float | None, target: Target | None = None) -> Ima
     return explainer.evidence(plane, Mode.CALIBRATED, seed=0, target=target).maps
 
 
-def test_nothing_is_attributed_where_the_second_gate_is_shut(tmp_path: Path) -> None:
+def test_no_place_is_attributed_where_the_second_gate_is_shut(tmp_path: Path) -> None:
     assert maps(tmp_path / "model", None).max() > 0.01
     assert maps(tmp_path / "model", -200.0).max() < 1e-6
 
