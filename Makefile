@@ -10,6 +10,7 @@ CPU_TORCH := $(PIP) "torch==2.13.0+cpu" 2>/dev/null \
 	|| $(PIP) --index-url https://download.pytorch.org/whl/cpu "torch==2.13.0"
 GPU_TORCH := $(PIP) "torch>=2.6,<2.14"
 # Each of the tests' processes has its own database and peers; a module's tests share theirs.
+# In the order of their folders: the long ones (faults) would come last otherwise, and alone.
 TEST_PROCESSES ?= 2
 
 .PHONY: install demo test faults soak check format lint types layers coverage clean
@@ -27,7 +28,7 @@ demo: install
 	$(BIN)/vald-node demo --out demo-out
 
 test: install
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
 # the node killed at every step and at 200 random moments, on every kind of database: hours.
 # Less of it: VALD_MOMENTS=50, VALD_ARRIVALS=1, VALD_LONGEST_PAUSE_S=20 (docs/durability.md)
