@@ -345,7 +345,10 @@ def train(
     work: WorkPath,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Training time, over all resumed runs; without, see docs/training.md."),
+        typer.Option(
+            help="Time to make what is learnt from, and to learn, over all resumed runs; "
+            "without, see docs/training.md."
+        ),
     ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
@@ -381,7 +384,7 @@ def train(
     if part is not Part.DIFFUSION:
         raise typer.BadParameter("--from goes with: train diffusion, train whole-lung")
     plan = training.plan(form.value, train_text=text_encoder, lora_rank=lora)
-    training.fine_tune(base, data, work, 60.0 if minutes is None else minutes, device, seed, plan)
+    training.fine_tune(base, data, work, minutes, device, seed, plan)
 
 
 @app.command()
@@ -409,6 +412,13 @@ def calibrate(
     ] = "embedded",
     out: Annotated[Path | None, typer.Option(help="With --healthy: where the copy goes.")] = None,
     device: Device = "auto",
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Time for this call: then it stops after a film; run again, it goes on. "
+            "Without, until it is done."
+        ),
+    ] = None,
 ) -> None:
     """Set how maps are read: by --data and --work, or for a site by --healthy and --out."""
     from dicom_node.admin import training
@@ -419,9 +429,9 @@ def calibrate(
     if healthy is not None and films:
         raise typer.BadParameter("--films goes with --data: of a site's own films all are used")
     if healthy is not None and out is not None:
-        training.calibrate_site(healthy, model, out, device)
+        training.calibrate_site(healthy, model, out, device, minutes)
     elif data is not None and work is not None:
-        training.calibrate(data, work, films, device)
+        training.calibrate(data, work, films, device, minutes)
     else:
         raise typer.BadParameter("give --data and --work, or --healthy and --out")
 

@@ -18,13 +18,16 @@ from pipeline import digest, preprocess, weights
 from pipeline.settings import Settings
 from pipeline.training import calibrate as calibration
 from pipeline.training import ranks, whole_lung
+from pipeline.training.budget import Budget, OutOfTimeError
 from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Form, Plan
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
 from pipeline.types import Radiograph
 
-_POOL_PER_MINUTE = 200  # pairs for each minute of training, within the bounds below
+# Pairs for each minute, within the bounds below. One CPU core takes three eighths of the minute to
+# make them; so there are 200 of them for each minute of learning.
+_POOL_PER_MINUTE = 125
 _SMALLEST_POOL, _LARGEST_POOL = 64, 30_000
 _LARGEST_SEED = 2**32 - 1
 _LINE_EVERY_S = 15.0
@@ -37,13 +40,16 @@ MINUTES = {
     "autoencoder": 32.0,
     "language-model": 17.0,
     "view": 2.0,
-    "diffusion": 57.0,
-    "gate": 44.0,
-    "whole-lung": 40.0,
+    "diffusion": 91.0,
+    "gate": 70.0,
+    "whole-lung": 64.0,
     "classifier": 13.0,
-    "rival": 8.0,
+    "rival": 13.0,
 }
-"""What the embedded model's parts and its judges were given at first, on two CPU cores."""
+"""As long as the embedded model's parts and its judges learnt at first, on two CPU cores, and what
+a core takes to make pairs, where a step learns from them.
+"""
+_FINE_TUNING_MINUTES = 96.0
 
 
 def train(
@@ -55,7 +61,8 @@ def train(
     seed: int,
     base: Path | None = None,
 ) -> None:
-    """One part is trained for so many minutes; what an autoencoder keeps of films is printed.
+    """One part is trained for so many minutes; what an autoencoder keeps of films is printed, and
+    where they were spent before it could learn, how far it came.
 
     A whole-lung adapter begins with that of the model folder `base`, where one is given.
 
@@ -64,28 +71,28 @@ def train(
         InputError: minutes, seed or work folder are none.
         DatasetError: the data cannot be used, or a part that comes before has not been trained.
     """
-    budget = MINUTES[part] if minutes is None else minutes
-    _demand_time(budget)
+    given = MINUTES[part] if minutes is None else minutes
     start = None if base is None else digest.folder_of(str(base))
-    with _workshop(data, work, device, seed, part) as workshop:
+    with _workshop(data, work, device, seed, part, given) as workshop:
+        counts = shares(_pairs(given))
         if part == "diffusion":
             _warn(workshop.fidelity)
-            workshop.train_diffusion(budget, shares(_pairs(budget)))
+            workshop.train_diffusion(counts)
         elif part == "autoencoder":
-            _print_fidelity(workshop.train_autoencoder(budget))
+            _print_fidelity(workshop.train_autoencoder())
         else:
-            trainers: dict[str, Callable[[float], None]] = {
+            trainers: dict[str, Callable[[], None]] = {
                 "segmenter": workshop.train_segmenter,
                 "language-model": workshop.train_language_model,
                 "view": workshop.train_view,
-                "gate": lambda minutes: workshop.train_gate(minutes, shares(_pairs(minutes))),
-                "whole-lung": lambda minutes: workshop.train_whole_lung(
-                    minutes, whole_lung.counts(_pairs(minutes)), start
+                "gate": lambda: workshop.train_gate(counts),
+                "whole-lung": lambda: workshop.train_whole_lung(
+                    whole_lung.counts(_pairs(given)), start
                 ),
                 "classifier": workshop.train_classifier,
-                "rival": lambda minutes: workshop.train_rival(minutes, shares(_pairs(minutes))),
+                "rival": lambda: workshop.train_rival(counts),
             }
-            trainers[part](budget)
+            trainers[part]()
 
 
 def _print_fidelity(found: Fidelity) -> None:
@@ -120,7 +127,7 @@ def plan(form: str, *, train_text: bool, lora_rank: int) -> Plan:
 
 
 def fine_tune(
-    base: Path, data: Path, work: Path, minutes: float, device: str, seed: int, plan: Plan
+    base: Path, data: Path, work: Path, minutes: float | None, device: str, seed: int, plan: Plan
 ) -> None:
     """WORK/fine-tuned is a model folder made of `base`; calibrate it before use.
 
@@ -129,19 +136,22 @@ def fine_tune(
         DatasetError: the data cannot be used, or the segmenter has not been trained.
         ModelError: `base` cannot be used.
     """
-    _demand_time(minutes)
-    with _workshop(data, work, device, seed, "fine-tune") as workshop:
-        made = workshop.fine_tune(base, plan, minutes, shares(_pairs(minutes)))
-    typer.echo(f"{made}: calibrate it before use (vald-node calibrate --healthy)")
+    given = _FINE_TUNING_MINUTES if minutes is None else minutes
+    with _workshop(data, work, device, seed, "fine-tune", given) as workshop:
+        made = workshop.fine_tune(base, plan, shares(_pairs(given)))
+        typer.echo(f"{made}: calibrate it before use (vald-node calibrate --healthy)")
 
 
-def _demand_time(minutes: float) -> None:
+def _budget(minutes: float | None) -> Budget:
+    if minutes is None:
+        return Budget()
     if not 0 < minutes < math.inf:
         raise InputError(f"--minutes {minutes:g}: give a time above 0")
+    return Budget(minutes)
 
 
 def _pairs(minutes: float) -> int:
-    """As many as the time allows to learn from."""
+    """As many as the time allows to make and to learn from."""
     return min(_LARGEST_POOL, max(_SMALLEST_POOL, int(minutes * _POOL_PER_MINUTE)))
 
 
@@ -152,19 +162,27 @@ def assemble(data: Path, work: Path, version: str) -> None:
     typer.echo(f"{work / 'model'} is model {digest[:12]}")
 
 
-def calibrate(data: Path, work: Path, films: int, device: str) -> None:
-    """WORK/model has its thresholds, which are printed."""
-    with _workshop(data, work, device, 0, "calibrate") as workshop:
+def calibrate(data: Path, work: Path, films: int, device: str, minutes: float | None) -> None:
+    """WORK/model has its thresholds, which are printed; or how far it came in so many minutes is.
+
+    Raises:
+        InputError: minutes or folders are none.
+    """
+    with _workshop(data, work, device, 0, "calibrate", minutes) as workshop:
         _print_readings(workshop.calibrate(films))
 
 
-def calibrate_site(healthy: Path, model: str, out: Path, device: str) -> None:
-    """`out` is the model with thresholds and reference from a site's own films without a finding.
+def calibrate_site(
+    healthy: Path, model: str, out: Path, device: str, minutes: float | None
+) -> None:
+    """`out` is the model with thresholds and reference from a site's own films without a finding;
+    or how far it came in so many minutes is printed, and there is no `out` yet.
 
     Raises:
-        InputError: `out` is there already, or a film cannot be read.
+        InputError: `out` is there already, minutes are none, or a film cannot be read.
         DatasetError: there are too few films, or no threshold can be set by them.
     """
+    budget = _budget(minutes)
     if out.exists():
         raise InputError(f"{out} is there already; give a folder that is not")
     films = _films_in(healthy)
@@ -176,9 +194,9 @@ def calibrate_site(healthy: Path, model: str, out: Path, device: str) -> None:
     ]
     notes = out.with_name(f"{out.name}.calibration")
     places = calibration.Places(model=source, out=out, notes=notes)
-    with _bar("calibrate") as tell:
-        _print_readings(calibration.calibrate(places, loaded, planes, [], tell))
-    typer.echo(f"{out}: set model.path to it; {len(films)} films without a finding")
+    with _until_time_is_out(), _bar("calibrate") as tell:
+        _print_readings(calibration.calibrate(places, loaded, planes, [], tell, budget))
+        typer.echo(f"{out}: set model.path to it; {len(films)} films without a finding")
 
 
 def _films_in(folder: Path) -> list[Radiograph]:
@@ -216,13 +234,26 @@ def shares(pairs: int) -> Counts:
 
 
 @contextmanager
-def _workshop(data: Path, work: Path, device: str, seed: int, what: str) -> Iterator[Workshop]:
+def _until_time_is_out() -> Iterator[None]:
+    """Where the minutes end what is done within, it is said how far that came: no fault."""
+    try:
+        yield
+    except OutOfTimeError as end:
+        if ranks.is_first():
+            typer.echo(str(end))
+
+
+@contextmanager
+def _workshop(
+    data: Path, work: Path, device: str, seed: int, what: str, minutes: float | None = None
+) -> Iterator[Workshop]:
+    budget = _budget(minutes)
     _demand_folders(data, work)
     if not 0 <= seed <= _LARGEST_SEED:
         raise InputError(f"--seed {seed}: give one from 0 to {_LARGEST_SEED}")
-    with _bar(what) as tell:
+    with _until_time_is_out(), _bar(what) as tell:
         chosen = str(weights.choose_device(device))
-        yield Workshop(data=data, work=work, device=chosen, seed=seed, progress=tell)
+        yield Workshop(data=data, work=work, device=chosen, seed=seed, progress=tell, budget=budget)
 
 
 def _demand_folders(data: Path, work: Path) -> None:

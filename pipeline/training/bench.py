@@ -5,27 +5,30 @@ A data folder holds `cxr256/` (manifest.csv and archives), `localised/` (boxes, 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderDC
+from diffusers import AutoencoderDC, UNet2DConditionModel
 from transformers import BertModel, PreTrainedTokenizerFast
 
 from pipeline.anatomy import Mask
 from pipeline.errors import DatasetError
+from pipeline.schedule import TRAIN_STEPS
 from pipeline.training import autoencoder, dataset, kept, language_model, segmenter
+from pipeline.training.budget import Budget
 from pipeline.training.dataset import FilmRow, Films, LocalisedRow
-from pipeline.training.pace import Pace
+from pipeline.training.kept import Parts, Shelf
 from pipeline.training.pairs import Material
 from pipeline.training.session import Progress, autocast
 from pipeline.types import Image
 from pipeline.weights import IMAGE_GATE, LUNG_SEGMENTER, load_segmenter
 
 _STATISTICS_FILMS = 512
+_LUNGS = 1024  # films in a part: about a minute of one CPU core
 _DIFFUSERS = "final/diffusion_pytorch_model.safetensors"
 _FINISHED = {
     "segmenter": f"segmenter/{LUNG_SEGMENTER}",
@@ -57,11 +60,22 @@ class Bench:
     """The films of `data`, and what the parts in `work` that are finished make of them."""
 
     def __init__(
-        self, *, data: Path, work: Path, device: str, progress: Progress = lambda *_: None
+        self,
+        *,
+        data: Path,
+        work: Path,
+        device: str,
+        progress: Progress = lambda *_: None,
+        budget: Budget | None = None,
     ) -> None:
         # A folder's whole path: a name that could be one of a hub is never looked for there.
         self._data, self.work, self.device = data, work.resolve(), device
-        self._progress = progress
+        self._progress, self._budget = progress, budget or Budget()
+
+    def shelf(self, *names: str) -> Shelf:
+        """A folder in `work` for what is made once, within the command's time."""
+        place = self.work.joinpath(*names)
+        return Shelf(folder=place, progress=self._progress, budget=self._budget)
 
     def demand(self, *parts: str) -> None:
         """These parts have been trained.
@@ -128,16 +142,20 @@ class Bench:
         return [np.asarray(film / 255, np.float32) for film in films], list(masks > 0)
 
     @cached_property
+    def training_films(self) -> Films:
+        """The films that are learnt from; localised ones of part train come last."""
+        members = [(self._boxed, row.file) for row in self.localised if row.part == "train"]
+        extra = dataset.load_films(self._localised, members)
+        return np.concatenate([self.films_of("train"), extra])
+
+    @cached_property
     def material(self) -> Material:
-        """The training films with their lungs; localised films of part train come last."""
+        """The training films with their lungs, which are made first, and what is known of them."""
         plain = [row for row in self.rows if row.split == "train"]
         boxed = [row for row in self.localised if row.part == "train"]
-        members = [(self._boxed, row.file) for row in boxed]
-        extra = dataset.load_films(self._localised, members)
-        films = np.concatenate([self.films_of("train"), extra])
         return Material(
-            films=films,
-            lungs=self._lungs(films),
+            films=self.training_films,
+            lungs=self._lungs(self.training_films),
             rows=[*plain, *(_as_film_row(row) for row in boxed)],
             boxes=[*itertools.repeat((), len(plain)), *(row.boxes for row in boxed)],
         )
@@ -145,7 +163,7 @@ class Bench:
     @cached_property
     def latents(self) -> Latents:
         """Statistics of the training films' latents, from a fixed random part of them."""
-        films = self.material.films
+        films = self.training_films
         some = np.random.default_rng(0).choice(
             len(films), min(_STATISTICS_FILMS, len(films)), False
         )
@@ -197,17 +215,37 @@ class Bench:
     @cached_property
     def films_digest(self) -> str:
         """Of the training films' pixels."""
-        return kept.digest_of(self.material.films)
+        return kept.digest_of(self.training_films)
 
     @property
     def encoder_digest(self) -> str:
         """Of what `encode` computes with: the autoencoder, and the films of its statistics."""
         weights = self.work / _FINISHED["autoencoder"]
-        return kept.digest_of(weights, self.material.films)
+        return kept.digest_of(weights, self.training_films)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised latents [n, c, h/8, w/8] of films [n, 1, h, w] in -1 .. 1."""
         return self.latents.normalised(self._raw(x))
+
+    def unet(self) -> UNet2DConditionModel:
+        """The trained U-Net."""
+        return UNet2DConditionModel.from_pretrained(
+            self.final("diffusion"), use_safetensors=True, local_files_only=True
+        )
+
+    @torch.no_grad()
+    def answers(
+        self, unet: torch.nn.Module, source: torch.Tensor, words: Sequence[str], seed: int
+    ) -> torch.Tensor:
+        """What a U-Net says of latents [n, c, h, w] at the first step, from noise alone.
+
+        The noise is the seed's in every call, so that what is kept depends on no other call.
+        """
+        noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
+        seen = torch.cat([noise, source], 1).to(self.device)
+        last = torch.full((len(source),), TRAIN_STEPS - 1, device=self.device)
+        out: torch.Tensor = unet(seen, last, self.embeddings(words).to(self.device)).sample
+        return out.float().cpu()
 
     @torch.no_grad()
     def decoded(self, z: torch.Tensor) -> list[Image]:
@@ -216,22 +254,24 @@ class Bench:
         films = self._autoencoder.decode(raw).sample[:, 0] / 2 + 0.5
         return list(films.float().cpu().numpy())
 
-    def _tell(self, text: str) -> None:
-        self._progress(0.0, text)
-
     def _lungs(self, films: Films) -> Films:
         """The films' lung masks, kept in the work folder once made; none before the segmenter."""
         if not self.segmenter.exists():
             return np.zeros_like(films)
 
-        def make() -> kept.Tensors:
-            pace = Pace("films' lungs", len(films), self._progress)
-            masks = segmenter.lungs(load_segmenter(self.segmenter), films, tell=pace)
+        runs = [films[begin : begin + _LUNGS] for begin in range(0, len(films), _LUNGS)]
+
+        def make(number: int, tell: Callable[[int], None]) -> kept.Tensors:
+            masks = segmenter.lungs(load_segmenter(self.segmenter), runs[number], tell=tell)
             return {"lungs": torch.from_numpy(masks)}
 
-        origin = {"segmenter": kept.digest_of(self.segmenter), "films": kept.digest_of(films)}
-        made = kept.tensors(self.work / "lungs.safetensors", origin, make, self._tell)
-        return np.asarray(made["lungs"].numpy())
+        weights = kept.digest_of(self.segmenter)
+        parts = Parts(
+            what="films' lungs",
+            sizes=list(map(len, runs)),
+            origins=[{"segmenter": weights, "films": kept.digest_of(run)} for run in runs],
+        )
+        return np.asarray(kept.in_parts(self.shelf("lungs"), parts, make)["lungs"].numpy())
 
     @property
     def segmenter(self) -> Path:

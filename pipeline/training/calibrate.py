@@ -6,7 +6,6 @@ A calibration's notes are `metrics.jsonl` (of each film its map's maximum and wh
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,8 @@ from pipeline.explainer import METHOD_VERSION, Explainer
 from pipeline.limits import Limits
 from pipeline.settings import Reading, Settings
 from pipeline.training import files, kept, plots
+from pipeline.training.budget import Budget
+from pipeline.training.kept import FilmByFilm, Shelf
 from pipeline.training.session import Progress
 from pipeline.types import Image, Mode
 from pipeline.weights import LoadedModel
@@ -68,6 +69,7 @@ def calibrate(
     healthy: Sequence[Image],
     abnormal: Sequence[Image],
     progress: Progress,
+    budget: Budget | None = None,
 ) -> Settings:
     """`places.out` says a threshold for each mode and holds a healthy reference.
 
@@ -81,15 +83,18 @@ def calibrate(
         healthy: films on the model grid, [side, side] float32, 0 black .. 1 white.
         abnormal: the same, with findings; may be empty.
         progress: told of each film.
+        budget: what time its maps may take; they are kept.
 
     Raises:
+        OutOfTimeError: the minutes are spent before all maps are made; nothing but maps is written.
         DatasetError: there are too few healthy films, they are not of the kind that the model
             reads, or the model marks nothing on any of them.
     """
     demand_enough(len(healthy))
     _demand_chests(model, healthy)
     films = len(healthy) + len(abnormal) + len(healthy[:_PAPER_FILMS])
-    maker = _Maker(model, places, progress, films)
+    shelf = Shelf(folder=places.notes / "maps", progress=progress, budget=budget or Budget())
+    maker = _Maker(model, places, shelf, films)
     normal = [maker.map(film, Mode.CALIBRATED, "healthy") for film in healthy]
     sick = [maker.map(film, Mode.CALIBRATED, "sick") for film in abnormal]
     paper = [maker.map(film, Mode.PAPER, "healthy") for film in healthy[:_PAPER_FILMS]]
@@ -138,12 +143,12 @@ def _demand_chests(model: LoadedModel, healthy: Sequence[Image]) -> None:
 class _Maker:
     """Makes maps, or finds them where a calibration was stopped, and notes what they reach."""
 
-    def __init__(self, model: LoadedModel, places: Places, progress: Progress, films: int) -> None:
-        self._explainer, self._probe, self._progress = Explainer(model), model.probe, progress
-        self._notes, self._maps = places.notes, places.notes / "maps"
+    def __init__(self, model: LoadedModel, places: Places, shelf: Shelf, films: int) -> None:
+        self._explainer, self._probe = Explainer(model), model.probe
+        self._notes, self._folder, self._noted = places.notes, shelf.folder, 0
         edits = kept.origin_of_edits(places.model)
-        self._origin = f"{METHOD_VERSION} {edits} {model.probe is not None}"
-        self._films, self._noted, self._made, self._began_s = films, 0, 0, time.monotonic()
+        origin = f"{METHOD_VERSION} {edits} {model.probe is not None}"
+        self._maps = FilmByFilm(shelf, "maps", films, origin)
         self._notes.mkdir(parents=True, exist_ok=True)
         self._metrics.unlink(missing_ok=True)
 
@@ -153,9 +158,7 @@ class _Maker:
 
     def map(self, film: Image, mode: Mode, kind: str) -> Scored:
         """The film's map, noted as of a healthy or a sick one."""
-        parts = kept.of_film(
-            self._maps, [film, str(mode)], self._origin, lambda: self._make(film, mode)
-        )
+        parts = self._maps.of([film, str(mode)], lambda: self._make(film, mode))
         traits = parts["traits"].numpy() if "traits" in parts else None
         scored = Scored(
             plane=parts["plane"].numpy(),
@@ -168,10 +171,6 @@ class _Maker:
 
     def _make(self, film: Image, mode: Mode) -> kept.Tensors:
         made = self._explainer.evidence(film, mode, seed=0)
-        self._made += 1
-        pace_s = (time.monotonic() - self._began_s) / self._made
-        said = f"{mode}: {self._noted + 1} films, {pace_s:.1f} s a film"
-        self._progress((self._noted + 1) / self._films, said)
         plane = made.attribution.mean(0, dtype=np.float32)
         parts = {"plane": plane, "lungs": made.lungs.astype(np.uint8)}
         if made.traits is not None:
@@ -193,7 +192,7 @@ class _Maker:
 
     def forget(self) -> None:
         """The maps are of films: none is left lying once it has served."""
-        shutil.rmtree(self._maps)
+        shutil.rmtree(self._folder)
 
 
 def _reading(films: Sequence[Scored]) -> Reading:

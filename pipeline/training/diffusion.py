@@ -16,7 +16,7 @@ from torch.nn import functional
 from pipeline import prompts, schedule
 from pipeline.schedule import TRAIN_STEPS, Schedule
 from pipeline.training.autoencoder import LATENT_CHANNELS
-from pipeline.training.pairs import Pool
+from pipeline.training.pools import Pool
 from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _TEXT_WIDTH = 256

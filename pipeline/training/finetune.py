@@ -23,7 +23,7 @@ from pipeline.errors import ModelError
 from pipeline.settings import Settings
 from pipeline.training import diffusion, files
 from pipeline.training.diffusion import Lesson, Lessons, Objective
-from pipeline.training.pairs import Pool
+from pipeline.training.pools import Pool
 from pipeline.training.session import Progress, Recipe, Session
 from pipeline.weights import IMAGE_GATE, LATENT_PRIOR, LESION_GATE, LUNG_SEGMENTER, Networks
 

@@ -2,7 +2,7 @@
 two gates agree say both (one round of self-training).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from pipeline import lesion_gate
 from pipeline.segmenter import SIDE, Segmenter
 from pipeline.training.augment import Plane
 from pipeline.training.diffusion import label_loss
-from pipeline.training.pairs import Sample
+from pipeline.training.kept import Tensors
+from pipeline.training.pairs import KINDS, Sample
 from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50
@@ -28,8 +29,7 @@ _SHARES = {"pasted": 0.46, "boxed": 0.24, "healthy": 0.12, "labelled": 0.18, "ag
 _SURE, _BOTH_AT_LEAST, _NEITHER_ABOVE = 0.4, 0.25, 0.2
 _LEAST_AGREED_PX = 60  # of SIDE x SIDE; a film with less has nothing to teach
 
-_Small = tuple[torch.Tensor, torch.Tensor, bool]
-"""Film and mask as `halved` makes them, and whether the film is sick."""
+_TOLD_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +48,39 @@ class Taught:
     sick: torch.Tensor
 
 
-def lessons(samples: Iterable[Sample]) -> list[Taught]:
-    """The samples of a pool by kind."""
-    kinds: dict[str, list[_Small]] = {}
-    for sample in samples:  # made small one by one: a pool of whole planes would fill the memory
-        small = (halved(sample.source), halved(sample.mask), sample.is_sick)
-        kinds.setdefault(sample.kind, []).append(small)
-    return [_taught(kind, found) for kind, found in kinds.items()]
+def small(samples: Sequence[Sample]) -> Tensors:
+    """What a pool keeps of samples: `film` and `mask` as `halved` makes them, `kind`, `sick`."""
+    return {
+        "film": torch.stack([halved(sample.source) for sample in samples]),
+        "mask": torch.stack([halved(sample.mask) for sample in samples]),
+        "kind": torch.tensor([KINDS.index(sample.kind) for sample in samples]),
+        "sick": torch.tensor([sample.is_sick for sample in samples]),
+    }
 
 
-def _taught(kind: str, samples: Sequence[_Small]) -> Taught:
-    film = torch.stack([film for film, _, _ in samples])
-    mask = torch.stack([mask for _, mask, _ in samples])
-    everywhere, nowhere = torch.full_like(mask, 255), torch.zeros_like(mask)
+def lessons(pool: Tensors) -> list[Taught]:
+    """What `small` has kept, by kind; nothing yet of real films of which two gates must agree."""
+    found = [(kind, pool["kind"] == KINDS.index(kind)) for kind in _SHARES if kind in KINDS]
+    return [_taught(kind, pool, of_it) for kind, of_it in found if of_it.any()]
+
+
+def agreed_with(gate: Segmenter, pool: Tensors) -> list[Taught]:
+    """What a gate and the U-Net's, whose answers are the masks, agree on of real films with a
+    finding: one or none.
+    """
+    real = pool["kind"] == KINDS.index("abnormal")
+    if not real.any():
+        return []
+    films, theirs = pool["film"][real], pool["mask"][real].float() / 255
+    return [agreed(films, told(gate, films), theirs)]
+
+
+def _taught(kind: str, pool: Tensors, of_it: torch.Tensor) -> Taught:
+    film, mask, is_sick = (pool[name][of_it] for name in ("film", "mask", "sick"))
+    # One plane for all films: a plane for each would be as large as the pool.
+    everywhere, nowhere = (
+        torch.full((1, 1, 1), value, dtype=torch.uint8).expand_as(mask) for value in (255, 0)
+    )
     if kind != "labelled":
         return Taught(
             kind=kind,
@@ -68,12 +88,13 @@ def _taught(kind: str, samples: Sequence[_Small]) -> Taught:
             lesion=mask,
             known=everywhere,
             lungs=nowhere,
-            sick=torch.full((len(samples),), torch.nan),
+            sick=torch.full((len(film),), torch.nan),
         )
     # Of a labelled film the mask is its lungs: in a normal one there is no lesion anywhere.
-    sick = torch.tensor([float(is_sick) for _, _, is_sick in samples])
-    known = everywhere * (1 - sick).to(torch.uint8).view(-1, 1, 1)
-    return Taught(kind=kind, film=film, lesion=nowhere, known=known, lungs=mask, sick=sick)
+    known = torch.where(is_sick, 0, 255).to(torch.uint8).view(-1, 1, 1).expand_as(mask)
+    return Taught(
+        kind=kind, film=film, lesion=nowhere, known=known, lungs=mask, sick=is_sick.float()
+    )
 
 
 def agreed(films: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> Taught:
@@ -96,8 +117,10 @@ def agreed(films: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> Taugh
 @torch.inference_mode()
 def told(gate: Segmenter, films: torch.Tensor) -> torch.Tensor:
     """What a gate says of films [n, SIDE, SIDE] uint8, as they are and mirrored: 0 .. 1."""
-    seen = films[:, None].to(next(gate.parameters()).device)
-    return lesion_gate.both_ways(gate, seen.float() / 127.5 - 1)[:, 0].cpu()
+    device = next(gate.parameters()).device
+    parts = [films[i : i + _TOLD_AT_ONCE] for i in range(0, len(films), _TOLD_AT_ONCE)]
+    seen = (part[:, None].to(device).float() / 127.5 - 1 for part in parts)
+    return torch.cat([lesion_gate.both_ways(gate, part)[:, 0].cpu() for part in seen])
 
 
 def train(

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline import digest
+from pipeline import digest, prompts
 from pipeline.errors import DatasetError
 from pipeline.training import files, kept
 from pipeline.training.bench import Bench
@@ -34,6 +34,13 @@ def films(bench: Bench) -> dict[str, str]:
 def edit(bench: Bench) -> Origin:
     """Of a network that edits latents under words."""
     return {**labelled(bench), **_seen_by(bench)}
+
+
+def answers(bench: Bench) -> Origin:
+    """Of what the U-Net says of films that are called normal."""
+    taught = {"diffusion": bench.digest_of("diffusion"), "encoder": bench.encoder_digest}
+    words = {"language-model": bench.digest_of("language-model"), "words": prompts.load().digest}
+    return {**taught, **words}
 
 
 def adapter(bench: Bench, start: Path | None) -> Origin:

@@ -1,14 +1,11 @@
-"""The pool of latent pairs that the edit is learnt from, made once and kept with the run."""
+"""Pairs of films: a normal one and the same with a lesion, and others of which less is known."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
 
 from pipeline import anatomy, framing, prompts
 from pipeline.errors import DatasetError
@@ -18,14 +15,10 @@ from pipeline.training.augment import Jitter, Plane
 from pipeline.training.dataset import BOXED, Box, FilmRow, Films
 from pipeline.training.lesions import Donor
 
-Encode = Callable[[torch.Tensor], torch.Tensor]
-"""[n, 1, h, w] in -1 .. 1 -> normalised latents."""
-
-_CHUNK = 32
 _LARGEST_BLUR_PX = 0.8
 FRAMED = 0.5
 """The share of films seen as an explanation's second draw sees them, in the lungs' frame."""
-_KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled", "diffuse", "estimated")
+KINDS = ("pasted", "boxed", "healthy", "abnormal", "labelled", "diffuse", "estimated")
 _AVERAGED = 8  # normal films, for what a sick one's lungs should be like
 _CHILDREN = 0.3  # of diffuse disease: fewer than their films are
 _MADE_OF: Mapping[str, Finding] = {
@@ -86,27 +79,6 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """Latents [n, c, h, w] float16 of source and aim, the mask at their size, words and kind.
-
-    `words` and `normal` index `captions`: what is seen in the source, and its view's normal prompt.
-    They are the same for a film on which nothing was found.
-    """
-
-    source: torch.Tensor
-    aim: torch.Tensor
-    mask: torch.Tensor
-    kind: torch.Tensor
-    words: torch.Tensor
-    normal: torch.Tensor
-    captions: tuple[str, ...]
-
-    def of(self, kind: str) -> npt.NDArray[np.int64]:
-        """Where the members of a kind are."""
-        return np.nonzero(self.kind.numpy() == _KINDS.index(kind))[0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Lot:
     """Places of films to draw from, each with its chance."""
 
@@ -115,7 +87,7 @@ class _Lot:
 
 
 class PairMaker:
-    """Makes samples from material, the same ones for the same seed."""
+    """Makes samples from material, the same ones for the same seed, part and counts."""
 
     def __init__(self, material: Material, seed: int, framed: float = FRAMED) -> None:
         self._material, self._seed, self._share_framed = material, seed, framed
@@ -132,12 +104,24 @@ class PairMaker:
         self._labelled_lots = self._lots_by_label([i for i in index if fit[i]])
         self._ages = self._lots_by_age([i for i in index if fit[i] and not material.boxes[i]])
 
-    def samples(self, counts: Counts) -> Iterator[Sample]:
-        """All samples of all kinds that the films allow.
+    def allowed(self, counts: Counts) -> Counts:
+        """Of these the kinds that the films allow."""
+        lacking = {
+            "boxed": not self._boxed.films,
+            "abnormal": not self._donors.films,
+            "labelled": not self._labelled_lots,  # no source has films of both labels
+            "diffuse": not self._ages,
+            "estimated": not self._ages,
+        }
+        return replace(counts, **{kind: 0 for kind, lacks in lacking.items() if lacks})
+
+    def samples(self, counts: Counts, part: int = 0) -> Iterator[Sample]:
+        """All samples of all kinds that the films allow; every part is drawn by itself.
 
         Raises:
             DatasetError: no healthy lungs to paste into are seen.
         """
+        self._rng = np.random.default_rng((self._seed, part))
         makers = {
             "pasted": self._pasted,
             "boxed": self._boxed_film,
@@ -147,17 +131,10 @@ class PairMaker:
             "diffuse": self._diffuse,
             "estimated": self._estimated,
         }
-        if not self._labelled_lots:  # no source has films of both labels
-            del makers["labelled"]
-        if not self._ages:
-            del makers["diffuse"], makers["estimated"]
-        if not self._boxed.films:
-            del makers["boxed"]
-        if not self._donors.films:
-            del makers["abnormal"]
         self._demand_normals(counts)
+        allowed = self.allowed(counts)
         for kind, make in makers.items():
-            for _ in range(getattr(counts, kind)):
+            for _ in range(getattr(allowed, kind)):
                 yield make()
 
     @property
@@ -355,82 +332,6 @@ class PairMaker:
 
     def _pick(self, lot: _Lot) -> int:
         return int(self._rng.choice(lot.films, p=lot.chances))
-
-
-def make_pool(
-    maker: PairMaker,
-    counts: Counts,
-    encode: Encode,
-    path: Path,
-    tell: Callable[[str], None],
-    encoder: str = "",
-) -> Pool:
-    """The pool kept at `path`, made first where there is none, or one made of something else.
-
-    `encoder` is a digest of what `encode` computes with.
-    """
-    captions = all_captions()
-
-    def make() -> kept.Tensors:
-        parts: dict[str, list[torch.Tensor]] = {}
-        for batch in chunks(maker.samples(counts)):
-            for name, value in _encoded(batch, encode, captions).items():
-                parts.setdefault(name, []).append(value)
-            tell(f"{sum(len(part) for part in parts['kind'])} pairs made")
-        return {name: torch.cat(values).contiguous() for name, values in parts.items()}
-
-    origin = maker.origin | {
-        "counts": repr(counts),
-        "captions": kept.digest_of(repr(captions), repr(_said())),  # and what each of them means
-        "encoder": encoder,
-    }
-    return Pool(**kept.tensors(path, origin, make, tell), captions=captions)
-
-
-def all_captions() -> tuple[str, ...]:
-    """Every sentence a sample may carry, sorted; the empty one is the dropped caption."""
-    return tuple(sorted({"", *(text for said in _said() for text in said)}))
-
-
-def _said() -> list[tuple[str, ...]]:
-    """Every sentence in the order of what it means; views may say the same."""
-    words = prompts.load()
-    return [said for view in prompts.VIEWS for said in words.sentences(view).values()]
-
-
-def _encoded(
-    batch: Sequence[Sample], encode: Encode, captions: tuple[str, ...]
-) -> dict[str, torch.Tensor]:
-    source = encode(signed([sample.source for sample in batch]))
-    same = [sample.source is sample.aim for sample in batch]
-    aim = source if all(same) else encode(signed([sample.aim for sample in batch]))
-    mask = torch.from_numpy(np.stack([sample.mask for sample in batch]))[:, None]
-    normal = [prompts.load().normal_prompts(sample.view)[0] for sample in batch]
-    return {
-        "source": source.half(),
-        "aim": aim.half().clone(),
-        "mask": functional.adaptive_avg_pool2d(mask, (source.shape[-2], source.shape[-1])).half(),
-        "kind": torch.tensor([_KINDS.index(sample.kind) for sample in batch]),
-        "words": torch.tensor([captions.index(sample.words) for sample in batch]),
-        "normal": torch.tensor([captions.index(text) for text in normal]),
-    }
-
-
-def signed(planes: Sequence[Plane]) -> torch.Tensor:
-    """[n, 1, h, w] in -1 .. 1, as networks take them."""
-    return torch.from_numpy(np.stack(planes))[:, None] * 2 - 1
-
-
-def chunks(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
-    """The samples in batches of one kind each."""
-    chunk: list[Sample] = []
-    for sample in samples:
-        if len(chunk) == _CHUNK or (chunk and sample.kind != chunk[0].kind):
-            yield chunk
-            chunk = []
-        chunk.append(sample)
-    if chunk:
-        yield chunk
 
 
 def _pixels(box: Box, side: int) -> tuple[int, int, int, int]:

@@ -5,27 +5,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from pipeline.segmenter import SIDE, Segmenter
-from pipeline.training.pairs import Counts, PairMaker
+from pipeline.segmenter import Segmenter
+from pipeline.training.kept import Tensors
+from pipeline.training.pairs import Counts
 from pipeline.training.segmenter import overlap_loss
 from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50
 
 Lessons = tuple[torch.Tensor, torch.Tensor]
-"""Films in -1 .. 1 and their lesions' masks in 0 .. 1, each [n, 1, SIDE, SIDE]."""
+"""Films and their lesions' masks, each [n, 1, SIDE, SIDE] uint8, 255 is 1."""
 
 
-def lessons(maker: PairMaker, counts: Counts) -> Lessons:
+def counts(all_kinds: Counts) -> Counts:
     """What the edit's gate is taught by too: pasted, boxed and healthy films with their masks.
 
     Films of which only the label is known say nothing of where, so that none is taken.
     """
-    samples = maker.samples(replace(counts, abnormal=0, labelled=0))
-    films, masks = zip(*((_small(s.source), _small(s.mask)) for s in samples), strict=True)
-    return torch.stack(films) * 2 - 1, torch.stack(masks)
+    return replace(all_kinds, abnormal=0, labelled=0)
+
+
+def lessons(pool: Tensors) -> Lessons:
+    """Of what `lesion_gate.small` has kept."""
+    return pool["film"][:, None], pool["mask"][:, None]
 
 
 def train(taught: Lessons, recipe: Recipe, folder: Path, progress: Progress) -> Segmenter:
@@ -38,8 +41,8 @@ def train(taught: Lessons, recipe: Recipe, folder: Path, progress: Progress) -> 
     for step in session.steps():
         index = torch.from_numpy(rng.integers(0, len(films), recipe.batch))
         with autocast(recipe.device):
-            logits = model(films[index].to(recipe.device))
-        loss = overlap_loss(logits.float(), masks[index].to(recipe.device))
+            logits = model(signed(films[index]).to(recipe.device))
+        loss = overlap_loss(logits.float(), (masks[index] / 255).to(recipe.device))
         session.learn(loss)
         if step % _RECORD_EVERY == 0:
             session.record({"loss": float(loss.detach())})
@@ -47,6 +50,6 @@ def train(taught: Lessons, recipe: Recipe, folder: Path, progress: Progress) -> 
     return model.eval()
 
 
-def _small(plane: np.ndarray) -> torch.Tensor:
-    whole = torch.from_numpy(np.ascontiguousarray(plane))[None]
-    return functional.adaptive_avg_pool2d(whole, SIDE)
+def signed(films: torch.Tensor) -> torch.Tensor:
+    """Films in -1 .. 1, as the network takes them."""
+    return films / 127.5 - 1

@@ -63,9 +63,10 @@ def _has_bfloat16(kind: str) -> bool:
 class Recipe:
     """How long and how fast to learn.
 
-    `minutes` counts training time over all resumed runs; the learning rate rises over
-    `warmup_steps` and falls as a cosine to 1 % at the end of the budget. `origin` is what is learnt
-    from, by names and digests: no run goes on with another.
+    `minutes` counts over all resumed runs; `made_s` of them went, in this call, to what is made
+    before learning begins. The learning rate rises over `warmup_steps` and falls as a cosine to 1 %
+    at the end of the time that is left. `origin` is what is learnt from, by names and digests: no
+    run goes on with another.
     """
 
     minutes: float
@@ -75,6 +76,7 @@ class Recipe:
     weight_decay: float = 1e-3
     seed: int = 0
     device: str = "cpu"
+    made_s: float = 0.0
     origin: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -107,6 +109,7 @@ class Session:
     progress: Progress
     step: int = 0
     spent_s: float = 0.0
+    _made_s: float = 0.0  # of these, before learning
     _ema: dict[str, torch.Tensor] = field(default_factory=dict)
     _optimiser: torch.optim.AdamW = field(init=False)
 
@@ -126,6 +129,7 @@ class Session:
         else:
             ranks.share_weights(self.model)
             self._ema = {k: v.detach().clone() for k, v in self._floating_state().items()}
+        self.spent_s, self._made_s = (s + recipe.made_s for s in (self.spent_s, self._made_s))
         # The noise, as the lessons, is neither that of another process nor that of step 0 again.
         torch.manual_seed(int(np.random.SeedSequence(self.seed).generate_state(1)[0]))
 
@@ -192,7 +196,14 @@ class Session:
         for index, moments in self._optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{k}": v for k, v in moments.items()}
         origin = dict(self.recipe.origin)
-        said = json.dumps({"step": self.step, "spent_s": self.spent_s, "origin": origin})
+        said = json.dumps(
+            {
+                "step": self.step,
+                "spent_s": self.spent_s,
+                "made_s": self._made_s,
+                "origin": origin,
+            }
+        )
         with files.whole(self.folder / _STATE) as scratch:  # one file: a kill parts nothing
             whole = {k: v.contiguous().clone() for k, v in tensors.items()}
             # One entry: safetensors writes several in any order, and a run has one file of bytes.
@@ -217,7 +228,8 @@ class Session:
             self._restore(load_file(self.folder / _STATE))
             saved = _said(self.folder)
             self.step, self.spent_s = int(saved["step"]), float(saved["spent_s"])
-            if not math.isfinite(self.spent_s):
+            self._made_s = float(saved.get("made_s", 0.0))  # a checkpoint of before: none counted
+            if not math.isfinite(self.spent_s + self._made_s):
                 raise ValueError(f"{self.spent_s} seconds spent")  # noqa: TRY301 - as all damage
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as fault:
             raise _damaged(self.folder, fault) from fault
@@ -251,7 +263,8 @@ class Session:
 
     def _learning_rate(self) -> float:
         rise = min(1.0, (self.step + 1) / self.recipe.warmup_steps)
-        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self._fraction()))
+        learnt_s, all_s = (s - self._made_s for s in (self.spent_s, self.recipe.minutes * 60))
+        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, learnt_s / all_s)))
         return self.recipe.learning_rate * rise * fall
 
     def _floating_state(self) -> dict[str, torch.Tensor]:

@@ -19,7 +19,8 @@ from torch import nn
 from pipeline.errors import ModelError
 from pipeline.training import diffusion
 from pipeline.training.diffusion import Task
-from pipeline.training.pairs import Counts, Pool
+from pipeline.training.pairs import Counts
+from pipeline.training.pools import Pool
 from pipeline.training.session import Progress, Recipe
 
 _RANK = 4

@@ -4,7 +4,7 @@ A data folder holds `cxr256/` (manifest.csv and archives), `localised/` (boxes, 
 `reports/`; a work folder gets one folder a step and, from `assemble`, the finished `model/`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from pipeline import digest, prompts, settings, weights
 from pipeline.explainer import Explainer
-from pipeline.schedule import TRAIN_STEPS
 from pipeline.segmenter import Segmenter
 from pipeline.settings import Settings
 from pipeline.training import (
@@ -32,8 +31,8 @@ from pipeline.training import (
     language_model,
     lesion_gate,
     origins,
-    pairs,
     plots,
+    pools,
     probing,
     ranks,
     rival,
@@ -44,21 +43,22 @@ from pipeline.training import (
 )
 from pipeline.training.assembly import save_network
 from pipeline.training.bench import Bench
+from pipeline.training.budget import Budget
 from pipeline.training.calibrate import Places
 from pipeline.training.dataset import Films
 from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Plan
+from pipeline.training.kept import FilmByFilm
 from pipeline.training.lesion_gate import Taught
 from pipeline.training.origins import Origin
-from pipeline.training.pace import Pace, PacedMaker
-from pipeline.training.pairs import Counts, Encode, Pool, Sample
+from pipeline.training.pairs import Counts, PairMaker, Sample
+from pipeline.training.pools import Encode, Pool
 from pipeline.training.session import Progress, Recipe
 from pipeline.types import Image
 from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_LUNG, LoadedModel
 
 _SHOWN = 6
 _PROBED = 600  # films of a class of a source: more were not better (docs/decisions/0011)
-_NOTHING_ELSE = {"pasted": 0, "boxed": 0, "healthy": 0, "labelled": 0}
 _RECIPES = {
     "autoencoder": Recipe(minutes=0, batch=16, learning_rate=1.5e-3),
     "segmenter": Recipe(minutes=0, batch=8, learning_rate=2e-3, warmup_steps=50),
@@ -75,22 +75,29 @@ _RECIPES = {
 
 
 class Workshop:
-    """Trains the parts of a model from `data` into `work` on `device`."""
+    """Trains the parts of a model from `data` into `work` on `device`, each in the `budget`.
+
+    Raises:
+        OutOfTimeError: by every step, where its minutes are spent before it has learnt or made all.
+    """
 
     def __init__(
-        self, *, data: Path, work: Path, device: str, seed: int, progress: Progress
+        self, *, data: Path, work: Path, device: str, seed: int, progress: Progress, budget: Budget
     ) -> None:
         self._seed, own = seed, ranks.join(device)
         self._progress: Progress = progress if ranks.is_first() else lambda *_: None
-        self._bench = Bench(data=data, work=work, device=own, progress=self._progress)
+        self._budget = budget
+        self._bench = Bench(
+            data=data, work=work, device=own, progress=self._progress, budget=budget
+        )
 
-    def train_autoencoder(self, minutes: float) -> Fidelity:
+    def train_autoencoder(self) -> Fidelity:
         """The autoencoder is trained on the films of train; returns what it keeps of those of val,
         which it says in its folder too.
         """
-        held_out, films = self._bench.films_of("val"), self._bench.material.films
+        held_out, films = self._bench.films_of("val"), self._bench.training_films
         folder, origin = self._bench.work / "autoencoder", origins.films(self._bench)
-        recipe = self._recipe("autoencoder", origin, minutes)
+        recipe = self._recipe("autoencoder", origin)
         model = autoencoder.train(films, recipe, folder, self._progress)
         self._finish(model, "autoencoder", recipe.origin)
         normal, lungs = self._bench.normals("val", fidelity.MOST_LESIONS)
@@ -105,48 +112,47 @@ class Workshop:
         """What the trained autoencoder keeps of films; None where nobody has measured it."""
         return fidelity.read(self._bench.work / "autoencoder")
 
-    def train_segmenter(self, minutes: float) -> None:
+    def train_segmenter(self) -> None:
         """The lung segmenter is trained on the films that have lung outlines."""
         films, masks = self._bench.outlined()
         folder, origin = self._bench.work / "segmenter", {"films": kept.digest_of(films, masks)}
-        recipe = self._recipe("segmenter", origin, minutes)
+        recipe = self._recipe("segmenter", origin)
         model = segmenter.train(films, masks, recipe, folder, self._progress)
         self._keep(model, self._bench.segmenter)
         self._picture_masks(model, films[:_SHOWN], masks[:_SHOWN])
 
-    def train_view(self, minutes: float) -> None:
+    def train_view(self) -> None:
         """The image gate's classifier is trained on the films of train."""
-        films, folder = self._bench.material.films, self._bench.work / "view"
-        recipe = self._recipe("view", origins.films(self._bench), minutes)
+        films, folder = self._bench.training_films, self._bench.work / "view"
+        recipe = self._recipe("view", origins.films(self._bench))
         model = view.train(films, recipe, folder, self._progress)
         self._keep(model, folder / IMAGE_GATE)
 
-    def train_language_model(self, minutes: float) -> None:
+    def train_language_model(self) -> None:
         """The text encoder and its tokenizer are trained on the reports and the prompts."""
         folder = self._bench.work / "language-model"
         sentences = self._bench.sentences()
         texts = [*sentences, *(lesson.text for lesson in language_model.templates())]
         tokenizer = language_model.keep_tokenizer(texts, folder)
-        recipe = self._recipe("language-model", {}, minutes)
+        recipe = self._recipe("language-model", {})
         model = language_model.train(sentences, tokenizer, recipe, folder, self._progress)
         if ranks.is_first():
             with files.whole_folder(self._bench.text_encoder) as scratch:
                 model.encoder.save_pretrained(scratch)
 
-    def train_diffusion(self, minutes: float, counts: Counts) -> None:
+    def train_diffusion(self, counts: Counts) -> None:
         """The U-Net is trained on a pool of pairs, made first where the run has none yet."""
         self._bench.demand("segmenter", "autoencoder", "language-model")
         folder, origin = self._bench.work / "diffusion", origins.edit(self._bench)
-        recipe = self._recipe("diffusion", origin, minutes)
-        pool = self._pool(folder, counts, self._bench.encode, self._bench.encoder_digest)
-        model = diffusion.train(
-            pool, self._bench.embeddings(pool.captions), recipe, folder, self._progress
-        )
+        self._demand_same("diffusion", origin)
+        pool = self._pool("diffusion", counts, self._bench.encode, self._bench.encoder_digest)
+        recipe, words = self._recipe("diffusion", origin), self._bench.embeddings(pool.captions)
+        model = diffusion.train(pool, words, recipe, folder, self._progress)
         self._finish(model, "diffusion", recipe.origin)
         if ranks.is_first():
             self._picture_edits(model, pool, "pasted", folder)
 
-    def train_whole_lung(self, minutes: float, counts: Counts, base: Path | None = None) -> None:
+    def train_whole_lung(self, counts: Counts, base: Path | None = None) -> None:
         """The whole-lung adapter of the trained U-Net is trained on a pool of its own.
 
         A new run begins with the adapter of the model folder `base`, where one is given.
@@ -158,18 +164,18 @@ class Workshop:
         origins.demand_unet(self._bench)
         folder, start = self._bench.work / "whole-lung", base / WHOLE_LUNG if base else None
         origin = origins.adapter(self._bench, start)
-        recipe = self._recipe("whole-lung", origin, minutes)
-        pool = self._pool(folder, counts, self._bench.encode, self._bench.encoder_digest)
-        embeddings = self._bench.embeddings(pool.captions)
-        unet = self._unet()
-        model = whole_lung.train(unet, pool, embeddings, recipe, folder, self._progress, start)
+        self._demand_same("whole-lung", origin)
+        pool = self._pool("whole-lung", counts, self._bench.encode, self._bench.encoder_digest)
+        recipe, words = self._recipe("whole-lung", origin), self._bench.embeddings(pool.captions)
+        unet = self._bench.unet()
+        model = whole_lung.train(unet, pool, words, recipe, folder, self._progress, start)
         if ranks.is_first():
             with files.whole(folder / WHOLE_LUNG) as scratch:
                 whole_lung.save(model, scratch)
             origins.write(folder, recipe.origin)
             self._picture_edits(model, pool, "diffuse", folder)
 
-    def fine_tune(self, base: Path, plan: Plan, minutes: float, counts: Counts) -> Path:
+    def fine_tune(self, base: Path, plan: Plan, counts: Counts) -> Path:
         """`fine-tuned/` is a model folder made of `base` by the plan; returns where it lies.
 
         Raises:
@@ -178,75 +184,84 @@ class Workshop:
         self._bench.demand("segmenter")
         folder = self._bench.work / "fine-tuning"
         origin = origins.tuning(self._bench, base, plan)
-        recipe = self._recipe("fine-tuning", origin, minutes)
+        self._demand_same("fine-tuning", origin)
         networks = weights.load_networks(base, torch.device(self._bench.device))
         finetune.demand_form(networks, plan)
         grid = int(networks.unet.config.sample_size) * 8
         encode = finetune.encoder_of(networks, grid, self._bench.device)
         files_of_it = repr(digest.file_digests(base / "vae"))
         encoder = kept.digest_of(files_of_it, repr(settings.read(base)), str(grid))
-        pool = self._pool(folder, counts, encode, encoder)
+        pool = self._pool("fine-tuning", counts, encode, encoder)
+        recipe = self._recipe("fine-tuning", origin)
         tuned = finetune.train(networks, plan, pool, recipe, folder, self._progress)
         said = replace(settings.read(base), name=base.name, version="fine-tuned", grid=grid)
         if ranks.is_first():
             finetune.write(tuned, networks, plan, base, self._bench.work / "fine-tuned", said)
         return self._bench.work / "fine-tuned"
 
-    def train_classifier(self, minutes: float) -> None:
+    def train_classifier(self) -> None:
         """The independent classifier, a judge of edits, is trained on the films of train."""
         self._bench.demand("segmenter")
         folder, origin = self._bench.work / "classifier", origins.labelled(self._bench)
-        recipe = self._recipe("classifier", origin, minutes)
+        recipe = self._recipe("classifier", origin)
         model = classifier.train(self._bench.material, recipe, folder, self._progress)
         if ranks.is_first():
             save_network(model, self._bench.work / "judges" / CLASSIFIER)
 
-    def train_gate(self, minutes: float, counts: Counts) -> None:
+    def train_gate(self, counts: Counts) -> None:
         """The second gate is trained: half of the time on pairs, boxes and labels, half on these
         and on real films where it and the U-Net's gate agree.
         """
         self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
         origins.demand_unet(self._bench)
         folder, origin = self._bench.work / "lesion-gate", origins.labelled(self._bench)
-        recipe = self._recipe("lesion-gate/first", origin, minutes / 2)
-        maker = PacedMaker(self._bench.material, self._seed, self._progress, framed=1.0)
-        taught = lesion_gate.lessons(maker.samples(replace(counts, abnormal=0)))
-        first = lesion_gate.train(taught, recipe, folder / "first", self._progress)
-        real = maker.samples(Counts(abnormal=counts.abnormal, **_NOTHING_ELSE))
-        taught += self._agreed(first, real)
-        model = lesion_gate.train(taught, recipe, folder / "second", self._progress, first)
+        self._demand_same("lesion-gate/first", origin)
+        pool = self._seen_by_the_gate(counts)
+        recipe = self._recipe("lesion-gate/first", origin)
+        half = replace(recipe, minutes=recipe.minutes / 2, made_s=recipe.made_s / 2)
+        taught = lesion_gate.lessons(pool)
+        first = lesion_gate.train(taught, half, folder / "first", self._progress)
+        taught += lesion_gate.agreed_with(first, pool)
+        model = lesion_gate.train(taught, half, folder / "second", self._progress, first)
         if ranks.is_first():
             save_network(model, folder / LESION_GATE)
             self._picture_gate(model, taught)
 
-    def _agreed(self, gate: Segmenter, samples: Iterator[Sample]) -> list[Taught]:
-        """What the gate and the U-Net's agree on of real films with a finding: one or none."""
-        unet = self._unet().to(self._bench.device).eval()
-        films, ours, theirs = [], [], []
-        for batch in pairs.chunks(samples):
-            source = self._bench.encode(pairs.signed([sample.source for sample in batch]))
-            normal = [prompts.load().normal_prompts(sample.view)[0] for sample in batch]
-            small = torch.stack([lesion_gate.halved(sample.source) for sample in batch])
-            films.append(small)
-            ours.append(lesion_gate.told(gate, small))
-            open_to = self._answers(unet, source, normal)[:, -1:].sigmoid()
-            theirs.append(functional.interpolate(open_to, small.shape[1:], mode="bilinear")[:, 0])
-        if not films:
-            return []
-        return [lesion_gate.agreed(torch.cat(films), torch.cat(ours), torch.cat(theirs))]
+    def _seen_by_the_gate(self, counts: Counts) -> kept.Tensors:
+        """Pairs in the frame of their lungs; the mask of a real film with a finding, of which
+        nobody knows where, is what the U-Net's gate says.
+        """
+        unet = self._bench.unet().to(self._bench.device).eval()
 
-    def _unet(self) -> UNet2DConditionModel:
-        return UNet2DConditionModel.from_pretrained(
-            self._bench.final("diffusion"), use_safetensors=True, local_files_only=True
-        )
+        def keep(batch: Sequence[Sample]) -> kept.Tensors:
+            found = lesion_gate.small(batch)
+            if batch[0].kind == "abnormal":
+                found["mask"] = self._open(unet, batch, found["mask"].shape[1:])
+            return found
 
-    def train_rival(self, minutes: float, counts: Counts) -> None:
+        maker = PairMaker(self._bench.material, self._seed, framed=1.0)
+        shelf, made_of = self._bench.shelf("lesion-gate", "pool"), origins.answers(self._bench)
+        return pools.make(maker, counts, keep, shelf, made_of)
+
+    def _open(
+        self, unet: UNet2DConditionModel, batch: Sequence[Sample], shape: torch.Size
+    ) -> torch.Tensor:
+        """How far the U-Net's gate is open to films, [n, *shape] uint8, 255 is 1."""
+        source = self._bench.encode(pools.signed([sample.source for sample in batch]))
+        normal = [prompts.load().normal_prompts(sample.view)[0] for sample in batch]
+        open_to = self._bench.answers(unet, source, normal, self._seed)[:, -1:].sigmoid()
+        fitted = functional.interpolate(open_to, shape, mode="bilinear")[:, 0]
+        return (fitted * 255).round().to(torch.uint8)
+
+    def train_rival(self, counts: Counts) -> None:
         """The plain segmenter is trained on pairs as the edit's gate is, but on others."""
         self._bench.demand("segmenter")
         folder, origin = self._bench.work / "rival", origins.labelled(self._bench)
-        recipe = self._recipe("rival", origin, minutes)
-        maker = PacedMaker(self._bench.material, self._seed + 1, self._progress)
-        taught = rival.lessons(maker, counts)
+        self._demand_same("rival", origin)
+        maker = PairMaker(self._bench.material, self._seed + 1)
+        shelf, chosen = self._bench.shelf("rival", "pool"), rival.counts(counts)
+        taught = rival.lessons(pools.make(maker, chosen, lesion_gate.small, shelf, {}))
+        recipe = self._recipe("rival", origin)
         model = rival.train(taught, recipe, folder, self._progress)
         if ranks.is_first():
             save_network(model, self._bench.work / "judges" / RIVAL)
@@ -275,6 +290,7 @@ class Workshop:
             [healthy[i].astype(np.float32) / 255 for i in order],
             [film.astype(np.float32) / 255 for film in sick],
             self._progress,
+            self._budget,
         )
 
     def _with_probe(self, model: LoadedModel, folder: Path) -> LoadedModel:
@@ -291,16 +307,15 @@ class Workshop:
 
     def _traits(self, explainer: Explainer, films: Films, folder: Path) -> np.ndarray:
         """What a probe reads of films; made once for each U-Net."""
-        origin, place = kept.origin_of_edits(folder), self._bench.work / "probe"
-        found, pace = [], Pace("films for the probe", len(films), self._progress)
+        origin, shelf = kept.origin_of_edits(folder), self._bench.shelf("probe")
+        kept_of, found = FilmByFilm(shelf, "films for the probe", len(films), origin), []
         for index, film in enumerate(films):
-            pace(index)
             seed, plane = self._seed + index, film.astype(np.float32) / 255
 
             def make(seed: int = seed, plane: Image = plane) -> kept.Tensors:
                 return {"traits": torch.from_numpy(explainer.traits(plane, seed))}
 
-            found.append(kept.of_film(place, [film, str(seed)], origin, make)["traits"].numpy())
+            found.append(kept_of.of([film, str(seed)], make)["traits"].numpy())
         return np.stack(found)
 
     def _keep(self, model: torch.nn.Module, path: Path) -> None:
@@ -327,8 +342,8 @@ class Workshop:
         """samples.png: films with pastes, what the rival says of each, and what is so."""
         films, masks = (planes[:_SHOWN] for planes in taught)
         with torch.no_grad():
-            said = model(films.to(self._bench.device)).sigmoid().cpu()
-        pictures = [list(planes[:, 0].numpy()) for planes in (films / 2 + 0.5, said, masks)]
+            said = model(rival.signed(films).to(self._bench.device)).sigmoid().cpu()
+        pictures = [list(planes[:, 0].numpy()) for planes in (films / 255, said, masks / 255)]
         plots.samples(pictures, folder / "samples.png")
 
     def _picture_round_trips(self, films: Films) -> None:
@@ -336,18 +351,6 @@ class Workshop:
         back = self._bench.decoded(self._bench.encode(autoencoder.to_signed(films)))
         rows = ([film.astype(np.float32) / 255 for film in films], back)
         plots.samples(rows, self._bench.work / "autoencoder" / "samples.png")
-
-    @torch.no_grad()
-    def _answers(
-        self, model: torch.nn.Module, source: torch.Tensor, words: Sequence[str]
-    ) -> torch.Tensor:
-        """What a U-Net says of latents [n, c, h, w] at the first step, from noise alone."""
-        seen = torch.cat([torch.randn_like(source), source], 1).to(self._bench.device)
-        last = torch.full((len(source),), TRAIN_STEPS - 1, device=self._bench.device)
-        out: torch.Tensor = model(
-            seen, last, self._bench.embeddings(words).to(self._bench.device)
-        ).sample
-        return out.float().cpu()
 
     def _picture_gate(self, model: Segmenter, taught: Sequence[Taught]) -> None:
         """samples.png: films in their lungs' frame, what the gate says of each, and what is so."""
@@ -362,29 +365,33 @@ class Workshop:
         """samples.png: films of a kind, edited in one step, and as they truly were."""
         places = torch.from_numpy(pool.of(kind)[:_SHOWN])
         source, aim = pool.source[places].float(), pool.aim[places].float()
-        out = self._answers(model, source, [pool.captions[int(i)] for i in pool.normal[places]])
+        normal = [pool.captions[int(i)] for i in pool.normal[places]]
+        out = self._bench.answers(model, source, normal, self._seed)
         # At t = T alpha is 0 and sigma 1: the velocity is minus the clean latent.
         edited = source + out[:, -1:].sigmoid() * (-out[:, : source.shape[1]] - source)
         rows = [self._bench.decoded(z) for z in (source, edited, aim)]
         plots.samples(rows, folder / "samples.png")
 
-    def _pool(self, folder: Path, counts: Counts, encode: Encode, encoder: str) -> Pool:
-        """The pool of pairs kept in `folder`, made first where it has none of these."""
-        maker = PacedMaker(self._bench.material, self._seed, self._progress)
+    def _pool(self, run: str, counts: Counts, encode: Encode, encoder: str) -> Pool:
+        """The pool of latent pairs kept with a run, made first where it has none of these."""
+        maker, shelf = PairMaker(self._bench.material, self._seed), self._bench.shelf(run, "pool")
+        return pools.make_pool(maker, counts, encode, shelf, encoder)
 
-        def tell(text: str) -> None:
-            self._progress(maker.share, text)
+    def _demand_same(self, run: str, origin: Origin) -> None:
+        """No pool is made for a run that was begun with something else."""
+        session.demand_origin(self._bench.work / run, self._whole(origin))
 
-        return pairs.make_pool(maker, counts, encode, folder / "pool.safetensors", tell, encoder)
+    def _whole(self, origin: Origin) -> Origin:
+        return {**origin, "seed": str(self._seed)}
 
-    def _recipe(self, run: str, origin: Origin, minutes: float) -> Recipe:
-        """Of a run; refused before a pool is made for it, if it was begun with something else."""
-        origin = {**origin, "seed": str(self._seed)}
-        session.demand_origin(self._bench.work / run, origin)
+    def _recipe(self, run: str, origin: Origin) -> Recipe:
+        """Of a run for which all is made; refused if it was begun with something else."""
+        self._demand_same(run, origin)
         return replace(
             _RECIPES[run],
-            minutes=minutes,
+            minutes=self._budget.minutes,
+            made_s=self._budget.taken_from_learning_s(),
             seed=self._seed,
             device=self._bench.device,
-            origin=origin,
+            origin=self._whole(origin),
         )

@@ -334,6 +334,27 @@ def test_a_calibration_that_was_killed_leaves_no_model_and_goes_on_from_the_maps
     assert digest.file_digests(tmp_path / "ours") == digest.file_digests(whole)
 
 
+def test_a_site_calibrates_in_the_minutes_that_it_has(
+    site: Path, model: Path, tmp_path: Path
+) -> None:
+    command = ("calibrate", "--healthy", site, "--model", model, "--out", tmp_path / "ours")
+    for films in (1, 2):
+        done = commands.vald(*command, "--minutes", 1e-9)
+        assert done.exit_code == 0, done.output
+        assert f"the minutes are spent, and what was made is kept: {films} of 40 maps, " in (
+            done.stdout
+        )
+        assert done.stdout.endswith(" left; run the command again to go on\n")
+        assert [path.name for path in tmp_path.iterdir()] == ["ours.calibration"]
+    with pytest.MonkeyPatch.context() as patch:
+        made = killed_after(1000, patch)
+        assert commands.vald(*command, "--minutes", 60).exit_code == 0
+    assert made == [40 - 2]
+    assert (tmp_path / "ours").is_dir()
+    done = commands.vald(*command, "--minutes", 0)
+    assert "give a time above 0" in str(done.exception)
+
+
 def test_a_calibration_leaves_its_numbers_and_a_picture_and_no_map(
     site: Path, model: Path, tmp_path: Path
 ) -> None:

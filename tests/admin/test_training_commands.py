@@ -1,6 +1,7 @@
 """`vald-node train`, `assemble`, `calibrate`: from a folder of films to a model that explains."""
 
 import json
+import re
 import shutil
 import tarfile
 from dataclasses import replace
@@ -16,6 +17,7 @@ from dicom_node.admin import training
 from dicom_node.errors import InputError
 from pipeline import digest, settings, testing
 from pipeline.errors import DatasetError
+from pipeline.training import bench, pools
 from pipeline.training.bench import Bench
 from pipeline.training.session import CheckpointError
 from pipeline.weights import LESION_GATE, LUNG_SEGMENTER
@@ -28,6 +30,7 @@ _PARTS = (
     "classifier", "rival",
 )  # fmt: skip
 _MINUTES = 0.01
+_AGAIN = "run the command again"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_SMALLEST_POOL", 16)
         for part in _PARTS:
-            succeed("train", part, *places, "--minutes", _MINUTES, "--device", "cpu")
+            train_to_its_end(part, *places, "--minutes", _MINUTES)
     succeed("assemble", "--version", "1", *places)
     made = settings.read(folder / "model")
     quick = replace(made, steps=1, passes=1, whole_lung_passes=1, paper_steps=2)
@@ -71,12 +74,19 @@ def test_a_localised_film_is_called_by_its_box_and_without_one_normal(tmp_path: 
     ]
 
 
-def succeed(*arguments: object) -> None:
-    """The command ends well."""
+def succeed(*arguments: object) -> str:
+    """The command ends well; what it says."""
     done = commands.vald(*arguments)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def train_to_its_end(*arguments: object) -> None:
+    """A part has learnt, in as many calls as it needs."""
+    while _AGAIN in succeed("train", *arguments, "--device", "cpu"):
+        pass
 
 
 def test_a_model_of_ones_own_films_explains_a_film(work: Path, tmp_path: Path) -> None:
@@ -120,6 +130,7 @@ def test_an_autoencoder_that_keeps_too_little_is_told_and_a_u_net_warned_of_it(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_SMALLEST_POOL", 16)
         again = commands.vald("train", "diffusion", *places)
+        assert _AGAIN not in again.stdout
     assert again.exit_code == 0, again.output
     for said in (done.stderr, again.stderr):
         assert f"its PSNR is {found['psnr_db']:.1f} dB, below 30" in said
@@ -253,7 +264,7 @@ def test_lungs_are_sought_anew_by_another_segmenter(data: Path, work: Path, tmp_
     after = Bench(data=data, work=tmp_path, device="cpu").material.lungs
     assert not after.any()
     assert before.shape == after.shape
-    kept = tmp_path / "lungs.safetensors"
+    kept = tmp_path / "lungs" / "0000.safetensors"
     kept.write_bytes(kept.read_bytes()[:-9])  # a disk that was full
     assert not Bench(data=data, work=tmp_path, device="cpu").material.lungs.any()
 
@@ -311,12 +322,12 @@ def test_a_u_net_neither_goes_on_nor_ships_beside_an_autoencoder_it_never_saw(
 ) -> None:
     folder = parts_of(work, tmp_path, but="autoencoder")
     retrain(folder / "autoencoder" / "final" / "diffusion_pytorch_model.safetensors")
-    pool = (work / "diffusion" / "pool.safetensors").read_bytes()
+    pool = (work / "diffusion" / "pool" / "0000.safetensors").read_bytes()
     places = ("--data", data, "--work", folder)
     done = commands.vald("train", "diffusion", *places, "--minutes", 1, "--device", "cpu")
     assert isinstance(done.exception, CheckpointError)
     assert "begun with other autoencoder" in str(done.exception)
-    assert (work / "diffusion" / "pool.safetensors").read_bytes() == pool
+    assert (work / "diffusion" / "pool" / "0000.safetensors").read_bytes() == pool
     for command in (("assemble", "--version", "2"), ("train", "gate"), ("train", "whole-lung")):
         done = commands.vald(*command, *places)
         assert isinstance(done.exception, DatasetError), command
@@ -352,10 +363,10 @@ def test_a_fine_tuning_does_not_go_on_from_another_base(
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "segmenter").symlink_to(work / "segmenter")
-    places = ("--data", data, "--work", folder, "--minutes", 1e-6, "--device", "cpu")
+    places = ("--data", data, "--work", folder, "--minutes", 1e-6)
     for name in ("one", "other"):
         testing.write_stable_diffusion_like(tmp_path / name)
-    succeed("train", "diffusion", "--from", tmp_path / "one", *places)
+    train_to_its_end("diffusion", "--from", tmp_path / "one", *places)
     assert settings.read(folder / "fine-tuned").name == "one"
     retrain(next((tmp_path / "other" / "unet").glob("*.safetensors")))
     for changed in (("--from", tmp_path / "other"), ("--from", tmp_path / "one", "--lora", 2)):
@@ -387,6 +398,74 @@ def test_what_is_made_before_a_run_has_a_pace_of_its_own() -> None:
     # Half took 60 s, so does the other; of what follows a tenth took 20 s, nine take 180.
     assert told[1] == "diffusion: 50%, so far, 0:01:00 left"
     assert told[-1] == "diffusion: 10%, so far, 0:03:00 left"
+
+
+def untrained(work: Path, folder: Path, part: str) -> Path:
+    """A work folder in which all but one part, and what was made for it, is there."""
+    for found in work.iterdir():
+        if found.name not in (part, "model", "judges", "calibration"):
+            (folder / found.name).symlink_to(found)
+    return folder
+
+
+@pytest.mark.parametrize("part", ["diffusion", "gate", "rival"])
+def test_minutes_are_those_of_the_pool_too_and_each_call_comes_further(
+    data: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(training, "_SMALLEST_POOL", 16)
+    monkeypatch.setattr(pools, "PART", 8)
+    run = {"gate": "lesion-gate"}.get(part, part)
+    folder = untrained(work, tmp_path, run)
+    command = ("train", part, "--data", data, "--work", folder, "--device", "cpu")
+    assert Bench(data=data, work=work, device="cpu").material.lungs.any()  # another may have asked
+    first = succeed(*command, "--minutes", 1e-4)
+    assert re.fullmatch(
+        r"the minutes are spent, and what was made is kept: [78] of 1[26] pairs, .* left; "
+        r"run the command again to go on\n",
+        first,
+    )
+    assert not list((folder / run).rglob("state.*"))
+    assert _AGAIN in succeed(*command, "--minutes", 1e-4)
+    assert [path.name for path in sorted((folder / run).rglob("*.safetensors"))] == [
+        "0000.safetensors", "0001.safetensors",
+    ]  # fmt: skip
+    third = commands.vald(*command, "--minutes", 1e-4)
+    assert third.exit_code == 0, third.output
+    assert _AGAIN not in third.stdout
+    assert list((folder / run).rglob("state.json"))
+    assert "pool is made" not in third.stderr
+
+
+def test_lungs_are_part_of_the_minutes(
+    data: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "segmenter").symlink_to(work / "segmenter")
+    monkeypatch.setattr(bench, "_LUNGS", 30)  # there are 44 films
+    command = ("train", "classifier", "--data", data, "--work", tmp_path, "--device", "cpu")
+    first = commands.vald(*command, "--minutes", 1e-6)
+    assert "kept: 30 of 44 films' lungs, " in first.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"segmenter", "lungs"}
+    assert _AGAIN in commands.vald(*command, "--minutes", 1e-6).stdout
+    done = commands.vald(*command, "--minutes", 1e-6)
+    assert done.stderr.splitlines()[-1] == "classifier: 100%, step 1, done"
+    made = Bench(data=data, work=tmp_path, device="cpu").material.lungs
+    monkeypatch.undo()
+    assert np.array_equal(made, Bench(data=data, work=work, device="cpu").material.lungs)
+
+
+def test_a_calibration_whose_minutes_are_spent_changes_no_model_and_goes_on(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    folder = untrained(work, tmp_path, "probe")
+    shutil.copytree(work / "model", folder / "model")
+    before = digest.file_digests(folder / "model")
+    command = ("calibrate", "--data", data, "--work", folder, "--device", "cpu")
+    for count in (1, 2):
+        said = succeed(*command, "--minutes", 1e-6)
+        assert f"kept: {count} of 40 films for the probe, " in said
+        assert _AGAIN in said
+        assert len(list((folder / "probe").iterdir())) == count
+    assert digest.file_digests(folder / "model") == before
 
 
 def test_a_run_that_nobody_watches_writes_lines(data: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
 from pipeline.errors import ModelError
 from pipeline.settings import Settings
-from pipeline.training import finetune, pairs
+from pipeline.training import finetune, pools
 from pipeline.training.finetune import Form, Plan, Tuned
-from pipeline.training.pairs import Pool
+from pipeline.training.pools import Pool
 from pipeline.training.session import Recipe, Session
 from pipeline.types import Mode, Radiograph, Status, Unlike
 from pipeline.weights import Networks
@@ -38,7 +38,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pool() -> Pool:
     """Every source is 0 and every aim 1, in all kinds: what is to be learnt is plain."""
-    captions = pairs.all_captions()
+    captions = pools.all_captions()
     normal = captions.index("Frontal chest radiograph. Normal.")
     shape = (_MEMBERS, 4, 8, 8)
     return Pool(

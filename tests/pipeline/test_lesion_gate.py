@@ -96,8 +96,12 @@ def sample(kind: str, *, sick: bool, col: int = 0) -> Sample:
     )
 
 
+def lessons(*samples: Sample) -> list[training.Taught]:
+    return training.lessons(training.small(samples))
+
+
 def test_a_sick_film_of_which_only_the_label_is_known_says_not_where() -> None:
-    (taught,) = training.lessons([sample("labelled", sick=flag, col=40) for flag in (True, False)])
+    (taught,) = lessons(*(sample("labelled", sick=flag, col=40) for flag in (True, False)))
     assert taught.sick.tolist() == [1.0, 0.0]
     assert taught.lesion.max() == 0
     assert taught.known.flatten(1).amax(1).tolist() == [0, 255]  # of a normal film: nowhere
@@ -105,7 +109,7 @@ def test_a_sick_film_of_which_only_the_label_is_known_says_not_where() -> None:
 
 
 def test_pasted_films_say_where() -> None:
-    (taught,) = training.lessons([sample("pasted", sick=True, col=40)])
+    (taught,) = lessons(sample("pasted", sick=True, col=40))
     assert taught.known.min() == 255
     # Rows 60 to 120 and columns 40 to 80 of 224 are rows 30 to 60 and columns 20 to 40 of 112.
     rows, cols = np.nonzero(taught.lesion[0].numpy())
@@ -124,9 +128,20 @@ def test_two_gates_teach_what_both_say_and_nothing_of_films_without_it() -> None
     assert bool((taught.lesion[0, :10, :10] == 255).all())
 
 
+def test_a_gate_is_held_against_what_is_kept_of_the_u_nets_of_real_films_with_a_finding() -> None:
+    pool = training.small([sample("pasted", sick=True), sample("abnormal", sick=True)])
+    pool["mask"][1, :10, :10] = 128  # what the U-Net says of them: 0.5
+    assert [taught.kind for taught in training.lessons(pool)] == ["pasted"]
+    (taught,) = training.agreed_with(always(float(np.log(9))), pool)  # 9 : 1 is 0.9
+    assert torch.equal(taught.film, pool["film"][1:])
+    assert torch.equal(taught.lesion > 0, pool["mask"][1:] > 0)
+    assert torch.equal(taught.known, taught.lesion)  # elsewhere one of them says so alone
+    assert training.agreed_with(always(0.0), training.small([sample("pasted", sick=True)])) == []
+
+
 def test_its_loss_falls_while_it_learns_where_a_bright_square_is(tmp_path: Path) -> None:
     pool = [sample("pasted", sick=True, col=col) for col in (40, 60, 130, 150)]
-    draw = training.Draw(training.lessons(pool), (0, 0))
+    draw = training.Draw(lessons(*pool), (0, 0))
     torch.manual_seed(0)
     model = lesion_gate.build()
     recipe = Recipe(minutes=1, batch=4, learning_rate=3e-3, warmup_steps=1)
@@ -140,7 +155,7 @@ def test_its_loss_falls_while_it_learns_where_a_bright_square_is(tmp_path: Path)
 
 
 def test_training_writes_its_metrics_and_goes_on_from_given_weights(tmp_path: Path) -> None:
-    taught = training.lessons([sample("pasted", sick=True, col=40)])
+    taught = lessons(sample("pasted", sick=True, col=40))
     recipe = Recipe(minutes=1e-9, batch=1, learning_rate=1e-3)
     first = training.train(taught, recipe, tmp_path / "first", lambda *_: None)
     assert json.loads((tmp_path / "first" / "metrics.jsonl").read_text())["step"] == 0

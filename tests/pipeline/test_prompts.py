@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import digest, prompts, testing
 from pipeline.errors import ModelError
-from pipeline.training import language_model, lesions, pairs
+from pipeline.training import language_model, lesions, pools
 from tests.pipeline import chests
 from tests.pipeline.conftest import EditPrompts
 
@@ -41,7 +41,7 @@ def test_every_zone_that_a_lesion_can_lie_in_is_in_the_file() -> None:
 
 def test_the_captions_are_every_sentence_once() -> None:
     # A view has 3 normal sentences, 5 findings and 6 x 5 findings in zones; and there is "".
-    captions = pairs.all_captions()
+    captions = pools.all_captions()
     assert len(captions) == len(set(captions)) == 3 * (3 + 5 + 30) + 1
     assert captions[0] == ""
 
@@ -157,7 +157,7 @@ _OTHER_WORDS = (
 
 def test_other_words_are_said_in_every_sentence(edit_prompts: EditPrompts) -> None:
     edit_prompts(*_OTHER_WORDS)
-    captions = pairs.all_captions()
+    captions = pools.all_captions()
     assert len(captions) == 3 * (3 + 5 + 30) + 1
     assert "Portable chest radiograph. right upper third pneumonic change." in captions
     assert "Erect chest radiograph. No finding." in captions

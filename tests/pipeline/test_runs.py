@@ -23,18 +23,12 @@ from pipeline.training import (
     kept,
     language_model,
     lesion_gate,
-    pairs,
     plots,
     segmenter,
     session,
 )
-from pipeline.training.dataset import FilmRow
-from pipeline.training.pace import Pace, PacedMaker
-from pipeline.training.pairs import Counts, Material, PairMaker, Pool, make_pool
 from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session, demand_origin
 from tests.conftest import REPOSITORY
-from tests.pipeline import chests
-from tests.pipeline.conftest import EditPrompts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -163,6 +157,34 @@ def test_a_run_whose_kill_left_no_state_json_goes_on_all_the_same(tmp_path: Path
     assert torch.equal(weight_of(again), weight_of(run))
 
 
+def test_what_was_made_before_a_run_is_taken_from_its_time_for_good(tmp_path: Path) -> None:
+    began = replace(RECIPE, made_s=30.0)  # of a minute
+
+    def session_of(recipe: Recipe) -> Session:
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        return Session(model=model, recipe=recipe, folder=tmp_path, progress=lambda *_: None)
+
+    first = session_of(began)
+    assert first.spent_s == 30
+    learn(first)
+    assert float(weight_of(first)) == pytest.approx(0.1, rel=1e-4)  # at the full rate, as at first
+    first.spent_s += 15
+    first.save()
+    second = session_of(RECIPE)
+    assert second.spent_s == 45
+    # Adam's step is the rate itself while the gradient stays: half of what was left is over.
+    before = float(weight_of(second))
+    learn(second)
+    assert float(weight_of(second)) - before == pytest.approx(0.1 * (0.01 + 0.99 / 2), rel=0.1)
+    second.spent_s += 15
+    second.save()
+    assert list(session_of(RECIPE).steps()) == []
+    third = session_of(replace(RECIPE, minutes=2, made_s=60.0))  # a larger pool
+    assert third.spent_s == 120
+    assert list(third.steps()) == []
+
+
 def of(folder: Path, **origin: str) -> Session:
     """A run that was begun with, or goes on with, these."""
     recipe = replace(RECIPE, origin=origin)
@@ -253,124 +275,6 @@ def test_a_folder_that_a_kill_left_set_aside_is_put_back(tmp_path: Path) -> None
     assert [found.name for found in tmp_path.iterdir()] == ["model"]
 
 
-def material(grey: int = 0) -> Material:
-    """A healthy and a sick film of one hospital."""
-    films = np.stack([(chests.flat() * 255).astype(np.uint8)] * 2)
-    films[:, 0, 0] = grey
-    rows = [row("Normal"), row("COVID")]
-    lungs = np.stack([chests.lungs() * np.uint8(255)] * 2)
-    return Material(films=films, lungs=lungs, rows=rows, boxes=[(), ()])
-
-
-def row(label: str) -> FilmRow:
-    return FilmRow(
-        file=label, tar="", split="train", label=label, source="nobody", group="", patient="",
-        view="PA", flags=frozenset({"portable", "supine", "lateral"}),
-    )  # fmt: skip
-
-
-COUNTS = Counts(pasted=1, boxed=3, healthy=1, abnormal=1, labelled=1)
-
-
-def pool(
-    path: Path, *, seed: int = 0, grey: int = 0, counts: Counts = COUNTS, encoder: str = "a"
-) -> tuple[Pool, list[str]]:
-    """The pool kept there, and what was told of its making."""
-    told: list[str] = []
-    encode = torch.nn.AvgPool2d(8)
-    maker = PairMaker(material(grey), seed)
-    return make_pool(maker, counts, encode, path, told.append, encoder), told
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"seed": 1}, "seed"),
-        ({"grey": 9}, "films"),
-        ({"counts": replace(COUNTS, healthy=2)}, "counts"),
-        ({"encoder": "b"}, "encoder"),
-    ],
-)
-def test_a_pool_made_of_something_else_is_made_again(
-    tmp_path: Path, changed: dict[str, object], said: str
-) -> None:
-    path = tmp_path / "pool.safetensors"
-    pool(path)
-    assert pool(path)[1] == []
-    _, told = pool(path, **changed)  # type: ignore[arg-type]  # one of each
-    assert told[0] == f"pool is made: it was made of other {said}"
-    assert pool(path, **changed)[1] == []  # type: ignore[arg-type]  # the same
-
-
-def test_pairs_are_told_of_as_they_are_made() -> None:
-    told: list[tuple[float, str]] = []
-    maker = PacedMaker(material(), 0, lambda share, said: told.append((share, said)))
-    made = list(maker.samples(Counts(pasted=3, boxed=0, healthy=1, abnormal=0, labelled=0)))
-    assert [share for share, _ in told] == [0, 0.25, 0.5, 0.75]
-    assert told[2][1].startswith("2 of 4 pairs, ")
-    plain = PairMaker(material(), 0).samples(
-        Counts(pasted=3, boxed=0, healthy=1, abnormal=0, labelled=0)
-    )
-    assert all(np.array_equal(a.source, b.source) for a, b in zip(made, plain, strict=True))
-
-
-def test_a_pace_is_what_was_made_in_the_time_it_took() -> None:
-    now, told = [5.0], list[tuple[float, str]]()
-    pace = Pace("films", 100, lambda *said: told.append(said), clock=lambda: now[0])
-    now[0] = 9.0
-    pace(50)
-    assert told == [(0.5, "50 of 100 films, 12.5 a second")]
-
-
-def test_a_pool_made_under_other_prompts_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "pool.safetensors"
-    before, _ = pool(path)
-    captions = pairs.all_captions()
-    monkeypatch.setattr(pairs, "all_captions", lambda: ("", "A new sentence.", *captions[1:]))
-    after, told = pool(path)
-    assert told[0].endswith("other captions")
-    assert [after.captions[i] for i in after.words] == [before.captions[i] for i in before.words]
-
-
-def test_a_pool_is_made_again_where_two_words_have_changed_places(
-    tmp_path: Path, edit_prompts: EditPrompts
-) -> None:
-    """The sentences are the same then, and each of two means what the other did."""
-    path = tmp_path / "pool.safetensors"
-    before, _ = pool(path)
-    edit_prompts(("  PA: PA", "  PA: AP"), ("  AP: AP", "  AP: PA"))
-    after, told = pool(path)
-    assert told[0].endswith("other captions")
-    assert {before.captions[i] for i in before.normal} == {"PA chest radiograph. Normal."}
-    assert {after.captions[i] for i in after.normal} == {"AP chest radiograph. Normal."}
-
-
-def test_a_pool_is_made_whatever_findings_zones_and_views_are_called(
-    tmp_path: Path, edit_prompts: EditPrompts
-) -> None:
-    edit_prompts(
-        ("[pneumonia, infection]", "[pneumonic change]"),
-        ("[Right upper zone, right upper lobe,", "[right upper third,"),
-        ("  PA: PA", "  PA: Upright"),
-    )
-    made, _ = pool(tmp_path / "pool.safetensors", counts=replace(COUNTS, pasted=12))
-    said = {made.captions[i] for i in made.words}
-    assert "Upright chest radiograph. pneumonic change." in said
-    assert any(text.startswith("Upright chest radiograph. right upper third") for text in said)
-    assert not [text for text in said if "pneumonia" in text or "Right upper" in text]
-
-
-def test_a_pool_that_a_disk_has_cut_is_made_again(tmp_path: Path) -> None:
-    path = tmp_path / "pool.safetensors"
-    pool(path)
-    path.write_bytes(path.read_bytes()[:-4])
-    made, told = pool(path)
-    assert "cannot be read" in told[0]
-    assert len(made.source) == 4  # there are no boxed films to take any of
-
-
 def test_a_digest_is_of_contents_shapes_and_their_order(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"weights")
     one, other = np.zeros((2, 3)), np.zeros((3, 2))
@@ -382,19 +286,6 @@ def test_a_digest_is_of_contents_shapes_and_their_order(tmp_path: Path) -> None:
     ]
     assert len(set(digests)) == 4
     assert kept.digest_of(tmp_path / "a") == kept.digest_of("weights")
-
-
-def test_films_without_healthy_lungs_are_refused_by_what_is_missing() -> None:
-    blind = replace(material(), lungs=np.zeros_like(material().lungs))
-    with pytest.raises(Exception, match="no Normal adult film of train"):
-        list(PairMaker(blind, 0).samples(COUNTS))
-
-
-def test_films_with_neither_boxes_nor_donors_still_make_pairs() -> None:
-    both = material()
-    well = replace(both, rows=[row("Normal"), row("Normal")])
-    made = PairMaker(well, 0).samples(Counts(pasted=12, boxed=1, healthy=1, abnormal=1, labelled=1))
-    assert [sample.kind for sample in made] == ["pasted"] * 12 + ["healthy"]
 
 
 SENTENCES = ["The lungs are clear.", "There is an opacity.", "The lungs are clear again."] * 2
@@ -440,6 +331,7 @@ import numpy as np
 import torch
 from torch import nn
 from pipeline.training import kept, ranks
+from pipeline.training.budget import Budget, OutOfTimeError
 from pipeline.training.session import Recipe, Session
 
 folder = Path(sys.argv[1])
@@ -452,15 +344,26 @@ with torch.no_grad():
     model.weight += ranks.number()  # as of another library's draw
 run = Session(model=model, recipe=recipe, folder=folder / "run", progress=lambda *_: None)
 rng, made = np.random.default_rng(run.seed), []
-kept.tensors(
-    folder / "pool.safetensors", {}, lambda: {"made": torch.ones(1)}, lambda _: made.append(1)
-)
+parts = kept.Parts(what="ones", sizes=[1, 1], origins=[{}, {}])
+
+def make(number, tell):
+    made.append(number)
+    return {"made": torch.ones(1)}
+
+spent = []
+for minutes in (1e-9, 1):
+    budget = Budget(minutes)
+    try:
+        kept.in_parts(kept.Shelf(folder=folder / "pool", budget=budget), parts, make)
+        spent.append(budget.taken_from_learning_s())
+    except OutOfTimeError:
+        spent.append(None)
 lesson = rng.random(3).tolist()
 for step in run.steps():
     loss = model(torch.from_numpy(rng.random(3, np.float32))).square().sum()
     run.learn(loss + (idle.sum() if ranks.number() else 0))
-said = {"lesson": lesson, "noise": torch.rand(1).item(), "step": run.step, "made": len(made),
-        "weights": model.weight.tolist()}
+said = {"lesson": lesson, "noise": torch.rand(1).item(), "step": run.step, "made": made,
+        "spent": spent, "weights": model.weight.tolist()}
 (folder / f"rank{ranks.number()}.json").write_text(json.dumps(said))
 """
 
@@ -490,7 +393,10 @@ def test_two_processes_learn_one_model_from_lessons_of_their_own(tmp_path: Path)
     assert one["weights"] == other["weights"]
     assert one["lesson"] != other["lesson"]
     assert one["noise"] != other["noise"]
-    assert (one["made"], other["made"]) == (1, 0)
+    assert (one["made"], other["made"]) == ([0, 1], [])
+    assert one["spent"] == other["spent"]  # the minutes of the first end all of them
+    assert one["spent"][0] is None
+    assert one["spent"][1] > 0
 
 
 class Away(nn.Module):

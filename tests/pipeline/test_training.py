@@ -23,15 +23,19 @@ from pipeline.training import (
     classifier,
     diffusion,
     language_model,
+    lesion_gate,
     lesions,
     pairs,
     plots,
+    pools,
     rival,
     segmenter,
 )
 from pipeline.training.dataset import Box, FilmRow
+from pipeline.training.kept import Shelf
 from pipeline.training.lesions import Donor, Paste
-from pipeline.training.pairs import Counts, Material, PairMaker, Pool
+from pipeline.training.pairs import Counts, Material, PairMaker
+from pipeline.training.pools import Pool
 from pipeline.training.session import DivergedError, Recipe, Session
 from tests.pipeline import chests
 
@@ -228,12 +232,12 @@ _COUNTS = Counts(pasted=4, boxed=2, healthy=3, abnormal=1, labelled=4)
 
 def made_pool(path: Path, seed: int = 0) -> Pool:
     maker = PairMaker(material(), seed)
-    return pairs.make_pool(maker, _COUNTS, BlockAutoencoder().encode, path, lambda _: None)
+    return pools.make_pool(maker, _COUNTS, BlockAutoencoder().encode, Shelf(folder=path))
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    return made_pool(tmp_path_factory.mktemp("pool") / "pool.safetensors")
+    return made_pool(tmp_path_factory.mktemp("pool"))
 
 
 _TENSORS = ("source", "aim", "mask", "kind", "words", "normal")
@@ -250,9 +254,8 @@ def test_a_pool_that_is_there_is_not_made_again(pool: Pool, tmp_path: Path) -> N
         raise AssertionError
 
     made_pool(tmp_path / "pool")
-    kept = pairs.make_pool(
-        PairMaker(material(), 0), _COUNTS, refuse, tmp_path / "pool", lambda _: None
-    )
+    shelf = Shelf(folder=tmp_path / "pool")
+    kept = pools.make_pool(PairMaker(material(), 0), _COUNTS, refuse, shelf)
     assert all(torch.equal(getattr(pool, name), getattr(kept, name)) for name in _TENSORS)
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]
 
@@ -613,7 +616,7 @@ def test_reports_are_cut_into_sentences_without_the_publishers_marks(tmp_path: P
 
 
 def test_every_prompt_fits_into_the_text_encoders_tokens() -> None:
-    captions = pairs.all_captions()
+    captions = pools.all_captions()
     tokenizer = language_model.train_tokenizer(captions)
     ids, mask = language_model.tokenise(tokenizer, captions)
     assert ids.shape == mask.shape == (len(captions), language_model.TOKENS)
@@ -701,12 +704,11 @@ def test_a_judges_pair_differs_by_the_lesion_alone(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_rival_is_taught_what_has_a_place_and_nothing_else() -> None:
-    maker = PairMaker(material(), seed=0)
-    films, masks = rival.lessons(
-        maker, Counts(pasted=2, boxed=1, healthy=2, abnormal=3, labelled=2)
-    )
+    counts = rival.counts(Counts(pasted=2, boxed=1, healthy=2, abnormal=3, labelled=2))
+    samples = list(PairMaker(material(), seed=0).samples(counts))
+    films, masks = rival.lessons(lesion_gate.small(samples))
     assert films.shape == masks.shape == (5, 1, 112, 112)
-    assert masks[:3].flatten(1).amax(1).min() > 0.2
+    assert masks[:3].flatten(1).amax(1).min() > 0.2 * 255
     assert masks[3:].max() == 0
 
 
@@ -722,7 +724,7 @@ def test_small_sources_are_met_more_often_than_their_size() -> None:
 
 
 def test_every_paraphrase_of_normal_is_taught() -> None:
-    captions = pairs.all_captions()
+    captions = pools.all_captions()
     places = diffusion.paraphrases(captions)
     words = prompts.load()
     assert len(places) == len(words.views)

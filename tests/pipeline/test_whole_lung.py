@@ -12,9 +12,9 @@ from pipeline import anatomy, difference, digest, testing, weights
 from pipeline.errors import ModelError
 from pipeline.evidence import Evidence, findings
 from pipeline.explainer import Explainer
-from pipeline.training import diffusion, lesions, pairs, whole_lung
+from pipeline.training import diffusion, lesions, pools, whole_lung
 from pipeline.training.lesions import Donor
-from pipeline.training.pairs import Pool
+from pipeline.training.pools import Pool
 from pipeline.training.session import Recipe
 from pipeline.types import Mode, Target
 from tests.pipeline import chests
@@ -77,7 +77,7 @@ def test_a_run_begins_with_the_adapter_it_is_given_and_refuses_another_u_nets(
 
 
 def _nothing_to_learn() -> tuple[Pool, torch.Tensor, Recipe]:
-    captions = pairs.all_captions()
+    captions = pools.all_captions()
     none = torch.zeros(0, 4, 8, 8)
     pool = Pool(
         source=none,
