@@ -441,6 +441,9 @@ def test_lungs_are_part_of_the_minutes(
 ) -> None:
     (tmp_path / "segmenter").symlink_to(work / "segmenter")
     monkeypatch.setattr(bench, "_LUNGS", 30)  # there are 44 films
+    succeed("train", "view", "--data", data, "--work", tmp_path, "--minutes", 1e-6)
+    assert not (tmp_path / "lungs").exists()  # it learns from films alone
+    shutil.rmtree(tmp_path / "view")
     command = ("train", "classifier", "--data", data, "--work", tmp_path, "--device", "cpu")
     first = commands.vald(*command, "--minutes", 1e-6)
     assert "kept: 30 of 44 films' lungs, " in first.stdout
