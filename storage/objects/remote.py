@@ -1,9 +1,11 @@
 """Objects of a service, and copies of them on this machine."""
 
 import fcntl
+import hashlib
 import os
 import platform
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -19,8 +21,9 @@ from storage.objects.whole import PART, Data, checked, joined, plain, ref_of, tr
 
 _COPIES = 64  # of remote objects that nobody is known to read any more
 _COPY_AGE_S = 3600.0  # a batch is sent, and a film decoded, long before that
-_FOLDER = f"vald-copies-{platform.node()}-"
-"""Of this machine: others that share its folder do not see our locks."""
+_FOLDER = f"vald-copies-{hashlib.sha256(platform.node().encode()).hexdigest()[:16]}-"
+"""Of this machine: others that share its folder do not see our locks. A digest, since one host's
+name may begin with another's."""
 _NEW_S = 60.0  # a folder is made and then locked: no other process takes it in between
 
 
@@ -83,45 +86,36 @@ class FsspecObjectStore:
 class _Copies:
     """The latest copies of remote objects, in a private folder that goes with the process.
 
-    A process that was killed could not take its folder with it: the next one does, as a lock that
-    ends with its process tells whose is left over.
-
     A copy stays for an hour at least: batches to many destinations are read at once, and one whose
     file went away while it waited for its turn would seem damaged.
     """
 
     def __init__(self) -> None:
-        # Private, since the copies are films: nobody else may read them or put others there.
-        self._folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
-        self._hold()
-        _sweep(self._folder.parent)
+        self._folder = _Folder()
+        _sweep(self._folder.path.parent)
         self._paths: dict[Path, float] = {}
         self._lock = threading.Lock()
 
     def of(self, ref: ObjectRef, data: bytes) -> Path:
         """The path of a copy; the oldest, beyond the limit and an hour, are gone."""
-        path = self._folder / f"{ref.digest}.dcm"
-        with self._lock, translated(f"copy of object {ref.name}"):
-            if not self._folder.exists():  # whoever tidies the temporary folder took it
-                self._hold()
-            scratch = path.with_suffix(PART)
+        what = f"copy of object {ref.name}"
+        with self._lock, translated(what):
             try:
-                scratch.write_bytes(data)
-                scratch.replace(path)
+                path = self._written(f"{ref.digest}.dcm", data)
             except FileNotFoundError as fault:  # the copy's folder: the object is where it was
-                raise StorageError(f"copy of object {ref.name}: {fault.strerror}") from fault
+                raise StorageError(f"{what}: {fault.strerror}") from fault
             self._paths.pop(path, None)
             self._paths[path] = time.monotonic()
             self._forget()
         return path
 
-    def _hold(self) -> None:
-        """The folder is there, ours and locked, where such things can be locked at all."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        held: int | None = None
-        with suppress(OSError):
-            held = _locked(self._folder)
-        weakref.finalize(self, _remove, self._folder, held)
+    def _written(self, name: str, data: bytes) -> Path:
+        if not _is_private(self._folder.path):  # whoever tidies the temporary folder took it
+            self._folder, self._paths = _Folder(), {}
+        path = self._folder.path / name
+        scratch = path.with_suffix(PART)
+        scratch.write_bytes(data)
+        return scratch.replace(path)
 
     def _forget(self) -> None:
         before = time.monotonic() - _COPY_AGE_S
@@ -131,12 +125,39 @@ class _Copies:
             path.unlink(missing_ok=True)
 
 
+class _Folder:
+    """A folder that goes with its process, or before; locked, where such things can be at all.
+
+    A process that was killed could not take its folder with it: the next one does, as a lock that
+    ends with its process tells whose is left over.
+    """
+
+    def __init__(self) -> None:
+        place = Path(tempfile.gettempdir())
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)  # which may have been tidied, too
+        # Private, since the copies are films: nobody else may read them or put others there.
+        self.path = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=place))
+        held: int | None = None
+        with suppress(OSError):
+            held = _locked(self.path)
+        weakref.finalize(self, _remove, self.path, held)
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether it is there, and this process's user alone may use it."""
+    try:
+        found = folder.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    is_closed = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == stat.S_IRWXU
+    return is_closed and found.st_uid == os.geteuid()
+
+
 def _sweep(place: Path) -> None:
     """Remove the folders there of this user's processes that are no more."""
     for folder in place.glob(f"{_FOLDER}*"):
         with suppress(OSError):
-            found = folder.stat(follow_symlinks=False)
-            if found.st_uid == os.geteuid() and found.st_mtime < time.time() - _NEW_S:
+            if folder.stat(follow_symlinks=False).st_mtime < time.time() - _NEW_S:
                 _remove(folder, _locked(folder))
 
 
@@ -156,6 +177,7 @@ def _locked(folder: Path) -> int:
 
 
 def _remove(folder: Path, held: int | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    if _is_private(folder):  # another may have made one of its name
+        shutil.rmtree(folder, ignore_errors=True)
     if held is not None:
         os.close(held)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import platform
 import resource
 import shutil
 import stat
@@ -274,7 +275,8 @@ def test_local_copies_of_remote_films_are_private_and_few(
 
 
 _COPIES_AND_DIES = """
-import os, signal, sys
+import os, platform, signal, sys
+platform.node = lambda: sys.argv[1]
 from storage.objects import FsspecObjectStore
 store = FsspecObjectStore("memory://of-the-killed")
 print(store.local_path(store.keep("received/film", b"DICM")), flush=True)
@@ -283,22 +285,28 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+def copying(host: str, folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process of that host, and the copy that it has there until its standard input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _COPIES_AND_DIES, host],
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    copy = Path(process.stdout.readline().strip())
+    assert copy.parent.parent == folder
+    return process, copy
+
+
 def test_copies_that_a_killed_process_left_are_removed_by_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(remote, "_NEW_S", -1.0)
     (tmp_path / f"{remote._FOLDER}not-ours").symlink_to("elsewhere")
-    other = subprocess.Popen(
-        [sys.executable, "-c", _COPIES_AND_DIES],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert other.stdout
-    left = Path(other.stdout.readline().strip())
-    assert left.parent.parent == tmp_path
+    other, left = copying(platform.node(), tmp_path)
     first = FsspecObjectStore("memory://first")
     assert left.read_bytes() == b"DICM"  # its process lives
     other.communicate()
@@ -308,12 +316,59 @@ def test_copies_that_a_killed_process_left_are_removed_by_the_next_one(
         assert store.local_path(store.keep("received/film", b"DICM")).read_bytes() == b"DICM"
 
 
-def test_copies_outlive_whoever_tidies_the_temporary_folder(tmp_path: Path) -> None:
+def test_copies_of_another_host_are_left_to_it_though_its_name_begins_as_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives, for all that its lock says here: locks do not reach from machine to machine."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(remote, "_NEW_S", -1.0)
+    other, copy = copying(f"{platform.node()}-2", tmp_path)
+    other.communicate()
+    FsspecObjectStore("memory://ours")
+    assert copy.read_bytes() == b"DICM"
+
+
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_copies_outlive_whoever_tidies_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, up: int
+) -> None:
+    """The copies' own, the temporary folder itself, or the one that it is in."""
+    place = tmp_path / "of-the-user" / "tmp"
+    place.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
     store = FsspecObjectStore(f"memory://{tmp_path.name}-tidied")
     ref = store.keep("received/film", b"DICM")
-    shutil.rmtree(store.local_path(ref).parent)
+    path = store.local_path(ref)
+    shutil.rmtree(path.parents[up])
     assert store.local_path(ref).read_bytes() == b"DICM"
     assert stat.S_IMODE(store.local_path(ref).parent.stat().st_mode) == 0o700
+
+
+def handles() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_no_handle_is_left_of_a_folder_that_was_tidied(tmp_path: Path) -> None:
+    store = FsspecObjectStore(f"memory://{tmp_path.name}-handles")
+    ref = store.keep("received/film", b"DICM")
+    path, before = store.local_path(ref), handles()
+    for _ in range(3):
+        shutil.rmtree(path.parent)
+        path = store.local_path(ref)
+    assert handles() == before
+
+
+def test_no_film_goes_into_what_another_put_in_the_folder_s_place(tmp_path: Path) -> None:
+    store = FsspecObjectStore(f"memory://{tmp_path.name}-replaced")
+    ref = store.keep("received/film", b"DICM")
+    folder = store.local_path(ref).parent
+    shutil.rmtree(folder)
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "theirs").touch()
+    assert stat.S_IMODE(store.local_path(ref).parent.stat().st_mode) == 0o700
+    assert [path.name for path in folder.iterdir()] == ["theirs"]
+    shutil.rmtree(folder)
 
 
 def test_a_copy_that_cannot_be_made_says_nothing_of_the_object(
