@@ -245,11 +245,17 @@ class Parcel:
 
 
 def is_owed(film: Received, of_its_uid: Callable[[], Iterable[Received]]) -> bool:
-    """Whether its decision is no end of the film, nor has one come since, in whatever bytes.
+    """Whether its decision is no end of the film, nor has its sender had one since, of any bytes.
 
+    Another sender's film is decided about by a rule of its own, which promises this one nothing.
     The films of its UID are asked for where its decision is such.
     """
     if not film.decision.startswith(OWED):
         return False
-    later = (other for other in of_its_uid() if other.arrived_at > film.arrived_at)
-    return not any(other.decision and not other.decision.startswith(OWED) for other in later)
+    return not any(
+        other.calling_ae_title == film.calling_ae_title
+        and other.arrived_at > film.arrived_at
+        and other.decision
+        and not other.decision.startswith(OWED)
+        for other in of_its_uid()
+    )

@@ -190,12 +190,13 @@ def _unsettled(since: datetime) -> CompoundSelect[Any]:
 
 
 def _decided_later() -> Select[Any]:
-    """Films of the same UID, in whatever bytes, that came later and have come to an end."""
+    """Films of the same UID and sender, of any bytes, that came later and have come to an end."""
     other = received.alias()
     return (
         select(other.c.number)
         .where(
             other.c.sop_instance_uid == received.c.sop_instance_uid,
+            other.c.calling_ae_title == received.c.calling_ae_title,
             arrived_at(other) > arrived_at(),
             other.c.decision != "",
             ~_begins_with(other, OWED),

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from storage.errors import LeaseLostError, UnknownKeyError
-from storage.jobs import Decision, Job, JobCount, Notice
+from storage.jobs import Decision, Job, JobCount, NewReceived, Notice, is_owed
 from storage.promises import NOTE
 from storage.states import JOB_TRANSITIONS, JobState
 from storage.store import JobStore
@@ -19,6 +19,7 @@ from tests.storage.samples import (
     NOON,
     after,
     film,
+    from_clinic,
     guarded_writes,
     kept,
     left_behind,
@@ -116,6 +117,28 @@ def test_a_film_whose_decision_is_no_end_of_it_is_unsettled_until_it_comes_again
     assert [film.sop_instance_uid for film in store.unsettled(after(99))][1:] == ["1.2.2", "1.2.1"]
     store.route(again, Decision(text="lateral"), None)
     assert [film.sop_instance_uid for film in store.unsettled(after(99))] == ["1.2.1"]
+
+
+@pytest.mark.parametrize("decision", [f"{OURS} (KeyError)", GONE])
+def test_what_is_owed_a_sender_is_not_ended_by_another_s_film(
+    store: JobStore, decision: str
+) -> None:
+    """The other's may be refused by a rule of its own, or go elsewhere."""
+
+    def ended(new: NewReceived) -> None:
+        number = store.receive(replace(new, received_at=after(9))).number
+        store.route(number, Decision(text="not analysed: no rule matches"), None)
+
+    number = store.receive(film()).number
+    store.route(number, Decision(text=decision), None)
+    ended(from_clinic())
+    ended(from_clinic(digest="other"))
+    owed = store.unsettled(after(99))
+    assert [film.number for film in owed] == [number]
+    assert is_owed(owed[0], lambda: store.received(9, "1.2.3"))
+    ended(film(digest="other"))
+    assert store.unsettled(after(99)) == []
+    assert not is_owed(owed[0], lambda: store.received(9, "1.2.3"))
 
 
 def test_what_was_no_judgement_of_a_film_is_taken_back(store: JobStore) -> None:
