@@ -80,7 +80,7 @@ class Delivery:
 
     @property
     def lease_s(self) -> float:
-        """Longer than one result can take, and its study; renewed before each, and meanwhile."""
+        """Longer than a result, its file or its study can take; renewed before each."""
         wait = self._settings.timeouts
         one = wait.connect_s + 2 * wait.association_s + 3 * wait.response_s
         return 2 * one + _BATCH_S
@@ -130,7 +130,7 @@ class Delivery:
             _log.warning("results expired", destination=name, results=expired)
 
     def _renew(self, parcels: Sequence[Parcel], moment: Callable[[], datetime]) -> bool:
-        """The batch is in hand for as long again: before each object, however many there are.
+        """The batch is in hand for as long again: before each file is read, and each is sent.
 
         False where nothing of it is ours any more, since another process has it and sends it, and
         where this one is to stop.
@@ -146,7 +146,7 @@ class Delivery:
             return True
 
     def _send(self, name: str, parcels: Sequence[Parcel], beginning: Beginning) -> list[_Sent]:
-        paths = self._paths(parcels)
+        paths = self._paths(parcels, beginning)
         there = [path for path in paths if isinstance(path, Path)]
         outcomes = iter(self._send_files(self._destinations[name], there, beginning))
         return [
@@ -181,12 +181,14 @@ class Delivery:
         sent = dict(zip(going, outcomes, strict=True))
         return [sent[file] if file in sent else kept_back[file] for file in files]
 
-    def _paths(self, parcels: Sequence[Parcel]) -> list[Path | Outcome]:
+    def _paths(self, parcels: Sequence[Parcel], beginning: Beginning) -> list[Path | Outcome]:
         """Of each; a service that is away is asked once: it may be silent for half a minute."""
         paths: list[Path | Outcome] = []
         for parcel in parcels:
-            is_away = bool(paths) and paths[-1] is _AWAY
-            paths.append(_AWAY if is_away else self._path(parcel.result))
+            if paths and paths[-1] in (_AWAY, _NOT_BEGUN):
+                paths.append(paths[-1])
+            else:
+                paths.append(self._path(parcel.result) if beginning() else _NOT_BEGUN)
         return paths
 
     def _path(self, result: Result) -> Path | Outcome:
@@ -195,8 +197,7 @@ class Delivery:
         One file's trouble is its own: the others of its batch are sent.
         """
         try:
-            self._objects.read(result.object)
-            return self._objects.local_path(result.object)
+            return self._objects.whole_path(result.object)
         except ObjectMissingError:
             return _GONE
         except (StorageError, OSError) as fault:
@@ -257,4 +258,5 @@ _GONE = Outcome(
     status="FILE",
 )
 _UNREADABLE = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now", status="FILE")
+_NOT_BEGUN = Outcome(fate=Fate.UNSENT, reason="not begun: we were to stop, or another has it")
 _AWAY = Outcome(fate=Fate.POSTPONED, reason="the kept files are away", status="FILE")

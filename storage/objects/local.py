@@ -68,6 +68,11 @@ class LocalObjectStore:
                 raise ObjectMissingError(f"object {ref.name} is gone")
         return path
 
+    def whole_path(self, ref: ObjectRef) -> Path:
+        """See ObjectStore."""
+        self.read(ref)
+        return self.local_path(ref)
+
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
         with self._there(f"object {ref.name}"):

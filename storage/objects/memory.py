@@ -48,6 +48,10 @@ class MemoryObjectStore:
         path.write_bytes(self.read(ref))
         return path
 
+    def whole_path(self, ref: ObjectRef) -> Path:
+        """See ObjectStore."""
+        return self.local_path(ref)
+
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
         self._kept.pop(plain(ref.name), None)

@@ -53,6 +53,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def whole_path(self, ref: ObjectRef) -> Path:
+        """The same, its bytes checked; of a service they are fetched once.
+
+        Raises:
+            ObjectMissingError: they are gone, or are not what was kept.
+        """
+        ...
+
     def remove(self, ref: ObjectRef) -> None:
         """There is no object of that name; it is no error if there was none.
 

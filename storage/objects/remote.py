@@ -55,6 +55,10 @@ class FsspecObjectStore:
         """A checked copy in a folder that only this process's user may read."""
         return self._copies.of(ref, self.read(ref))
 
+    def whole_path(self, ref: ObjectRef) -> Path:
+        """See ObjectStore."""
+        return self.local_path(ref)
+
     def remove(self, ref: ObjectRef) -> None:
         """See ObjectStore."""
         with suppress(ObjectMissingError):

@@ -19,7 +19,8 @@ from dicom_node.delivery.outcome import Fate
 from dicom_node.delivery.scu import Scu
 from storage.jobs import ObjectRef, Parcel
 from storage.memory import MemoryJobStore
-from storage.objects import LocalObjectStore
+from storage.objects import FsspecObjectStore, LocalObjectStore, ObjectStore
+from storage.objects.service import Service
 from storage.states import DeliveryState, JobState
 from tests.delivery import pacs
 from tests.delivery.parcels import NOW, data_set, make_due, part10
@@ -50,20 +51,24 @@ class Bench:
         return self.delivery(settings).tick(now)
 
     def delivery(
-        self, settings: DeliverySettings = SETTINGS, stop: threading.Event | None = None
+        self,
+        settings: DeliverySettings = SETTINGS,
+        stop: threading.Event | None = None,
+        objects: ObjectStore | None = None,
+        clock_s: Callable[[], float] = lambda: 0.0,
     ) -> Delivery:
-        """What sends them; its clock stands still."""
+        """What sends them; unless told otherwise its clock stands still."""
         scu = Scu(ae_title="VALD", implementation_class_uid="1.2.3", timeouts=settings.timeouts)
         return Delivery(
             store=self.store,
-            objects=self.objects,
+            objects=objects or self.objects,
             gateway=open_gateway(scu, WebSender(TIMEOUTS)),
             destinations=self.destinations,
             settings=settings,
             owner="test",
             stop=stop or threading.Event(),
             chance=lambda: 0.5,
-            clock_s=lambda: 0.0,
+            clock_s=clock_s,
         )
 
     def states(self, destination: str = "pacs") -> list[DeliveryState]:
@@ -344,14 +349,35 @@ def test_a_batch_keeps_its_lease_however_long_it_takes(make: Make) -> None:
     assert bench.states() == [DELIVERED] * 3
 
 
+def test_a_batch_keeps_its_lease_however_slow_its_files_come(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pacs.running() as peer:
+        bench, fetched_at_s = make(pacs=peer.port), [0.0]
+        remote = FsspecObjectStore(f"memory://{tmp_path.name}-slow")
+        for uid in UIDS:
+            remote.keep(f"results/{uid}.dcm", part10(uid))
+        delivery = bench.delivery(objects=remote, clock_s=lambda: fetched_at_s[-1])
+        get = Service.get
+
+        def slow(service: Service, name: str, size_bytes: int) -> bytes:
+            fetched_at_s.append(fetched_at_s[-1] + 0.9 * delivery.lease_s)
+            bench.store.reclaim(NOW + timedelta(seconds=fetched_at_s[-1]), 3)  # as another would
+            return get(service, name, size_bytes)
+
+        monkeypatch.setattr(Service, "get", slow)
+        assert delivery.tick(NOW) == 3
+    assert len(fetched_at_s) == 1 + 3
+    assert bench.states() == [DELIVERED] * 3
+
+
 def test_what_another_process_has_taken_over_is_not_sent_on(make: Make) -> None:
     with pacs.running() as peer:
         bench = make(pacs=peer.port)
-        renew, began = bench.store.renew_deliveries, []
+        renew = bench.store.renew_deliveries
 
         def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
-            began.append(until)
-            if len(began) == 2:  # as if this one had been stopped for an hour
+            if len(peer.received) == 1:  # as if this one had been stopped for an hour
                 late = until + timedelta(hours=1)
                 bench.store.reclaim(late, 3)
                 bench.store.claim_deliveries("pacs", "other", late, 3600, 10)
@@ -367,10 +393,12 @@ def test_a_dispatcher_that_is_to_stop_sends_what_it_has_begun_and_no_more(make: 
     stop = threading.Event()
     with pacs.running() as peer:
         bench = make(pacs=peer.port)
-        note = bench.store.renew_deliveries
+        note, began = bench.store.renew_deliveries, []
 
         def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
-            stop.set()  # as its first result begins
+            began.append(until)
+            if len(began) > len(UIDS):  # their files were read, and the first result begins
+                stop.set()
             return note(parcels, until)
 
         bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
@@ -411,8 +439,12 @@ def test_a_pacs_that_ends_each_association_before_anything_is_sent_has_growing_d
     assert server is not None
     bench = Bench(tmp_path, {"pacs": server.server_address[1]})
     renew = bench.store.renew_deliveries
+    begun: list[Sequence[Parcel]] = []
 
     def after_the_end(parcels: Sequence[Parcel], until: datetime) -> int:
+        begun.append(parcels)
+        if sum(one is parcels for one in begun) <= len(parcels):  # their files are read
+            return renew(parcels, until)
         about_to_send.release()
         ended.acquire(timeout=10)
         threading.Event().wait(0.3)  # until our side knows

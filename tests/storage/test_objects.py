@@ -61,6 +61,14 @@ def test_what_was_kept_is_read_back_with_its_digest(store: ObjectStore) -> None:
     assert store.local_path(ref).read_bytes() == b"DICM"
 
 
+def test_a_file_that_is_to_be_whole_is_not_had_of_other_bytes(store: ObjectStore) -> None:
+    ref = store.keep("x", b"first")
+    assert store.whole_path(ref).read_bytes() == b"first"
+    store.keep("x", b"other")
+    with pytest.raises(ObjectMissingError, match="damaged"):
+        store.whole_path(ref)
+
+
 def test_an_object_is_demanded_without_being_read(store: ObjectStore) -> None:
     ref = store.keep("x/film.dcm", b"DICM")
     store.demand(ref)
