@@ -1,7 +1,7 @@
 """What is stored: received instances, jobs, results and deliveries. All times are UTC."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from storage.states import DeliveryState, JobState
@@ -46,6 +46,14 @@ class Received(NewReceived):
 def arrival(at: datetime, last: datetime) -> datetime:
     """When a film came that came at `last` before: each time has a moment of its own."""
     return at + timedelta.resolution if at == last else at
+
+
+def come_again(films: Iterable[Received], now: datetime) -> Iterator[Received]:
+    """As if they came now, undecided: in the order in which they came, since the last one holds."""
+    for film in sorted(films, key=lambda film: film.arrived_at):
+        now = arrival(now, film.arrived_at)
+        yield replace(film, decision="", arrived_at=now)
+        now += timedelta.resolution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,9 +78,10 @@ class JobStore(Protocol):
         ...
 
     def decide_again(self, now: datetime) -> int:
-        """Films have no decision any more that was no judgement of theirs, as if they came now.
+        """Films that are owed a decision by a fault of ours have none, as if they came now.
 
-        Returns how many; they have their time once more.
+        One that has come to an end since (`is_owed`) is left there. Returns how many; they have
+        their time once more, in the order in which they came.
         """
         ...
 

@@ -2,12 +2,20 @@
 
 from dataclasses import fields, replace
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from storage import promises
 from storage.errors import UnknownKeyError
-from storage.jobs import Decision, Delivery, Job, NewJob, NewReceived, Received, arrival, is_owed
+from storage.jobs import (
+    Decision,
+    Delivery,
+    Job,
+    NewJob,
+    NewReceived,
+    Received,
+    arrival,
+    come_again,
+)
 from storage.memory.production import Production
 from storage.memory.tables import film_of, locked
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
@@ -73,7 +81,7 @@ class Films(Production):
             film
             for film in reversed(self._received.values())
             if not film.decision
-            or is_owed(film, partial(self._of_uid, film.sop_instance_uid))
+            or self._is_owed(film)
             or film.job_key in jobs
             or (film.sop_instance_uid, film.object.digest, film.calling_ae_title) in left
         ]
@@ -81,14 +89,10 @@ class Films(Production):
     @locked
     def decide_again(self, now: datetime) -> int:
         """See JobStore."""
-        ours = [film for film in self._received.values() if film.decision.startswith(OURS)]
-        for film in ours:
-            at = arrival(now, film.arrived_at)
-            self._received[film.number] = replace(film, decision="", arrived_at=at)
+        ours = [film for film in self._received.values() if self._is_owed(film, (OURS,))]
+        for film in come_again(ours, now):
+            self._received[film.number] = film
         return len(ours)
-
-    def _of_uid(self, uid: str) -> list[Received]:
-        return [film for film in self._received.values() if film.sop_instance_uid == uid]
 
     @locked
     def waiting(self) -> int:

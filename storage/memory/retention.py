@@ -78,7 +78,7 @@ class Retention(Production):
         return film.number not in self._purged_films and all(
             other.arrived_at < before
             and other.decision != ""
-            and not other.decision.startswith(OURS)
+            and not self._is_owed(other, (OURS,))
             and (not other.job_key or self._is_final(other.job_key, proof))
             for other in senders
             if other.number not in self._purged_films

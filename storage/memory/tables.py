@@ -15,10 +15,11 @@ from storage.jobs import (
     Received,
     Result,
     Transaction,
+    is_owed,
 )
 from storage.states import DeliveryState, check_delivery
 from storage.store import ENDLESS_BYTES
-from storage.words import legible
+from storage.words import OWED, legible
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 Name = tuple[str, str]
@@ -66,6 +67,12 @@ class Tables:
 
     def close(self) -> None:
         """See JobStore."""
+
+    def _is_owed(self, film: Received, words: tuple[str, ...] = OWED) -> bool:
+        """As storage.jobs.is_owed, where its decision begins with one of these words."""
+        uid, every = film.sop_instance_uid, self._received.values()
+        of_its_uid = (other for other in every if other.sop_instance_uid == uid)
+        return film.decision.startswith(words) and is_owed(film, lambda: of_its_uid)
 
     def _at(self, destination: str, state: DeliveryState) -> list[tuple[Name, Delivery]]:
         return [

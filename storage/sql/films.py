@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from storage import engine, promises, rows
 from storage.errors import UnknownKeyError
-from storage.jobs import Decision, NewJob, NewReceived, Received, arrival
+from storage.jobs import Decision, NewJob, NewReceived, Received, arrival, come_again
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
 from storage.sql.jobs import is_of_film, is_undone, made_of_it
@@ -78,14 +78,12 @@ class Films(Database):
 
     def decide_again(self, now: datetime) -> int:
         """See JobStore."""
-        ours = received.c.decision.startswith(OURS, autoescape=True)
+        ours = select(received).where(is_owed(received, (OURS,))).with_for_update()
         with engine.writing(self._engine) as db:
-            found = db.execute(select(received).where(ours).with_for_update()).mappings()
-            films = [rows.received_of(row) for row in found]
-            for film in films:
+            films = [rows.received_of(row) for row in db.execute(ours).mappings()]
+            for film in come_again(films, now):
                 again = update(received).where(received.c.number == film.number)
-                at = arrival(now, film.arrived_at)
-                db.execute(again.values(decision="", arrived_at=at))
+                db.execute(again.values(decision="", arrived_at=film.arrived_at))
             return len(films)
 
     def waiting(self) -> int:
@@ -182,26 +180,31 @@ def _unsettled(since: datetime) -> CompoundSelect[Any]:
     left = number.select_from(going_on).join(jobs, jobs.c.key == going_on.c.key)
     return union(
         number.where(received.c.decision == ""),
-        number.where(_begins_with(received, OWED), ~_decided_later().exists()),
+        number.where(is_owed(received)),
         number.join(jobs, its_job).where(or_(goes_on, failed)),
         number.join(deliveries, its_delivery).where(or_(under_way, lost)),
         left.join(received, and_(*is_of_film())),
     )
 
 
-def _decided_later() -> Select[Any]:
+def is_owed(film: FromClause, words: Iterable[str] = OWED) -> ColumnElement[bool]:
+    """As storage.jobs.is_owed, where its decision begins with one of these words."""
+    return _begins_with(film, words) & ~_decided_later(film).exists()
+
+
+def _decided_later(film: FromClause) -> Select[Any]:
     """Films of the same UID and sender, of any bytes, that came later and have come to an end."""
     other = received.alias()
     return (
         select(other.c.number)
         .where(
-            other.c.sop_instance_uid == received.c.sop_instance_uid,
-            other.c.calling_ae_title == received.c.calling_ae_title,
-            arrived_at(other) > arrived_at(),
+            other.c.sop_instance_uid == film.c.sop_instance_uid,
+            other.c.calling_ae_title == film.c.calling_ae_title,
+            arrived_at(other) > arrived_at(film),
             other.c.decision != "",
             ~_begins_with(other, OWED),
         )
-        .correlate(received)
+        .correlate(film)
     )
 
 

@@ -10,7 +10,7 @@ from storage import engine, rows
 from storage.jobs import ObjectRef, Proof, Received, Result
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import Database, arrived_at
-from storage.sql.films import rows_of
+from storage.sql.films import is_owed, rows_of
 from storage.states import ENDED, LOST, OPEN, DeliveryState, JobState
 from storage.words import OURS
 
@@ -124,7 +124,7 @@ def _purgeable_films(before: datetime, proof: Proof) -> Select[Any]:
         or_(
             arrived_at(sender) >= before,
             sender.c.decision == "",
-            sender.c.decision.startswith(OURS, autoescape=True),
+            is_owed(sender, (OURS,)),
             not_(its_end),
         ),
     )

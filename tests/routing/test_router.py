@@ -316,6 +316,20 @@ def test_a_corrected_patient_or_study_supersedes_the_earlier_job(
     assert (second.supersedes, second.created_at) == (first.key, after(60))
 
 
+def test_a_film_that_broke_the_router_does_not_come_back_as_its_own_correction(
+    bench: Bench,
+) -> None:
+    """Once it was mended: the patient was corrected meanwhile, and that film is analysed."""
+    broken = bench.receive(sources.source())
+    bench.store.route(broken.number, Decision(text=f"{BROKEN} (KeyError)"), None)
+    corrected, bench.now = sources.source(), after(60)
+    corrected.PatientID = "PID-8"
+    assert bench.decided(corrected) == "analysed by rule frontal-chest"
+    bench.store.decide_again(after(90))
+    assert bench.route() == 0
+    assert [(job.key, job.supersedes) for job in bench.jobs] == [(bench.newest.job_key, "")]
+
+
 def test_a_second_correction_supersedes_the_first(bench: Bench) -> None:
     for minute, patient in enumerate(("PID-7", "PID-8", "PID-9")):
         ds = sources.source()

@@ -82,10 +82,15 @@ def test_a_film_that_came_again_for_nothing_is_kept_while_its_first_job_goes_on(
     assert purgeable(store, COMMITTED) == ["1.2.1"]
 
 
-def test_a_film_that_we_could_not_decide_about_is_kept(store: JobStore) -> None:
+def test_a_film_that_we_could_not_decide_about_is_kept_until_it_comes_again(
+    store: JobStore,
+) -> None:
     number = store.receive(film("1.2.9", digest="z")).number
     store.route(number, Decision(text=f"{OURS} (KeyError)"), None)
     assert purgeable(store, EITHER, before_s=10**9) == []
+    again = store.receive(replace(film("1.2.9", digest="y"), received_at=after(9))).number
+    store.route(again, Decision(text="lateral"), None)
+    assert purgeable(store, EITHER, before_s=10**9) == ["1.2.9", "1.2.9"]  # that was its end
 
 
 def test_what_is_lost_of_a_job_that_its_film_has_left_keeps_no_film(store: JobStore) -> None:

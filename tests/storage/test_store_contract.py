@@ -153,6 +153,31 @@ def test_what_was_no_judgement_of_a_film_is_taken_back(store: JobStore) -> None:
     assert store.decide_again(after(9)) == 0
 
 
+def broken_and_sent_again(store: JobStore, decision: str) -> tuple[int, int]:
+    """A film that a fault of ours kept from being judged, and what its sender sent after it."""
+    first = store.receive(film()).number
+    store.route(first, Decision(text=f"{OURS} (KeyError)"), None)
+    second = store.receive(replace(film(digest="corrected"), received_at=after(9))).number
+    store.route(second, Decision(text=decision), None)
+    return first, second
+
+
+def test_what_has_come_to_an_end_since_is_not_decided_about_again(store: JobStore) -> None:
+    broken_and_sent_again(store, "lateral")
+    assert store.decide_again(after(99)) == 0
+    assert store.unrouted(10) == []
+    assert store.unsettled(after(99)) == []
+
+
+def test_what_is_decided_about_again_stays_in_its_order(store: JobStore) -> None:
+    """Else the end of the one that came last would be no end of the one before it."""
+    first, second = broken_and_sent_again(store, f"{OURS} (KeyError)")
+    assert store.decide_again(after(99)) == 2
+    store.route(first, Decision(text=f"{OURS} (KeyError)"), None)
+    store.route(second, Decision(text="lateral"), None)
+    assert store.unsettled(after(99)) == []
+
+
 def test_a_film_is_unsettled_while_a_job_goes_on_that_it_has_left(store: JobStore) -> None:
     for key in ("k1", "k2"):
         produced(store, key)
