@@ -59,11 +59,26 @@ def configure(level: str, form: str) -> None:
     ]
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        wrapper_class=_unfailing_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     _route_libraries(shared, renderer)
     threading.excepthook = _thread_died
+
+
+def _unfailing_logger(level: int) -> type[structlog.typing.BindableLogger]:
+    """Of events from that level on; one that cannot be said, for want of memory, is lost.
+
+    Raised, it would answer for whoever speaks: a film that is kept would be refused for good.
+    """
+    filtering: Any = structlog.make_filtering_bound_logger(level)
+
+    class Logger(filtering):  # type: ignore[misc]  # made while the program runs
+        def _proxy_to_logger(self, *args: Any, **event: Any) -> None:
+            with suppress(Exception):
+                super()._proxy_to_logger(*args, **event)
+
+    return Logger
 
 
 def _make_unfailing() -> None:

@@ -1,13 +1,17 @@
 """Where the real things are: films, peers. Where CI must have them, a skip is a failure."""
 
+import logging
 import os
 import subprocess
+import sys
+import threading
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import structlog
 from sqlalchemy.engine import make_url
 
 import pipeline  # noqa: F401 - before torch, which a test may load first
@@ -18,6 +22,18 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 _REAL = ("peer", "postgres", "data")
 _STARTS = 4
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture
+def own_log() -> Iterator[None]:
+    """The test may configure the log: it is as it was afterwards."""
+    root, hook, stream = logging.getLogger(), threading.excepthook, sys.stderr
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], threading.excepthook = handlers, hook
+    root.setLevel(level)
+    sys.stderr = stream
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

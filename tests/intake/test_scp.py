@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 from pydicom import uid
+from structlog.processors import JSONRenderer
 from structlog.testing import capture_logs
 
+from dicom_node import logs
 from dicom_node.intake.admission import Senders
 from dicom_node.intake.scp import TRANSFER_SYNTAXES
 from storage.errors import StoreUnavailableError
@@ -171,6 +173,28 @@ def test_a_fault_of_ours_is_told_and_the_node_lives(start: Start) -> None:
         for _ in range(2):
             told = store(assoc, encoded(film()))
             assert told == Told(status=0x0110, comment="internal error, see the node's log")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(None, 0x0000), (StoreUnavailableError("locked"), 0xA700), (ZeroDivisionError(), 0x0110)],
+)
+@pytest.mark.usefixtures("own_log")
+def test_what_a_sender_is_told_does_not_depend_on_the_log(
+    start: Start, monkeypatch: pytest.MonkeyPatch, fault: Exception | None, status: int
+) -> None:
+    """Which may want memory too: a film that is kept would be refused for good (C211)."""
+
+    def poor(*_: object) -> None:
+        raise MemoryError
+
+    logs.configure("INFO", "json")
+    monkeypatch.setattr(JSONRenderer, "__call__", poor)
+    receiver = start(store=None if fault is None else _AwayStore(fault))
+    with association(receiver.port) as assoc:
+        told = store(assoc, encoded(film()))
+    assert told is not None
+    assert told.status == status
 
 
 def test_an_unknown_calling_ae_is_rejected_for_good(start: Start) -> None:

@@ -6,25 +6,13 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from dicom_node import logs
 
+pytestmark = pytest.mark.usefixtures("own_log")
 _SECRET = "Phantom^Ada"
-
-
-@pytest.fixture(autouse=True)
-def as_it_was() -> Iterator[None]:
-    root, hook, stream = logging.getLogger(), threading.excepthook, sys.stderr
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], threading.excepthook = handlers, hook
-    root.setLevel(level)
-    sys.stderr = stream
-    structlog.reset_defaults()
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
