@@ -213,10 +213,14 @@ class Scp:
         if rejection is None:
             return
         # Before a word, which may want what is wanting.
-        event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
-        event.assoc.kill()  # waits until the rejection is sent
+        try:
+            event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
+        except Exception as error:  # noqa: BLE001 - the same: it ends without being told
+            fault = error
+            _cut(event.assoc)
+        event.assoc.kill()  # waits until the rejection is sent, or its connection is gone
         if fault is not None:
-            _log.error("association not judged", address=address, exc_info=fault)
+            _log.error("rejection failed", address=address, exc_info=fault)
         _log.warning(
             "association rejected",
             calling_ae_title=calling.strip(),

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from pydicom import uid
+from pynetdicom.acse import ACSE
 from structlog.processors import JSONRenderer
 from structlog.testing import capture_logs
 
@@ -353,6 +354,22 @@ def test_a_sender_that_cannot_be_judged_is_told_to_come_again(
             assert time.monotonic() < late
             time.sleep(0.01)
     assert said[-1]["reason"] == "could not be judged, see above"
+
+
+def test_who_cannot_be_told_that_it_is_rejected_is_cut_off(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = start(accept=[{"ae_title": "CR1"}])
+
+    def poor(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ACSE, "send_reject", poor)
+        with association(receiver.port, calling="EVIL") as assoc:
+            assert not assoc.is_established
+    with association(receiver.port, calling="CR1") as assoc:
+        assert store(assoc, encoded(film())) == SUCCESS
 
 
 @pytest.mark.parametrize("broken", [True, False])
