@@ -13,6 +13,8 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict
 
+from storage.words import legible
+
 _LONGEST = 200  # characters of a library's message
 
 
@@ -56,6 +58,7 @@ def configure(level: str, form: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_words,
+        _legible,
     ]
     structlog.configure(
         processors=[*shared, renderer],
@@ -98,7 +101,7 @@ def _route_libraries(
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, _library_record],
+            foreign_pre_chain=[_library_record, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -131,6 +134,11 @@ def _without_words(_logger: object, _method: str, event: EventDict) -> EventDict
         event["exception"] = type(fault).__qualname__
         event["frames"] = _frames(fault.__traceback__)
     return event
+
+
+def _legible(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Without what a terminal would obey: peers choose their UIDs, titles and comments."""
+    return {key: legible(said) if isinstance(said, str) else said for key, said in event.items()}
 
 
 def _frames(trace: TracebackType | None) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+import structlog
 
 from dicom_node import logs
 
@@ -47,6 +48,19 @@ def test_what_peers_make_pynetdicom_say_is_not_in_the_log(
     logs.configure("INFO", "json")
     logging.getLogger("pynetdicom.acse").error("\x1b[31m %s", _SECRET)
     assert lines(capsys) == []
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_terminal_obeys_nothing_that_a_peer_says(
+    capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    logs.configure("INFO", form)
+    structlog.get_logger().warning("refused", sop_instance_uid="\x1b]0;owned\x07\x9b31m1.2")
+    logging.getLogger("somebody").warning("\x1b]0;owned\x07")
+    refused, library = capsys.readouterr().err.splitlines()
+    assert not {"\x1b", "\x07", "\x9b", "\\"} & {*refused, *library}
+    assert "]0;owned31m1.2" in refused
+    assert "]0;owned" in library
 
 
 def test_a_thread_that_dies_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
