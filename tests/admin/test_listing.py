@@ -218,6 +218,13 @@ def test_one_job_is_retried_or_all(config: Path, store: JobStore, asked: tuple[s
     assert store.job("k1").state is JobState.FAILED
 
 
+def test_a_terminal_obeys_nothing_that_a_sender_calls_itself(config: Path, store: JobStore) -> None:
+    store.receive(replace(samples.film(), calling_ae_title="\x1b]0;CR1\x07\x9b"))
+    shown = commands.vald("jobs", "--config", config).output
+    assert "]0;CR1 " in shown
+    assert not {"\x1b", "\x07", "\x9b"} & set(shown)
+
+
 def test_what_a_sender_calls_itself_is_text_not_markup(config: Path, store: JobStore) -> None:
     film = replace(samples.film(), calling_ae_title="[/red]X")
     number = store.receive(film).number

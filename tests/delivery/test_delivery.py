@@ -291,6 +291,13 @@ def test_the_lease_outlives_the_longest_batch(make: Make, closed_port: int) -> N
     assert make(pacs=closed_port).delivery().lease_s > 5 + 5 + 60 + 5 + 5
 
 
+def test_the_lease_outlives_the_slowest_result(make: Make, closed_port: int) -> None:
+    # By DICOMweb: its last piece is taken, then head and body of the answer come. Twice: its study
+    # is asked for, and it is sent.
+    slow = DeliverySettings(timeouts=DeliveryTimeouts(connect_s=1, association_s=1, response_s=90))
+    assert make(pacs=closed_port).delivery(slow).lease_s > 2 * (1 + 90 + 90 + 90)
+
+
 def test_without_destinations_nothing_is_done(make: Make) -> None:
     assert make().tick() == 0
 

@@ -1,5 +1,6 @@
 """DICOMweb by TLS, with a real server: who is trusted, who is not, and what is said then."""
 
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -37,9 +38,18 @@ class Hospital:
 
     def archive(self, *, mutual: bool = True) -> AbstractContextManager[Web]:
         """A DICOMweb server; one that is mutual wants a certificate of its authority."""
-        named = {"certificate": str(self.server.certificate), "key": str(self.server.key)}
         wants = {"authority": str(self.authority.certificate)} if mutual else {}
-        return web.running(tls.server(ServerTls.model_validate({**named, **wants})))
+        return web.running(self.context(**wants))
+
+    def context(self, **wants: str) -> ssl.SSLContext:
+        """Of a server with the hospital's certificate."""
+        named = {"certificate": str(self.server.certificate), "key": str(self.server.key)}
+        return tls.server(ServerTls.model_validate({**named, **wants}))
+
+    def there(self, url: str) -> DicomWeb:
+        """The destination, of which no certificate of ours is wanted."""
+        authority = {"authority": str(self.authority.certificate)}
+        return DicomWeb.model_validate({"url": url, "tls": authority})
 
     def at(self, archive: Web, ours: Pair | None = None, **values: str) -> DicomWeb:
         """The destination, which trusts the hospital's authority."""
@@ -64,6 +74,13 @@ def archive(hospital: Hospital) -> Iterator[Web]:
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "1.1.dcm"
     path.write_bytes(part10("1.1"))
+    return path
+
+
+def long_file(folder: Path) -> Path:
+    """More than any buffer on the way takes."""
+    path = folder / "long.dcm"
+    path.write_bytes(part10("1.1") + bytes(16_000_000))
     return path
 
 
@@ -168,14 +185,20 @@ def test_tls_settings_of_a_server_that_is_not_encrypted_are_refused() -> None:
 
 def test_a_head_that_does_not_end_in_time_is_no_answer(hospital: Hospital, file: Path) -> None:
     hasty = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
-    named = {"certificate": hospital.server.certificate, "key": hospital.server.key}
-    context = tls.server(ServerTls.model_validate({k: str(v) for k, v in named.items()}))
     began = time.monotonic()
-    with web.trickling(context) as url:
-        authority = {"authority": str(hospital.authority.certificate)}
-        there = DicomWeb.model_validate({"url": url, "tls": authority})
-        (said,) = hasty.send(there, [file], 60)
+    with web.trickling(hospital.context()) as url:
+        (said,) = hasty.send(hospital.there(url), [file], 60)
     assert time.monotonic() - began < 5
+    assert (said.fate, said.reason) == (Fate.POSTPONED, "no answer: it takes too long")
+
+
+def test_that_we_cut_off_a_server_is_no_matter_of_certificates(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    """It takes nothing more of a result: TLS has no end that both know of."""
+    hasty = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
+    with web.stuffed(hospital.context()) as url:
+        (said,) = hasty.send(hospital.there(url), [long_file(tmp_path)], 60)
     assert (said.fate, said.reason) == (Fate.POSTPONED, "no answer: it takes too long")
 
 
@@ -183,13 +206,7 @@ def test_a_server_that_answers_before_it_has_all_is_heard(
     hospital: Hospital, tmp_path: Path
 ) -> None:
     """By TLS as without."""
-    long = tmp_path / "long.dcm"
-    long.write_bytes(part10("1.1") + bytes(16_000_000))
-    named = {"certificate": hospital.server.certificate, "key": hospital.server.key}
-    context = tls.server(ServerTls.model_validate({k: str(v) for k, v in named.items()}))
-    authority = {"authority": str(hospital.authority.certificate)}
-    with web.hasty(context) as url:
-        there = DicomWeb.model_validate({"url": url, "tls": authority})
-        assert sent(there, long) == Outcome(
+    with web.hasty(hospital.context()) as url:
+        assert sent(hospital.there(url), long_file(tmp_path)) == Outcome(
             fate=Fate.REFUSED, reason="the server answers HTTP 413", status="HTTP 413"
         )

@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
@@ -163,9 +163,22 @@ def trickling(
         yield f"http{'s' if context else ''}://127.0.0.1:{port}"
 
 
+def hasty(
+    context: ssl.SSLContext | None = None, *, closes: bool = True
+) -> AbstractContextManager[str]:
+    """The URL of a server that says 413 to whatever begins, and reads no more of it."""
+    said = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+    return _saying(said, context, closes=closes)
+
+
+def stuffed(context: ssl.SSLContext | None = None) -> AbstractContextManager[str]:
+    """The URL of a server that takes a little of what comes, and no more, and says nothing."""
+    return _saying(b"", context, closes=False)
+
+
 @contextmanager
-def hasty(context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """The URL of a server that says 413 to whatever begins, and closes."""
+def _saying(said: bytes, context: ssl.SSLContext | None, *, closes: bool) -> Iterator[str]:
+    over = threading.Event()
 
     def answer(listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -173,10 +186,13 @@ def hasty(context: ssl.SSLContext | None = None) -> Iterator[str]:
             connection = context.wrap_socket(connection, server_side=True)
         with contextlib.suppress(OSError), connection:
             connection.recv(1 << 16)
-            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            connection.sendall(said)
+            if not closes:
+                over.wait(60)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=answer, args=(listener,), daemon=True)
         thread.start()
         yield f"http{'s' if context else ''}://127.0.0.1:{listener.getsockname()[1]}"
+        over.set()
         thread.join(10)

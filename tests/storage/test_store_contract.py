@@ -172,6 +172,9 @@ def test_what_has_come_to_an_end_since_is_not_decided_about_again(store: JobStor
 def test_what_is_decided_about_again_stays_in_its_order(store: JobStore) -> None:
     """Else the end of the one that came last would be no end of the one before it."""
     first, second = broken_and_sent_again(store, f"{OURS} (KeyError)")
+    owed = store.unsettled(after(99))
+    assert [film.number for film in owed] == [second, first]  # neither is the other's end
+    assert all(is_owed(film, lambda: owed) for film in owed)
     assert store.decide_again(after(99)) == 2
     store.route(first, Decision(text=f"{OURS} (KeyError)"), None)
     store.route(second, Decision(text="lateral"), None)

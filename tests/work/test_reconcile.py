@@ -136,11 +136,14 @@ def test_what_is_not_analysed_says_why_and_is_not_missing(bench: Bench) -> None:
     ]
 
 
-def test_a_film_that_broke_the_router_is_missing(bench: Bench) -> None:
+def test_a_film_that_broke_the_router_is_missing_until_it_was_sent_again(bench: Bench) -> None:
     number = bench.store.receive(film()).number
     bench.store.route(number, Decision(text=f"{router.BROKEN} (KeyError)"), None)
     (found,) = bench.films()
     assert (found.standing, found.why) == (Standing.MISSING, f"{router.BROKEN} (KeyError)")
+    again = bench.store.receive(replace(film(digest="other"), received_at=after(9))).number
+    bench.store.route(again, Decision(text="not analysed: lateral"), None)
+    assert bench.standings() == [Standing.NOT_ANALYSED] * 2
 
 
 @pytest.mark.parametrize("decision", [router.BROKEN, router.GONE])
