@@ -55,9 +55,7 @@ def _cut_off(connection: socket.socket | None, within_s: float) -> Iterator[None
 
     def expire() -> None:
         expired.set()
-        if connection is not None:
-            with suppress(OSError):
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's: it is being read
+        _shut(connection)
 
     timer = threading.Timer(within_s, expire)
     timer.daemon = True
@@ -74,10 +72,18 @@ def _cut_off(connection: socket.socket | None, within_s: float) -> Iterator[None
             raise TimeoutError("it does not end") from fault
 
 
+def _shut(connection: socket.socket | None) -> None:
+    """Nothing is waited for any more; what had come can be read still."""
+    if connection is not None:
+        with suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's: it is being read
+
+
 class _Connection(HTTPConnection):
     def __init__(self, *args: Any, response_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._response_s = response_s
+        self._not_taken: TimeoutError | None = None
 
     def connect(self) -> None:
         super().connect()
@@ -89,14 +95,24 @@ class _Connection(HTTPConnection):
         try:
             with _cut_off(self.sock, self._response_s):
                 super().send(data)
+        except TimeoutError as fault:
+            # A server may answer before it has all, and read no more, nor close: urllib3 listens.
+            _shut(self.sock)
+            self._not_taken = fault
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from fault
         except ssl.SSLEOFError as fault:
             # As without TLS: a server may answer, and close, before it has all; urllib3 listens.
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from fault
 
     def getresponse(self) -> Any:
         within = partial(_cut_off, self.sock, self._response_s)
-        with within():
-            answer = super().getresponse()
+        try:
+            with within():
+                answer = super().getresponse()
+        except Exception as fault:
+            if self._not_taken is not None:  # and no answer had come
+                raise self._not_taken from fault
+            raise
         answer.in_time = within  # type: ignore[attr-defined]  # for who reads its body
         return answer
 

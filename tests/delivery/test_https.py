@@ -192,21 +192,28 @@ def test_a_head_that_does_not_end_in_time_is_no_answer(hospital: Hospital, file:
     assert (said.fate, said.reason) == (Fate.POSTPONED, "no answer: it takes too long")
 
 
+@pytest.mark.parametrize("encrypted", [True, False])
 def test_that_we_cut_off_a_server_is_no_matter_of_certificates(
-    hospital: Hospital, tmp_path: Path
+    hospital: Hospital, tmp_path: Path, *, encrypted: bool
 ) -> None:
     """It takes nothing more of a result: TLS has no end that both know of."""
     hasty = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
-    with web.stuffed(hospital.context()) as url:
-        (said,) = hasty.send(hospital.there(url), [long_file(tmp_path)], 60)
+    with web.stuffed(hospital.context() if encrypted else None) as url:
+        there = hospital.there(url) if encrypted else DicomWeb(url=url)
+        (said,) = hasty.send(there, [long_file(tmp_path)], 60)
     assert (said.fate, said.reason) == (Fate.POSTPONED, "no answer: it takes too long")
 
 
+@pytest.mark.parametrize("encrypted", [True, False])
+@pytest.mark.parametrize("closes", [True, False])
 def test_a_server_that_answers_before_it_has_all_is_heard(
-    hospital: Hospital, tmp_path: Path
+    hospital: Hospital, tmp_path: Path, *, closes: bool, encrypted: bool
 ) -> None:
-    """By TLS as without."""
-    with web.hasty(hospital.context()) as url:
-        assert sent(hospital.there(url), long_file(tmp_path)) == Outcome(
-            fate=Fate.REFUSED, reason="the server answers HTTP 413", status="HTTP 413"
-        )
+    """Also where it then neither reads on nor closes."""
+    hasty = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=1))
+    with web.hasty(hospital.context() if encrypted else None, closes=closes) as url:
+        there = hospital.there(url) if encrypted else DicomWeb(url=url)
+        (said,) = hasty.send(there, [long_file(tmp_path)], 60)
+    assert said == Outcome(
+        fate=Fate.REFUSED, reason="the server answers HTTP 413", status="HTTP 413"
+    )
