@@ -103,7 +103,9 @@ def jobs(
 def retry(
     key: Annotated[str, typer.Argument(help="The job's key, or enough of its beginning.")] = "",
     config: ConfigPath = DEFAULT_CONFIG,
-    failed: Annotated[bool, typer.Option("--failed", help="All that has FAILED.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="All that has FAILED, with or without a job.")
+    ] = False,
 ) -> None:
     """Try a failed job, or deliveries that were refused, again; make anew what is not kept."""
     from dicom_node.admin import retrial
