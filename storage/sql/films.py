@@ -14,6 +14,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    tuple_,
     union,
     update,
 )
@@ -200,7 +201,7 @@ def _decided_later(film: FromClause) -> Select[Any]:
         .where(
             other.c.sop_instance_uid == film.c.sop_instance_uid,
             other.c.calling_ae_title == film.c.calling_ae_title,
-            arrived_at(other) > arrived_at(film),
+            tuple_(arrived_at(other), other.c.number) > tuple_(arrived_at(film), film.c.number),
             other.c.decision != "",
             ~_begins_with(other, OWED),
         )

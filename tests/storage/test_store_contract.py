@@ -153,17 +153,20 @@ def test_what_was_no_judgement_of_a_film_is_taken_back(store: JobStore) -> None:
     assert store.decide_again(after(9)) == 0
 
 
-def broken_and_sent_again(store: JobStore, decision: str) -> tuple[int, int]:
+def broken_and_sent_again(store: JobStore, decision: str, after_s: float = 9) -> tuple[int, int]:
     """A film that a fault of ours kept from being judged, and what its sender sent after it."""
     first = store.receive(film()).number
     store.route(first, Decision(text=f"{OURS} (KeyError)"), None)
-    second = store.receive(replace(film(digest="corrected"), received_at=after(9))).number
+    second = store.receive(replace(film(digest="corrected"), received_at=after(after_s))).number
     store.route(second, Decision(text=decision), None)
     return first, second
 
 
-def test_what_has_come_to_an_end_since_is_not_decided_about_again(store: JobStore) -> None:
-    broken_and_sent_again(store, "lateral")
+@pytest.mark.parametrize("after_s", [0, 9])
+def test_what_has_come_to_an_end_since_is_not_decided_about_again(
+    store: JobStore, after_s: float
+) -> None:
+    broken_and_sent_again(store, "lateral", after_s)
     assert store.decide_again(after(99)) == 0
     assert store.unrouted(10) == []
     assert store.unsettled(after(99)) == []
