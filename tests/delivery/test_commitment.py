@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
+from structlog.processors import JSONRenderer
 
+from dicom_node import logs
 from dicom_node.commitment import Ledger, Report
 from dicom_node.config import (
     CommitmentSettings,
@@ -273,6 +275,18 @@ def test_a_report_of_a_transaction_that_nobody_asked_for_is_refused(
 ) -> None:
     assert peer.report("2.25.666", ["1.1"], {}) == 0x0115
     assert bench.states() == DELIVERED
+
+
+@pytest.mark.usefixtures("own_log")
+def test_what_a_report_is_answered_does_not_depend_on_the_log(
+    bench: Bench, peer: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poor(*_: object) -> None:
+        raise MemoryError
+
+    logs.configure("INFO", "json")
+    monkeypatch.setattr(JSONRenderer, "__call__", poor)
+    assert peer.report("2.25.666", ["1.1"], {}) == 0x0115
 
 
 def test_a_report_of_instances_that_were_never_sent_there_has_no_effect(
