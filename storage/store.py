@@ -78,10 +78,11 @@ class JobStore(Protocol):
         ...
 
     def decide_again(self, now: datetime) -> int:
-        """Films that are owed a decision by a fault of ours have none, as if they came now.
+        """Films that are owed a decision have none, as if they came now.
 
-        One that has come to an end since (`is_owed`) is left there. Returns how many; they have
-        their time once more, in the order in which they came.
+        By a fault of ours, or since their file was gone, which may have come back meanwhile. One
+        that has come to an end since (`is_owed`) is left there. Returns how many; they have their
+        time once more, in the order in which they came.
         """
         ...
 

@@ -6,7 +6,7 @@ would teach something else, and nothing would show it.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ from safetensors.torch import load_file, save_file
 from pipeline import digest, probe, prompts, settings
 from pipeline.evidence import Evidence
 from pipeline.explainer import EDIT_VERSION
-from pipeline.settings import Settings
 from pipeline.training import files, ranks
 from pipeline.training.budget import Budget, OutOfTimeError
 from pipeline.training.pace import Pace
 from pipeline.training.session import Progress
+
+_READ_BY = ("version", "limits", "calibrated", "paper")
+"""Settings that have no part in an edit."""
 
 Tensors = dict[str, torch.Tensor]
 Make = Callable[[], Tensors]
@@ -173,20 +175,15 @@ def origin_of_edits(model: Path) -> str:
     """SHA-256 of all that has a part in an edit: method, weights, prompts, settings but for those
     by which a map is read.
     """
-    said = replace(
-        settings.read(model),
-        version="",
-        limits=Settings().limits,
-        calibrated=Settings().calibrated,
-        paper=Settings().paper,
-    )
+    said = asdict(settings.read(model))
+    made_by = {name: value for name, value in said.items() if name not in _READ_BY}
     weights = {
         name: found
         for name, found in digest.file_digests(model).items()
         if name not in (digest.SETTINGS, digest.CALIBRATION, probe.FILE)
     }
     form = [known.name for known in fields(Evidence)]
-    parts = (EDIT_VERSION, form, prompts.load().digest, asdict(said), sorted(weights.items()))
+    parts = (EDIT_VERSION, form, prompts.load().digest, made_by, sorted(weights.items()))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

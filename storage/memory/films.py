@@ -19,7 +19,7 @@ from storage.jobs import (
 from storage.memory.production import Production
 from storage.memory.tables import film_of, locked
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
-from storage.words import OURS, legible
+from storage.words import legible
 
 
 class Films(Production):
@@ -89,10 +89,10 @@ class Films(Production):
     @locked
     def decide_again(self, now: datetime) -> int:
         """See JobStore."""
-        ours = [film for film in self._received.values() if self._is_owed(film, (OURS,))]
-        for film in come_again(ours, now):
+        owed = [film for film in self._received.values() if self._is_owed(film)]
+        for film in come_again(owed, now):
             self._received[film.number] = film
-        return len(ours)
+        return len(owed)
 
     @locked
     def waiting(self) -> int:

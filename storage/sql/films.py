@@ -27,7 +27,7 @@ from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
 from storage.sql.jobs import is_of_film, is_undone, made_of_it
 from storage.sql.production import bring
 from storage.states import LOST, OPEN, UNDONE, WAITING, DeliveryState, JobState, check_job
-from storage.words import OURS, OWED
+from storage.words import OWED
 
 
 class Films(Database):
@@ -79,9 +79,9 @@ class Films(Database):
 
     def decide_again(self, now: datetime) -> int:
         """See JobStore."""
-        ours = select(received).where(is_owed(received, (OURS,))).with_for_update()
+        owed = select(received).where(is_owed(received)).with_for_update()
         with engine.writing(self._engine) as db:
-            films = [rows.received_of(row) for row in db.execute(ours).mappings()]
+            films = [rows.received_of(row) for row in db.execute(owed).mappings()]
             for film in come_again(films, now):
                 again = update(received).where(received.c.number == film.number)
                 db.execute(again.values(decision="", arrived_at=film.arrived_at))

@@ -83,7 +83,8 @@ def test_an_edit_that_cannot_be_read_is_made_again(tmp_path: Path, model: Path) 
 def test_a_calibration_changes_no_edit_and_weights_and_passes_do(model: Path) -> None:
     before = origin_of_edits(model)
     (model / digest.CALIBRATION).write_bytes(b"another")
-    said = {"version": "2", "passes": 4, "calibrated": {"threshold": 0.3, "scale_max": 0.9}}
+    reading, limits = {"threshold": 0.3, "scale_max": 0.9}, {"effect": 0.7}
+    said = {"version": "2", "passes": 4, "calibrated": reading, "limits": limits}
     (model / digest.SETTINGS).write_text(json.dumps(said))
     assert origin_of_edits(model) == before
     other = shutil.copytree(model, model.with_name("other"))

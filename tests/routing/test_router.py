@@ -13,6 +13,7 @@ from pydicom import Dataset, uid
 
 from dicom_node.config import Rule
 from dicom_node.routing.router import BROKEN, Analysis, Router
+from storage import words
 from storage.errors import (
     ObjectsUnavailableError,
     OutOfSpaceError,
@@ -328,6 +329,22 @@ def test_a_film_that_broke_the_router_does_not_come_back_as_its_own_correction(
     bench.store.decide_again(after(90))
     assert bench.route() == 0
     assert [(job.key, job.supersedes) for job in bench.jobs] == [(bench.newest.job_key, "")]
+
+
+def test_a_film_whose_file_anothers_copy_brought_back_is_decided_about_on_demand(
+    bench: Bench,
+) -> None:
+    lost = bench.receive(sources.source())
+    bench.objects.remove(lost.object)
+    assert bench.route() == 1
+    assert bench.newest.decision.startswith(words.GONE)
+    data = sources.write(sources.source(), bench.folder / "film.dcm").read_bytes()
+    bench.record(bench.objects.keep(lost.object.name, data), by="ELSEWHERE")
+    bench.route()
+    assert bench.store.decide_again(after(90)) == 1
+    assert bench.route() == 1
+    decisions = {film.calling_ae_title: film.decision for film in bench.store.received(9)}
+    assert decisions["CR1"] == "received again: the same analysis (frontal-chest)"
 
 
 def test_a_second_correction_supersedes_the_first(bench: Bench) -> None:
