@@ -4,6 +4,7 @@ And why it failed, in words.
 """
 
 import errno
+import http.client
 import os
 import socket
 import ssl
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import requests
@@ -79,7 +81,25 @@ def _shut(connection: socket.socket | None) -> None:
             socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's: it is being read
 
 
+class _Response(http.client.HTTPResponse):
+    """The final one: Python 3.11 skips 100 alone of those that come before it."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """An interim one (RFC 9110, 15.2) is taken for 100, which is skipped with its headers.
+
+        Raises:
+            http.client.HTTPException: it is none, or of another protocol (101), for which nobody
+                has asked.
+        """
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        if status == HTTPStatus.SWITCHING_PROTOCOLS:
+            raise http.client.BadStatusLine(f"{status}")
+        return version, HTTPStatus.CONTINUE if status < HTTPStatus.OK else status, reason
+
+
 class _Connection(HTTPConnection):
+    response_class = _Response
+
     def __init__(self, *args: Any, response_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._response_s = response_s

@@ -24,6 +24,7 @@ from tests.delivery.web import Web, failed, instance, stored
 
 SENDER = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=2))
 HASTY = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
+SERIES = Series(study_instance_uid="1.2.3", series_instance_uid="1.2.4")
 
 
 @pytest.fixture
@@ -151,6 +152,27 @@ def test_stored_is_only_what_the_server_names_as_stored(
 def test_an_answer_in_json_is_read_whatever_it_is_called(peer: Web, files: list[Path]) -> None:
     peer.media_type = "application/dicom+json; charset=utf-8"
     assert sent(peer, files[0]).fate is Fate.DELIVERED
+
+
+@pytest.mark.parametrize("first", [(100,), (102,), (103,), (102, 103, 102, 199)])
+def test_what_is_said_before_the_answer_is_no_answer(
+    peer: Web, files: list[Path], first: tuple[int, ...]
+) -> None:
+    """RFC 9110, 15.2."""
+    peer.first = first
+    assert sent(peer, files[0]).fate is Fate.DELIVERED
+    peer.found = [instance("1.1")]
+    assert SENDER.instances(at(peer), {SERIES: ["1.1"]}) == {"1.1"}
+
+
+def test_a_server_that_would_speak_another_protocol_has_not_answered(
+    peer: Web, files: list[Path]
+) -> None:
+    peer.first = (101,)
+    said = sent(peer, files[0])
+    assert (said.fate, said.status) == (Fate.POSTPONED, "")
+    with pytest.raises(TransientError):
+        SENDER.instances(at(peer), {SERIES: ["1.1"]})
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -293,9 +315,6 @@ def test_a_password_of_any_letters_is_sent_in_utf_8(peer: Web, files: list[Path]
     assert outcome.fate is Fate.DELIVERED
     basic = base64.b64encode("vald:10 €".encode()).decode()
     assert peer.authorisation == [f"Basic {basic}"]
-
-
-SERIES = Series(study_instance_uid="1.2.3", series_instance_uid="1.2.4")
 
 
 def test_what_a_search_finds_of_what_was_sent_is_there(peer: Web) -> None:

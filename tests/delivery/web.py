@@ -23,13 +23,14 @@ class Web:
 
     An answer without words says what a server should: that it has stored what was sent. It reads a
     body in pieces of `piece_bytes`, and rests for `piece_s` after each; and it writes an answer
-    byte by byte, where it rests for `pause_s` after each.
+    byte by byte, where it rests for `pause_s` after each. Statuses `first` are said before it.
     """
 
     url: str = ""
     answers: list[tuple[int, Json | str | None]] = field(default_factory=list)
     media_type: str = "application/dicom+json"
     location: str = ""
+    first: tuple[int, ...] = ()
     pause_s: float = 0.0
     piece_bytes: int = 1 << 30
     piece_s: float = 0.0
@@ -84,6 +85,13 @@ def _write(file: BufferedIOBase, body: bytes, pause_s: float) -> None:
             threading.Event().wait(pause_s)
 
 
+def _interim(statuses: tuple[int, ...]) -> bytes:
+    """What is said before an answer (RFC 9110, 15.2)."""
+    return b"".join(
+        b"HTTP/1.1 %d Wait\r\nLink: </style.css>\r\n\r\n" % status for status in statuses
+    )
+
+
 def _encoded(said: object) -> bytes:
     return said.encode() if isinstance(said, str) else json.dumps(said).encode()
 
@@ -122,6 +130,7 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Web]:
 
         def _answer(self, status: int, said: object) -> None:
             body = _encoded(said)
+            self.wfile.write(_interim(web.first))
             self.send_response(status)
             if web.location:
                 self.send_header("Location", web.location)
