@@ -320,7 +320,19 @@ def test_a_password_of_any_letters_is_sent_in_utf_8(peer: Web, files: list[Path]
 def test_what_a_search_finds_of_what_was_sent_is_there(peer: Web) -> None:
     peer.found = [instance("1.1"), instance("9.9")]
     assert SENDER.instances(at(peer), {SERIES: ["1.1", "1.2"]}) == {"1.1"}
-    assert peer.searches == ["/dicom-web/studies/1.2.3/series/1.2.4/instances"]
+    where = "/dicom-web/studies/1.2.3/series/1.2.4/instances?SOPInstanceUID="
+    assert peer.searches == [f"{where}1.1", f"{where}1.2"]
+
+
+def test_what_is_there_is_found_in_a_series_of_many_pages(peer: Web) -> None:
+    peer.found, peer.page_size = [instance(f"1.{i}") for i in range(130)], 100
+    wanted = {SERIES: ["1.1", "1.127", "1.129", "1.999"]}
+    assert SENDER.instances(at(peer), wanted) == {"1.1", "1.127", "1.129"}
+
+
+def test_a_server_that_looks_at_no_filter_is_not_believed(peer: Web) -> None:
+    peer.found, peer.heeds_filters = [instance("9.9")], False
+    assert SENDER.instances(at(peer), {SERIES: ["1.1"]}) == set()
 
 
 def test_a_search_that_fails_says_so(peer: Web) -> None:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
+from urllib.parse import parse_qs, urlsplit
 
 from tests.delivery import slow
 
@@ -24,6 +25,7 @@ class Web:
     An answer without words says what a server should: that it has stored what was sent. It reads a
     body in pieces of `piece_bytes`, and rests for `piece_s` after each; and it writes an answer
     byte by byte, where it rests for `pause_s` after each. Statuses `first` are said before it.
+    A search finds what is in `found`, of which it names a page.
     """
 
     url: str = ""
@@ -36,9 +38,18 @@ class Web:
     piece_s: float = 0.0
     found: list[Json] = field(default_factory=list)
     search_status: int = 200
+    page_size: int = 1 << 30
+    heeds_filters: bool = True
     bodies: list[bytes] = field(default_factory=list)
     searches: list[str] = field(default_factory=list)
     authorisation: list[str] = field(default_factory=list)
+
+    def page(self, path: str) -> list[Json]:
+        """The first page of what a search finds (PS3.18 8.3.4)."""
+        asked = parse_qs(urlsplit(path).query).get("SOPInstanceUID")
+        everything = asked is None or not self.heeds_filters
+        found = [one for one in self.found if everything or one in map(instance, asked or ())]
+        return found[: self.page_size]
 
 
 def failed(reason: int) -> Json:
@@ -115,7 +126,7 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Web]:
 
         def do_GET(self) -> None:
             web.searches.append(self.path)
-            self._answer(web.search_status, web.found)
+            self._answer(web.search_status, web.page(self.path))
 
         def _body(self) -> bytes:
             length = self.headers.get("Content-Length")
