@@ -82,13 +82,17 @@ def binary(ds: Dataset, keyword: str) -> bytes | None:
     return value if isinstance(value, bytes) else None
 
 
+def items(ds: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    """The items of a sequence; none where the value is no sequence."""
+    try:
+        return tuple(item for item in ds.get(keyword) or () if isinstance(item, Dataset))
+    except UNREADABLE:
+        return ()
+
+
 def first_item(ds: Dataset, keyword: str) -> Dataset | None:
     """The first item of a sequence, or None."""
-    try:
-        value = ds.get(keyword)
-        return value[0] if value and isinstance(value[0], Dataset) else None
-    except UNREADABLE:
-        return None
+    return next(iter(items(ds, keyword)), None)
 
 
 def text(ds: Dataset, keyword: str) -> str:

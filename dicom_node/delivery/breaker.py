@@ -18,6 +18,7 @@ import structlog
 
 from dicom_node import backoff
 from dicom_node.config import DeliverySettings
+from dicom_node.delivery import outcome
 from dicom_node.delivery.gateway import Anywhere
 from dicom_node.delivery.outcome import Fate, Outcome
 from storage.jobs import DestinationHealth, says_nothing
@@ -57,7 +58,7 @@ class Breaker:
 
     def note(self, name: str, outcomes: Sequence[Outcome], now: datetime) -> None:
         """An association ended so; enough that came to nothing, and the destination rests."""
-        tried = [outcome for outcome in outcomes if outcome.fate is not Fate.UNSENT]
+        tried = [one for one in outcomes if one.fate is not Fate.UNSENT]
         if not tried:  # we stopped, or our time was up: that says nothing of the destination
             return
         health = self._store.destination(name)
@@ -68,7 +69,7 @@ class Breaker:
         self._fail(health, tried[0].reason, now)
 
     def _probed(self, health: DestinationHealth, destination: Anywhere, now: datetime) -> bool:
-        trouble = self._probe(destination)
+        trouble = self._trouble(destination)
         if trouble:
             self._fail(health, trouble, now)
             return False
@@ -76,6 +77,14 @@ class Breaker:
         hastened = self._store.hasten(health.name, now)
         _log.info("destination answers again", destination=health.name, results=hastened)
         return True
+
+    def _trouble(self, destination: Anywhere) -> str:
+        """Why it cannot be reached; what nobody foresaw too, which has its growing delay."""
+        try:
+            return self._probe(destination)
+        except Exception as fault:  # noqa: BLE001 - as at the worker's loop: its row must say it
+            _log.exception("probe failed")
+            return outcome.unforeseen(fault).reason
 
     def _fail(self, health: DestinationHealth, reason: str, now: datetime) -> None:
         failures = health.failures + 1
@@ -96,4 +105,4 @@ class Breaker:
 def _came_to_nothing(tried: Sequence[Outcome]) -> bool:
     """No answer said anything of a result: there was none, or the destination was in trouble."""
     postponed = {Fate.POSTPONED, Fate.POSTPONED_SLOWLY}
-    return all(outcome.fate in postponed and says_nothing(outcome.status) for outcome in tried)
+    return all(one.fate in postponed and says_nothing(one.status) for one in tried)

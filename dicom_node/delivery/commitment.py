@@ -22,7 +22,7 @@ from pynetdicom.pdu import P_DATA_TF
 from dicom_node import backoff
 from dicom_node.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, Ledger
 from dicom_node.config import DeliverySettings, Destination, DicomWeb
-from dicom_node.delivery import associate
+from dicom_node.delivery import associate, outcome
 from dicom_node.delivery.gateway import Anywhere, Gateway
 from dicom_node.delivery.query import Series
 from dicom_node.errors import InputError, TransientError
@@ -116,11 +116,7 @@ class Commitment:
     def _ask_one(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> bool:
         """Whether the destination took the request; where not, it is asked again later."""
         faults.reach(Point.ASKING)
-        place = self._asked[name]
-        if isinstance(place, DicomWeb) or place.commitment == "query":
-            trouble = self._look_for(name, uid, parcels, now)
-        else:
-            trouble = self._request(place, uid, parcels)
+        trouble = self._trouble(name, uid, parcels, now)
         faults.reach(Point.ASKED)
         emit = _log.warning if trouble else _log.info
         emit(
@@ -135,6 +131,23 @@ class Commitment:
             later = self._later(asks, now)
             self._store.ask_again(uid, later, f"commitment not asked: {trouble}")
         return not trouble
+
+    def _trouble(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> str:
+        """What was in the way of asking; what nobody foresaw too, which has its growing delay.
+
+        Raises:
+            StorageError: the store is away.
+        """
+        place = self._asked[name]
+        try:
+            if isinstance(place, DicomWeb) or place.commitment == "query":
+                return self._look_for(name, uid, parcels, now)
+            return self._request(place, uid, parcels)
+        except StorageError:
+            raise
+        except Exception as fault:  # noqa: BLE001 - as at the worker's loop: the rows must say it
+            _log.exception("asking failed")
+            return outcome.unforeseen(fault).reason
 
     def _later(self, times: int, now: datetime) -> datetime:
         delay_s = backoff.delay_s(times, self._settings.retry, self._chance())

@@ -189,8 +189,8 @@ class WebSender:
             raise TransientError(f"QIDO-RS: {fault}") from fault
         try:
             found = [Dataset.from_json(one) for one in query(client)]
-        except (requests.RequestException, OSError, *_UNREADABLE) as fault:
-            said = https.why(fault, encrypted=destination.encrypted)
+        except Exception as fault:  # whatever its bytes do to their readers
+            said = shortage.lacking(fault) or https.why(fault, encrypted=destination.encrypted)
             if answers:
                 raise _AnsweredError(answers[-1].status_code, said) from fault
             raise TransientError(f"QIDO-RS: {said}") from fault
@@ -218,8 +218,8 @@ class WebSender:
         return client, answers
 
 
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, SyntaxError)
-"""What parsers of JSON and XML raise: ElementTree's ParseError is a SyntaxError."""
+_UNREADABLE = (*attributes.UNREADABLE, ArithmeticError, SyntaxError)
+"""What parsers of JSON and XML raise, too: ElementTree's ParseError is a SyntaxError."""
 
 
 @contextmanager
@@ -303,13 +303,13 @@ def _json_of(response: Any) -> Dataset:
 def _of(status: int, said: Dataset, uid: str) -> Outcome:
     """What an HTTP status with a Store Instances Response (PS3.18 table 10.5.3-1) means of one."""
     code = f"HTTP {status}"
-    failure = _reason(said.get("FailedSOPSequence") or (), "FailureReason")
+    failure = _reason(attributes.items(said, "FailedSOPSequence"), "FailureReason")
     if failure is not None and (status < _REDIRECTIONS or status == _CONFLICT):
         meant = outcome.of_failure(failure)
         return Outcome(fate=meant.fate, reason=f"{meant.reason} ({code})", status=code)
     if status >= _REDIRECTIONS:
         return Outcome(fate=_fate(status), reason=f"the server answers {code}", status=code)
-    stored = [item for item in said.get("ReferencedSOPSequence") or () if _is_of(item, uid)]
+    stored = [item for item in attributes.items(said, "ReferencedSOPSequence") if _is_of(item, uid)]
     if not stored:
         reason = f"the server answers {code}, but does not say that it has stored this instance"
         return Outcome(fate=Fate.POSTPONED, reason=reason, status=code)
@@ -319,7 +319,7 @@ def _of(status: int, said: Dataset, uid: str) -> Outcome:
 
 
 def _is_of(item: Dataset, uid: str) -> bool:
-    return str(item.get("ReferencedSOPInstanceUID") or "") == uid
+    return attributes.text(item, "ReferencedSOPInstanceUID") == uid
 
 
 def _fate(status: int) -> Fate:
@@ -332,8 +332,8 @@ def _fate(status: int) -> Fate:
 def _reason(items: Iterable[Dataset], keyword: str) -> int | None:
     """The first item's reason; a failure without one is a processing failure."""
     for item in items:
-        if item.get(keyword) is not None:  # the element may be there, and be empty
-            return int(item[keyword].value)
+        if (reason := attributes.integer(item, keyword)) is not None:
+            return reason
         if keyword == "FailureReason":
             return 0x0110
     return None

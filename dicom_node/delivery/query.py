@@ -8,7 +8,7 @@ from typing import Any
 from pydicom import Dataset
 from pynetdicom import AE, build_context
 
-from dicom_node import identity
+from dicom_node import attributes, identity
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import associate
 from dicom_node.errors import TransientError
@@ -48,7 +48,7 @@ class Finder:
             for i in range(0, len(uids), _MOST_UIDS)
         ]
         found = self._find(destination, queries)
-        there = {str(ds.get("SOPInstanceUID") or "") for ds in found}
+        there = {attributes.text(ds, "SOPInstanceUID") for ds in found}
         return there & {uid for uids in wanted.values() for uid in uids}
 
     def study(self, destination: Destination, study_instance_uid: str) -> list[Dataset]:

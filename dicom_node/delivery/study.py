@@ -12,6 +12,7 @@ import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
+from dicom_node import attributes
 from dicom_node.delivery.gateway import Anywhere, Gateway
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.errors import TransientError
@@ -105,4 +106,4 @@ def _changed(ds: Dataset, there: Dataset, destination: Anywhere) -> list[str]:
 
 
 def _text(ds: Dataset, keyword: str) -> str:
-    return str(ds.get(keyword) or "").strip()
+    return attributes.text(ds, keyword).strip()

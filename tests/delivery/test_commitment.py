@@ -484,6 +484,25 @@ def test_a_query_that_fails_proves_nothing_either_way(bench: Bench, peer: Pacs) 
     assert bench.reasons() == {"commitment not asked: C-FIND: A700"}
 
 
+@pytest.mark.parametrize("promised", ["query", "storage_commitment"])
+def test_what_goes_wrong_as_it_is_asked_has_it_asked_again_with_growing_delay(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, promised: str
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench.promise(promised)
+    with monkeypatch.context() as patched:
+        patched.setattr("pynetdicom.AE.associate", short)
+        bench.ask()
+        (reason,) = bench.reasons()
+        assert reason.startswith("commitment not asked: no thread was free")
+        assert bench.ask(after_s=9) == 0
+        assert bench.ask(after_s=10) == 3
+        assert bench.ask(after_s=29) == 0
+    assert bench.ask(after_s=30) == 3
+
+
 def test_a_destination_that_is_held_or_rests_is_not_asked(bench: Bench, peer: Pacs) -> None:
     bench.store.note_destination(
         DestinationHealth(name="pacs", failures=5, retry_at=NOW + timedelta(seconds=9)), NOW

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 from dicomweb_client.web import DICOMwebClient
 
 from dicom_node.config import DeliverySettings, DeliveryTimeouts, DicomWeb
@@ -17,6 +18,7 @@ from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.outcome import Fate, Outcome
 from dicom_node.delivery.query import Series
 from dicom_node.errors import TransientError
+from storage.jobs import DestinationHealth
 from storage.memory import MemoryJobStore
 from tests.delivery import web
 from tests.delivery.parcels import NOW, part10
@@ -132,6 +134,12 @@ def test_what_failed_is_not_delivered_whatever_its_reason_says(
         reason=f"it failed, by a code that does not say so ({reason:04X}) (HTTP {status})",
         status=f"HTTP {status}",
     )
+
+
+def test_of_several_reasons_the_first_is_read(peer: Web, files: list[Path]) -> None:
+    item = {"00081197": {"vr": "US", "Value": [0xA900, 0xA700]}}
+    peer.answers = [(409, {"00081198": {"vr": "SQ", "Value": [item]}})]
+    assert sent(peer, files[0]).fate is Fate.REFUSED
 
 
 @pytest.mark.parametrize("status", [200, 202])
@@ -280,6 +288,41 @@ def test_a_server_that_answers_with_a_page_is_there(peer: Web) -> None:
     peer.found = "<html>"  # type: ignore[assignment]  # as of a site that knows no such path
     assert SENDER.probe(at(peer)) == ""
     assert SENDER.echo(at(peer)).startswith("QIDO-RS: ")
+
+
+_DEEP = "[" * 100_000 + "]" * 100_000
+_INFINITE = '[{"00201208": {"vr": "IS", "Value": [1e999]}}]'
+
+
+@pytest.mark.parametrize("said", [_DEEP, _INFINITE, "null", "[null]", '[{"0020000D": 1}]'])
+def test_an_answer_that_nobody_can_read_is_one_and_says_nothing(
+    peer: Web, files: list[Path], said: str
+) -> None:
+    peer.raw = said
+    assert SENDER.probe(at(peer)) == ""
+    assert SENDER.echo(at(peer)).startswith("QIDO-RS: ")
+    with pytest.raises(TransientError, match="QIDO-RS: "):
+        SENDER.instances(at(peer), {SERIES: ["1.1"]})
+    peer.answers = [(200, said)]
+    with structlog.testing.capture_logs() as log:
+        assert sent(peer, files[0]).reason.startswith("the server answers HTTP 200, but does not")
+    assert log == []
+
+
+def test_a_destination_rests_longer_and_longer_whatever_goes_wrong_as_it_is_probed() -> None:
+    def probe(_: object) -> str:
+        raise OverflowError
+
+    store = MemoryJobStore()
+    settings = DeliverySettings(rest_after=1)
+    breaker = Breaker(store=store, probe=probe, settings=settings, chance=lambda: 0.5)
+    store.note_destination(DestinationHealth(name="cloud", failures=1, retry_at=NOW), NOW)
+    there = DicomWeb(url="http://127.0.0.1:1/dicom-web")
+    for after_s, next_s in ((0, 20), (20, 60), (60, 140)):
+        assert not breaker.lets("cloud", there, NOW + timedelta(seconds=after_s))
+        health = store.destination("cloud")
+        assert health.retry_at == NOW + timedelta(seconds=next_s)
+        assert health.reason == "OverflowError: see the log"
 
 
 def test_a_server_that_is_in_trouble_or_gone_is_not_sent_to(peer: Web) -> None:

@@ -25,7 +25,7 @@ class Web:
     An answer without words says what a server should: that it has stored what was sent. It reads a
     body in pieces of `piece_bytes`, and rests for `piece_s` after each; and it writes an answer
     byte by byte, where it rests for `pause_s` after each. Statuses `first` are said before it.
-    A search finds what is in `found`, of which it names a page.
+    A search finds what is in `found`, of which it names a page; or it says what is `raw`.
     """
 
     url: str = ""
@@ -37,6 +37,7 @@ class Web:
     piece_bytes: int = 1 << 30
     piece_s: float = 0.0
     found: list[Json] = field(default_factory=list)
+    raw: str = ""
     search_status: int = 200
     page_size: int = 1 << 30
     heeds_filters: bool = True
@@ -126,7 +127,7 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Web]:
 
         def do_GET(self) -> None:
             web.searches.append(self.path)
-            self._answer(web.search_status, web.page(self.path))
+            self._answer(web.search_status, web.raw or web.page(self.path))
 
         def _body(self) -> bytes:
             length = self.headers.get("Content-Length")
