@@ -51,6 +51,12 @@ SERIES_NUMBERS = {
 }
 """After the series of any study, in this order."""
 
+# Later, and longer ago, than any date that is computed with them.
+_TEN_YEARS_S = 315_360_000
+# Of waits: poll(2) takes milliseconds in 31 bits, 24 days.
+_MOST_PATIENCE_S = 1_000_000
+_MOST_MB = 1 << 40  # a number of bytes fits into 64 bits, as setrlimit(2) takes it
+
 # PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, no control
 # character; leading and trailing spaces would not be significant.
 _AE_TITLE = re.compile(r"(?! )[\x20-\x5b\x5d-\x7e]{1,16}(?<! )")
@@ -143,8 +149,10 @@ def _upper(value: object) -> object:
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, Field(pattern=r"^\S+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=_TEN_YEARS_S, allow_inf_nan=False)]
+Patience = Annotated[float, Field(gt=0, le=_MOST_PATIENCE_S, allow_inf_nan=False)]
+Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, lt=1 << 31)]  # as databases count
 SeriesNumber = Annotated[int, Field(ge=1, lt=1 << 31)]  # PS3.5 6.2, VR IS
 Keyword = Annotated[str, AfterValidator(_keyword)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
@@ -167,10 +175,10 @@ class Sender(_Section):
 class NodeTimeouts(_Section):
     """How long reception waits."""
 
-    association_s: Seconds = 15
-    idle_s: Seconds = 600
-    message_s: Seconds = 900
-    stop_grace_s: Seconds = 30
+    association_s: Patience = 15
+    idle_s: Patience = 600
+    message_s: Patience = 900
+    stop_grace_s: Patience = 30
 
 
 class ServerTls(_Section):
@@ -206,12 +214,12 @@ class StatusPage(_Section):
 class Limits(_Section):
     """How full disk and queue may become. Soft: no new senders. Hard: no film at all."""
 
-    soft_free_mb: Annotated[int, Field(ge=0)] = 2048
-    hard_free_mb: Annotated[int, Field(ge=0)] = 512
+    soft_free_mb: Annotated[int, Field(ge=0, le=_MOST_MB)] = 2048
+    hard_free_mb: Annotated[int, Field(ge=0, le=_MOST_MB)] = 512
     soft_queue: Count = 20000
     hard_queue: Count = 50000
-    max_message_mb: Annotated[int, Field(ge=16)] = 1024
-    max_at_once_mb: Annotated[int, Field(ge=16)] = 4096
+    max_message_mb: Annotated[int, Field(ge=16, le=_MOST_MB)] = 1024
+    max_at_once_mb: Annotated[int, Field(ge=16, le=_MOST_MB)] = 4096
 
     @model_validator(mode="after")
     def _soft_comes_first(self) -> "Limits":
@@ -258,20 +266,20 @@ class Model(_Section):
 class Work(_Section):
     """The processes that analyse films."""
 
-    workers: Count = 1
-    lease_s: Annotated[float, Field(ge=30, allow_inf_nan=False)] = 120
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    lease_s: Annotated[float, Field(ge=30, le=_MOST_PATIENCE_S, allow_inf_nan=False)] = 120
     max_attempts: Count = 3
-    limit_s: Seconds = 1800
-    decode_timeout_s: Seconds = 120
-    decode_memory_mb: Annotated[int, Field(ge=256)] = 8192
+    limit_s: Patience = 1800
+    decode_timeout_s: Patience = 120
+    decode_memory_mb: Annotated[int, Field(ge=256, le=_MOST_MB)] = 8192
     reconcile_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "05:00"
 
 
 class Retention(_Section):
     """How long kept objects stay after nobody needs them; None is for ever."""
 
-    received_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    results_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    received_days: Days | None = None
+    results_days: Days | None = None
     after: Literal["committed", "delivered"] = "committed"
 
 
@@ -293,15 +301,15 @@ class Retry(_Section):
 class DeliveryTimeouts(_Section):
     """How long delivery waits for a destination."""
 
-    connect_s: Seconds = 10
-    association_s: Seconds = 30
-    response_s: Seconds = 120
+    connect_s: Patience = 10
+    association_s: Patience = 30
+    response_s: Patience = 120
 
 
 class CommitmentSettings(_Section):
     """How long reports on what was stored are waited for."""
 
-    linger_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    linger_s: Annotated[float, Field(ge=0, le=_MOST_PATIENCE_S, allow_inf_nan=False)] = 5
     report_within_s: Seconds = 3600
 
 

@@ -185,6 +185,52 @@ def test_a_fault_is_told_with_what_to_do(tmp_path: Path, old: str, new: str, tol
     assert any(told in fault for fault in faults(tmp_path, changed(old, new)))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("node.timeouts.idle_s", "1e10"),
+        ("node.timeouts.message_s", "1e7"),
+        ("node.timeouts.stop_grace_s", "1e10"),
+        ("node.limits.soft_free_mb", str(1 << 44)),
+        ("node.limits.hard_queue", str(1 << 63)),
+        ("node.max_associations", str(1 << 63)),
+        ("work.workers", "1000000"),
+        ("work.max_attempts", str(1 << 63)),
+        ("work.lease_s", "1e12"),
+        ("work.limit_s", "1e10"),
+        ("work.decode_timeout_s", "1e10"),
+        ("work.decode_memory_mb", str(1 << 44)),
+        ("retention.received_days", "999999"),
+        ("retention.results_days", "999999"),
+        ("delivery.rest_after", str(1 << 63)),
+        ("delivery.expire_after_s", "1e12"),
+        ("delivery.timeouts.connect_s", "1e10"),
+        ("delivery.timeouts.response_s", "1e10"),
+        ("delivery.retry.max_delay_s", "1e12"),
+        ("delivery.commitment.linger_s", "1e10"),
+        ("delivery.commitment.report_within_s", "1e12"),
+    ],
+)
+def test_a_number_that_the_node_cannot_work_with_is_told(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    environ = {f"VALD_{key.replace('.', '__').upper()}": value}
+    (told,) = faults(tmp_path, GOOD, **environ)
+    assert told.startswith(f"{next(iter(environ))}: ")
+    assert "less than" in told
+
+
+def test_every_number_has_bounds() -> None:
+    """Of the schema, by JSON Schema's own words."""
+    schema = NodeConfig.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for key, values in section.get("properties", {}).items():
+            for one in (values, *values.get("anyOf", ())):
+                if one.get("type") in ("integer", "number"):
+                    assert {"minimum", "exclusiveMinimum"} & one.keys(), key
+                    assert {"maximum", "exclusiveMaximum"} & one.keys(), key
+
+
 def test_what_is_not_yaml_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"line 2: .*correct the YAML here"):
         load(tmp_path, "node: {\nstorage: ]")
