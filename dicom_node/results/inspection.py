@@ -25,6 +25,7 @@ _AFTER = r"(?= -| for| of| Element=| Module=|$)"
 _QUOTED = re.compile(
     rf"(?<!Element=)(?<!Module=)(?<!attribute )<.*?(?:>(?={_AFTER}(?:[^<>]*{_NAMED})*[^<>]*$)|$)"
 )
+_QUOTED_UID = re.compile(r'".*"(?= in \(0x)')
 # dciodvfy counts bytes; a length of text is in characters (PS3.5 6.2), which conformity.py counts.
 _BYTES_COUNTED = re.compile(
     r"Error - Value invalid for this VR - \S+ (SH|LO|PN|ST|LT|UC|UT) .*"
@@ -37,7 +38,10 @@ _VERBATIM_TAGS = "|".join(
 )
 _VERBATIM = re.compile(rf"Error - Value invalid for this VR - \((?:{_VERBATIM_TAGS})\) .*")
 _COUNT = re.compile(r"(?<![0-9a-fx])\d+(?![0-9a-fx])")  # not a tag's digits
-_LEADING_ZERO = "Leading zeroes in embedded numeric component"
+_OF_A_UID = re.compile(
+    r'Error - (.*\bUID\b.*) - "" in \(0x.*'  # of its root
+    r"|Error - .*\(0x\w{4},0x\w{4}\) UI .* - (.*)"
+)
 _SUMMARY = "Error - Dicom dataset contains invalid data values for Value Representations"
 
 
@@ -107,13 +111,14 @@ def errors(printed: str) -> frozenset[str]:
     ]
     if len(left) < len(lines) and not any("Value invalid" in line for line in left):
         left = [line for line in left if line != _SUMMARY]
-    return frozenset(_QUOTED.sub("<>", line) for line in left)
+    return frozenset(_QUOTED.sub("<>", _QUOTED_UID.sub('""', line)) for line in left)
 
 
 def _kind(line: str) -> str:
     """What is wrong and where, without counts. A UID of the source is named by other attributes of
-    a result too, so where one has leading zeros does not matter."""
-    return _LEADING_ZERO if _LEADING_ZERO in line else _COUNT.sub("", line)
+    a result too, so of what is wrong with one it does not matter where."""
+    of_uid = _OF_A_UID.fullmatch(line)
+    return _COUNT.sub("", of_uid[of_uid.lastindex or 0] if of_uid else line)
 
 
 def installed() -> Path | None:

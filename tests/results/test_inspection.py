@@ -50,6 +50,10 @@ def test_the_summary_stays_where_another_value_is_invalid() -> None:
             "Error - <Sec>ret> of attribute <Patient's Sex>",
             "Error - <> of attribute <Patient's Sex>",
         ),
+        (
+            'Error - Illegal root for UID - "<S>"ecret" in (0x0008,0x0018) SOP Instance UID',
+            'Error - Illegal root for UID - "" in (0x0008,0x0018) SOP Instance UID',
+        ),
         ("Error - missing Element=<X> Module=<Y>", "Error - missing Element=<X> Module=<Y>"),
     ],
 )
@@ -75,14 +79,17 @@ def test_names_and_descriptions_in_any_script_may_be_sent(tmp_path: Path) -> Non
 
 @pytest.mark.peer
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "wrong", ["1.2.840.010.7", "1." + "3" * 62, "3.4.5", "2.999.1", "1.2.840.10008.99.99"]
+)
 def test_uids_that_the_source_brought_wrong_hold_no_result_back(
-    tmp_path: Path, syntax: uid.UID
+    tmp_path: Path, syntax: uid.UID, wrong: str
 ) -> None:
     program = inspection.installed()
     if program is None:
         pytest.skip("dciodvfy is not installed")
     film = sources.source()
-    film.StudyInstanceUID, film.SOPInstanceUID = "1.2.03.4", "1.2.840.010.7"
+    film.StudyInstanceUID, film.SOPInstanceUID = "1.2.03.4", wrong
     context, path = sources.context_of(film, tmp_path), tmp_path / "source.dcm"
     kept = pydicom.dcmread(path)
     kept.file_meta.TransferSyntaxUID = syntax
@@ -118,13 +125,31 @@ def test_a_fault_is_the_source_s_whatever_its_counts(
     assert judged(other, line.format(1, 18), context, tmp_path) == (other,)
 
 
-def test_leading_zeroes_of_a_source_s_uid_are_not_ours_under_another_name(
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        f"Error - UI - {{tag}} UI {{name}} UID - {_ZEROES}",
+        "Error - Value invalid for this VR - {tag} UI {name} UID  UI [1] = <1..2> - Empty part",
+        'Error - Illegal root for UID uses non-existent ISO arc - "1.333.4" in {tag} {name} UID',
+        'Error - Illegal root for UID - "3.4.5" in {tag} {name} UID',
+    ],
+)
+def test_what_is_wrong_with_a_source_s_uid_is_not_ours_under_another_name(
+    context: ResultContext, tmp_path: Path, wrong: str
+) -> None:
+    ours = wrong.format(tag="(0x0008,0x1155)", name="Referenced SOP Instance")
+    theirs = wrong.format(tag="(0x0008,0x0018)", name="SOP Instance")
+    assert judged(ours, theirs, context, tmp_path) == ()
+    (told,) = judged(ours, "", context, tmp_path)
+    assert "(0x0008,0x1155)" in told
+
+
+def test_another_thing_wrong_with_a_uid_than_with_the_source_s_is_ours(
     context: ResultContext, tmp_path: Path
 ) -> None:
-    ours = f"Error - UI - (0x0008,0x1155) UI Referenced SOP Instance UID - {_ZEROES}"
-    theirs = f"Error - UI - (0x0008,0x0018) UI SOP Instance UID - {_ZEROES}"
-    assert judged(ours, theirs, context, tmp_path) == ()
-    assert judged(ours, "", context, tmp_path) == (ours,)
+    theirs = 'Error - Illegal root for UID - "3.4" in (0x0008,0x0018) SOP Instance UID'
+    ours = f"Error - UI - (0x0008,0x0018) UI SOP Instance UID - {_ZEROES}"
+    assert judged(ours, theirs, context, tmp_path) == (ours,)
 
 
 def test_what_a_pacs_files_by_holds_nothing_back() -> None:
