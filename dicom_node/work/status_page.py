@@ -6,16 +6,20 @@
 | `/status.json` | the same in JSON; times in ISO 8601, UTC                                     |
 | `/healthz`     | 200 "ok" while the database and the objects answer, else 503 and which       |
 
-It runs in a process of its own: whoever asks, and however slowly, holds up no film.
+It runs in a process of its own: whoever asks, and however slowly, holds up no film. A database that
+is slow is away to whoever has waited for it.
 """
 
 import json
+import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import structlog
 
@@ -26,8 +30,10 @@ _log = structlog.get_logger()
 
 _PATIENCE_S = 10.0
 _POLL_S = 0.2
+_MOST_AT_ONCE = 64
+"""Connections, each of which has a thread."""
 _UNAVAILABLE, _OK, _NOT_FOUND = 503, 200, 404
-_AWAY: dict[type[StorageError], str] = {
+_AWAY: dict[type[Exception], str] = {
     StoreUnavailableError: "the database is away",
     ObjectsUnavailableError: "the objects are away",
 }
@@ -55,19 +61,62 @@ class _Answer:
     text: str
 
 
+class _Server(ThreadingHTTPServer):
+    """A bounded number of connections at once; one beyond it is closed."""
+
+    request_queue_size = _MOST_AT_ONCE
+
+    def __init__(self, *args: Any) -> None:
+        self._room = threading.BoundedSemaphore(_MOST_AT_ONCE)
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own.
+
+        Raises:
+            RuntimeError: the system gives none; the connection is closed.
+        """
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """It is answered, and there is room again."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """In the log, not as a traceback to the terminal; that who asked has gone is no error."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            _log.exception("status page failed", address=client_address[0])
+
+
 class StatusPage:
     """Answers while it is started; one question to the database at a time."""
 
     def __init__(
-        self, address: tuple[str, int], about: About, look: Callable[[], Overview]
+        self,
+        address: tuple[str, int],
+        about: About,
+        look: Callable[[], Overview],
+        patience_s: float = _PATIENCE_S,
     ) -> None:
-        """Listen at the address.
+        """Listen at the address; `patience_s` is how long the database may take.
 
         Raises:
             OSError: it cannot be listened at.
         """
-        self._about, self._look, self._lock = about, look, threading.Lock()
-        self._server = ThreadingHTTPServer(address, _handler(self._answer))
+        self._about, self._look, self._patience_s = about, look, patience_s
+        self._lock, self._looking = threading.Lock(), Future[Overview]()
+        self._looking.cancel()  # nobody is
+        self._server = _Server(address, _handler(self._answer))
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="status", daemon=True
         )
@@ -90,9 +139,8 @@ class StatusPage:
         if path not in ("/", "/status.json", "/healthz"):
             return _Answer(status=_NOT_FOUND, kind="text/plain", text="not found\n")
         try:
-            with self._lock:
-                seen = self._look()
-        except StorageError as fault:
+            seen = self._seen()
+        except (StorageError, OSError) as fault:
             _log.warning("status unknown", reason=str(fault))
             # Its own words may name hosts.
             why = _AWAY.get(type(fault), "storage cannot be used")
@@ -103,6 +151,35 @@ class StatusPage:
         if path == "/":
             return _Answer(status=_OK, kind="text/html", text=_page(said))
         return _Answer(status=_OK, kind="application/json", text=json.dumps(said, indent=1))
+
+    def _seen(self) -> Overview:
+        """What there is now, or what is being looked at already.
+
+        Raises:
+            StorageError, OSError: it cannot be seen, or not in time.
+        """
+        with self._lock:
+            if self._looking.done():
+                self._looking = _begun(self._look)
+            looking = self._looking
+        try:
+            return looking.result(self._patience_s)
+        except TimeoutError as fault:
+            raise StoreUnavailableError(f"no answer in {self._patience_s:g} s") from fault
+
+
+def _begun(look: Callable[[], Overview]) -> Future[Overview]:
+    """In a thread that nobody has to wait for, at the end neither."""
+    looking = Future[Overview]()
+
+    def run() -> None:
+        try:
+            looking.set_result(look())
+        except Exception as fault:  # noqa: BLE001 - it is raised to whoever waits
+            looking.set_exception(fault)
+
+    threading.Thread(target=run, name="status look", daemon=True).start()
+    return looking
 
 
 def as_json(about: About, seen: Overview) -> dict[str, object]:

@@ -2,10 +2,14 @@
 
 import http.client
 import json
+import socket
+import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from dicom_node.config import Destination, DicomWeb
 from dicom_node.work import overview, reconcile
@@ -31,10 +35,16 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.store, self.objects = MemoryJobStore(), MemoryObjectStore(folder, 5 << 20)
         self.away, self.trouble = False, ""
-        self.page = StatusPage(("127.0.0.1", 0), ABOUT, self.look)
+        self.fault: Exception | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+        self.page = StatusPage(("127.0.0.1", 0), ABOUT, self.look, patience_s=1)
         self.page.start()
 
     def look(self) -> Overview:
+        self.answers.wait(30)
+        if self.fault is not None:
+            raise self.fault
         if self.away:
             raise StoreUnavailableError("database: db.hospital does not answer")
         return overview.look(self.store, self.objects, PLACES, after(60), self.trouble)
@@ -58,6 +68,7 @@ class Bench:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
+    made.answers.set()
     made.page.stop()
 
 
@@ -130,3 +141,61 @@ def test_a_probe_is_told_whether_the_database_answers_and_no_more(bench: Bench) 
     for path in ("/healthz", "/status.json", "/"):
         assert bench.get(path) == (503, "the database is away: see the log\n")
     assert bench.get("/etc/passwd")[0] == 404
+
+
+def test_a_probe_does_not_wait_for_a_slow_database_for_ever(bench: Bench) -> None:
+    bench.answers.clear()
+    for _ in range(2):
+        assert bench.get("/healthz") == (503, "the database is away: see the log\n")
+    assert bench.get("/nowhere")[0] == 404
+    bench.answers.set()
+    assert bench.get("/healthz") == (200, "ok\n")
+
+
+def connected(bench: Bench) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", bench.page.port), timeout=30)
+
+
+def test_who_hangs_up_leaves_nothing_in_the_log(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bench.answers.clear()  # so that all have gone when they are answered
+    with structlog.testing.capture_logs() as log:
+        for _ in range(20):
+            with connected(bench) as asking:
+                asking.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert bench.get("/nowhere")[0] == 404  # the last has been accepted
+        bench.answers.set()
+        ended()
+    assert (log, capfd.readouterr().err) == ([], "")
+
+
+def ended() -> None:
+    """Every request has come to its end."""
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(30)
+
+
+def test_what_goes_wrong_is_told_in_the_log_alone(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bench.fault = OverflowError()
+    with structlog.testing.capture_logs() as log:
+        with pytest.raises(http.client.RemoteDisconnected):
+            bench.get("/")
+        ended()
+    assert [line["event"] for line in log] == ["status page failed"]
+    assert capfd.readouterr().err == ""
+
+
+def test_connections_are_bounded_in_number(bench: Bench) -> None:
+    idle = [connected(bench) for _ in range(64)]
+    with connected(bench) as beyond:
+        beyond.settimeout(5)  # less than the page's own patience
+        assert beyond.recv(1) == b""
+    for one in idle:
+        one.close()
+    ended()
+    assert bench.get("/healthz") == (200, "ok\n")
