@@ -3,6 +3,7 @@
 import errno
 import math
 import struct
+import warnings
 import zlib
 
 from pydicom import Dataset
@@ -28,6 +29,11 @@ UNREADABLE = (
 It has no error base of its own. An OSError among them is of the bytes in memory (a sequence that
 ends too soon): code that opens a file lets that one pass on.
 """
+
+
+def keep_warnings_quiet() -> None:
+    """This process says nothing of pydicom's: they quote values, which may be a patient's."""
+    warnings.filterwarnings("ignore", module="pydicom")
 
 
 def is_the_machines(fault: BaseException) -> bool:

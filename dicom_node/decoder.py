@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dicom_node import radiograph
+from dicom_node import attributes, radiograph
 from dicom_node.errors import CodecError, DecoderError, InputError, NodeError
 from dicom_node.radiograph import Film
 from pipeline import shortage
@@ -256,6 +256,7 @@ def _serve(connection: Connection, reader: Reader, memory_bytes: int, timeout_s:
     An error that is not foreseen ends it, traceback and all; the parent then says so.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    attributes.keep_warnings_quiet()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     share = _limit(memory_bytes)
     connection.send(None)

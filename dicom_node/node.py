@@ -10,7 +10,6 @@
 
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from dicom_node import config, logs, processes, wiring
+from dicom_node import attributes, config, logs, processes, wiring
 from dicom_node.config import NodeConfig
 from dicom_node.errors import NodeError
 from dicom_node.intake.scp import Scp
@@ -348,8 +347,7 @@ def _note_load(settings: NodeConfig, store: JobStore, reason: str) -> None:
 def _set_up(settings: NodeConfig) -> None:
     """The log is as the configuration says."""
     logs.configure(settings.logging.level, settings.logging.format)
-    # pydicom's warnings quote the values they warn of, which may be a patient's.
-    warnings.filterwarnings("ignore", module="pydicom")
+    attributes.keep_warnings_quiet()
 
 
 def _roles(settings: NodeConfig, model_digest: str, loads: Loads) -> tuple[Role, ...]:

@@ -10,9 +10,18 @@ from pydicom.multival import MultiValue
 from dicom_node import attributes
 from dicom_node.config import Rule
 
-# Values may be shown in a decision, which is logged, only where they cannot name a patient.
-_SHOWN_VRS = frozenset({"CS", "UI"})
-_SHOWN = frozenset({"Manufacturer", "ManufacturerModelName", "CallingAET", "CalledAET"})
+# Values may be shown in a decision, which is logged, only where they cannot name a patient: by
+# keyword or VR, in the form that PS3.5 6.2 gives them.
+_SHORT, _LONG = re.compile(r"[ -~]{1,16}"), re.compile(r"[ -~]{1,64}")
+_SHOWN = {
+    "CS": re.compile(r"[A-Z0-9 _]{0,16}"),
+    "UI": re.compile(r"(?=.{1,64}$)[0-2](\.(0|[1-9]\d*))+", re.ASCII),
+    "Manufacturer": _LONG,
+    "ManufacturerModelName": _LONG,
+    "CallingAET": _SHORT,
+    "CalledAET": _SHORT,
+}
+_MOST_SHOWN = 16  # values of one attribute
 
 
 def match(header: Dataset, calling_ae: str, called_ae: str, rules: Sequence[Rule]) -> Rule | None:
@@ -69,18 +78,20 @@ def _values(header: Dataset, pseudo: dict[str, str], keyword: str) -> tuple[str,
 def _why(header: Dataset, pseudo: dict[str, str], rule: Rule) -> str:
     keyword = _mismatch(header, pseudo, rule)
     wanted = _or([f"{pattern}" if pattern else "none" for pattern in rule.match[keyword]])
-    found = "\\".join(_values(header, pseudo, keyword))
-    if not found:
+    found = _values(header, pseudo, keyword)
+    if not any(found):
         return f"{keyword} is absent, rule {rule.name} wants {wanted}"
-    if not _may_be_shown(keyword):
+    if not _may_be_shown(keyword, found):
         return f"{keyword} is not what rule {rule.name} wants"
-    return f"{keyword} is {found}, rule {rule.name} wants {wanted}"
+    shown = "\\".join(found)
+    return f"{keyword} is {shown}, rule {rule.name} wants {wanted}"
 
 
-def _may_be_shown(keyword: str) -> bool:
-    if keyword in _SHOWN:
-        return True
-    return dictionary_VR(keyword) in _SHOWN_VRS and not keyword.startswith("Patient")
+def _may_be_shown(keyword: str, values: tuple[str, ...]) -> bool:
+    form = _SHOWN.get(keyword) or _SHOWN.get(dictionary_VR(keyword))
+    if form is None or keyword.startswith("Patient") or len(values) > _MOST_SHOWN:
+        return False
+    return all(form.fullmatch(value) for value in values)
 
 
 def _or(words: list[str]) -> str:

@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from pydicom import uid
+from pydicom import DataElement, uid
 
 from dicom_node import decoder as decoding
 from dicom_node import radiograph
@@ -51,6 +51,18 @@ def test_a_film_comes_back_as_if_read_here(decoder: Decoder, film: Path) -> None
     assert found.header == expected.header
     np.testing.assert_array_equal(found.radiograph.pixels, expected.radiograph.pixels)
     found.radiograph.pixels[0, 0] = 0.5  # ours to write
+
+
+def test_a_child_says_nothing_of_what_is_in_a_header(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ds = phantom.data_set()
+    ds["SpecificCharacterSet"] = DataElement(0x00080005, "CS", "DOE^JANE", validation_mode=0)
+    film = phantom.write(ds, tmp_path / "film.dcm")
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES)
+    decoder.read(film)
+    decoder.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_healthy_child_is_kept(decoder: Decoder, film: Path) -> None:

@@ -1,4 +1,6 @@
-from pydicom import Dataset
+import pytest
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR
 
 from dicom_node.config import Rule
 from dicom_node.routing import rules
@@ -115,3 +117,35 @@ def test_the_reason_names_no_patient() -> None:
         assert why(ds, rule("r", **{keyword: "x"})) == (
             f"no rule matches: {keyword} is not what rule r wants"
         )
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("Modality", "DOE^JOHN 19500101"),
+        ("Modality", "Doe"),
+        ("Modality", "Q" * 17),
+        ("Modality", ["CR", "DOE^JOHN"]),
+        ("Modality", ["CR"] * 17),
+        ("ImageType", "Q" * 60_000),
+        ("SOPClassUID", "DOE^JOHN"),
+        ("SOPClassUID", "19500101"),
+        ("SOPClassUID", "1.2." + "3" * 61),
+        ("Manufacturer", "Q" * 65),
+    ],
+)
+def test_a_value_that_is_no_code_or_uid_is_not_shown(keyword: str, value: str | list[str]) -> None:
+    ds = Dataset()
+    vr = dictionary_VR(keyword)
+    ds[keyword] = DataElement(keyword, vr, value, validation_mode=0)
+    said = why(ds, rule("r", **{keyword: "x"}))
+    assert said == f"no rule matches: {keyword} is not what rule r wants"
+
+
+def test_codes_and_uids_are_shown() -> None:
+    ds = film(ImageType=["DERIVED", "", "POST_CONTRAST 2"], SOPClassUID="1.2.840.0.7")
+    said = why(ds, rule("r", ImageType="x"), rule("s", SOPClassUID="y"))
+    assert said == (
+        "no rule matches: ImageType is DERIVED\\\\POST_CONTRAST 2, rule r wants x; "
+        "SOPClassUID is 1.2.840.0.7, rule s wants y"
+    )
