@@ -19,7 +19,7 @@ that was turned away to a log-in page would end there with a 200.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ _UNSENT = Outcome(
 )
 _NOT_READ = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read now", status="FILE")
 _PIECE_BYTES = 1 << 16
-_MOST_BYTES = 64 << 20
-"""Of one answer: thousands of instances in JSON."""
+_MOST_BYTES = 1 << 20
+"""Of one answer, inflated: what we send, and ask for, is one instance or study, of 2 KB in JSON."""
 _SAID_S = 5.0  # each time is a write
 _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask for
 
@@ -129,8 +129,9 @@ class WebSender:
             lambda client: client.search_for_instances(
                 *place, search_filters={"SOPInstanceUID": uid}
             ),
+            lambda ds: attributes.text(ds, "SOPInstanceUID") == uid,
         )
-        return any(attributes.text(ds, "SOPInstanceUID") == uid for ds in found)
+        return bool(found)
 
     def study(self, destination: DicomWeb, study_instance_uid: str) -> list[Dataset]:
         """Its Patient ID and Accession Number of a study; see `Finder.study`.
@@ -140,7 +141,9 @@ class WebSender:
         """
         filters = {"StudyInstanceUID": study_instance_uid}
         return self._ask(
-            destination, lambda client: client.search_for_studies(search_filters=filters)
+            destination,
+            lambda client: client.search_for_studies(search_filters=filters),
+            lambda _: True,
         )
 
     def _store(self, destination: DicomWeb, file: Path, going_on: Beginning) -> Outcome:
@@ -180,15 +183,25 @@ class WebSender:
                 reason = f"no request: {type(fault).__name__}"
                 return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason)
             # an answer that is none: it names no instance
-        return _of(answers[-1].status_code, _json_of(answers[-1]) or said, uid)
+        return _of(answers[-1].status_code, said or _json_of(answers[-1]), uid)
 
-    def _ask(self, destination: DicomWeb, query: Any) -> list[Dataset]:
+    def _ask(
+        self,
+        destination: DicomWeb,
+        query: Callable[[DICOMwebClient], list[Any]],
+        is_wanted: Callable[[Dataset], bool] = lambda _: False,
+    ) -> list[Dataset]:
+        """What is wanted of what it finds; the rest is not kept, which may be a hundred times more.
+
+        Raises:
+            TransientError: it does not say; the message tells why.
+        """
         try:
             client, answers = self._client(destination)
         except ConfigError as fault:
             raise TransientError(f"QIDO-RS: {fault}") from fault
         try:
-            found = [Dataset.from_json(one) for one in query(client)]
+            found = [ds for ds in map(Dataset.from_json, query(client)) if is_wanted(ds)]
         except Exception as fault:  # whatever its bytes do to their readers
             said = shortage.lacking(fault) or https.why(fault, encrypted=destination.encrypted)
             if answers:

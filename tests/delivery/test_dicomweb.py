@@ -2,6 +2,7 @@
 
 import base64
 import time
+import tracemalloc
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import structlog.testing
 from dicomweb_client.web import DICOMwebClient
+from pydicom import Dataset
 
 from dicom_node.config import DeliverySettings, DeliveryTimeouts, DicomWeb
 from dicom_node.delivery.breaker import Breaker
@@ -408,6 +410,46 @@ def test_an_answer_that_does_not_end_in_time_is_none(peer: Web, files: list[Path
     with pytest.raises(TransientError, match="QIDO-RS: it takes too long"):
         HASTY.instances(at(peer), {SERIES: ["1.1"]})
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_an_answer_far_longer_than_one_instance_is_not_read(
+    peer: Web, files: list[Path], zipped: bool
+) -> None:
+    peer.zipped, long = zipped, "[" + "{}," * 400_000 + "{}]"
+    peer.answers, peer.raw = [(200, long)], long
+    with structlog.testing.capture_logs() as log:
+        said = sent(peer, files[0])
+    assert (said.fate, said.status, log) == (Fate.POSTPONED, "HTTP 200", [])
+    with pytest.raises(TransientError, match="QIDO-RS: it takes too long"):
+        SENDER.instances(at(peer), {SERIES: ["1.1"]})
+    assert SENDER.probe(at(peer)) == ""
+
+
+def test_an_answer_of_many_items_takes_little_memory(peer: Web, files: list[Path]) -> None:
+    many = "[" + "{}," * 300_000 + "{}]"
+    peer.answers, peer.raw, peer.zipped = [(200, many)], many, True
+    tracemalloc.start()
+    try:
+        sent(peer, files[0])
+        assert SENDER.instances(at(peer), {SERIES: ["1.1"]}) == set()
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_answer_is_read_once(
+    peer: Web, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, from_json = [], Dataset.from_json
+
+    def counted(said: Any) -> Dataset:
+        read.append(said)
+        return from_json(said)
+
+    monkeypatch.setattr(Dataset, "from_json", counted)
+    assert sent(peer, files[0]).fate is Fate.DELIVERED
+    assert len(read) == 1
 
 
 def test_a_head_that_does_not_end_in_time_is_no_answer(files: list[Path]) -> None:

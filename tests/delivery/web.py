@@ -1,6 +1,7 @@
 """A DICOMweb server that does as it is told, and remembers every request."""
 
 import contextlib
+import gzip
 import json
 import socket
 import ssl
@@ -31,6 +32,7 @@ class Web:
     url: str = ""
     answers: list[tuple[int, Json | str | None]] = field(default_factory=list)
     media_type: str = "application/dicom+json"
+    zipped: bool = False
     location: str = ""
     first: tuple[int, ...] = ()
     pause_s: float = 0.0
@@ -104,8 +106,9 @@ def _interim(statuses: tuple[int, ...]) -> bytes:
     )
 
 
-def _encoded(said: object) -> bytes:
-    return said.encode() if isinstance(said, str) else json.dumps(said).encode()
+def _encoded(said: object, web: Web) -> bytes:
+    plain = said.encode() if isinstance(said, str) else json.dumps(said).encode()
+    return gzip.compress(plain) if web.zipped else plain
 
 
 @contextmanager
@@ -141,12 +144,13 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Web]:
             return whole
 
         def _answer(self, status: int, said: object) -> None:
-            body = _encoded(said)
+            body = _encoded(said, web)
             self.wfile.write(_interim(web.first))
             self.send_response(status)
             if web.location:
                 self.send_header("Location", web.location)
             self.send_header("Content-Type", web.media_type)
+            self.send_header("Content-Encoding", "gzip" if web.zipped else "identity")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             _write(self.wfile, body, web.pause_s)
