@@ -124,7 +124,7 @@ def _space(root: str) -> Finding:
 def _ask(name: str, server: DicomWeb) -> Finding:
     """QIDO-RS for one study."""
     trouble = WebSender(_TIMEOUTS).echo(server)
-    where = f"{name} ({server.url})"
+    where = f"{name} ({server.address})"
     said = f"{where} {'does not answer: ' + trouble if trouble else 'answers QIDO-RS'}"
     return Finding(what="destination", good=not trouble, said=said, fatal=False)
 

@@ -76,8 +76,8 @@ __all__ = [
 _EMBEDDED = "embedded"
 _PLACES = ("destinations", "dicomweb")
 """Sections whose keys name where results go."""
-_SECRET = ("storage", "database")
-"""May hold a password, so its value is not shown."""
+_SECRET = frozenset({"database", "url", "password", "bearer_token"})
+"""Keys whose values are, or may hold, a password, and are not shown."""
 _S = TypeVar("_S", Storage, Model, Node, Destination, DicomWeb, ServerTls, Tls)
 _T = TypeVar("_T", ServerTls, Tls)
 
@@ -134,7 +134,7 @@ def _advice(detail: ErrorDetails, path: KeyPath) -> str:
         return f"is no key here{did_you_mean(str(path[-1]), keys_at(path[:-1]))}"
     message = detail["msg"].removeprefix("Value error, ").replace("Input should", "should")
     message = _SAID_BETTER.get(kind, message)
-    shown = isinstance(given, str) and path != _SECRET
+    shown = isinstance(given, str) and path[-1] not in _SECRET
     return f"{message} (it is {given!r})" if shown else message
 
 

@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -83,6 +84,24 @@ def _network(value: str) -> str:
             ipaddress.ip_network(value)
         except ValueError as error:
             raise ValueError("write an address, 10.0.0.5, or a network, 10.0.0.0/24") from error
+    return value
+
+
+def _url(value: str) -> str:
+    """Paths are written behind it, and it is shown: all before the host is a secret, and no more.
+
+    An unquoted / or ? of a password would end the host, and what follows it be shown.
+    """
+    try:
+        parts = urlsplit(value)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or parts.query or parts.fragment or "@" in parts.path:
+        raise ValueError(
+            "write https://host:port/path, no more; in a user or password %40 for @, %2F for /, "
+            "%3F for ?, %23 for #"
+        )
     return value
 
 
@@ -361,7 +380,7 @@ class Destination(_Place):
 class DicomWeb(_Place):
     """A DICOMweb server that results go to by STOW-RS."""
 
-    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    url: Annotated[str, Field(pattern=r"^https?://\S+$"), AfterValidator(_url)]
     bearer_token: str | None = None
     username: str | None = None
     password: str | None = None
@@ -382,6 +401,12 @@ class DicomWeb(_Place):
     def encrypted(self) -> bool:
         """Whether it is spoken to by TLS."""
         return self.url.startswith("https://")
+
+    @property
+    def address(self) -> str:
+        """Its URL as it may be shown: without user and password."""
+        scheme, where, path, *_ = urlsplit(self.url)
+        return f"{scheme}://{where.rpartition('@')[2]}{path}"
 
 
 class SeriesLabels(_Section):

@@ -3,7 +3,6 @@
 No patient data is in it: no UID, no sender, no reason that a peer has worded of a film.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -19,7 +18,6 @@ from storage.store import JobStore
 _WAITING = {DeliveryState.DUE, DeliveryState.SENDING, DeliveryState.HELD}
 _OPEN = {JobState.RECEIVED, JobState.RUNNING}
 _MB = 1 << 20
-_USER = re.compile(r"//[^/@]*@")
 
 Places = Mapping[str, Destination | DicomWeb]
 
@@ -145,7 +143,7 @@ def _line(
 
 def _place(place: Destination | DicomWeb) -> str:
     """Its AE title, or its URL without a password."""
-    return _USER.sub("//", place.url) if isinstance(place, DicomWeb) else place.ae_title
+    return place.address if isinstance(place, DicomWeb) else place.ae_title
 
 
 def _state(health: DestinationHealth) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node import config
-from dicom_node.config import Destination, NodeConfig, Sender
+from dicom_node.config import Destination, DicomWeb, NodeConfig, Sender
 from dicom_node.errors import ConfigError
 
 GOOD = """\
@@ -218,6 +218,41 @@ def test_a_number_that_the_node_cannot_work_with_is_told(
     (told,) = faults(tmp_path, GOOD, **environ)
     assert told.startswith(f"{next(iter(environ))}: ")
     assert "less than" in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ours:s3/cret@pacs/dicom-web",
+        "https://ours:1/s3cret@pacs/dicom-web",
+        "https://ours:s3?cret@pacs/dicom-web",
+        "https://ours:s3#cret@pacs/dicom-web",
+        "https://pacs/dicom-web?token=s3cret",
+        "https://pacs/dicom-web#s3cret",
+        "https://pacs:port/dicom-web",
+        "https://pacs:70000/dicom-web",
+        "https://[::1/dicom-web",
+        "https:///dicom-web",
+        "ftp://ours:s3cret@pacs",
+    ],
+)
+def test_a_url_that_has_more_than_a_place_is_told_without_it(tmp_path: Path, url: str) -> None:
+    (told,) = faults(tmp_path, GOOD + f'dicomweb: {{cloud: {{url: "{url}"}}}}\n')
+    assert "dicomweb.cloud.url: " in told
+    assert "https" in told
+    assert "cret" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ours:s3@cret@pacs:8042/dicom-web", "https://pacs:8042/dicom-web"),
+        ("https://ours:s3%2Fcret@pacs/dicom-web/", "https://pacs/dicom-web/"),
+        ("http://ours@[::1]:8042", "http://[::1]:8042"),
+    ],
+)
+def test_a_url_is_shown_without_a_password(url: str, shown: str) -> None:
+    assert DicomWeb(url=url).address == shown
 
 
 def test_every_number_has_bounds() -> None:

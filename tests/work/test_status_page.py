@@ -24,7 +24,7 @@ from tests.storage.samples import NOON, after, produced, running, submitted
 
 PLACES: Places = {
     "pacs": Destination(ae_title="PACS", host="10.0.0.5", port=104),
-    "cloud": DicomWeb(url="https://vald:s3cret@pacs.hospital/dicom-web"),
+    "cloud": DicomWeb(url="https://vald:s3@cret@pacs.hospital/dicom-web"),
 }
 ABOUT = About(version="1.2", model="m" * 64, ae_title="VALD")
 
