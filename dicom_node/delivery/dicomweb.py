@@ -2,9 +2,9 @@
 
 | what the origin server does                    | is                                          |
 |------------------------------------------------|---------------------------------------------|
-| 200 or 202 that names this instance as stored  | delivered; a Warning Reason is a note       |
-| 200, 202 or 409 with a Failure Reason          | what that status means of a C-STORE; but    |
-|                                                | success or a warning, not 0111: postponed   |
+| 2xx or 409 with a Failure Reason of this       | what that status means of a C-STORE; but    |
+| instance, or of one without a name             | success or a warning, not 0111: postponed   |
+| 2xx or 409 that names this instance as stored  | delivered; a Warning Reason is a note       |
 | any other 2xx                                  | postponed: it does not say that it has it   |
 | 3xx                                            | postponed, slowly: a log-in page, or moved  |
 | 409 without one, 400, 406, 411, 413, 415, 422  | refused: this result is not taken           |
@@ -19,7 +19,7 @@ that was turned away to a log-in page would end there with a 200.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from storage.jobs import says_nothing
 _log = structlog.get_logger()
 
 _OK, _REDIRECTIONS, _BLAMES, _CONFLICT = 200, 300, 400, 409
+_PROCESSING_FAILURE = 0x0110  # PS3.7 annex C
 _REFUSED = {400, 406, 411, 413, 415, 422}
 _FOR_PEOPLE = {401, 403, 404, 405, 407, 410, 501, 505}
 _UNSENT = Outcome(
@@ -314,39 +315,38 @@ def _json_of(response: Any) -> Dataset:
 
 
 def _of(status: int, said: Dataset, uid: str) -> Outcome:
-    """What an HTTP status with a Store Instances Response (PS3.18 table 10.5.3-1) means of one."""
+    """What an HTTP status with a Store Instances Response (PS3.18 table 10.5.3-1) means of one.
+
+    What is said of this instance comes before what is said of one without a name; what is said of
+    others is not of it.
+    """
     code = f"HTTP {status}"
-    failure = _reason(attributes.items(said, "FailedSOPSequence"), "FailureReason")
-    if failure is not None and (status < _REDIRECTIONS or status == _CONFLICT):
-        meant = outcome.of_failure(failure)
-        return Outcome(fate=meant.fate, reason=f"{meant.reason} ({code})", status=code)
-    if status >= _REDIRECTIONS:
+    if status >= _REDIRECTIONS and status != _CONFLICT:
         return Outcome(fate=_fate(status), reason=f"the server answers {code}", status=code)
-    stored = [item for item in attributes.items(said, "ReferencedSOPSequence") if _is_of(item, uid)]
-    if not stored:
-        reason = f"the server answers {code}, but does not say that it has stored this instance"
-        return Outcome(fate=Fate.POSTPONED, reason=reason, status=code)
-    note = _reason(stored, "WarningReason")
-    words = "" if note is None else outcome.of_status(note).reason
-    return Outcome(fate=Fate.DELIVERED, reason=words, status=code)
+    stored = _of_one(said, "ReferencedSOPSequence", uid)
+    nameless = [] if stored else _of_one(said, "FailedSOPSequence", "")
+    if failed := [*_of_one(said, "FailedSOPSequence", uid), *nameless]:
+        failure = attributes.integer(failed[0], "FailureReason")
+        meant = outcome.of_failure(_PROCESSING_FAILURE if failure is None else failure)
+        return Outcome(fate=meant.fate, reason=f"{meant.reason} ({code})", status=code)
+    if stored:
+        note = attributes.integer(stored[0], "WarningReason")
+        words = "" if note is None else outcome.of_status(note).reason
+        return Outcome(fate=Fate.DELIVERED, reason=words, status=code)
+    if status == _CONFLICT:
+        return Outcome(fate=Fate.REFUSED, reason=f"the server answers {code}", status=code)
+    reason = f"the server answers {code}, but does not say that it has stored this instance"
+    return Outcome(fate=Fate.POSTPONED, reason=reason, status=code)
 
 
-def _is_of(item: Dataset, uid: str) -> bool:
-    return attributes.text(item, "ReferencedSOPInstanceUID") == uid
+def _of_one(said: Dataset, keyword: str, uid: str) -> list[Dataset]:
+    """The items of one instance; of "" those without a name."""
+    items = attributes.items(said, keyword)
+    return [one for one in items if attributes.text(one, "ReferencedSOPInstanceUID") == uid]
 
 
 def _fate(status: int) -> Fate:
-    if status in _REFUSED or status == _CONFLICT:
+    if status in _REFUSED:
         return Fate.REFUSED
     slow = status in _FOR_PEOPLE or status < _BLAMES
     return Fate.POSTPONED_SLOWLY if slow else Fate.POSTPONED
-
-
-def _reason(items: Iterable[Dataset], keyword: str) -> int | None:
-    """The first item's reason; a failure without one is a processing failure."""
-    for item in items:
-        if (reason := attributes.integer(item, keyword)) is not None:
-            return reason
-        if keyword == "FailureReason":
-            return 0x0110
-    return None

@@ -24,7 +24,7 @@ from storage.jobs import DestinationHealth
 from storage.memory import MemoryJobStore
 from tests.delivery import web
 from tests.delivery.parcels import NOW, part10
-from tests.delivery.web import Web, failed, instance, stored
+from tests.delivery.web import Json, Web, failed, instance, stored
 
 SENDER = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=2))
 HASTY = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
@@ -136,6 +136,34 @@ def test_what_failed_is_not_delivered_whatever_its_reason_says(
         reason=f"it failed, by a code that does not say so ({reason:04X}) (HTTP {status})",
         status=f"HTTP {status}",
     )
+
+
+@pytest.mark.parametrize("status", [200, 202, 409])
+@pytest.mark.parametrize(
+    ("said", "fate"),
+    [
+        ({**stored("1.1"), **failed(0xA900, "9.9")}, Fate.DELIVERED),
+        ({**stored("1.1"), **failed(0xA900)}, Fate.DELIVERED),
+        ({**stored("1.1"), **failed(0xA900, "1.1")}, Fate.REFUSED),
+        ({**stored("9.9"), **failed(0xA900, "1.1")}, Fate.REFUSED),
+        ({**stored("9.9"), **failed(0xA900)}, Fate.REFUSED),
+    ],
+)
+def test_what_is_said_of_another_instance_is_not_of_this(
+    peer: Web, files: list[Path], status: int, said: Json, fate: Fate
+) -> None:
+    peer.answers = [(status, said)]
+    assert sent(peer, files[0]).fate is fate
+
+
+@pytest.mark.parametrize(("status", "fate"), [(202, Fate.POSTPONED), (409, Fate.REFUSED)])
+def test_where_another_alone_failed_nothing_is_said_of_this(
+    peer: Web, files: list[Path], status: int, fate: Fate
+) -> None:
+    peer.answers = [(status, failed(0xC000, "9.9"))]
+    said = sent(peer, files[0])
+    assert said.fate is fate
+    assert said.reason.startswith(f"the server answers HTTP {status}")
 
 
 def test_of_several_reasons_the_first_is_read(peer: Web, files: list[Path]) -> None:

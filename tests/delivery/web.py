@@ -55,9 +55,11 @@ class Web:
         return found[: self.page_size]
 
 
-def failed(reason: int) -> Json:
+def failed(reason: int, uid: str = "") -> Json:
     """A Store Instances Response that names one failure (PS3.18 table 10.5.3-1)."""
-    item = {"00081197": {"vr": "US", "Value": [reason]}}
+    item: Json = {"00081197": {"vr": "US", "Value": [reason]}}
+    if uid:
+        item["00081155"] = {"vr": "UI", "Value": [uid]}
     return {"00081198": {"vr": "SQ", "Value": [item]}}
 
 
