@@ -13,6 +13,7 @@ from pydicom import DataElement, Dataset, uid
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
+from pydicom.tag import BaseTag
 
 from dicom_node import attributes, greyscale, orientation, pixels, shutter
 from dicom_node.errors import InputError
@@ -40,13 +41,15 @@ _LEAST_MM, _MOST_MM = 1e-3, 1e4  # between pixels; also bounds an aspect ratio o
 class SourceHeader:
     """What is kept of a received instance beside its pixels; patient data, for the node only.
 
-    `dataset` has neither pixels nor other bulk. `rows`, `columns`, `spacing_mm` (between rows,
+    `dataset` has neither pixels nor other bulk; `left_out` are the keywords of what it lacks beside
+    the picture's own, as too long or unreadable. `rows`, `columns`, `spacing_mm` (between rows,
     between columns) and `aspect` (their ratio, 1.0 where unknown) are the stored image's;
     `orientation` leads to the upright one. `spacing_plane` is "calibrated", "detector" or "" (PS3.3
     10.7.1.3). Of an object that is no image, rows and columns are 0.
     """
 
     dataset: Dataset
+    left_out: frozenset[str]
     transfer_syntax_uid: str
     rows: int
     columns: int
@@ -168,8 +171,11 @@ def _inflated(path: Path, meta: pydicom.dataset.FileMetaDataset, limit_bytes: in
 def _header(ds: Dataset) -> SourceHeader:
     rows, columns = (attributes.integer(ds, side) or 0 for side in ("Rows", "Columns"))
     spacing_mm, spacing_plane = _spacing(ds)
+    kept = _without_bulk(ds)
+    lacks = (tag for tag in ds.keys() - kept.keys() if not _is_of_picture(tag))
     return SourceHeader(
-        dataset=_without_bulk(ds),
+        dataset=kept,
+        left_out=frozenset(map(pydicom.datadict.keyword_for_tag, lacks)),
         transfer_syntax_uid=_transfer_syntax_uid(ds),
         rows=rows,
         columns=columns,
@@ -237,11 +243,16 @@ def _without_bulk(ds: Dataset) -> Dataset:
     return kept
 
 
-def _is_bulk(element: DataElement | RawDataElement) -> bool:
-    tag = element.tag
+def _is_of_picture(tag: BaseTag) -> bool:
+    """Pixels, icons, overlays and curves."""
     if tag in _IMAGE_BULK or tag.group & 0xFF00 in (0x5000, 0x5400):
         return True
-    if tag.group & 0xFF00 == 0x6000 and tag.element == 0x3000:
+    return tag.group & 0xFF00 == 0x6000 and tag.element == 0x3000
+
+
+def _is_bulk(element: DataElement | RawDataElement) -> bool:
+    tag = element.tag
+    if _is_of_picture(tag):
         return True
     if pydicom.datadict.keyword_for_tag(tag) in _LUT_SEQUENCES:
         return False

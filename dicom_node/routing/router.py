@@ -136,15 +136,16 @@ class Router:
     def decide(self, received: Received) -> Routed:
         """What is to be done with one film; reads its header only."""
         try:
-            header = read_header(self._objects.local_path(received.object)).dataset
+            source = read_header(self._objects.local_path(received.object))
         except InputError as fault:
             return Decision(text=f"{REFUSED}{fault}"), None
         except ObjectMissingError:
             return Decision(text=GONE), None
+        header = source.dataset
         rule = rules.match(header, received.calling_ae_title, self._called_ae_title, self._rules)
         if rule is None:
             why = rules.explain(
-                header, received.calling_ae_title, self._called_ae_title, self._rules
+                source, received.calling_ae_title, self._called_ae_title, self._rules
             )
             return Decision(text=f"{REFUSED}{why}"), None
         reason = guards.first_reason(header, waived=rule.waive)

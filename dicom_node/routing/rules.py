@@ -9,6 +9,7 @@ from pydicom.multival import MultiValue
 
 from dicom_node import attributes
 from dicom_node.config import Rule
+from dicom_node.radiograph import SourceHeader
 
 # Values may be shown in a decision, which is logged, only where they cannot name a patient: by
 # keyword or VR, in the form that PS3.5 6.2 gives them.
@@ -30,9 +31,9 @@ def match(header: Dataset, calling_ae: str, called_ae: str, rules: Sequence[Rule
     return next((rule for rule in rules if not _mismatch(header, pseudo, rule)), None)
 
 
-def explain(header: Dataset, calling_ae: str, called_ae: str, rules: Sequence[Rule]) -> str:
+def explain(header: SourceHeader, calling_ae: str, called_ae: str, rules: Sequence[Rule]) -> str:
     """Why no rule matches, in words without patient data; "" where one does."""
-    if match(header, calling_ae, called_ae, rules) is not None:
+    if match(header.dataset, calling_ae, called_ae, rules) is not None:
         return ""
     if not rules:
         return "no rule matches: there is none"
@@ -75,10 +76,12 @@ def _values(header: Dataset, pseudo: dict[str, str], keyword: str) -> tuple[str,
     return tuple("" if v is None else str(v).strip(" \0") for v in values) or ("",)
 
 
-def _why(header: Dataset, pseudo: dict[str, str], rule: Rule) -> str:
-    keyword = _mismatch(header, pseudo, rule)
+def _why(header: SourceHeader, pseudo: dict[str, str], rule: Rule) -> str:
+    keyword = _mismatch(header.dataset, pseudo, rule)
     wanted = _or([f"{pattern}" if pattern else "none" for pattern in rule.match[keyword]])
-    found = _values(header, pseudo, keyword)
+    if keyword in header.left_out:
+        return f"{keyword} is too long or cannot be read, rule {rule.name} wants {wanted}"
+    found = _values(header.dataset, pseudo, keyword)
     if not any(found):
         return f"{keyword} is absent, rule {rule.name} wants {wanted}"
     if not _may_be_shown(keyword, found):

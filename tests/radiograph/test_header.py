@@ -118,14 +118,19 @@ def test_bulk_is_left_out_and_lut_and_short_private_elements_stay(tmp_path: Path
     lut.LUTDescriptor = [0, 0, 16]
     lut.add_new("LUTData", "OW", bytes(131072))
     ds.VOILUTSequence = [lut]
-    kept = radiograph.read_header(phantom.write(ds, tmp_path / "film.dcm")).dataset
-    left_out = {0x7FE00010, 0x60003000, 0x00880200, 0x00991001, 0x00991003}
+    ds.add_new("TextValue", "UT", "x" * 65_537)
+    header = radiograph.read_header(phantom.write(ds, tmp_path / "film.dcm"))
+    kept = header.dataset
+    left_out = {0x7FE00010, 0x60003000, 0x00880200, 0x00991001, 0x00991003, 0x0040A160}
     assert {int(tag) for tag in ds.keys()} - {int(tag) for tag in kept.keys()} == left_out  # noqa: SIM118
+    assert header.left_out == {"TextValue", ""}  # "" are private
     assert kept.file_meta.TransferSyntaxUID == uid.ExplicitVRLittleEndian
 
 
 def test_reading_pixels_and_reading_the_header_give_the_same_header(tmp_path: Path) -> None:
-    path = _film(tmp_path, PatientOrientation=["L", "F"], PixelSpacing=[0.2, 0.2])
+    path = _film(
+        tmp_path, PatientOrientation=["L", "F"], PixelSpacing=[0.2, 0.2], TextValue="x" * 65_537
+    )
     assert radiograph.read(path).header == radiograph.read_header(path)
 
 

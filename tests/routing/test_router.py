@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset, uid
+from pydicom import DataElement, Dataset, uid
 
 from dicom_node.config import Rule
 from dicom_node.routing.router import BROKEN, Analysis, Router
@@ -379,6 +379,19 @@ def test_another_model_mode_or_seed_is_a_new_analysis_that_supersedes_none(
     again.StudyDescription = "Thorax"
     assert bench.decided(again) == "analysed by rule frontal-chest"
     assert [job.supersedes for job in bench.jobs] == ["", ""]
+
+
+def test_a_value_that_is_too_long_is_not_called_absent(bench: Bench) -> None:
+    ds = sources.source()
+    ds["Modality"] = DataElement(0x00080060, "CS", "Q" * (1 << 20), validation_mode=0)
+    # In Explicit VR a code has 64 KB at most.
+    film = phantom.write(ds, bench.folder / "film.dcm", uid.ImplicitVRLittleEndian)
+    bench.receive_bytes(film.read_bytes())
+    assert bench.route() == 1
+    assert bench.newest.decision == (
+        "not analysed: no rule matches: Modality is too long or cannot be read, "
+        "rule frontal-chest wants CR, DX or RG"
+    )
 
 
 def test_an_unreadable_header_becomes_a_decision_and_the_next_film_a_job(bench: Bench) -> None:

@@ -2,7 +2,9 @@ import pytest
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 
+from dicom_node import orientation
 from dicom_node.config import Rule
+from dicom_node.radiograph import SourceHeader
 from dicom_node.routing import rules
 
 
@@ -17,6 +19,20 @@ def film(**attributes: object) -> Dataset:
     for keyword, value in attributes.items():
         setattr(ds, keyword, value)
     return ds
+
+
+def header(ds: Dataset, *left_out: str) -> SourceHeader:
+    return SourceHeader(
+        dataset=ds,
+        left_out=frozenset(left_out),
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        rows=0,
+        columns=0,
+        orientation=orientation.of(ds, 0, 0),
+        spacing_mm=None,
+        spacing_plane="",
+        aspect=1.0,
+    )
 
 
 FRONTAL = rule("frontal-chest", Modality=["CR", "DX", "RG"])
@@ -83,7 +99,7 @@ def test_the_association_matches_by_its_ae_titles() -> None:
 
 
 def why(ds: Dataset, *tried: Rule) -> str:
-    return rules.explain(ds, "CR1", "VALD", tried)
+    return rules.explain(header(ds), "CR1", "VALD", tried)
 
 
 def test_the_reason_says_what_is_and_what_is_wanted() -> None:
