@@ -56,6 +56,7 @@ SERIES_NUMBERS = {
 _TEN_YEARS_S = 315_360_000
 # Of waits: poll(2) takes milliseconds in 31 bits, 24 days.
 _MOST_PATIENCE_S = 1_000_000
+_MOST_NAME = 255  # characters, of a destination's in the database
 _MOST_MB = 1 << 40  # a number of bytes fits into 64 bits, as setrlimit(2) takes it
 
 # PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, no control
@@ -84,6 +85,12 @@ def _network(value: str) -> str:
             ipaddress.ip_network(value)
         except ValueError as error:
             raise ValueError("write an address, 10.0.0.5, or a network, 10.0.0.0/24") from error
+    return value
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("write printable characters, no line break or other control character")
     return value
 
 
@@ -174,7 +181,9 @@ Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]  # as databases count
 SeriesNumber = Annotated[int, Field(ge=1, lt=1 << 31)]  # PS3.5 6.2, VR IS
 Keyword = Annotated[str, AfterValidator(_keyword)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+Text = Annotated[str, AfterValidator(_printable)]  # PostgreSQL keeps no NUL
+Name = Annotated[str, Field(min_length=1, max_length=_MOST_NAME), AfterValidator(_printable)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1)]
 ResultNames = Annotated[tuple[ResultName, ...], BeforeValidator(_expanded), Field(min_length=1)]
 GuardNames = Annotated[tuple[GuardName, ...], BeforeValidator(_listed)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
@@ -423,7 +432,7 @@ class SeriesLabels(_Section):
 class Rule(_Section):
     """Which films are analysed, what is made of them, and where that goes."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     match: dict[Keyword, Texts] = Field(default_factory=dict)
     results: ResultNames
     destinations: Texts
@@ -446,8 +455,8 @@ class NodeConfig(_Section):
     work: Work = Work()
     retention: Retention = Retention()
     delivery: DeliverySettings = DeliverySettings()
-    destinations: dict[str, Destination] = Field(default_factory=dict)
-    dicomweb: dict[str, DicomWeb] = Field(default_factory=dict)
+    destinations: dict[Name, Destination] = Field(default_factory=dict)
+    dicomweb: dict[Name, DicomWeb] = Field(default_factory=dict)
     rules: tuple[Rule, ...]
     series: SeriesLabels = SeriesLabels()
     logging: Logging = Logging()

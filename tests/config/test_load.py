@@ -255,6 +255,35 @@ def test_a_url_is_shown_without_a_password(url: str, shown: str) -> None:
     assert DicomWeb(url=url).address == shown
 
 
+_LONG = "x" * 256
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("name: chest", f"name: {_LONG}", "rules[0].name: "),
+        ("name: chest", 'name: "a\\0b"', "rules[0].name: write printable characters"),
+        ("name: chest", 'name: "a\\nb"', "rules[0].name: write printable characters"),
+        ("[CR, DX]", '["a\\0b"]', "rules[0].match.Modality[0]: write printable characters"),
+        ("pacs", _LONG, f"destinations.{_LONG}: "),
+        ("pacs", '"a\\0b"', "destinations.a\0b: write printable characters"),
+        ("pacs", '""', "destinations.: write at least one character"),
+        ("rules:", f"dicomweb: {{{_LONG}: {{url: http://h}}}}\nrules:", f"dicomweb.{_LONG}: "),
+    ],
+)
+def test_a_name_that_no_database_could_keep_is_told(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    assert any(told in fault for fault in faults(tmp_path, changed(old, new)))
+
+
+def test_names_may_have_any_letters(tmp_path: Path) -> None:
+    text = changed("pacs", "Röntgen Süd").replace("chest", "x" * 255)
+    read = load(tmp_path, text)
+    assert list(read.destinations) == ["Röntgen Süd"]
+    assert read.rules[0].name == "x" * 255
+
+
 def test_every_number_has_bounds() -> None:
     """Of the schema, by JSON Schema's own words."""
     schema = NodeConfig.model_json_schema()
