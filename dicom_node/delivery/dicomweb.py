@@ -144,7 +144,7 @@ class WebSender:
         return self._ask(
             destination,
             lambda client: client.search_for_studies(search_filters=filters),
-            lambda _: True,
+            lambda ds: attributes.text(ds, "StudyInstanceUID") == study_instance_uid,
         )
 
     def _store(self, destination: DicomWeb, file: Path, going_on: Beginning) -> Outcome:

@@ -54,6 +54,7 @@ class Finder:
     def study(self, destination: Destination, study_instance_uid: str) -> list[Dataset]:
         """Its Patient ID and Accession Number of a study; empty where it has no such study.
 
+        Other studies are left out, with which an archive answers that does not look at the UID.
         Several where it keeps the study of a corrected patient beside that of the former one.
 
         Raises:
@@ -63,7 +64,8 @@ class Finder:
         query.QueryRetrieveLevel = "STUDY"
         query.StudyInstanceUID = study_instance_uid
         query.PatientID = query.AccessionNumber = ""
-        return self._find(destination, [query])
+        found = self._find(destination, [query])
+        return [ds for ds in found if attributes.text(ds, "StudyInstanceUID") == study_instance_uid]
 
     def _find(self, destination: Destination, queries: Sequence[Dataset]) -> list[Dataset]:
         ae = AE(ae_title=self._ae_title)

@@ -75,7 +75,7 @@ class Pacs:
         """C-FIND at the level of images, or of one study."""
         ds = event.identifier
         if ds.QueryRetrieveLevel == "STUDY":
-            yield from self._find_study()
+            yield from self._find_study(str(ds.StudyInstanceUID or ""))
             return
         uids = [str(uid) for uid in ds.get("SOPInstanceUID", [])]
         study, series = str(ds.StudyInstanceUID or ""), str(ds.get("SeriesInstanceUID") or "")
@@ -88,14 +88,14 @@ class Pacs:
             found.QueryRetrieveLevel, found.SOPInstanceUID = "IMAGE", uid
             yield 0xFF00, found
 
-    def _find_study(self) -> Iterator[tuple[int, Dataset | None]]:
+    def _find_study(self, uid: str) -> Iterator[tuple[int, Dataset | None]]:
         self.studies_asked_for += 1
         if self.find_status:
             yield self.find_status, None
             return
         for study in filter(None, (self.former, self.study)):
             found = Dataset()
-            found.QueryRetrieveLevel = "STUDY"
+            found.QueryRetrieveLevel, found.StudyInstanceUID = "STUDY", uid
             for keyword, value in study.items():
                 setattr(found, keyword, value)
             yield 0xFF00, found

@@ -218,6 +218,22 @@ def test_a_study_that_was_changed_there_keeps_its_results_back_and_says_so(
     assert tick(bench, 1000) == 3
 
 
+@pytest.mark.parametrize("confirms", [True, None])
+def test_other_studies_that_an_archive_answers_with_are_not_the_one_asked_for(
+    tmp_path: Path, peer: pacs.Pacs, confirms: bool | None
+) -> None:
+    """One of them agrees by chance, since it is of the patient that the study no longer has."""
+    bench = Bench(tmp_path, {"pacs": peer.port})
+    confirming = bench.destinations["pacs"].model_copy(update={"confirm_study": confirms})
+    bench.destinations["pacs"] = confirming
+    peer.former = {"StudyInstanceUID": "9.9", "PatientID": "", "AccessionNumber": ""}
+    peer.study = {"PatientID": "OTHER", "AccessionNumber": ""}
+    assert tick(bench, 0) == 0
+    assert bench.waits_s() == [1000] * 3
+    peer.former, peer.study = {}, {**peer.study, "StudyInstanceUID": "9.9"}
+    assert tick(bench, 1000) == 3
+
+
 def test_a_study_that_is_not_there_keeps_nothing_back_and_one_that_cannot_be_asked_for_does(
     tmp_path: Path, peer: pacs.Pacs
 ) -> None:

@@ -417,14 +417,18 @@ def test_a_search_that_fails_says_so(peer: Web) -> None:
     assert SENDER.echo(at(peer)) == ""
 
 
+def described(uid: str, patient_id: str) -> Json:
+    """What QIDO-RS says of a study."""
+    return {
+        "0020000D": {"vr": "UI", "Value": [uid]},
+        "00100020": {"vr": "LO", "Value": [patient_id]},
+        "00080050": {"vr": "SH", "Value": ["A1"]},
+    }
+
+
 def test_a_study_is_described_where_there_is_one(peer: Web) -> None:
     assert SENDER.study(at(peer), "1.2.3") == []
-    peer.found = [
-        {
-            "00100020": {"vr": "LO", "Value": ["PID"]},
-            "00080050": {"vr": "SH", "Value": ["A1"]},
-        }
-    ]
+    peer.found = [described("9.9", "ANOTHER"), described("1.2.3", "PID"), described("", "NONE")]
     (study,) = SENDER.study(at(peer), "1.2.3")
     assert (study.PatientID, study.AccessionNumber) == ("PID", "A1")
 
