@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -253,7 +255,8 @@ def _with_pixels(film: Film, pixels: Image) -> Film:
 def _serve(connection: Connection, reader: Reader, memory_bytes: int, timeout_s: float) -> None:
     """The child's life: films asked for, answers out, until the parent hangs up.
 
-    An error that is not foreseen ends it, traceback and all; the parent then says so.
+    An error that is not foreseen ends it, and where it was is told, not its words, which may quote
+    the film's; the parent then says so.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     attributes.keep_warnings_quiet()
@@ -270,6 +273,9 @@ def _serve(connection: Connection, reader: Reader, memory_bytes: int, timeout_s:
             _answer(connection, reader, asked, share)
         except (OSError, MemoryError):  # of the machine's: the film's own are what is said
             os._exit(_UNSAID)
+        except Exception as error:  # noqa: BLE001 - whatever a codec or a reader of ours raises
+            traceback.print_tb(error.__traceback__)
+            sys.exit(type(error).__qualname__)
 
 
 def _end_with_parent() -> None:

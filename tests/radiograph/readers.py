@@ -36,7 +36,7 @@ def misbehave(path: Path) -> Film:
         case "starved" | "no thread" | "no handle" as wanting:
             _lack(wanting)
         case "bug":
-            raise LookupError("a fault of ours")
+            raise LookupError(f"a fault of ours, {path.name}^JANE")
         case "who":
             raise InputError(str(os.getpid()))
         case "imports":

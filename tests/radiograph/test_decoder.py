@@ -65,6 +65,18 @@ def test_a_child_says_nothing_of_what_is_in_a_header(
     assert capfd.readouterr().err == ""
 
 
+def test_a_fault_of_ours_is_told_by_where_it_was_without_its_words(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    decoder = Decoder(timeout_s=30, memory_bytes=_MEMORY_BYTES, reader=readers.misbehave)
+    assert "failed with exit code 1" in _refusal(decoder, "bug")
+    decoder.close()
+    said = capfd.readouterr().err
+    assert "LookupError" in said
+    assert "in misbehave" in said
+    assert "bug^JANE" not in said
+
+
 def test_a_healthy_child_is_kept(decoder: Decoder, film: Path) -> None:
     before = _refusal(decoder, "who")
     decoder.read(film)
