@@ -24,7 +24,7 @@ def span(text: str) -> timedelta:
     Raises:
         NodeError: it is none.
     """
-    found = re.fullmatch(r"(\d{1,6})([mhd])", text.strip())
+    found = re.fullmatch(r"(\d{1,5})([mhd])", text.strip())
     if found is None:
         raise NodeError(f"write a time such as 30m, 24h or 7d, not {text!r}")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -80,7 +80,7 @@ def test_a_time_is_minutes_hours_or_days(text: str, seconds: int) -> None:
     assert reconciliation.span(text).total_seconds() == seconds
 
 
-@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1w", "1.5h", "9999999d"])
+@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1w", "1.5h", "999999d"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(NodeError, match="write a time such as"):
         reconciliation.span(text)
