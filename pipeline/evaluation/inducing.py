@@ -58,7 +58,7 @@ class Inducing:
             return {}
         words, rng = prompts.load(), np.random.default_rng(SEED)
         asked = list(product(range(len(prompts.ZONES)), words.findings))
-        normals = donors(adult)
+        normals = [pair for pair in donors(adult) if not self._refused(pair)]
         most = _FILMS_EACH * len(asked)
         chosen = normals[:: max(1, len(normals) // most)][:most]
         trials: dict[str, list[Trial]] = {way: [] for way in _WAYS}
@@ -71,6 +71,11 @@ class Inducing:
             "chance": 1 / len(prompts.ZONES),
             **{way: _summed_up(made) for way, made in trials.items() if made},
         }
+
+    def _refused(self, pair: Pair) -> bool:
+        """Whether the image gate does, as it does a few chests: nothing can be induced there."""
+        gate = self._model.image_gate
+        return gate is not None and bool(gate.refusal(pair.film))
 
     def _trial(
         self, pair: Pair, zone: int, finding: str, masked: bool, rng: np.random.Generator

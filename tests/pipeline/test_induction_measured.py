@@ -1,5 +1,6 @@
 """What is measured of induction, of a model whose every change is known."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,13 +51,15 @@ def fake(where: Any) -> Any:
 
 def measured(monkeypatch: pytest.MonkeyPatch, where: Any, judges: Judges) -> Any:
     monkeypatch.setattr(induction, "induce", fake(where))
-    model: Any = SimpleNamespace(denoiser=SimpleNamespace(paired=True))
+    gate = SimpleNamespace(refusal=lambda film: "not a chest" if film.max() > 1 else "")
+    model: Any = SimpleNamespace(denoiser=SimpleNamespace(paired=True), image_gate=gate)
     row = FilmRow(
         file="m", tar="", split="test", label="Normal", source="s", view="", flags=frozenset()
     )
     film = chests.flat()
     pair = Pair(film=film, counterfactual=film, attribution_map=film, lungs=chests.lungs())
-    adult = [Seen(row=row, pair=pair, status=Status.VALID)] * (FILMS + 3)
+    unlike = replace(pair, film=film + 1)  # which induction would refuse
+    adult = [Seen(row=row, pair=p, status=Status.VALID) for p in (unlike, *[pair] * (FILMS + 3))]
     return Inducing(model, judges, lambda films, _: films).everything(adult)
 
 
