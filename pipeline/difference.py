@@ -9,8 +9,7 @@ from pipeline import anatomy
 from pipeline.anatomy import Mask
 from pipeline.types import Image
 
-_WIDE_PX = 12.0
-_DENSE = 0.28
+_COMPLETION = 0.6
 
 
 def magnitude(difference: Image, blur_px: float) -> Image:
@@ -38,16 +37,16 @@ def held(maps: Image, lungs: Mask) -> Image:
     return maps * anatomy.hull(lungs)
 
 
-def haze(change: Image, lungs: Mask) -> Image:
-    """(G |d| / c)^3 within the lungs: what an edit changes over wide parts of them, [side, side].
+def completed(places: Image, change: Image, threshold: float) -> Image:
+    """A + k (T - max A)+ |d|: a map of which no place reaches the threshold T ranks by all change.
 
-    `change` is signed, [side, side]; G a Gaussian of 12 px, c a change of 0.28 of the grey range.
-    The cube leaves next to nothing of what the counterparts of healthy films change, and much of
-    disease that has no place of its own, which no gate opens for. Measured in
-    docs/decisions/0013-haze.md.
+    `places` is the map A, `change` what `magnitude` makes of all that the counterpart changes, held
+    to the lungs: disease that covers them is in it and has no place. As k is below 1 and |d| at
+    most 1, the sum stays below T where A does: no region comes or goes by it, and a map that has
+    one stays as it is. Measured in docs/decisions/0013-a-map-without-a-region.md.
     """
-    wide = magnitude(change, _WIDE_PX) * anatomy.hull(lungs)
-    return np.asarray((wide / _DENSE) ** 3, np.float32)
+    short = max(0.0, threshold - float(places.max()))
+    return np.asarray(places + _COMPLETION * short * change.clip(0, 1), np.float32)
 
 
 def mean_and_sd(draws: Image) -> tuple[Image, Image]:

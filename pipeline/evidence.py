@@ -38,13 +38,17 @@ class Evidence:
     still: Image | None
     traits: Traits | None
 
-    @property
-    def attribution(self) -> Image:
-        """[draws, side, side] >= 0: places and, if the model edits in pairs, haze beside them."""
-        if self.first is None:
-            return self.maps
-        shown = self.changes.mean(0, dtype=np.float32)
-        return np.asarray(self.maps + difference.haze(shown, self.lungs), np.float32)
+
+def attribution_map(made: Evidence, threshold: float, blur_px: float) -> Image:
+    """[side, side] >= 0: the draws' mean map of places, completed if the model edits in pairs.
+
+    Regions and the score are of places alone, and would be the same of this.
+    """
+    places = np.asarray(made.maps.mean(0, dtype=np.float32))
+    if made.first is None:
+        return places
+    shown = difference.magnitude(made.changes.mean(0, dtype=np.float32), blur_px)
+    return difference.completed(places, difference.held(shown, made.lungs), threshold)
 
 
 def findings(made: Evidence, threshold: float) -> Findings:
@@ -53,12 +57,11 @@ def findings(made: Evidence, threshold: float) -> Findings:
     Those of the local edit only where there is a region; that of what is shown beside it always, if
     the model edits in pairs.
     """
-    maps = made.attribution
-    marked = maps.mean(0) >= threshold
+    marked = made.maps.mean(0) >= threshold
     found = bool(marked.any())
     return Findings(
         lungs_found=anatomy.usable(made.lungs),
-        stability=checks.overlap(maps, threshold) if found else None,
+        stability=checks.overlap(made.maps, threshold) if found else None,
         effect=_effect(made) if found else None,
         off_target=checks.share_outside(made.local.mean(0), made.lungs) if found else None,
         unmarked=_change_unmarked(made, marked),

@@ -22,7 +22,7 @@ from pipeline import (
 )
 from pipeline.anatomy import Mask
 from pipeline.errors import ModelError, UnlikeTrainingError
-from pipeline.evidence import Evidence, findings
+from pipeline.evidence import Evidence, attribution_map, findings
 from pipeline.framing import Frame
 from pipeline.models import Claim, Denoiser
 from pipeline.preprocess import Letterbox
@@ -329,8 +329,9 @@ class Explainer:
         self, film: Radiograph, box: Letterbox, made: Evidence, mode: Mode, seed: int
     ) -> Attribution:
         reading = self.settings.reading(mode)
-        plane, spread = difference.mean_and_sd(made.attribution)
+        plane, spread = difference.mean_and_sd(made.maps)
         _demand_numbers(plane, made.changes)
+        whole = attribution_map(made, reading.threshold, self.settings.blur_px)
         signed = box.to_film(made.changes.mean(0, dtype=np.float32))
         # What is shown is the patient's own film less the difference, at its native resolution:
         # outside the edit every pixel is the patient's, and the decoder's blur is not seen.
@@ -343,7 +344,7 @@ class Explainer:
         return Attribution(
             counterfactual=counterfactual,
             difference=film.pixels - counterfactual,
-            attribution_map=box.to_film(plane).clip(0),
+            attribution_map=box.to_film(whole).clip(0),
             threshold=reading.threshold,
             scale_max=reading.scale_max,
             regions=regions.find(plane, reading.threshold, box),

@@ -16,7 +16,7 @@ from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.localisation import Truth
 from pipeline.evaluation.sets import Encoder
 from pipeline.evaluation.validity import Pair, signed
-from pipeline.evidence import Evidence
+from pipeline.evidence import Evidence, attribution_map
 from pipeline.explainer import Explainer
 from pipeline.segmenter import Segmenter
 from pipeline.training.dataset import LocalisedRow
@@ -102,6 +102,11 @@ class CaseMaker:
 
         return self._keeper.evidence(film, which, free=free, make=make) if self._keeper else make()
 
+    def attribution_map(self, made: Evidence, mode: Mode | None = None) -> Image:
+        """The map of an edit, [side, side] on the grid, as the product makes it."""
+        said = self._explainer.settings
+        return attribution_map(made, said.reading(mode or self._mode).threshold, said.blur_px)
+
     def opening(self, film: Image, target: Target | None = None) -> float | None:
         """How far the gate opens to one film on the grid; see Explainer.opening."""
         return self._explainer.opening(film, 0, target)
@@ -149,12 +154,12 @@ class CaseMaker:
 
     def _own(self, made: Evidence) -> dict[str, Image]:
         """The product's map and the parts that it is made of."""
-        plane, spread = difference.mean_and_sd(made.attribution)
-        found = {str(self._mode): plane}
+        plane, spread = difference.mean_and_sd(made.maps)
+        found = {str(self._mode): self.attribution_map(made)}
         if made.free is not None and made.first is not None:
             blur_px = self._explainer.settings.blur_px
             gated = [difference.magnitude(change, blur_px) for change in made.local]
-            found["places alone"] = made.maps.mean(0)
+            found["places alone"] = plane
             found["gate alone"] = made.gate.mean(0)
             found["gated difference"] = np.mean(gated, axis=0)
             found["ungated difference"] = difference.magnitude(made.free, blur_px)
@@ -170,7 +175,7 @@ class CaseMaker:
         x = signed(film)
         other = Mode.CALIBRATED if self._mode is Mode.PAPER else Mode.PAPER
         found = {
-            str(other): self.evidence(film, other).attribution.mean(0),
+            str(other): self.attribution_map(self.evidence(film, other), other),
             GRAD_CAM: baselines.grad_cam(self._judges.classifier, x),
             "reconstruction error": baselines.reconstruction_error(
                 self._model.autoencoder, x.to(self._model.device)
@@ -199,7 +204,7 @@ def as_pair(made: Evidence) -> Pair:
     return Pair(
         film=made.plane,
         counterfactual=(made.plane - made.changes.mean(0, dtype=np.float32)).clip(0, 1),
-        attribution_map=made.attribution.mean(0, dtype=np.float32),
+        places=made.maps.mean(0, dtype=np.float32),
         lungs=made.lungs,
         traits=made.traits,
     )

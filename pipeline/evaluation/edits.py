@@ -123,8 +123,9 @@ class Edits:
         for index, pair in enumerate(self._track(normals, "oracle")):
             share = _ORACLE_SHARES[index % len(_ORACLE_SHARES)]
             known = absorption.lesion(rng, pair.film, pair.lungs, share)
-            made = as_pair(self._maker.evidence(known.film))
-            precision.append(localisation.average_precision(known.mask, made.attribution_map))
+            evidence = self._maker.evidence(known.film)
+            plane, made = self._maker.attribution_map(evidence), as_pair(evidence)
+            precision.append(localisation.average_precision(known.mask, plane))
             before.append(fidelity.psnr_db(known.normal, known.film))
             after.append(fidelity.psnr_db(known.normal, made.counterfactual))
         return {

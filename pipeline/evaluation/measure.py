@@ -194,7 +194,7 @@ class Measurement:
         return shares.with_a_region(marked)
 
     def _has_region(self, pair: Pair) -> bool:
-        return bool(regions.parts(pair.attribution_map, self._threshold))
+        return bool(regions.parts(pair.places, self._threshold))
 
     def _statuses(self, adult: Sequence[Seen], cases: dict[str, list[Case]]) -> Json:
         """How many films may be relied on, what doubts the others, and what their maps find."""
@@ -210,7 +210,7 @@ class Measurement:
 
     def _touches(self, case: Case) -> bool:
         """Whether a region of the film has a pixel that readers marked."""
-        return localisation.touches(case.pair.attribution_map, self._threshold, case.marked)
+        return localisation.touches(case.pair.places, self._threshold, case.marked)
 
     def _gated(self, seen: Sequence[Seen]) -> Json:
         """The chest films that the image gate takes for what they are, and what they are not."""

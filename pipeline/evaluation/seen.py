@@ -29,13 +29,13 @@ class Seen:
     @property
     def peak(self) -> float:
         """The score before any scale: the map's maximum."""
-        return float(self.pair.attribution_map.max())
+        return float(self.pair.places.max())
 
     @property
     def peak_in_lungs(self) -> float:
         """The maximum inside the lungs; of the whole film where none were found."""
         lungs = self.pair.lungs
-        inside = self.pair.attribution_map[lungs] if lungs.any() else self.pair.attribution_map
+        inside = self.pair.places[lungs] if lungs.any() else self.pair.places
         return float(inside.max())
 
 

@@ -22,12 +22,13 @@ _Hit = tuple[bool, str]  # of a film: whether it is so, and its group
 class Pair:
     """A film on the grid with its counterpart, 0 .. 1, its map, and where the lesion may be.
 
-    `traits` are those of its Evidence.
+    `places` is the map before it is completed, of which regions and the score are; `traits` are
+    those of its Evidence.
     """
 
     film: Image
     counterfactual: Image
-    attribution_map: Image
+    places: Image
     lungs: Mask
     traits: Traits | None = None
 

@@ -18,7 +18,7 @@ from pipeline import anatomy, calibration, checks, digest, probe, settings
 from pipeline.anatomy import Mask
 from pipeline.calibration import HealthyReference, Odds
 from pipeline.errors import DatasetError
-from pipeline.explainer import METHOD_VERSION, Explainer
+from pipeline.explainer import Explainer
 from pipeline.limits import Limits
 from pipeline.settings import Reading, Settings
 from pipeline.training import files, kept, plots
@@ -146,8 +146,7 @@ class _Maker:
     def __init__(self, model: LoadedModel, places: Places, shelf: Shelf, films: int) -> None:
         self._explainer, self._probe = Explainer(model), model.probe
         self._notes, self._folder, self._noted = places.notes, shelf.folder, 0
-        edits = kept.origin_of_edits(places.model)
-        origin = f"{METHOD_VERSION} {edits} {model.probe is not None}"
+        origin = f"{kept.origin_of_edits(places.model)} {model.probe is not None}"
         self._maps = FilmByFilm(shelf, "maps", films, origin)
         self._notes.mkdir(parents=True, exist_ok=True)
         self._metrics.unlink(missing_ok=True)
@@ -171,7 +170,7 @@ class _Maker:
 
     def _make(self, film: Image, mode: Mode) -> kept.Tensors:
         made = self._explainer.evidence(film, mode, seed=0)
-        plane = made.attribution.mean(0, dtype=np.float32)
+        plane = made.maps.mean(0, dtype=np.float32)
         parts = {"plane": plane, "lungs": made.lungs.astype(np.uint8)}
         if made.traits is not None:
             parts["traits"] = made.traits

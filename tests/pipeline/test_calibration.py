@@ -13,7 +13,7 @@ from pipeline import anatomy, calibration, checks, difference, framing
 from pipeline.calibration import HealthyReference, Odds
 from pipeline.checks import Findings
 from pipeline.errors import ModelError
-from pipeline.evidence import Evidence
+from pipeline.evidence import Evidence, attribution_map
 from pipeline.limits import Limits
 from pipeline.preprocess import GRID
 from pipeline.types import Status
@@ -229,28 +229,38 @@ def test_maps_are_held_to_the_lungs_and_what_lies_between_them() -> None:
     assert (difference.held(np.ones((1, GRID, GRID), np.float32), one_lung) == 1).all()
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_haze_is_the_cube_of_a_wide_change_in_the_lungs(sign: int) -> None:
-    # A change of 0.14 everywhere is half of 0.28: 1 / 8 in the lungs, nothing far from them. In a
-    # square of 12 px a Gaussian of 12 px leaves (2 P(Z < 1 / 2) - 1)^2 = 0.38292^2 = 0.14663 of it.
-    even = difference.haze(np.full((GRID, GRID), sign * 0.14, np.float32), chests.lungs())
-    assert even[110, [60, 112, 208]] == pytest.approx([1 / 8, 1 / 8, 0], abs=1e-6)
-    small = np.zeros((GRID, GRID), np.float32)
-    small[104:116, 59:71] = sign * 0.28
-    spot = difference.haze(small, chests.lungs())
-    assert spot.max() == pytest.approx(0.14663**3, rel=0.03)
+def test_a_map_that_falls_short_of_its_threshold_ranks_by_the_change_too() -> None:
+    # Short by 0.3 - 0.1: a change of 0.5 adds 0.6 x 0.2 x 0.5 = 0.06, one beyond 1 no more than 1.
+    places = np.array([[0.1, 0.05, 0, 0]], np.float32)
+    change = np.array([[0, 0.5, 0.5, 7]], np.float32)
+    whole = difference.completed(places, change, threshold=0.3)
+    assert whole == pytest.approx(np.array([[0.1, 0.11, 0.06, 0.12]]))
+    reached = difference.completed(places + 0.2, change, threshold=0.3)
+    assert np.array_equal(reached, places + np.float32(0.2))
 
 
-def test_a_model_that_edits_in_pairs_has_haze_in_its_map_and_no_other() -> None:
-    flat = np.full((GRID, GRID), 0.14, np.float32)
+@pytest.mark.parametrize("threshold", [1e-3, 0.3, 5.0])
+def test_no_region_comes_or_goes_as_a_map_is_completed(threshold: float) -> None:
+    rng = np.random.default_rng(0)
+    for top in (0.5, 0.999, 1.0, 1.5):
+        places = (rng.random((32, 32)) * top * threshold).astype(np.float32)
+        whole = difference.completed(places, np.ones((32, 32), np.float32), threshold)
+        assert np.array_equal(whole >= threshold, places >= threshold)
+
+
+def test_a_model_that_edits_in_pairs_has_its_map_completed_and_no_other() -> None:
+    flat = np.full((GRID, GRID), 0.2, np.float32)
     nothing: Any = dict.fromkeys(("second", "free", "still", "traits"))
     made = Evidence(
-        plane=flat, lungs=chests.lungs(), changes=np.stack([0 * flat, 2 * flat]), local=flat[None],
-        maps=np.stack([0 * flat, flat]), gate=flat[None], first=flat[None], **nothing,
+        plane=flat, lungs=chests.lungs(), changes=np.stack([0 * flat, -2 * flat]),
+        local=flat[None], maps=np.stack([0 * flat, flat]), gate=flat[None], first=flat[None],
+        **nothing,
     )  # fmt: skip
-    # The draws' mean change is 0.14: what they do not agree on is no haze of either.
-    assert made.attribution[:, 110, 60] == pytest.approx([1 / 8, 0.14 + 1 / 8], abs=1e-6)
-    assert replace(made, first=None).attribution is made.maps
+    # The mean of the draws' maps is 0.1, 0.2 short of 0.3; of their changes 0.2, seen in the lungs.
+    whole = attribution_map(made, threshold=0.3, blur_px=4)
+    assert whole[110, [60, 208]] == pytest.approx([0.1 + 0.6 * 0.2 * 0.2, 0.1], abs=1e-6)
+    without = attribution_map(replace(made, first=None), threshold=0.3, blur_px=4)
+    assert np.array_equal(without, made.maps.mean(0))
 
 
 def test_the_draws_see_the_whole_film_and_the_lungs_in_turn() -> None:

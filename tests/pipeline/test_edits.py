@@ -96,7 +96,7 @@ def seen(original: str, label: str = "COVID", source: str = "s", film: Image = F
         original=original,
     )  # fmt: skip
     lungs = LUNGS & (label != "Normal")  # a normal one lends none
-    pair = Pair(film=film, counterfactual=film, attribution_map=film, lungs=lungs)
+    pair = Pair(film=film, counterfactual=film, places=film, lungs=lungs)
     return Seen(row=row, pair=pair, status=Status.VALID)
 
 

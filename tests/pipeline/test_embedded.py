@@ -12,6 +12,7 @@ from pipeline.digest import EMBEDDED
 from pipeline.errors import UnlikeTrainingError
 from pipeline.evaluation import fidelity, localisation, statistics
 from pipeline.evaluation.selection import GROUPS, Selection
+from pipeline.evidence import attribution_map
 from pipeline.explainer import Explainer
 from pipeline.training.dataset import FilmRow
 from pipeline.types import Mode, Radiograph
@@ -75,9 +76,13 @@ def test_its_map_points_at_this_films_lesion_more_than_another_films_map_does(
 ) -> None:
     selection = Selection(data=shared_data, part="dev")
     rows, explainer = selection.group(GROUPS[group])[: _FILMS[group]], Explainer(embedded)
+    threshold = embedded.settings.reading(Mode.CALIBRATED).threshold
+    made = [
+        explainer.evidence(film, Mode.CALIBRATED, 0) for film in selection.localised_films(rows)
+    ]
     maps = [
-        localisation.to_side(explainer.evidence(film, Mode.CALIBRATED, 0).attribution.mean(0), 128)
-        for film in selection.localised_films(rows)
+        localisation.to_side(attribution_map(one, threshold, embedded.settings.blur_px), 128)
+        for one in made
     ]
     truths = [localisation.box_mask(row.boxes, 128) for row in rows]
     groups = [row.group for row in rows]

@@ -415,7 +415,7 @@ def test_an_edit_that_flips_is_told_from_the_same_change_elsewhere() -> None:
     lungs = np.zeros((64, 64), bool)
     lungs[:, :16] = True
     film = lungs.astype(np.float32)
-    pair = Pair(film=film, counterfactual=0 * film, attribution_map=film, lungs=lungs)
+    pair = Pair(film=film, counterfactual=0 * film, places=film, lungs=lungs)
     found = validity.judge(Glimmer(), [pair] * 4, [], seed=0)
     assert found is not None
     assert found.films == 4
@@ -445,7 +445,7 @@ def test_a_source_is_kept_where_it_is_recognised_as_before_and_its_ceiling_is_th
     other = film.copy()
     other[0, 0] = 0.6
     pairs = [
-        Pair(film=film, counterfactual=made, attribution_map=film, lungs=lungs)
+        Pair(film=film, counterfactual=made, places=film, lungs=lungs)
         for made in (film, film, other, other)
     ]
     donor = replace(pairs[0], film=chests.flat())
@@ -476,8 +476,7 @@ def test_the_best_that_an_edit_of_lungs_can_do_is_another_films_lungs() -> None:
     well, lungs = chests.flat(), chests.lungs()
     sick = np.where(lungs, np.float32(chests.TISSUE), well)
     pair, donor = (
-        Pair(film=film, counterfactual=film, attribution_map=film, lungs=lungs)
-        for film in (sick, well)
+        Pair(film=film, counterfactual=film, places=film, lungs=lungs) for film in (sick, well)
     )
     (healed,) = validity.with_lungs_of([pair], [donor], seed=0)
     assert np.abs(healed - well).max() < 0.02
@@ -489,7 +488,7 @@ def test_the_best_that_an_edit_of_lungs_can_do_is_another_films_lungs() -> None:
 
 def test_films_that_the_judge_calls_normal_are_not_counted() -> None:
     dark = np.zeros((32, 32), np.float32)
-    pair = Pair(film=dark, counterfactual=dark, attribution_map=dark, lungs=dark > 0)
+    pair = Pair(film=dark, counterfactual=dark, places=dark, lungs=dark > 0)
     assert validity.judge(Brightness(), [pair], [], seed=0) is None
 
 

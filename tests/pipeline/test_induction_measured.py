@@ -58,7 +58,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, where: Any, judges: Judges) -> Any
         file="m", tar="", split="test", label="Normal", source="s", view="", flags=frozenset()
     )
     film = chests.flat()
-    pair = Pair(film=film, counterfactual=film, attribution_map=film, lungs=chests.lungs())
+    pair = Pair(film=film, counterfactual=film, places=film, lungs=chests.lungs())
     unlike = replace(pair, film=film + 1)  # which induction would refuse
     adult = [Seen(row=row, pair=p, status=Status.VALID) for p in (unlike, *[pair] * (FILMS + 3))]
     return Inducing(model, judges, lambda films, _: films).everything(adult)

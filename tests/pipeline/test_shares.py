@@ -24,7 +24,7 @@ def seen(label: str, status: Status, doubts: tuple[str, ...] = ()) -> Seen:
     row = FilmRow(
         file="m", tar="", split="test", label=label, source="s", view="", flags=frozenset()
     )
-    pair = Pair(film=FILM, counterfactual=FILM, attribution_map=FILM, lungs=FILM > 0)
+    pair = Pair(film=FILM, counterfactual=FILM, places=FILM, lungs=FILM > 0)
     return Seen(row=row, pair=pair, status=status, doubts=doubts)
 
 

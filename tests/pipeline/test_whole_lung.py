@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from pipeline import anatomy, difference, digest, testing, weights
+from pipeline import anatomy, digest, testing, weights
 from pipeline.errors import ModelError
 from pipeline.evidence import Evidence, findings
 from pipeline.explainer import Explainer
@@ -181,16 +181,13 @@ def evidence(model: Path, target: Target | None = None) -> Evidence:
     return explainer.evidence(plane, Mode.CALIBRATED, seed=0, target=target)
 
 
-def test_the_adapter_changes_the_counterpart_and_of_the_map_its_haze_alone(model: Path) -> None:
+def test_the_adapter_changes_the_counterpart_and_neither_places_nor_checks(model: Path) -> None:
     without = evidence(model)
     adapted(model)
     made = evidence(model)
     assert np.array_equal(made.maps, without.maps)
     assert np.array_equal(made.local, without.changes)
     assert np.abs(made.changes - without.changes).max() > 0.01
-    shown = made.changes.mean(0)
-    assert np.allclose(made.attribution - made.maps, difference.haze(shown, made.lungs), atol=1e-6)
-    assert not np.array_equal(made.attribution, without.attribution)
     assert findings(made, 0.0) == findings(without, 0.0)
 
 
