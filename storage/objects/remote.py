@@ -148,12 +148,15 @@ class _Folder:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether it is there, and this process's user alone may use it."""
+    """Whether it is there, and this process's user alone may use it.
+
+    Its other bits are its parent's, such as setgid where a volume belongs to a group.
+    """
     try:
         found = folder.stat(follow_symlinks=False)
     except OSError:
         return False
-    is_closed = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == stat.S_IRWXU
+    is_closed = stat.S_ISDIR(found.st_mode) and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     return is_closed and found.st_uid == os.geteuid()
 
 

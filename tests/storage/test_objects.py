@@ -1,6 +1,7 @@
 """Objects are kept whole or not at all."""
 
 import errno
+import gc
 import hashlib
 import os
 import platform
@@ -364,6 +365,22 @@ def test_no_handle_is_left_of_a_folder_that_was_tidied(tmp_path: Path) -> None:
         shutil.rmtree(path.parent)
         path = store.local_path(ref)
     assert handles() == before
+
+
+def test_copies_share_one_folder_and_go_with_it_where_folders_belong_to_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a volume of Kubernetes with fsGroup: what is made there has the setgid bit, too."""
+    tmp_path.chmod(0o2770)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = FsspecObjectStore(f"memory://{tmp_path.name}-setgid")
+    names = ("received/first", "received/second")
+    copies = [store.local_path(store.keep(name, name.encode())) for name in names]
+    assert {copy.parent for copy in copies} == {*tmp_path.iterdir()}
+    assert stat.S_IMODE(copies[0].parent.stat().st_mode) == 0o2700
+    del store
+    gc.collect()
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_no_film_goes_into_what_another_put_in_the_folder_s_place(tmp_path: Path) -> None:
