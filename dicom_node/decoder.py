@@ -27,6 +27,8 @@ from pipeline.types import Image
 
 Reader = Callable[[Path], Film]
 
+BROKE = "decoder broke"
+"""How the line of a child begins that a fault of ours has ended."""
 _START_S = 60.0
 """To start an interpreter and import numpy, pydicom and the codecs on a busy machine."""
 _FAREWELL_S = 1.0
@@ -274,8 +276,9 @@ def _serve(connection: Connection, reader: Reader, memory_bytes: int, timeout_s:
         except (OSError, MemoryError):  # of the machine's: the film's own are what is said
             os._exit(_UNSAID)
         except Exception as error:  # noqa: BLE001 - whatever a codec or a reader of ours raises
+            sys.stderr.write(f"{BROKE}: {type(error).__qualname__}\n")
             traceback.print_tb(error.__traceback__)
-            sys.exit(type(error).__qualname__)
+            sys.exit(1)
 
 
 def _end_with_parent() -> None:

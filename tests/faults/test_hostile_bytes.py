@@ -27,12 +27,15 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
 from dicom_node import wiring
+from dicom_node.decoder import BROKE, Decoder
+from dicom_node.errors import InputError
 from tests.faults.conftest import LONG
 from tests.faults.hospital import children_of
 from tests.intake.films import CLASS, data_set_of, encoded
 from tests.intake.sender import Told, association, store
 from tests.peers import films, nodes, tools
 from tests.peers.nodes import Node
+from tests.radiograph import readers
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(4 * 3600 if LONG else 300)]
 
@@ -56,6 +59,10 @@ _ANALYSED_WITHIN_S = 3600 if LONG else 240
 _UNDER_WAY = ("RECEIVED", "RUNNING")
 _FINAL = (0x0000, 0xA900, 0xC000)
 _LEAST_FILES = 30
+_TROUBLES = (
+    *("process died", "thread died", "reception failed", "status page failed"),
+    *(BROKE, "Traceback"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -221,8 +228,7 @@ def test_mutated_pdus_and_data_sets_harm_nothing(node: Node) -> None:
     wait_until_all_is_decided(node)
     states = Counter(str(line["state"]) for line in node.jobs(limit=100_000))
     print(f"seed {_SEED}: {len(accepted.data_sets)} + {len(accepted.messages)} accepted, {states}")
-    for trouble in ("process died", "thread died", "reception failed", "Traceback"):
-        assert trouble not in node.log(), trouble
+    assert troubles(node.log()) == []
     assert len(accepted.data_sets) > _CASES // 100
     assert len(accepted.messages) > _CASES // 300
     found = kept(node)
@@ -230,6 +236,21 @@ def test_mutated_pdus_and_data_sets_harm_nothing(node: Node) -> None:
     assert accepted.messages <= set(found.values())
     assert states["PRODUCED"] > _CASES // 300
     assert resident_mb(node) - before_mb < _MOST_GROWTH_MB
+
+
+def troubles(log: str) -> list[str]:
+    """What a fault of ours leaves in a log."""
+    return [trouble for trouble in _TROUBLES if trouble in log]
+
+
+def test_a_decoder_that_breaks_leaves_what_is_looked_for(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    decoder = Decoder(timeout_s=30, memory_bytes=256 << 20, reader=readers.misbehave)
+    with pytest.raises(InputError):
+        decoder.read(Path("bug"))
+    decoder.close()
+    assert troubles(capfd.readouterr().err) == [BROKE]
 
 
 def wait_until_all_is_decided(node: Node) -> None:

@@ -18,7 +18,7 @@ from pydicom import DataElement, uid
 
 from dicom_node import decoder as decoding
 from dicom_node import radiograph
-from dicom_node.decoder import Decoder
+from dicom_node.decoder import BROKE, Decoder
 from dicom_node.errors import DecoderError, InputError
 from tests.peers import tools
 from tests.radiograph import phantom, poor, readers
@@ -72,7 +72,7 @@ def test_a_fault_of_ours_is_told_by_where_it_was_without_its_words(
     assert "failed with exit code 1" in _refusal(decoder, "bug")
     decoder.close()
     said = capfd.readouterr().err
-    assert "LookupError" in said
+    assert said.startswith(f"{BROKE}: LookupError\n")
     assert "in misbehave" in said
     assert "bug^JANE" not in said
 
@@ -254,7 +254,7 @@ def test_a_film_that_takes_too_long_ends_though_its_worker_was_killed(name: str)
 _WORKER = """
 import sys, threading
 from pathlib import Path
-from dicom_node.decoder import Decoder
+from dicom_node.decoder import BROKE, Decoder
 from dicom_node.errors import InputError
 from tests.radiograph import readers
 
