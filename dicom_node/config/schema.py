@@ -19,6 +19,8 @@ from pydantic import (
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import tag_for_keyword
 
+from storage.words import legible
+
 PSEUDO_KEYWORDS = ("CallingAET", "CalledAET")
 """What a rule may match beside DICOM keywords: the association's AE titles."""
 ANY = "*"
@@ -88,8 +90,9 @@ def _network(value: str) -> str:
     return value
 
 
-def _printable(value: str) -> str:
-    if not value.isprintable():
+def _legible(value: str) -> str:
+    """As databases keep it; any space and joiner of any script is a letter of a name."""
+    if "\n" in value or legible(value) != value:
         raise ValueError("write printable characters, no line break or other control character")
     return value
 
@@ -181,8 +184,8 @@ Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]  # as databases count
 SeriesNumber = Annotated[int, Field(ge=1, lt=1 << 31)]  # PS3.5 6.2, VR IS
 Keyword = Annotated[str, AfterValidator(_keyword)]
-Text = Annotated[str, AfterValidator(_printable)]  # PostgreSQL keeps no NUL
-Name = Annotated[str, Field(min_length=1, max_length=_MOST_NAME), AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_legible)]
+Name = Annotated[str, Field(min_length=1, max_length=_MOST_NAME), AfterValidator(_legible)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1)]
 ResultNames = Annotated[tuple[ResultName, ...], BeforeValidator(_expanded), Field(min_length=1)]
 GuardNames = Annotated[tuple[GuardName, ...], BeforeValidator(_listed)]

@@ -1,5 +1,6 @@
 """What is read, what overrides it, and what an administrator is told."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,8 @@ _LONG = "x" * 256
         ("name: chest", 'name: "a\\nb"', "rules[0].name: write printable characters"),
         ("[CR, DX]", '["a\\0b"]', "rules[0].match.Modality[0]: write printable characters"),
         ("pacs", _LONG, f"destinations.{_LONG}: "),
+        ("[CR, DX]", '["a\\ud800b"]', "rules[0].match.Modality[0]: write printable characters"),
+        ("[CR, DX]", '["a\\x9bb"]', "rules[0].match.Modality[0]: write printable characters"),
         ("pacs", '"a\\0b"', "destinations.a\0b: write printable characters"),
         ("pacs", '""', "destinations.: write at least one character"),
         ("rules:", f"dicomweb: {{{_LONG}: {{url: http://h}}}}\nrules:", f"dicomweb.{_LONG}: "),
@@ -275,6 +278,15 @@ def test_a_name_that_no_database_could_keep_is_told(
     tmp_path: Path, old: str, new: str, told: str
 ) -> None:
     assert any(told in fault for fault in faults(tmp_path, changed(old, new)))
+
+
+@pytest.mark.parametrize("word", ["東京\u3000病院", "a\u00a0b", "a\u200cb", "a\tb"])
+def test_any_space_and_joiner_may_stand_in_a_name_and_in_what_is_matched(
+    tmp_path: Path, word: str
+) -> None:
+    text = changed("[CR, DX]", json.dumps([word])).replace("chest", json.dumps(word))
+    (rule,) = load(tmp_path, text).rules
+    assert (rule.name, rule.match["Modality"]) == (word, (word,))
 
 
 def test_names_may_have_any_letters(tmp_path: Path) -> None:
