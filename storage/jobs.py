@@ -48,14 +48,14 @@ def arrival(at: datetime, last: datetime) -> datetime:
     return at + timedelta.resolution if at == last else at
 
 
-def _came(film: Received) -> tuple[datetime, int]:
+def came(film: Received) -> tuple[datetime, int]:
     """Which came after which; of one moment, the one that was recorded later."""
     return film.arrived_at, film.number
 
 
 def come_again(films: Iterable[Received], now: datetime) -> Iterator[Received]:
     """As if they came now, undecided: in the order in which they came, since the last one holds."""
-    for film in sorted(films, key=_came):
+    for film in sorted(films, key=came):
         now = arrival(now, film.arrived_at)
         yield replace(film, decision="", arrived_at=now)
         now += timedelta.resolution
@@ -267,7 +267,7 @@ def is_owed(film: Received, of_its_uid: Callable[[], Iterable[Received]]) -> boo
         return False
     return not any(
         other.calling_ae_title == film.calling_ae_title
-        and _came(other) > _came(film)
+        and came(other) > came(film)
         and other.decision
         and not other.decision.startswith(OWED)
         for other in of_its_uid()

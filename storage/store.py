@@ -57,7 +57,7 @@ class JobStore(Protocol):
         ...
 
     def unrouted(self, limit: int) -> list[Received]:
-        """Recorded instances without a decision, oldest first."""
+        """Recorded instances without a decision, in the order in which they came."""
         ...
 
     def received(
@@ -81,8 +81,10 @@ class JobStore(Protocol):
         """Films that are owed a decision have none, as if they came now.
 
         By a fault of ours, or since their file was gone, which may have come back meanwhile. One
-        that has come to an end since (`is_owed`) is left there. Returns how many; they have their
-        time once more, in the order in which they came.
+        that has come to an end since (`is_owed`) is left there. So is one of whose SOP Instance UID
+        other bytes came later, by whomever, unless these are owed a decision, too: it would take
+        itself for their correction, and is to be sent again. Returns how many come again; they have
+        their time once more, in the order in which they came.
         """
         ...
 

@@ -14,6 +14,7 @@ from storage.jobs import (
     NewReceived,
     Received,
     arrival,
+    came,
     come_again,
 )
 from storage.memory.production import Production
@@ -46,7 +47,8 @@ class Films(Production):
     @locked
     def unrouted(self, limit: int) -> list[Received]:
         """See JobStore."""
-        return [film for film in self._received.values() if not film.decision][:limit]
+        waiting = [film for film in self._received.values() if not film.decision]
+        return sorted(waiting, key=came)[:limit]
 
     @locked
     def received(
@@ -89,10 +91,21 @@ class Films(Production):
     @locked
     def decide_again(self, now: datetime) -> int:
         """See JobStore."""
-        owed = [film for film in self._received.values() if self._is_owed(film)]
+        films = self._received.values()
+        owed = [film for film in films if self._is_owed(film) and not self._is_overtaken(film)]
         for film in come_again(owed, now):
             self._received[film.number] = film
         return len(owed)
+
+    def _is_overtaken(self, film: Received) -> bool:
+        """Whether other bytes of its UID came later, by whomever, that are not owed a decision."""
+        return any(
+            other.sop_instance_uid == film.sop_instance_uid
+            and other.object.digest != film.object.digest
+            and came(other) > came(film)
+            and not self._is_owed(other)
+            for other in self._received.values()
+        )
 
     @locked
     def waiting(self) -> int:

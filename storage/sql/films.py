@@ -56,8 +56,9 @@ class Films(Database):
 
     def unrouted(self, limit: int) -> list[Received]:
         """See JobStore."""
-        query = select(received).where(received.c.decision == "").order_by(received.c.number)
-        return [rows.received_of(row) for row in self._rows(query.limit(limit))]
+        query = select(received).where(received.c.decision == "")
+        query = query.order_by(arrived_at(), received.c.number).limit(limit)
+        return [rows.received_of(row) for row in self._rows(query)]
 
     def received(
         self, limit: int, sop_instance_uid: str = "", since: datetime | None = None
@@ -79,9 +80,9 @@ class Films(Database):
 
     def decide_again(self, now: datetime) -> int:
         """See JobStore."""
-        owed = select(received).where(is_owed(received)).with_for_update()
+        owed = select(received).where(is_owed(received), ~_overtaken(received).exists())
         with engine.writing(self._engine) as db:
-            films = [rows.received_of(row) for row in db.execute(owed).mappings()]
+            films = [rows.received_of(row) for row in db.execute(owed.with_for_update()).mappings()]
             for film in come_again(films, now):
                 again = update(received).where(received.c.number == film.number)
                 db.execute(again.values(decision="", arrived_at=film.arrived_at))
@@ -196,17 +197,26 @@ def is_owed(film: FromClause, words: Iterable[str] = OWED) -> ColumnElement[bool
 def _decided_later(film: FromClause) -> Select[Any]:
     """Films of the same UID and sender, of any bytes, that came later and have come to an end."""
     other = received.alias()
-    return (
-        select(other.c.number)
-        .where(
-            other.c.sop_instance_uid == film.c.sop_instance_uid,
-            other.c.calling_ae_title == film.c.calling_ae_title,
-            tuple_(arrived_at(other), other.c.number) > tuple_(arrived_at(film), film.c.number),
-            other.c.decision != "",
-            ~_begins_with(other, OWED),
-        )
-        .correlate(film)
+    return _later(film, other).where(
+        other.c.calling_ae_title == film.c.calling_ae_title,
+        other.c.decision != "",
+        ~_begins_with(other, OWED),
     )
+
+
+def _overtaken(film: FromClause) -> Select[Any]:
+    """Films of the same UID, of other bytes, that came later and are not owed a decision."""
+    other = received.alias()
+    return _later(film, other).where(other.c.digest != film.c.digest, ~is_owed(other))
+
+
+def _later(film: FromClause, other: FromClause) -> Select[Any]:
+    """Of the others, those of the film's UID that came after it, by whomever."""
+    query = select(other.c.number).where(
+        other.c.sop_instance_uid == film.c.sop_instance_uid,
+        tuple_(arrived_at(other), other.c.number) > tuple_(arrived_at(film), film.c.number),
+    )
+    return query.correlate(film)
 
 
 def _begins_with(table: FromClause, words: Iterable[str]) -> ColumnElement[bool]:

@@ -185,6 +185,56 @@ def test_what_is_decided_about_again_stays_in_its_order(store: JobStore) -> None
     assert store.unsettled(after(99)) == []
 
 
+def came(store: JobStore, new: NewReceived, at_s: float, decision: str = "") -> int:
+    """The number of a film that came then, and has that decision where one is given."""
+    number = store.receive(replace(new, received_at=after(at_s))).number
+    if decision:
+        store.route(number, Decision(text=decision), None)
+    return number
+
+
+@pytest.mark.parametrize("decision", ["analysed", ""], ids=["decided", "undecided"])
+@pytest.mark.parametrize("later", [film(digest="b"), from_clinic(digest="b")])
+def test_what_came_before_other_bytes_of_its_uid_does_not_come_again_as_their_correction(
+    store: JobStore, later: NewReceived, decision: str
+) -> None:
+    """By whomever they came; that it is owed its sender a decision stays in every account."""
+    first = came(store, film(), 0, f"{OURS} (KeyError)")
+    came(store, later, 9, decision)
+    assert store.decide_again(after(99)) == 0
+    assert store.received(9)[-1].arrived_at == NOON
+    is_ended = decision and later.calling_ae_title == "CR1"
+    assert (first in [film.number for film in store.unsettled(after(99))]) is not is_ended
+
+
+def test_what_came_after_other_bytes_of_its_uid_or_before_the_same_comes_again(
+    store: JobStore,
+) -> None:
+    came(store, from_clinic(digest="b"), 0, "analysed")
+    owed = came(store, film(), 1, f"{OURS} (KeyError)")
+    came(store, from_clinic(), 2, "analysed")
+    assert store.decide_again(after(99)) == 1
+    assert [film.number for film in store.unrouted(9)] == [owed]
+
+
+def test_films_of_several_senders_that_are_owed_come_again_in_the_order_of_their_arrival(
+    store: JobStore,
+) -> None:
+    """The first came once more, and holds: it is decided about last."""
+    first = came(store, film(), 0, f"{OURS} (KeyError)")
+    second = came(store, from_clinic(digest="b"), 1, f"{OURS} (KeyError)")
+    came(store, film(), 2, f"{OURS} (KeyError)")
+    assert store.decide_again(after(99)) == 2
+    assert [film.number for film in store.unrouted(9)] == [second, first]
+
+
+def test_a_film_that_came_again_waits_behind_those_that_came_before_that(store: JobStore) -> None:
+    first, second = came(store, film(), 0), came(store, film(digest="b"), 1)
+    came(store, film(), 2)
+    assert [film.number for film in store.unrouted(9)] == [second, first]
+    assert [film.number for film in store.unrouted(1)] == [second]
+
+
 def test_a_film_is_unsettled_while_a_job_goes_on_that_it_has_left(store: JobStore) -> None:
     for key in ("k1", "k2"):
         produced(store, key)
