@@ -27,6 +27,7 @@ from storage.jobs import (
     Received,
     Result,
     Transaction,
+    whichever,
 )
 from storage.states import DeliveryState, JobState
 
@@ -69,22 +70,23 @@ class JobStore(Protocol):
     def unsettled(self, since: datetime) -> list[Received]:
         """Films, however old, that have yet to come to their end, or whose end was bad since then.
 
-        That is: without a decision, or with one that is no end of its film (`is_owed`); with a
-        job that is open, or FAILED since then; with a delivery
+        That is: without a decision, or with one that is no end of its film (`is_owed`), until that
+        is purged; with a job that is open, or FAILED since then; with a delivery
         that is DUE, SENDING or HELD, or DELIVERED and yet to be committed; or one that was lost
         since then. Also of a job that its film has left, when it came again and was put to another
         or to none. Newest first.
         """
         ...
 
-    def decide_again(self, now: datetime) -> int:
+    def decide_again(self, now: datetime, can_be: Callable[[Received], bool] = whichever) -> int:
         """Films that are owed a decision have none, as if they came now.
 
         By a fault of ours, or since their file was gone, which may have come back meanwhile. One
         that has come to an end since (`is_owed`) is left there. So is one of whose SOP Instance UID
         other bytes came later, by whomever, unless these are owed a decision, too: it would take
-        itself for their correction, and is to be sent again. Returns how many come again; they have
-        their time once more, in the order in which they came.
+        itself for their correction, and is to be sent again. So is one that cannot be decided about
+        yet, of which it is asked last, and one that is purged. Returns how many come again; they
+        have their time once more, in the order in which they came.
         """
         ...
 

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from dicom_node import wiring
 from dicom_node.errors import NodeError
 from dicom_node.work import source
-from storage.errors import TransitionError
-from storage.jobs import EVERY, REJECTION_NOTE, Job, Result
+from storage import words
+from storage.errors import ObjectMissingError, TransitionError
+from storage.jobs import EVERY, REJECTION_NOTE, Job, Received, Result
 from storage.objects import ObjectStore, is_whole
 from storage.states import ARRIVED, JobState
 from storage.store import JobStore
@@ -60,10 +62,19 @@ def retry_failed(path: Path, environ: Mapping[str, str], now: datetime) -> Done:
                 retried.append(_retry(store, objects, job, now))
             except (NodeError, TransitionError) as fault:
                 left.append(f"{job.key[:12]} is left: {fault}")
-        again = store.decide_again(now)
+        again = store.decide_again(now, partial(_can_be_decided, objects))
     finally:
         store.close()
     return Done(retried=tuple(retried), left=tuple(left), decided_again=again)
+
+
+def _can_be_decided(objects: ObjectStore, film: Received) -> bool:
+    """One whose file is gone still would get the same decision, as if it had come just now."""
+    try:
+        objects.demand(film.object)
+    except ObjectMissingError:
+        return not film.decision.startswith(words.GONE)
+    return True
 
 
 def _retry(store: JobStore, objects: ObjectStore, job: Job, now: datetime) -> str:

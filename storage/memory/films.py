@@ -1,5 +1,6 @@
 """Films: received, decided about, and put to their jobs."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from storage.jobs import (
     arrival,
     came,
     come_again,
+    whichever,
 )
 from storage.memory.production import Production
 from storage.memory.tables import film_of, locked
@@ -83,19 +85,23 @@ class Films(Production):
             film
             for film in reversed(self._received.values())
             if not film.decision
-            or self._is_owed(film)
+            or self._waits(film)
             or film.job_key in jobs
             or (film.sop_instance_uid, film.object.digest, film.calling_ae_title) in left
         ]
 
     @locked
-    def decide_again(self, now: datetime) -> int:
+    def decide_again(self, now: datetime, can_be: Callable[[Received], bool] = whichever) -> int:
         """See JobStore."""
-        films = self._received.values()
-        owed = [film for film in films if self._is_owed(film) and not self._is_overtaken(film)]
+        films = filter(self._waits, self._received.values())
+        owed = [film for film in films if not self._is_overtaken(film) and can_be(film)]
         for film in come_again(owed, now):
             self._received[film.number] = film
         return len(owed)
+
+    def _waits(self, film: Received) -> bool:
+        """It is owed a decision, and for so long as films are kept."""
+        return film.number not in self._purged_films and self._is_owed(film)
 
     def _is_overtaken(self, film: Received) -> bool:
         """Whether other bytes of its UID came later, by whomever, that are not owed a decision."""

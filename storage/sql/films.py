@@ -1,6 +1,6 @@
 """Films: received, decided about, and put to their jobs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,15 @@ from sqlalchemy import (
 
 from storage import engine, promises, rows
 from storage.errors import UnknownKeyError
-from storage.jobs import Decision, NewJob, NewReceived, Received, arrival, come_again
+from storage.jobs import (
+    Decision,
+    NewJob,
+    NewReceived,
+    Received,
+    arrival,
+    come_again,
+    whichever,
+)
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
 from storage.sql.jobs import is_of_film, is_undone, made_of_it
@@ -78,11 +86,12 @@ class Films(Database):
             rows.received_of(row) for row in self._rows(query.order_by(received.c.number.desc()))
         ]
 
-    def decide_again(self, now: datetime) -> int:
+    def decide_again(self, now: datetime, can_be: Callable[[Received], bool] = whichever) -> int:
         """See JobStore."""
-        owed = select(received).where(is_owed(received), ~_overtaken(received).exists())
+        owed = select(received).where(_waits(), ~_overtaken(received).exists())
         with engine.writing(self._engine) as db:
-            films = [rows.received_of(row) for row in db.execute(owed.with_for_update()).mappings()]
+            every = map(rows.received_of, db.execute(owed.with_for_update()).mappings())
+            films = [*filter(can_be, every)]
             for film in come_again(films, now):
                 again = update(received).where(received.c.number == film.number)
                 db.execute(again.values(decision="", arrived_at=film.arrived_at))
@@ -182,11 +191,16 @@ def _unsettled(since: datetime) -> CompoundSelect[Any]:
     left = number.select_from(going_on).join(jobs, jobs.c.key == going_on.c.key)
     return union(
         number.where(received.c.decision == ""),
-        number.where(is_owed(received)),
+        number.where(_waits()),
         number.join(jobs, its_job).where(or_(goes_on, failed)),
         number.join(deliveries, its_delivery).where(or_(under_way, lost)),
         left.join(received, and_(*is_of_film())),
     )
+
+
+def _waits() -> ColumnElement[bool]:
+    """A film is owed a decision, and for so long as films are kept."""
+    return received.c.purged_at.is_(None) & is_owed(received)
 
 
 def is_owed(film: FromClause, words: Iterable[str] = OWED) -> ColumnElement[bool]:

@@ -193,6 +193,17 @@ def test_a_film_that_a_fault_of_ours_was_decided_by_has_failed_and_is_decided_ab
     assert [film.sop_instance_uid for film in store.unrouted(10)] == ["1.2.1"]
 
 
+def test_one_whose_file_was_gone_is_decided_about_again_where_it_is_back(
+    config: Path, store: JobStore
+) -> None:
+    objects = wiring.open_objects(wiring.read_config(config, {}), store)
+    back = replace(samples.film(), object=objects.keep("received/film.dcm", b"DICM"))
+    store.route(store.receive(back).number, Decision(text=GONE), None)
+    assert commands.vald("retry", "--failed", "-c", config).stdout == (
+        "1 film is decided about again\n"
+    )
+
+
 def test_one_whose_film_and_results_are_gone_is_left_with_what_to_do(
     config: Path, store: JobStore
 ) -> None:

@@ -11,7 +11,7 @@ from storage.jobs import Decision, ObjectRef, Proof, Received, Result
 from storage.promises import PURGED
 from storage.states import JobState
 from storage.store import JobStore
-from storage.words import OURS
+from storage.words import GONE, OURS
 from tests.storage.samples import (
     NOON,
     after,
@@ -118,6 +118,18 @@ def test_a_film_without_a_job_or_whose_job_was_rejected_is_purgeable_by_age(
     store.reject("k1", token, NOON, "no chest")
     assert purgeable(store, COMMITTED, before_s=0) == []
     assert purgeable(store, COMMITTED) == ["1.2.9", "1.2.1"]
+
+
+def test_a_film_whose_file_was_gone_is_purged_by_age_and_owed_nothing_then(
+    store: JobStore,
+) -> None:
+    number = store.receive(film()).number
+    store.route(number, Decision(text=GONE), None)
+    assert [one.number for one in store.unsettled(after(99))] == [number]
+    (found,) = store.purgeable_received(after(1), COMMITTED, 10)
+    assert store.purge_received(found, after(1), COMMITTED, after(9), lambda _: None)
+    assert store.unsettled(after(99)) == []
+    assert store.decide_again(after(99)) == 0
 
 
 def test_a_film_is_purgeable_once_all_its_results_are_proven(store: JobStore) -> None:

@@ -154,6 +154,15 @@ def test_what_was_no_judgement_of_a_film_is_taken_back(store: JobStore) -> None:
     assert store.decide_again(after(9)) == 0
 
 
+def test_what_cannot_be_decided_about_yet_is_left_as_it_came(store: JobStore) -> None:
+    for uid in ("1.2.1", "1.2.2"):
+        store.route(store.receive(film(uid)).number, Decision(text=GONE), None)
+    assert store.decide_again(after(9), lambda film: film.sop_instance_uid == "1.2.2") == 1
+    assert [film.sop_instance_uid for film in store.unrouted(9)] == ["1.2.2"]
+    (left,) = store.received(9, "1.2.1")
+    assert (left.decision, left.arrived_at) == (GONE, NOON)
+
+
 def broken_and_sent_again(store: JobStore, decision: str, after_s: float = 9) -> tuple[int, int]:
     """A film that a fault of ours kept from being judged, and what its sender sent after it."""
     first = store.receive(film()).number
