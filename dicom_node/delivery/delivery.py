@@ -31,6 +31,9 @@ _log = structlog.get_logger()
 _BATCH_S = 60.0
 """No result of a batch is begun later than this: a destination is looked at anew now and then."""
 
+_RENEWED_AFTER = 0.25
+"""Of a batch's lease. What is left is enough for any result, its file and its study."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sent:
@@ -80,7 +83,7 @@ class Delivery:
 
     @property
     def lease_s(self) -> float:
-        """Longer than a result, its file or its study can take; renewed before each."""
+        """A result, its file or its study takes less than what is left of it when it is renewed."""
         wait = self._settings.timeouts
         one = wait.connect_s + 2 * wait.association_s + 3 * wait.response_s
         return 2 * one + _BATCH_S
@@ -99,9 +102,10 @@ class Delivery:
         arrived = 0
         if not self._breaker.lets(name, self._destinations[name], now):
             return arrived
-        while parcels := self._claim(name, moment()):
+        while parcels := self._claim(name, claimed_at := moment()):
             faults.reach(Point.SENDING)
-            sent = self._send(name, parcels, partial(self._renew, parcels, moment))
+            hold = _Hold(self._store, parcels, claimed_at, timedelta(seconds=self.lease_s))
+            sent = self._send(name, parcels, partial(self._goes_on, hold, moment))
             faults.reach(Point.SENT)
             for one in sent:
                 self._record(one, moment())
@@ -129,21 +133,9 @@ class Delivery:
         if expired:
             _log.warning("results expired", destination=name, results=expired)
 
-    def _renew(self, parcels: Sequence[Parcel], moment: Callable[[], datetime]) -> bool:
-        """The batch is in hand for as long again: before each file is read, and each is sent.
-
-        False where nothing of it is ours any more, since another process has it and sends it, and
-        where this one is to stop.
-        """
-        if self._stop.is_set():
-            return False
-        try:
-            until = moment() + timedelta(seconds=self.lease_s)
-            return self._store.renew_deliveries(parcels, until) > 0
-        except StorageError as fault:  # the lease holds for a while yet
-            where = parcels[0].delivery.destination
-            _log.warning("leases not renewed", destination=where, error=str(fault))
-            return True
+    def _goes_on(self, hold: "_Hold", moment: Callable[[], datetime]) -> bool:
+        """Whether the batch is in hand yet: before each file is read, and each is sent."""
+        return not self._stop.is_set() and hold.lasts(moment)
 
     def _send(self, name: str, parcels: Sequence[Parcel], beginning: Beginning) -> list[_Sent]:
         paths = self._paths(parcels, beginning)
@@ -241,6 +233,34 @@ class Delivery:
             attempts=sent.parcel.delivery.attempts,
             reason=outcome.reason,
         )
+
+
+class _Hold:
+    """A batch in hand. Each renewal is a write, for which a database in trouble lets us wait."""
+
+    def __init__(
+        self, store: JobStore, parcels: Sequence[Parcel], claimed_at: datetime, lease: timedelta
+    ) -> None:
+        self._store, self._parcels, self._lease = store, parcels, lease
+        self._renewed_at = claimed_at
+
+    def lasts(self, moment: Callable[[], datetime]) -> bool:
+        """It is ours for long enough to begin one more.
+
+        False where nothing of it is ours any more, since another process has it and sends it, and
+        where that cannot be known since the lease is over.
+        """
+        now = moment()
+        if now - self._renewed_at < _RENEWED_AFTER * self._lease:
+            return True
+        try:
+            is_ours = self._store.renew_deliveries(self._parcels, now + self._lease) > 0
+        except StorageError as fault:
+            where = self._parcels[0].delivery.destination
+            _log.warning("leases not renewed", destination=where, error=str(fault))
+            return moment() - self._renewed_at < self._lease
+        self._renewed_at = now
+        return is_ours
 
 
 def _names(parcel: Parcel) -> dict[str, str]:

@@ -11,12 +11,14 @@ import pytest
 from pynetdicom import AE, evt
 
 from dicom_node.config import DeliverySettings, DeliveryTimeouts, Destination, Retry, Tls
+from dicom_node.delivery import delivery as delivering
 from dicom_node.delivery import study
 from dicom_node.delivery.delivery import Delivery
 from dicom_node.delivery.dicomweb import WebSender
 from dicom_node.delivery.gateway import open_gateway
 from dicom_node.delivery.outcome import Fate
 from dicom_node.delivery.scu import Scu
+from storage.errors import StoreUnavailableError
 from storage.jobs import ObjectRef, Parcel
 from storage.memory import MemoryJobStore
 from storage.objects import FsspecObjectStore, LocalObjectStore, ObjectStore
@@ -89,6 +91,12 @@ def make(tmp_path: Path) -> Make:
 
 
 @pytest.fixture
+def renewed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch's lease is renewed before each file and each result: where tests come in between."""
+    monkeypatch.setattr(delivering, "_RENEWED_AFTER", 0.0)
+
+
+@pytest.fixture
 def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         return int(gone.getsockname()[1])
@@ -110,6 +118,7 @@ def test_small_batches_follow_each_other_until_nothing_is_due(make: Make) -> Non
     assert peer.associations == 2
 
 
+@pytest.mark.usefixtures("renewed_each_time")
 def test_what_is_made_for_a_destination_that_was_held_meanwhile_is_not_sent(make: Make) -> None:
     with pacs.running() as peer:
         bench = make(pacs=peer.port)
@@ -213,6 +222,7 @@ def test_a_file_that_is_gone_or_damaged_is_refused_alone(make: Make) -> None:
     assert [uid for uid, _ in peer.received] == ["1.3"]
 
 
+@pytest.mark.usefixtures("renewed_each_time")
 def test_a_result_that_is_made_again_while_others_are_sent_is_sent_too(make: Make) -> None:
     with pacs.running() as peer:
         bench = make(pacs=peer.port)
@@ -378,6 +388,41 @@ def test_a_batch_keeps_its_lease_however_slow_its_files_come(
     assert bench.states() == [DELIVERED] * 3
 
 
+def test_a_batch_that_is_sent_soon_is_not_renewed(make: Make) -> None:
+    """Each renewal is a write, for which a locked database lets us wait."""
+    with pacs.running() as peer:
+        bench, renewed = make(pacs=peer.port), []
+
+        def noted(parcels: Sequence[Parcel], until: datetime) -> int:
+            renewed.append(until)
+            return len(parcels)
+
+        bench.store.renew_deliveries = noted  # type: ignore[method-assign]  # to count
+        assert bench.tick() == 3
+    assert renewed == []
+
+
+def test_nothing_is_begun_once_a_lease_that_cannot_be_renewed_is_over(make: Make) -> None:
+    with pacs.running() as peer:
+        bench, passed_s = make(pacs=peer.port), [0.0]
+        delivery, read = bench.delivery(clock_s=lambda: passed_s[-1]), bench.objects.read
+
+        def slow(ref: ObjectRef) -> bytes:
+            passed_s.append(passed_s[-1] + 0.3 * delivery.lease_s)
+            return read(ref)
+
+        def locked(*_: object) -> int:
+            passed_s.append(passed_s[-1] + 0.3 * delivery.lease_s)
+            raise StoreUnavailableError("database is locked")
+
+        bench.objects.read = slow  # type: ignore[method-assign]  # to take its time
+        bench.store.renew_deliveries = locked  # type: ignore[method-assign,assignment]  # to be away
+        assert delivery.tick(NOW) == 0
+    assert peer.received == []
+    assert bench.states() == [DUE] * 3
+
+
+@pytest.mark.usefixtures("renewed_each_time")
 def test_what_another_process_has_taken_over_is_not_sent_on(make: Make) -> None:
     with pacs.running() as peer:
         bench = make(pacs=peer.port)
@@ -396,6 +441,7 @@ def test_what_another_process_has_taken_over_is_not_sent_on(make: Make) -> None:
     assert bench.states() == [DeliveryState.SENDING] * 3  # by the other
 
 
+@pytest.mark.usefixtures("renewed_each_time")
 def test_a_dispatcher_that_is_to_stop_sends_what_it_has_begun_and_no_more(make: Make) -> None:
     stop = threading.Event()
     with pacs.running() as peer:
@@ -428,6 +474,7 @@ def test_no_study_is_asked_for_after_the_time_is_up(make: Make) -> None:
     assert peer.queries == []
 
 
+@pytest.mark.usefixtures("renewed_each_time")
 def test_a_pacs_that_ends_each_association_before_anything_is_sent_has_growing_delays_and_a_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
