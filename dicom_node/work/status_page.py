@@ -11,10 +11,13 @@ is slow is away to whoever has waited for it.
 """
 
 import json
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -62,13 +65,25 @@ class _Answer:
 
 
 class _Server(ThreadingHTTPServer):
-    """A bounded number of connections at once; one beyond it is closed."""
+    """A bounded number of connections at once; one beyond it is closed.
+
+    Whoever has not asked in time is read no further, however steadily its bytes drip.
+    """
 
     request_queue_size = _MOST_AT_ONCE
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, patience_s: float) -> None:
         self._room = threading.BoundedSemaphore(_MOST_AT_ONCE)
+        self._patience_s, self._begun_s = patience_s, dict[Any, float]()
         super().__init__(*args)
+
+    def service_actions(self) -> None:
+        """Every poll: those who are late have come to the end of what they say."""
+        before_s = time.monotonic() - self._patience_s
+        for request, begun_s in self._begun_s.copy().items():
+            if begun_s < before_s:
+                with suppress(OSError):  # it has ended
+                    request.shutdown(socket.SHUT_RD)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own.
@@ -79,10 +94,11 @@ class _Server(ThreadingHTTPServer):
         if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        self._begun_s[request] = time.monotonic()
         try:
             super().process_request(request, client_address)
         except RuntimeError:
-            self._room.release()
+            self._end(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -90,7 +106,11 @@ class _Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._end(request)
+
+    def _end(self, request: Any) -> None:
+        del self._begun_s[request]
+        self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """In the log, not as a traceback to the terminal; that who asked has gone is no error."""
@@ -108,7 +128,7 @@ class StatusPage:
         look: Callable[[], Overview],
         patience_s: float = _PATIENCE_S,
     ) -> None:
-        """Listen at the address; `patience_s` is how long the database may take.
+        """Listen at the address; `patience_s` is how long a question, and the database, may take.
 
         Raises:
             OSError: it cannot be listened at.
@@ -116,7 +136,7 @@ class StatusPage:
         self._about, self._look, self._patience_s = about, look, patience_s
         self._lock, self._looking = threading.Lock(), Future[Overview]()
         self._looking.cancel()  # nobody is
-        self._server = _Server(address, _handler(self._answer))
+        self._server = _Server(address, _handler(self._answer), patience_s=patience_s)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="status", daemon=True
         )

@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,3 +200,26 @@ def test_connections_are_bounded_in_number(bench: Bench) -> None:
         one.close()
     ended()
     assert bench.get("/healthz") == (200, "ok\n")
+
+
+def test_who_lets_its_question_drip_is_hung_up_on(bench: Bench) -> None:
+    """Else 64 of them would hold every connection that there is."""
+    began_s = time.monotonic()
+    with connected(bench) as asking:
+        asking.settimeout(0.2)
+        while time.monotonic() - began_s < 8 and drips_on(asking):
+            pass
+    assert time.monotonic() - began_s < 5
+    ended()
+    assert bench.get("/healthz") == (200, "ok\n")
+
+
+def drips_on(asking: socket.socket) -> bool:
+    """One byte more is taken."""
+    try:
+        asking.sendall(b"G")
+        return asking.recv(1 << 16) != b""
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
