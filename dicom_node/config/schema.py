@@ -110,7 +110,7 @@ def _url(value: str) -> str:
     if not is_whole or parts.query or parts.fragment or "@" in parts.path:
         raise ValueError(
             "write https://host:port/path, no more; in a user or password %40 for @, %2F for /, "
-            "%3F for ?, %23 for #"
+            "%3F for ?, %23 for #; %40 for @ in the path, too"
         )
     return value
 

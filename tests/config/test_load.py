@@ -244,6 +244,15 @@ def test_a_url_that_has_more_than_a_place_is_told_without_it(tmp_path: Path, url
     assert "cret" not in told
 
 
+def test_how_to_write_an_at_sign_of_a_path_is_told_and_can_be_done(tmp_path: Path) -> None:
+    text = GOOD + 'dicomweb: {cloud: {url: "https://pacs/%s/dicom-web"}}\n'
+    (told,) = faults(tmp_path, text % "ward@site")
+    assert "%40 for @ in the path" in told
+    assert (
+        load(tmp_path, text % "ward%40site").dicomweb["cloud"].url.endswith("ward%40site/dicom-web")
+    )
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
