@@ -16,6 +16,7 @@ from dicom_node.work import reconcile
 from dicom_node.work.reconcile import FilmStanding, Standing
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_LONGEST = timedelta(days=99_999)  # 273 years, before which no film came
 
 
 def span(text: str) -> timedelta:
@@ -24,10 +25,13 @@ def span(text: str) -> timedelta:
     Raises:
         NodeError: it is none.
     """
-    found = re.fullmatch(r"(\d{1,5})([mhd])", text.strip())
-    if found is None:
-        raise NodeError(f"write a time such as 30m, 24h or 7d, not {text!r}")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    found = re.fullmatch(r"(\d{1,9})([mhd])", text.strip())
+    ago = None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if ago is None or ago > _LONGEST:
+        raise NodeError(
+            f"write a time such as 30m, 24h or 7d, of {_LONGEST.days}d at most, not {text!r}"
+        )
+    return ago
 
 
 def films(path: Path, environ: Mapping[str, str], since: str) -> list[FilmStanding]:

@@ -74,13 +74,23 @@ def test_only_films_of_the_time_asked_for_are_looked_at(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("30m", 1800), ("24h", 86400), ("7d", 604800), (" 1h ", 3600)]
+    ("text", "seconds"),
+    [
+        ("30m", 1800),
+        ("24h", 86400),
+        ("7d", 604800),
+        (" 1h ", 3600),
+        ("525600m", 31_536_000),
+        ("99999d", 8_639_913_600),
+    ],
 )
 def test_a_time_is_minutes_hours_or_days(text: str, seconds: int) -> None:
     assert reconciliation.span(text).total_seconds() == seconds
 
 
-@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1w", "1.5h", "999999d"])
+@pytest.mark.parametrize(
+    "text", ["", "24", "h", "-1h", "1w", "1.5h", "999999d", "999999999d", "9999999999m"]
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(NodeError, match="write a time such as"):
         reconciliation.span(text)
