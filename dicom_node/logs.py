@@ -70,16 +70,21 @@ def configure(level: str, form: str) -> None:
 
 
 def _unfailing_logger(level: int) -> type[structlog.typing.BindableLogger]:
-    """Of events from that level on; one that cannot be said, for want of memory, is lost.
+    """Of events from that level on; one that cannot be said is said by its name and why.
 
-    Raised, it would answer for whoever speaks: a film that is kept would be refused for good.
+    That is lost too where nothing can be, for want of memory. Raised, it would answer for whoever
+    speaks: a film that is kept would be refused for good.
     """
     filtering: Any = structlog.make_filtering_bound_logger(level)
 
     class Logger(filtering):  # type: ignore[misc]  # made while the program runs
-        def _proxy_to_logger(self, *args: Any, **event: Any) -> None:
-            with suppress(Exception):
-                super()._proxy_to_logger(*args, **event)
+        def _proxy_to_logger(self, method: str, event: Any = None, *args: Any, **said: Any) -> None:
+            try:
+                super()._proxy_to_logger(method, event, *args, **said)
+            except Exception as fault:  # noqa: BLE001 - whatever a value does to who writes it
+                with suppress(Exception):
+                    nothing_bound: Any = super(Logger, self.new())
+                    nothing_bound._proxy_to_logger(method, event, unsaid=type(fault).__qualname__)
 
     return Logger
 

@@ -63,6 +63,25 @@ def test_a_terminal_obeys_nothing_that_a_peer_says(
     assert "]0;owned" in library
 
 
+class _Unsayable:
+    def __str__(self) -> str:
+        raise LookupError(_SECRET)
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_event_with_a_value_that_cannot_be_written_is_said_by_its_name(
+    capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    """Also where the value is bound to whoever speaks."""
+    logs.configure("INFO", form)
+    structlog.get_logger().error("job failed", job=_Unsayable())
+    structlog.get_logger().bind(job=_Unsayable()).error("job failed")
+    said = capsys.readouterr().err
+    assert [said.count(word) for word in ("job failed", "LookupError", _SECRET)] == [2, 2, 0]
+
+
 def test_a_thread_that_dies_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("INFO", "json")
 
