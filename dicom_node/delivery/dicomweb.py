@@ -54,6 +54,8 @@ _NOT_READ = Outcome(fate=Fate.POSTPONED, reason="the kept file cannot be read no
 _PIECE_BYTES = 1 << 16
 _MOST_BYTES = 1 << 20
 """Of one answer, inflated: what we send, and ask for, is one instance or study, of 2 KB in JSON."""
+_MOST_OF_STUDIES_BYTES = 8 << 20
+"""Of an answer about studies: a server that heeds no `limit` and no filter may tell of them all."""
 _SAID_S = 5.0  # each time is a write
 _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask for
 
@@ -91,7 +93,7 @@ class WebSender:
     def echo(self, destination: DicomWeb) -> str:
         """Why the server does not answer a query for one study; empty where it does."""
         try:
-            self._ask(destination, lambda client: client.search_for_studies(limit=1))
+            self._studies(destination, limit=1)
         except TransientError as fault:
             return str(fault)
         return ""
@@ -102,7 +104,7 @@ class WebSender:
         It may take results of those whom it does not let ask, or know no QIDO-RS.
         """
         try:
-            self._ask(destination, lambda client: client.search_for_studies(limit=1))
+            self._studies(destination, limit=1)
         except _AnsweredError as fault:
             return str(fault) if says_nothing(fault.status) else ""
         except TransientError as fault:
@@ -140,11 +142,24 @@ class WebSender:
         Raises:
             TransientError: it does not say; the message tells why.
         """
-        filters = {"StudyInstanceUID": study_instance_uid}
+        return self._studies(
+            destination,
+            lambda ds: attributes.text(ds, "StudyInstanceUID") == study_instance_uid,
+            search_filters={"StudyInstanceUID": study_instance_uid},
+        )
+
+    def _studies(
+        self,
+        destination: DicomWeb,
+        is_wanted: Callable[[Dataset], bool] = lambda _: False,
+        **asked: Any,
+    ) -> list[Dataset]:
+        """What is wanted of the studies that it finds. Raises TransientError."""
         return self._ask(
             destination,
-            lambda client: client.search_for_studies(search_filters=filters),
-            lambda ds: attributes.text(ds, "StudyInstanceUID") == study_instance_uid,
+            lambda client: client.search_for_studies(**asked),
+            is_wanted,
+            _MOST_OF_STUDIES_BYTES,
         )
 
     def _store(self, destination: DicomWeb, file: Path, going_on: Beginning) -> Outcome:
@@ -190,7 +205,8 @@ class WebSender:
         self,
         destination: DicomWeb,
         query: Callable[[DICOMwebClient], list[Any]],
-        is_wanted: Callable[[Dataset], bool] = lambda _: False,
+        is_wanted: Callable[[Dataset], bool],
+        most_bytes: int = _MOST_BYTES,
     ) -> list[Dataset]:
         """What is wanted of what it finds; the rest is not kept, which may be a hundred times more.
 
@@ -198,7 +214,7 @@ class WebSender:
             TransientError: it does not say; the message tells why.
         """
         try:
-            client, answers = self._client(destination)
+            client, answers = self._client(destination, most_bytes=most_bytes)
         except ConfigError as fault:
             raise TransientError(f"QIDO-RS: {fault}") from fault
         try:
@@ -213,7 +229,10 @@ class WebSender:
         return found
 
     def _client(
-        self, destination: DicomWeb, going_on: Beginning = nobody
+        self,
+        destination: DicomWeb,
+        going_on: Beginning = nobody,
+        most_bytes: int = _MOST_BYTES,
     ) -> tuple[DICOMwebClient, list[Any]]:
         """A client, and the answers that it will get. Raises ConfigError."""
         answers: list[Any] = []
@@ -224,7 +243,9 @@ class WebSender:
 
         client = DICOMwebClient(
             destination.url,
-            session=_session(destination, self._timeouts.response_s, going_on),
+            session=_session(
+                destination, self._timeouts.response_s, _Session(going_on, most_bytes)
+            ),
             callback=heard,
             timeout=(self._timeouts.connect_s, self._timeouts.response_s),
         )
@@ -253,9 +274,9 @@ class _Session(requests.Session):
     What is sent in pieces may take long: now and then it is said that it goes on.
     """
 
-    def __init__(self, going_on: Beginning) -> None:
+    def __init__(self, going_on: Beginning, most_bytes: int) -> None:
         super().__init__()
-        self._going_on = going_on
+        self._going_on, self._most_bytes = going_on, most_bytes
 
     def send(self, request: Any, **kwargs: Any) -> Any:
         """The response, whole.
@@ -269,8 +290,8 @@ class _Session(requests.Session):
         with response, _translated(), response.raw.in_time():
             while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
                 body += piece
-                if len(body) > _MOST_BYTES:
-                    raise requests.Timeout("the answer does not end")
+                if len(body) > self._most_bytes:
+                    raise https.TooLargeError
         response._content = bytes(body)  # as Response.content itself keeps it
         return response
 
@@ -286,9 +307,8 @@ class _Session(requests.Session):
         """Nowhere."""
 
 
-def _session(destination: DicomWeb, within_s: float, going_on: Beginning) -> requests.Session:
-    """A session with the destination's credentials. Raises ConfigError (see https.Adapter)."""
-    session = _Session(going_on)
+def _session(destination: DicomWeb, within_s: float, session: _Session) -> _Session:
+    """The session with the destination's credentials. Raises ConfigError (see https.Adapter)."""
     session.trust_env = False  # no password from a .netrc, no proxy from the environment
     session.headers["Accept"] = _JSON
     if destination.bearer_token is not None:

@@ -180,6 +180,10 @@ class Adapter(HastyAdapter):
         """By our context."""
 
 
+class TooLargeError(requests.RequestException):
+    """An answer has more than what was asked for can take."""
+
+
 def why(fault: BaseException, *, encrypted: bool) -> str:
     """Why there was no answer: what TLS or the system said, else the library's name for it."""
     for cause in _causes(fault):
@@ -192,6 +196,8 @@ def why(fault: BaseException, *, encrypted: bool) -> str:
 
 def _plain(fault: BaseException) -> str:
     """What has nothing to do with TLS."""
+    if isinstance(fault, TooLargeError):
+        return "its answer is too large"
     if isinstance(fault, requests.ConnectTimeout):
         return "no connection in time"
     if isinstance(fault, requests.Timeout):

@@ -444,6 +444,21 @@ def test_an_answer_that_does_not_end_in_time_is_none(peer: Web, files: list[Path
     assert time.monotonic() - began < 5
 
 
+def many_studies(number: int) -> list[Json]:
+    """With comments of 2 KB each, as a server may say that has much to tell."""
+    words: Json = {"00104000": {"vr": "LT", "Value": ["x" * 2048]}}
+    return [described(f"1.2.{n}", "PID") | words for n in range(number)]
+
+
+def test_a_server_that_tells_of_all_its_studies_whatever_it_is_asked_is_well(peer: Web) -> None:
+    peer.found = many_studies(3000)
+    assert SENDER.echo(at(peer)) == ""
+    (study,) = SENDER.study(at(peer), "1.2.2999")
+    assert study.PatientID == "PID"
+    peer.found = many_studies(4000)
+    assert SENDER.echo(at(peer)) == "QIDO-RS: its answer is too large"
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_an_answer_far_longer_than_one_instance_is_not_read(
     peer: Web, files: list[Path], zipped: bool
@@ -453,7 +468,7 @@ def test_an_answer_far_longer_than_one_instance_is_not_read(
     with structlog.testing.capture_logs() as log:
         said = sent(peer, files[0])
     assert (said.fate, said.status, log) == (Fate.POSTPONED, "HTTP 200", [])
-    with pytest.raises(TransientError, match="QIDO-RS: it takes too long"):
+    with pytest.raises(TransientError, match="QIDO-RS: its answer is too large"):
         SENDER.instances(at(peer), {SERIES: ["1.1"]})
     assert SENDER.probe(at(peer)) == ""
 
