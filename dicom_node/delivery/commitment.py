@@ -24,7 +24,7 @@ from dicom_node.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, Ledger
 from dicom_node.config import DeliverySettings, Destination, DicomWeb
 from dicom_node.delivery import associate, outcome
 from dicom_node.delivery.gateway import Anywhere, Gateway
-from dicom_node.delivery.query import Series
+from dicom_node.delivery.query import BrokenOffError, Series
 from dicom_node.errors import InputError, TransientError
 from dicom_node.status import CommitmentStatus
 from storage import faults
@@ -158,6 +158,9 @@ class Commitment:
         wanted = self._by_series(parcels)
         try:
             found = self._gateway.instances(self._asked[name], wanted)
+        except BrokenOffError as fault:
+            self._store.commit(name, sorted(fault.found), now)
+            return str(fault)
         except TransientError as fault:
             return str(fault)
         self._store.commit(name, sorted(found), now)

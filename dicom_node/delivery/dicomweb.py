@@ -36,7 +36,7 @@ from dicom_node import attributes
 from dicom_node.config import DeliveryTimeouts, DicomWeb
 from dicom_node.delivery import https, outcome
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
-from dicom_node.delivery.query import Series
+from dicom_node.delivery.query import BrokenOffError, Series
 from dicom_node.errors import ConfigError, TransientError
 from pipeline import shortage
 from storage.jobs import says_nothing
@@ -115,14 +115,15 @@ class WebSender:
         """Which of these SOP Instance UIDs it says it has, in the series where they belong.
 
         Raises:
-            TransientError: it does not say; the message tells why.
+            BrokenOffError: it does not say of all; the message tells why.
         """
-        return {
-            uid
-            for series, uids in wanted.items()
-            for uid in uids
-            if self._has(destination, series, uid)
-        }
+        found: set[str] = set()
+        try:
+            for series, uids in wanted.items():
+                found.update(uid for uid in uids if self._has(destination, series, uid))
+        except TransientError as fault:
+            raise BrokenOffError(str(fault), found) from fault
+        return found
 
     def _has(self, destination: DicomWeb, series: Series, uid: str) -> bool:
         """One question each: of a series it may say as much as fits on a page (PS3.18 8.3.4.4)."""

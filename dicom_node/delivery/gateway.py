@@ -42,7 +42,7 @@ class Gateway:
         return self.scu.echo(destination)
 
     def instances(self, destination: Anywhere, wanted: Mapping[Series, Sequence[str]]) -> set[str]:
-        """Which of these it says it has. Raises TransientError."""
+        """Which of these it says it has. Raises TransientError; BrokenOffError has some of them."""
         if isinstance(destination, DicomWeb):
             return self.web.instances(destination, wanted)
         return self.finder.instances(destination, wanted)

@@ -1,7 +1,7 @@
 """What a destination holds, asked by C-FIND (PS3.4 Annex C, Study Root)."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,14 @@ class Series:
 
     study_instance_uid: str
     series_instance_uid: str
+
+
+class BrokenOffError(TransientError):
+    """It says no more, but has said that it has these SOP Instance UIDs."""
+
+    def __init__(self, why: str, found: Collection[str]) -> None:
+        super().__init__(why)
+        self.found = frozenset(found)
 
 
 class Finder:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pydicom
 import pytest
 import structlog.testing
 from structlog.processors import JSONRenderer
@@ -18,6 +19,7 @@ from dicom_node.config import (
     DeliverySettings,
     DeliveryTimeouts,
     Destination,
+    DicomWeb,
     Limits,
     Node,
     Retry,
@@ -33,9 +35,10 @@ from dicom_node.intake.scp import Scp
 from storage.jobs import DestinationHealth, Transaction
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
-from tests.delivery import pacs
+from tests.delivery import pacs, web
 from tests.delivery.pacs import Pacs
 from tests.delivery.parcels import NOW, data_set, make_due
+from tests.delivery.web import Json, Web, instance
 
 _LONG_S = 30.0
 _TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
@@ -482,6 +485,33 @@ def test_a_query_that_fails_proves_nothing_either_way(bench: Bench, peer: Pacs) 
         bench.ask(after_s=after_s)
     assert bench.states() == DELIVERED
     assert bench.reasons() == {"commitment not asked: C-FIND: A700"}
+
+
+def test_what_a_server_said_before_a_question_failed_is_committed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Web.page
+
+    def fails_from_then_on(self: Web, path: str) -> list[Json]:
+        if "SOPInstanceUID=1.2" in path:
+            self.search_status = 503
+        return page(self, path)
+
+    for made in bench.store.results(bench.key):
+        kept = bench.objects.local_path(made.object)
+        ds = pydicom.dcmread(kept)
+        ds.StudyInstanceUID = "1.2.3"
+        ds.save_as(kept)
+
+    with web.running() as server, monkeypatch.context() as patched:
+        there = DicomWeb(url=server.url, commitment="query")
+        bench.destinations["pacs"] = there  # type: ignore[assignment]  # it is asked alone
+        server.found = [instance(uid) for uid in ("1.1", "1.2", "1.3")]
+        patched.setattr(Web, "page", fails_from_then_on)
+        bench.ask()
+        assert len(server.searches) == 3
+        assert bench.states() == {"1.1": "COMMITTED", "1.2": "COMMITTED", "1.3": "DELIVERED"}
+        assert bench.ask(after_s=10) == 1
 
 
 @pytest.mark.parametrize("promised", ["query", "storage_commitment"])
