@@ -72,7 +72,7 @@ def write(out: Path, model: str, first_seed: int) -> None:
         rows.append(Row(prompt=prompt, normal=sample.normal, film=film, made=made))
     engine.close()
     out.parent.mkdir(parents=True, exist_ok=True)
-    drawn(rows).save(out, optimize=True)
+    drawn(rows).save(out, format="PNG", optimize=True)
 
 
 def drawn(rows: Sequence[Row]) -> Pil.Image:
