@@ -205,22 +205,22 @@ class Scp:
         """The association is one of ours, or is rejected with the reason."""
         requestor = event.assoc.requestor
         calling, address = requestor.primitive.calling_ae_title, requestor.address_info.address
-        fault: Exception | None = None
+        faults: dict[str, Exception] = {}
         try:
             rejection = self._rejection(event.assoc, calling.strip(), address)
         except Exception as error:  # noqa: BLE001 - pynetdicom would go on, and accept it
-            rejection, fault = UNJUDGED, error
+            rejection, faults["association not judged"] = UNJUDGED, error
         if rejection is None:
             return
         # Before a word, which may want what is wanting.
         try:
             event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
         except Exception as error:  # noqa: BLE001 - the same: it ends without being told
-            fault = error
+            faults["rejection not sent, connection cut"] = error
             _cut(event.assoc)
         event.assoc.kill()  # waits until the rejection is sent, or its connection is gone
-        if fault is not None:
-            _log.error("rejection failed", address=address, exc_info=fault)
+        for what, fault in faults.items():
+            _log.error(what, address=address, exc_info=fault)
         _log.warning(
             "association rejected",
             calling_ae_title=calling.strip(),
