@@ -53,11 +53,6 @@ def came(film: Received) -> tuple[datetime, int]:
     return film.arrived_at, film.number
 
 
-def whichever(film: Received) -> bool:  # noqa: ARG001
-    """Every film."""
-    return True
-
-
 def come_again(films: Iterable[Received], now: datetime) -> Iterator[Received]:
     """As if they came now, undecided: in the order in which they came, since the last one holds."""
     for film in sorted(films, key=came):

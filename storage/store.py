@@ -27,7 +27,6 @@ from storage.jobs import (
     Received,
     Result,
     Transaction,
-    whichever,
 )
 from storage.states import DeliveryState, JobState
 
@@ -78,15 +77,20 @@ class JobStore(Protocol):
         """
         ...
 
-    def decide_again(self, now: datetime, can_be: Callable[[Received], bool] = whichever) -> int:
-        """Films that are owed a decision have none, as if they came now.
+    def owed(self) -> list[Received]:
+        """Films that are owed a decision and may have one now, in no order.
 
         By a fault of ours, or since their file was gone, which may have come back meanwhile. One
-        that has come to an end since (`is_owed`) is left there. So is one of whose SOP Instance UID
+        that has come to an end since (`is_owed`) is none. Nor is one of whose SOP Instance UID
         other bytes came later, by whomever, unless these are owed a decision, too: it would take
-        itself for their correction, and is to be sent again. So is one that cannot be decided about
-        yet, of which it is asked last, and one that is purged. Returns how many come again; they
-        have their time once more, in the order in which they came.
+        itself for their correction, and is to be sent again. Nor is one that is purged.
+        """
+        ...
+
+    def decide_again(self, now: datetime, among: Collection[int] | None = None) -> int:
+        """Films that are `owed` a decision have none, as if they came now: all, or those numbered.
+
+        Returns how many; they have their time once more, in the order in which they came.
         """
         ...
 

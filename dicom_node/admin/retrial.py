@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from dicom_node import wiring
@@ -62,10 +61,16 @@ def retry_failed(path: Path, environ: Mapping[str, str], now: datetime) -> Done:
                 retried.append(_retry(store, objects, job, now))
             except (NodeError, TransitionError) as fault:
                 left.append(f"{job.key[:12]} is left: {fault}")
-        again = store.decide_again(now, partial(_can_be_decided, objects))
+        again = _decide_again(store, objects, now)
     finally:
         store.close()
     return Done(retried=tuple(retried), left=tuple(left), decided_again=again)
+
+
+def _decide_again(store: JobStore, objects: ObjectStore, now: datetime) -> int:
+    """Files are looked for before the database is held, however slow whoever keeps them is."""
+    films = [film.number for film in store.owed() if _can_be_decided(objects, film)]
+    return store.decide_again(now, films)
 
 
 def _can_be_decided(objects: ObjectStore, film: Received) -> bool:

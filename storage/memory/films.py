@@ -1,6 +1,6 @@
 """Films: received, decided about, and put to their jobs."""
 
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,6 @@ from storage.jobs import (
     arrival,
     came,
     come_again,
-    whichever,
 )
 from storage.memory.production import Production
 from storage.memory.tables import film_of, locked
@@ -91,10 +90,15 @@ class Films(Production):
         ]
 
     @locked
-    def decide_again(self, now: datetime, can_be: Callable[[Received], bool] = whichever) -> int:
+    def owed(self) -> list[Received]:
         """See JobStore."""
         films = filter(self._waits, self._received.values())
-        owed = [film for film in films if not self._is_overtaken(film) and can_be(film)]
+        return [film for film in films if not self._is_overtaken(film)]
+
+    @locked
+    def decide_again(self, now: datetime, among: Collection[int] | None = None) -> int:
+        """See JobStore."""
+        owed = [film for film in self.owed() if among is None or film.number in among]
         for film in come_again(owed, now):
             self._received[film.number] = film
         return len(owed)

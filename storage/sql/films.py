@@ -1,6 +1,6 @@
 """Films: received, decided about, and put to their jobs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,6 @@ from storage.jobs import (
     Received,
     arrival,
     come_again,
-    whichever,
 )
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
@@ -86,12 +85,15 @@ class Films(Database):
             rows.received_of(row) for row in self._rows(query.order_by(received.c.number.desc()))
         ]
 
-    def decide_again(self, now: datetime, can_be: Callable[[Received], bool] = whichever) -> int:
+    def owed(self) -> list[Received]:
         """See JobStore."""
-        owed = select(received).where(_waits(), ~_overtaken(received).exists())
+        return [rows.received_of(row) for row in self._rows(_owed())]
+
+    def decide_again(self, now: datetime, among: Collection[int] | None = None) -> int:
+        """See JobStore."""
         with engine.writing(self._engine) as db:
-            every = map(rows.received_of, db.execute(owed.with_for_update()).mappings())
-            films = [*filter(can_be, every)]
+            every = map(rows.received_of, db.execute(_owed().with_for_update()).mappings())
+            films = [film for film in every if among is None or film.number in among]
             for film in come_again(films, now):
                 again = update(received).where(received.c.number == film.number)
                 db.execute(again.values(decision="", arrived_at=film.arrived_at))
@@ -196,6 +198,11 @@ def _unsettled(since: datetime) -> CompoundSelect[Any]:
         number.join(deliveries, its_delivery).where(or_(under_way, lost)),
         left.join(received, and_(*is_of_film())),
     )
+
+
+def _owed() -> Select[Any]:
+    """The films that JobStore.owed names."""
+    return select(received).where(_waits(), ~_overtaken(received).exists())
 
 
 def _waits() -> ColumnElement[bool]:

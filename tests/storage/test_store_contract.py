@@ -155,9 +155,13 @@ def test_what_was_no_judgement_of_a_film_is_taken_back(store: JobStore) -> None:
 
 
 def test_what_cannot_be_decided_about_yet_is_left_as_it_came(store: JobStore) -> None:
-    for uid in ("1.2.1", "1.2.2"):
+    for uid in ("1.2.1", "1.2.2", "1.2.3"):
         store.route(store.receive(film(uid)).number, Decision(text=GONE), None)
-    assert store.decide_again(after(9), lambda film: film.sop_instance_uid == "1.2.2") == 1
+    there = {film.sop_instance_uid: film.number for film in store.owed()}
+    assert there.keys() == {"1.2.1", "1.2.2", "1.2.3"}
+    store.route(store.receive(film("1.2.3")).number, Decision(text="lateral"), None)
+    # What has come to an end since it was asked for stays there.
+    assert store.decide_again(after(9), [there["1.2.2"], there["1.2.3"]]) == 1
     assert [film.sop_instance_uid for film in store.unrouted(9)] == ["1.2.2"]
     (left,) = store.received(9, "1.2.1")
     assert (left.decision, left.arrived_at) == (GONE, NOON)
