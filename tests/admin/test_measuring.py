@@ -99,7 +99,7 @@ def test_baselines_stand_in_the_same_table_on_the_same_films(
     (found,) = evaluated[0]["localisation"].values()
     assert found["films"] == 2
     assert {
-        "calibrated", "gate alone", "gated difference", "ungated difference", "change shown",
+        "calibrated", "places alone", "gate alone", "gated difference", "ungated difference", "change shown",
         "paper", "Grad-CAM", "reconstruction error", "lung mask", "centre Gaussian", "uniform",
         "mean box of others", "Grad-CAM, held to the lungs",
     } == found["methods"].keys()  # fmt: skip
