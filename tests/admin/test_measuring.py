@@ -99,9 +99,9 @@ def test_baselines_stand_in_the_same_table_on_the_same_films(
     (found,) = evaluated[0]["localisation"].values()
     assert found["films"] == 2
     assert {
-        "calibrated", "places alone", "gate alone", "gated difference", "ungated difference", "change shown",
-        "paper", "Grad-CAM", "reconstruction error", "lung mask", "centre Gaussian", "uniform",
-        "mean box of others", "Grad-CAM, held to the lungs",
+        "calibrated", "places alone", "gate alone", "gated difference", "ungated difference",
+        "change shown", "paper", "Grad-CAM", "reconstruction error", "lung mask",
+        "centre Gaussian", "uniform", "mean box of others", "Grad-CAM, held to the lungs",
     } == found["methods"].keys()  # fmt: skip
     # Both films have the same box: the other's box is this one's, and a uniform map finds no more
     # than the box's share of the film, 50 x 50 of 224 x 224 pixels, at 128 px 29 x 29 of 128 x 128.
