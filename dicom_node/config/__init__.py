@@ -12,12 +12,6 @@ from pydantic_core import ErrorDetails
 
 from dicom_node.config import source as sources
 from dicom_node.config.schema import (
-    ANY,
-    GUARDS,
-    PROFILES,
-    PSEUDO_KEYWORDS,
-    RESULTS,
-    SQLITE,
     CommitmentSettings,
     DeliverySettings,
     DeliveryTimeouts,
@@ -38,10 +32,18 @@ from dicom_node.config.schema import (
     Storage,
     Tls,
     Work,
-    did_you_mean,
     keys_at,
 )
 from dicom_node.config.source import KeyPath, Source
+from dicom_node.config.values import (
+    ANY,
+    GUARDS,
+    PROFILES,
+    PSEUDO_KEYWORDS,
+    RESULTS,
+    SQLITE,
+    did_you_mean,
+)
 from dicom_node.errors import ConfigError
 
 __all__ = [
