@@ -1,41 +1,24 @@
-"""Loads a diffusers folder; alone imports diffusers and transformers for inference."""
+"""The networks of a diffusers folder, as diffusers and transformers know them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, UNet2DConditionModel
 from diffusers import schedulers as diffusers_schedulers
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from pipeline import (
-    calibration,
-    digest,
-    fit,
-    gates,
-    lesion_gate,
-    probe,
-    schedule,
-    settings,
-    shortage,
-)
-from pipeline.calibration import HealthyReference
+from pipeline import digest, fit, schedule, settings, shortage
 from pipeline.errors import ModelError
 from pipeline.fit import Shapes
-from pipeline.gates import Gaussian, ImageGate, ViewClassifier
-from pipeline.lesion_gate import LesionGate
 from pipeline.models import Autoencoder, Claim, Denoiser, TextEncoder
-from pipeline.probe import Probe
 from pipeline.schedule import Schedule
-from pipeline.segmenter import Segmenter
 from pipeline.settings import Settings
+from pipeline.weights.parts import FAULTS, in_one_line
 
 # Their progress bars and advice are not for the log of a service.
 transformers_logging.set_verbosity_error()
@@ -43,52 +26,8 @@ transformers_logging.disable_progress_bar()
 diffusers_logging.set_verbosity_error()
 diffusers_logging.disable_progress_bar()
 
-IMAGE_GATE = "image_gate.safetensors"
-LUNG_SEGMENTER = "lung_segmenter.safetensors"
-LATENT_PRIOR = "latent_prior.safetensors"
-LESION_GATE = "lesion_gate.safetensors"
-WHOLE_LUNG = "whole_lung.safetensors"
-CLASSIFIER = "classifier.safetensors"
-WITNESS = "witness.safetensors"
-RIVAL = "lesion_segmenter.safetensors"
-_LAYERS = "classifier."
-"""What the names of the image gate's layers begin with; those of its Gaussian do not."""
-_FAULTS = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError,
-)  # fmt: skip
-"""What the libraries make of a file that is damaged or says what they do not expect."""
 _NOT_USED = ("pooler.", "cls.", "lm_head.", "text_projection.")
 """Parts of a text encoder after its last states, which checkpoints may lack or have beside it."""
-JUDGES = Path(__file__).parent / "judges"
-"""The networks that judge an edit: no part of any model, and of no model's digest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentPrior:
-    """Normal films' latents as a Gaussian: `mean` [d], `axes` [k, d] orthonormal, `sd` [k]."""
-
-    mean: torch.Tensor
-    axes: torch.Tensor
-    sd: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedModel:
-    """A model folder, ready on one device. The parts that a foreign folder lacks are None."""
-
-    settings: Settings
-    digest: str
-    device: torch.device
-    autoencoder: Autoencoder
-    denoiser: Denoiser
-    text_encoder: TextEncoder
-    image_gate: ImageGate | None
-    latent_prior: LatentPrior | None
-    lung_segmenter: Segmenter | None
-    lesion_gate: LesionGate | None
-    whole_lung: Denoiser | None
-    probe: Probe | None
-    healthy: HealthyReference | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,69 +52,11 @@ class Networks:
         """The autoencoder's channels."""
         return self.shapes.latents
 
-
-def choose_device(wish: str) -> torch.device:
-    """The device named, or for "auto" the best one of this machine: cuda, mps, cpu.
-
-    Raises:
-        ModelError: the machine has no such device.
-    """
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wish == "auto":
-        return torch.device(next(name for name, there in has.items() if there))
-    try:
-        device = torch.device(wish)
-    except RuntimeError:  # no device at all, in torch's words
-        device = None
-    if device is None or not has.get(device.type, False) or (device.index or 0) >= _count(device):
-        raise ModelError(f"device {wish!r}: this machine has {', '.join(n for n in has if has[n])}")
-    return device
-
-
-def _count(device: torch.device) -> int:
-    return torch.cuda.device_count() if device.type == "cuda" else 1
-
-
-@shortage.told("the model was not loaded")
-def load(folder: Path, device: torch.device) -> LoadedModel:
-    """The model in `folder`, its files checked against digests.json, on `device`.
-
-    Raises:
-        ModelError: a part is missing, damaged, pickled or of an unknown form.
-        ShortageError: memory, file handles or the device are wanting now.
-    """
-    found = digest.model_digest(folder)
-    try:
-        made = _networks(folder, device)
-        said = made.settings
-        fit.demand_settings(folder, made.shapes, said)
-        healthy = calibration.load(folder)
-        if healthy is not None:
-            fit.demand_reference(folder, said.grid, healthy.mean.shape)
-        return LoadedModel(
-            settings=said,
-            digest=found,
-            device=device,
-            autoencoder=_autoencoder(made, device),
-            denoiser=_DiffusersDenoiser(made.unet, made.steps, made.prediction, made.latents),
-            text_encoder=_TransformersTextEncoder(
-                made.text_encoder, made.tokenizer, said.tokens, device
-            ),
-            image_gate=_image_gate(folder / IMAGE_GATE),
-            latent_prior=_latent_prior(folder / LATENT_PRIOR, _values(made.shapes, said.grid)),
-            lung_segmenter=_lung_segmenter(folder / LUNG_SEGMENTER),
-            lesion_gate=_lesion_gate(folder / LESION_GATE),
-            whole_lung=_whole_lung(folder, device),
-            probe=probe.load(folder, _heard(made.unet)),
-            healthy=healthy,
-        )
-    except _FAULTS as fault:
-        raise ModelError(f"{folder}: cannot be loaded: {_in_one_line(fault)}") from fault
-
-
-def _in_one_line(fault: Exception) -> str:
-    """What a library says, in paragraphs."""
-    return " ".join(str(fault).split())
+    @property
+    def heard(self) -> int:
+        """Channels that the U-Net's middle and upper blocks give out, all together."""
+        blocks = tuple(map(int, self.unet.config.block_out_channels))
+        return sum(blocks) + (blocks[-1] if self.unet.mid_block is not None else 0)
 
 
 @shortage.told("the model was not loaded")
@@ -190,12 +71,13 @@ def load_networks(folder: Path, device: torch.device) -> Networks:
     """
     digest.model_digest(folder)
     try:
-        return _networks(folder, device)
-    except _FAULTS as fault:
-        raise ModelError(f"{folder}: cannot be loaded: {_in_one_line(fault)}") from fault
+        return read_networks(folder, device)
+    except FAULTS as fault:
+        raise ModelError(f"{folder}: cannot be loaded: {in_one_line(fault)}") from fault
 
 
-def _networks(folder: Path, device: torch.device) -> Networks:
+def read_networks(folder: Path, device: torch.device) -> Networks:
+    """The networks in `folder`, whose digest was looked at; `FAULTS` are raised as they come."""
     said = settings.read(folder)
     steps, prediction = _scheduler(folder)
     autoencoder = _autoencoder_network(folder, device)
@@ -229,12 +111,6 @@ def _shapes(autoencoder: Any, unet: Any, text_encoder: Any) -> Shapes:
         width=int(text_encoder.config.hidden_size),
         positions=int(text_encoder.config.max_position_embeddings),
     )
-
-
-def _heard(unet: Any) -> int:
-    """Channels that the middle and upper blocks give out, all together."""
-    blocks = tuple(map(int, unet.config.block_out_channels))
-    return sum(blocks) + (blocks[-1] if unet.mid_block is not None else 0)
 
 
 class _DiffusersAutoencoder:
@@ -326,9 +202,21 @@ class _TransformersTextEncoder:
         return states
 
 
-def _autoencoder(made: Networks, device: torch.device) -> Autoencoder:
+def autoencoder(made: Networks, device: torch.device) -> Autoencoder:
+    """The autoencoder, for inference."""
     mean, std = latent_statistics(made.autoencoder, made.settings, device)
     return _DiffusersAutoencoder(made.autoencoder, mean, std)
+
+
+def denoiser(made: Networks) -> Denoiser:
+    """The U-Net with its schedule, for inference."""
+    return _DiffusersDenoiser(made.unet, made.steps, made.prediction, made.latents)
+
+
+def text_encoder(made: Networks, device: torch.device) -> TextEncoder:
+    """The text encoder with its tokenizer, for inference."""
+    tokens = made.settings.tokens
+    return _TransformersTextEncoder(made.text_encoder, made.tokenizer, tokens, device)
 
 
 def latent_statistics(
@@ -348,29 +236,7 @@ def _autoencoder_network(folder: Path, device: torch.device) -> Any:
     return _diffuser(kinds[_class_name(folder / "vae")], folder / "vae", device)
 
 
-def _whole_lung(folder: Path, device: torch.device) -> Denoiser | None:
-    path = folder / WHOLE_LUNG
-    if not path.is_file():
-        return None
-    adapter = _adapter(path)
-    try:
-        return _adapted(folder, device, adapter)
-    except _FAULTS as fault:  # the U-Net itself has been loaded before
-        raise ModelError(f"{path}: cannot be loaded: {_in_one_line(fault)}") from fault
-
-
-def _adapter(path: Path) -> dict[str, torch.Tensor]:
-    """The two halves (A and B) of every layer's change; one without the other would be random."""
-    parts = _tensors(path)
-    other = {"lora_A": "lora_B", "lora_B": "lora_A"}
-    halves = {name: name.split(".")[-2] for name in parts if name.count(".") > 1}
-    wanted = {name.replace(half, other.get(half, half)) for name, half in halves.items()}
-    unknown = {name for name in parts if halves.get(name) not in other}
-    fit.demand_whole(path, wanted - parts.keys(), unknown)
-    return parts
-
-
-def _adapted(folder: Path, device: torch.device, adapter: dict[str, torch.Tensor]) -> Denoiser:
+def adapted(folder: Path, device: torch.device, adapter: dict[str, torch.Tensor]) -> Denoiser:
     """A second of the folder's U-Net, which an adapter has become part of (LoRA)."""
     network = _diffuser(UNet2DConditionModel, folder / "unet", device)
     whole = {name: part.float() for name, part in adapter.items()}
@@ -429,113 +295,6 @@ def _demand_sound(
     )
     fit.demand_whole(folder, missing, unknown)
     fit.demand_finite(folder, network.state_dict())
-
-
-def _image_gate(path: Path) -> ImageGate | None:
-    if not path.is_file():
-        return None
-    parts, classifier = _tensors(path), ViewClassifier()
-    fit.demand_shapes(path, parts, _gate_shapes(classifier, _axes_in(parts)))
-    layers = {k.removeprefix(_LAYERS): v.float() for k, v in parts.items() if k.startswith(_LAYERS)}
-    classifier.load_state_dict(layers)
-    return ImageGate(
-        classifier=classifier.eval(),
-        gaussian=Gaussian(
-            mean=parts["mean"].float().numpy(),
-            axes=parts["axes"].float().numpy(),
-            variances=parts["variances"].float().numpy(),
-            residual=float(parts["residual"]),
-        ),
-        least_logit=float(parts["least_logit"]),
-        limit=float(parts["limit"]),
-    )
-
-
-def _gate_shapes(classifier: ViewClassifier, axes: int) -> dict[str, tuple[int, ...]]:
-    """What an image gate's file holds whose Gaussian has so many axes."""
-    d = gates.THUMBNAIL**2
-    gaussian: dict[str, tuple[int, ...]] = {"mean": (d,), "axes": (axes, d), "variances": (axes,)}
-    numbers: dict[str, tuple[int, ...]] = dict.fromkeys(("residual", "least_logit", "limit"), ())
-    layers = {f"{_LAYERS}{name}": shape for name, shape in _shapes_of(classifier).items()}
-    return gaussian | numbers | layers
-
-
-def _axes_in(parts: Mapping[str, torch.Tensor]) -> int:
-    """How many axes a Gaussian in a file has: as many as it was fitted with."""
-    axes = parts.get("axes")
-    return axes.shape[0] if axes is not None and axes.ndim else 0
-
-
-def _shapes_of(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(part.shape) for name, part in network.state_dict().items()}
-
-
-def save_image_gate(gate: ImageGate, path: Path) -> None:
-    """The gate as `load` reads it."""
-    gaussian = gate.gaussian
-    plain = {"mean": gaussian.mean, "axes": gaussian.axes, "variances": gaussian.variances}
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in plain.items()}
-    numbers = {
-        "residual": gaussian.residual,
-        "least_logit": gate.least_logit,
-        "limit": gate.limit,
-    }
-    tensors |= {name: torch.tensor(value) for name, value in numbers.items()}
-    tensors |= {f"{_LAYERS}{k}": v for k, v in gate.classifier.state_dict().items()}
-    save_file(tensors, path)
-
-
-def _values(of: Shapes, grid: int) -> int:
-    """How many values a latent of a film on the grid has."""
-    return of.latents * (grid // of.scale) ** 2
-
-
-def _latent_prior(path: Path, d: int) -> LatentPrior | None:
-    """The prior at `path`, of latents of d values."""
-    if not path.is_file():
-        return None
-    parts = _tensors(path)
-    k = _axes_in(parts)
-    fit.demand_shapes(path, parts, {"mean": (d,), "axes": (k, d), "sd": (k,)})
-    return LatentPrior(**{name: part.float() for name, part in parts.items()})
-
-
-def _lung_segmenter(path: Path) -> Segmenter | None:
-    return load_segmenter(path) if path.is_file() else None
-
-
-def load_segmenter(path: Path) -> Segmenter:
-    """The segmenter kept at `path`.
-
-    Raises:
-        ModelError: the file is damaged, or of another network.
-    """
-    return _filled(Segmenter(), path)
-
-
-def _lesion_gate(path: Path) -> LesionGate | None:
-    return LesionGate(_filled(lesion_gate.build(), path)) if path.is_file() else None
-
-
-def _filled(network: Segmenter, path: Path) -> Segmenter:
-    parts = _tensors(path)
-    fit.demand_shapes(path, parts, _shapes_of(network))
-    network.load_state_dict({name: part.float() for name, part in parts.items()})
-    return network.eval()
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """A file's tensors, all of them numbers.
-
-    Raises:
-        ModelError: it cannot be read, is no safetensors, or holds what is no number.
-    """
-    try:
-        parts = load_file(path)
-    except _FAULTS as fault:
-        raise ModelError(f"{path}: cannot be loaded: {_in_one_line(fault)}") from fault
-    fit.demand_finite(path, parts)
-    return parts
 
 
 def _diffuser(kind: Any, folder: Path, device: torch.device) -> Any:
