@@ -5,7 +5,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -50,8 +50,16 @@ class Orthanc:
 
     def files(self) -> Iterator[bytes]:
         """Every instance as it is kept, one after the other."""
-        for name in self.get("/instances"):
-            yield self._bytes(f"/instances/{name}/file")
+        return self._files(self.get("/instances"))
+
+    def files_of_study(self, study_instance_uid: str) -> Iterator[bytes]:
+        """Those of one study, of whichever patients."""
+        for found in self._post("/tools/lookup", study_instance_uid.encode()):
+            held = self.get(f"/studies/{found['ID']}/instances")
+            yield from self._files(instance["ID"] for instance in held)
+
+    def _files(self, names: Iterable[str]) -> Iterator[bytes]:
+        return (self._bytes(f"/instances/{name}/file") for name in names)
 
     def counts(self) -> dict[str, int]:
         """How many instances of each modality."""
@@ -66,9 +74,7 @@ class Orthanc:
 
     def post(self, dicom: bytes) -> str:
         """Orthanc holds the object; its name there."""
-        url = f"http://127.0.0.1:{self.http_port}/instances"
-        with urllib.request.urlopen(urllib.request.Request(url, dicom), timeout=30) as answer:
-            return str(json.load(answer)["ID"])
+        return str(self._post("/instances", dicom)["ID"])
 
     def shown(self, name: str) -> npt.NDArray[np.uint8] | None:
         """What Orthanc's own viewer draws of an instance; None where it has no picture of it."""
@@ -79,6 +85,11 @@ class Orthanc:
             if fault.code != HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
                 raise
             return None
+
+    def _post(self, path: str, body: bytes) -> Any:
+        url = f"http://127.0.0.1:{self.http_port}{path}"
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=30) as answer:
+            return json.load(answer)
 
     def _bytes(self, path: str) -> bytes:
         url = f"http://127.0.0.1:{self.http_port}{path}"

@@ -66,8 +66,8 @@ def read(path: Path) -> Dataset:
 
 def results_of(pacs: Orthanc, source: Dataset) -> tuple[Dataset, Dataset]:
     """The SC and the SR about a film, as the PACS has them."""
-    about = source.SOPInstanceUID.encode()
-    mine = [pydicom.dcmread(BytesIO(part10)) for part10 in pacs.files() if about in part10]
+    about, study = source.SOPInstanceUID.encode(), pacs.files_of_study(source.StudyInstanceUID)
+    mine = [pydicom.dcmread(BytesIO(part10)) for part10 in study if about in part10]
     capture, report = sorted(
         (made for made in mine if made.Modality in ("OT", "SR")), key=lambda made: made.Modality
     )

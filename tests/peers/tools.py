@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 _POLL_S = 0.1
+_REST = 4  # times as long as a look took
 
 
 def find(name: str, *folders: str) -> str:
@@ -53,9 +54,18 @@ def listens(port: int) -> bool:
 def wait_until(
     holds: Callable[[], bool], within_s: float, what: str, every_s: float = _POLL_S
 ) -> None:
-    """Return once `holds`; fail the test where it does not within the time."""
+    """Return once `holds`; fail the test where it does not within the time.
+
+    Looking takes a fifth of the time at most: what is waited for needs the processor too.
+    """
     deadline = time.monotonic() + within_s
-    while not holds():
+    while not (seen := _timed(holds))[0]:
         if time.monotonic() > deadline:
             pytest.fail(f"waited {within_s} s for {what}")
-        threading.Event().wait(every_s)
+        threading.Event().wait(max(every_s, _REST * seen[1]))
+
+
+def _timed(look: Callable[[], bool]) -> tuple[bool, float]:
+    """What was seen, and the seconds that looking took."""
+    begun = time.monotonic()
+    return look(), time.monotonic() - begun
