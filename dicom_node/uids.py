@@ -8,7 +8,7 @@ from pydicom import Dataset
 
 from dicom_node import attributes
 
-METHOD_VERSION = "6"
+RESULTS_VERSION = "7"
 """Raised whenever the same model would give another map or another object of the same film."""
 
 _IDENTITY = (
@@ -50,7 +50,7 @@ def analysis_key(inputs: AnalysisInputs) -> str:
         inputs.calibration_digest,
         inputs.mode,
         str(inputs.seed),
-        METHOD_VERSION,
+        RESULTS_VERSION,
     )
 
 

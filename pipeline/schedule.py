@@ -34,10 +34,15 @@ def from_alphas_cumprod(alphas_cumprod: torch.Tensor) -> Schedule:
 def zero_terminal() -> Schedule:
     """The scaled-linear schedule, rescaled so that it ends in pure noise (2305.08891, alg. 1)."""
     roots = torch.linspace(_BETA_START**0.5, _BETA_END**0.5, TRAIN_STEPS, dtype=torch.float64)
-    alpha = (1 - roots**2).cumprod(0).sqrt()
-    first, last = alpha[0].clone(), alpha[-1].clone()
-    alpha = (alpha - last) * first / (first - last)
-    return from_alphas_cumprod(alpha**2)
+    return from_alphas_cumprod(ended_in_noise((1 - roots**2).cumprod(0)))
+
+
+def ended_in_noise(alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """alpha_t^2, rescaled so that the last is 0 and the first as it was (2305.08891, alg. 1)."""
+    alpha = alphas_cumprod.double().sqrt()
+    first, last = alpha[0], alpha[-1]
+    squared: torch.Tensor = ((alpha - last) * first / (first - last)) ** 2
+    return squared
 
 
 def trailing_steps(count: int, start: int = TRAIN_STEPS) -> list[int]:

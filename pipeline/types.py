@@ -73,7 +73,10 @@ class Region:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """Which network and settings made a result, enough to make it again."""
+    """Which network and settings made a result, enough to make it again.
+
+    `method_version` is empty where nothing is known but the network: of what another program made.
+    """
 
     name: str
     version: str

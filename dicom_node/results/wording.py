@@ -34,11 +34,17 @@ def reported_regions(attribution: Attribution) -> tuple[Region, ...]:
 
 
 def model_line(model: ModelIdentity) -> str:
-    """Name, version, digest (twelve digits tell models apart), mode and seed in one line."""
-    return (
-        f"{model.name} {model.version}  |  sha256 {model.digest[:12]}  |  "
-        f"mode {model.mode}  |  seed {model.seed}  |  method {model.method_version}"
-    )
+    """Name, version, digest (twelve digits tell models apart), mode, seed and, where it is known,
+    the method's version in one line."""
+    said = [
+        f"{model.name} {model.version}",
+        f"sha256 {model.digest[:12]}",
+        f"mode {model.mode}",
+        f"seed {model.seed}",
+    ]
+    if model.method_version:
+        said.append(f"method {model.method_version}")
+    return "  |  ".join(said)
 
 
 def narrative(

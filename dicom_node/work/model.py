@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-from dicom_node import uids
 from pipeline.types import Mode, ModelIdentity
 from storage.jobs import Job
 from storage.store import JobStore
@@ -11,14 +10,17 @@ _NOTICE = "model"
 
 
 def of(job: Job) -> ModelIdentity:
-    """The model that made, or would have made, the results; the row has no name, but its digest."""
+    """The model that made, or would have made, the results; the row has no name, but its digest.
+
+    Nor has it the method's version: an older program may have made them.
+    """
     return ModelIdentity(
         name="model",
         version=job.model_digest[:12],
         digest=job.model_digest,
         mode=Mode(job.mode),
         seed=job.seed,
-        method_version=uids.METHOD_VERSION,
+        method_version="",
     )
 
 

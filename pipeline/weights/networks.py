@@ -256,15 +256,16 @@ def _scheduler(folder: Path) -> tuple[Schedule, str]:
         raise ModelError(f"{folder / 'scheduler'}: unknown scheduler {config.get('_class_name')}")
     prediction = str(config.get("prediction_type", "epsilon"))
     fit.demand_known(folder, _class_name(folder / "vae"), prediction)
-    if config.get("rescale_betas_zero_snr"):
-        # diffusers rescales with a floor of 2**-24; ours ends in noise alone.
-        return schedule.zero_terminal(), prediction
-    signal = getattr(kind.from_config(config), "alphas_cumprod", None)
+    # Rescaled by us: some of diffusers' schedulers leave a signal of 2**-24 at the end.
+    plain = kind.from_config({**config, "rescale_betas_zero_snr": False})
+    signal = getattr(plain, "alphas_cumprod", None)
     if signal is None or len(signal) != schedule.TRAIN_STEPS or not torch.isfinite(signal).all():
         raise ModelError(
             f"{folder / 'scheduler'}: {config['_class_name']} gives no noise schedule of "
             f"{schedule.TRAIN_STEPS} steps, such as Stable Diffusion's"
         )
+    if config.get("rescale_betas_zero_snr"):
+        signal = schedule.ended_in_noise(signal)
     return schedule.from_alphas_cumprod(signal), prediction
 
 

@@ -246,21 +246,42 @@ def test_a_setting_that_cannot_be_is_refused_by_name(
     assert said in refusal(folder)
 
 
+@pytest.mark.parametrize("rescaled", [False, True])
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         ({"_class_name": "np"}, "scheduler"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "no noise schedule of 1000 steps"),
         ({"num_train_timesteps": 50}, "no noise schedule of 1000 steps"),
+        ({"num_train_timesteps": 0}, "no noise schedule of 1000 steps"),
+        ({"beta_schedule": "foo"}, "cannot be loaded"),
         ({"beta_start": "x"}, "cannot be loaded"),
     ],
     ids=str,
 )
 def test_a_noise_schedule_of_another_kind_is_refused(
-    folder: Path, values: dict[str, Any], said: str
+    folder: Path, values: dict[str, Any], said: str, rescaled: bool
 ) -> None:
-    say(folder / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=False, **values)
+    say(folder / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=rescaled, **values)
     assert said in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("rescaled", "signal_at_500"),
+    # sqrt of the product of 1 - (1e-4 + t (0.02 - 1e-4) / 999) for t of 0 .. 500; rescaled by
+    # (that - .0063528) .99995 / (.99995 - .0063528), as 2305.08891, alg. 1 says.
+    [(False, 0.27892), (True, 0.27431)],
+)
+def test_a_checkpoint_is_read_by_its_own_noise_schedule(
+    tmp_path: Path, rescaled: bool, signal_at_500: float
+) -> None:
+    testing.write_tiny_model(tmp_path)
+    values = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    say(path, rescale_betas_zero_snr=rescaled, **values)
+    digest.write_digests(tmp_path)
+    signal, _ = weights.load(tmp_path, _CPU).denoiser.signal(500)
+    assert signal == pytest.approx(signal_at_500, abs=1e-5)
 
 
 def test_a_text_encoder_of_no_known_form_is_refused(folder: Path) -> None:
