@@ -137,16 +137,22 @@ def _numbers(made: Attribution) -> dict[str, object]:
 
 
 def _write(folder: Path, film: FilmFile, made: Attribution) -> dict[str, str]:
-    """Counterpart and map in the source's stored rows and columns; the overlay is upright."""
+    """Counterpart and map in the source's stored rows and columns; the overlay is upright.
+
+    No picture is given of what is withheld: the overlay is the film, and there is no counterpart.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{name}.png" for name in ("counterfactual", "overlay")}
-    grey = (made.counterfactual * 255).round().astype(np.uint8)
-    Pillow.fromarray(film.as_stored(grey)).save(paths["counterfactual"])
-    shown = picture.overlay(film.radiograph, made)
+    paths = {"overlay": folder / "overlay.png", "map": folder / "map.npy"}
+    counterpart = folder / "counterfactual.png"
     if made.status is Status.WITHHELD:
-        shown = picture.film(film.radiograph)  # the map is written all the same
+        shown = picture.film(film.radiograph)
+        counterpart.unlink(missing_ok=True)  # of another time
+    else:
+        shown = picture.overlay(film.radiograph, made)
+        paths["counterfactual"] = counterpart
+        grey = (made.counterfactual * 255).round().astype(np.uint8)
+        Pillow.fromarray(film.as_stored(grey)).save(counterpart)
     Pillow.fromarray(shown).save(paths["overlay"])
-    paths["map"] = folder / "map.npy"
     np.save(paths["map"], film.as_stored(made.attribution_map))
     return {name: str(path) for name, path in paths.items()}
 

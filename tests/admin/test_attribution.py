@@ -249,12 +249,18 @@ def test_an_unusable_model_ends_the_command_before_any_film(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_of_a_picture_that_is_withheld_no_number_is_given(tmp_path: Path) -> None:
+def test_of_what_is_withheld_neither_number_nor_counterpart_is_given(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
     Pillow.fromarray(noise).save(tmp_path / "noise.png")
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "counterfactual.png").write_bytes(b"of another time")
     done = commands.vald("attribute", tmp_path / "noise.png", "--out", tmp_path, "--json")
     said = json.loads(done.stdout)
     assert said["status"] == "WITHHELD"
+    assert said["paths"].keys() == {"overlay", "map"}
+    assert {path.name for path in (tmp_path / "noise").iterdir()} == {"overlay.png", "map.npy"}
+    with Pillow.open(said["paths"]["overlay"]) as shown:
+        assert np.ptp(np.asarray(shown), axis=-1).max() == 0  # no colour: the film alone
     assert "does not look like an upright frontal chest" in said["reasons"][0]
     assert not {"score", "uncertainty", "probability", "conformal_p", "regions"} & set(said)
     line = commands.vald("attribute", tmp_path / "noise.png", "--out", tmp_path).stdout
