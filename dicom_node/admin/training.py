@@ -74,7 +74,7 @@ def train(
     given = MINUTES[part] if minutes is None else minutes
     start = None if base is None else digest.folder_of(str(base))
     with _workshop(data, work, device, seed, part, given) as workshop:
-        counts = shares(_pairs(given))
+        counts = shares(pairs(given))
         if part == "diffusion":
             _warn(workshop.fidelity)
             workshop.train_diffusion(counts)
@@ -87,7 +87,7 @@ def train(
                 "view": workshop.train_view,
                 "gate": lambda: workshop.train_gate(counts),
                 "whole-lung": lambda: workshop.train_whole_lung(
-                    whole_lung.counts(_pairs(given)), start
+                    whole_lung.counts(pairs(given)), start
                 ),
                 "classifier": workshop.train_classifier,
                 "rival": lambda: workshop.train_rival(counts),
@@ -138,7 +138,7 @@ def fine_tune(
     """
     given = _FINE_TUNING_MINUTES if minutes is None else minutes
     with _workshop(data, work, device, seed, "fine-tune", given) as workshop:
-        made = workshop.fine_tune(base, plan, shares(_pairs(given)))
+        made = workshop.fine_tune(base, plan, shares(pairs(given)))
         typer.echo(f"{made}: calibrate it before use (vald-node calibrate --healthy)")
 
 
@@ -150,9 +150,14 @@ def _budget(minutes: float | None) -> Budget:
     return Budget(minutes)
 
 
-def _pairs(minutes: float) -> int:
-    """As many as the time allows to make and to learn from."""
-    return min(_LARGEST_POOL, max(_SMALLEST_POOL, int(minutes * _POOL_PER_MINUTE)))
+def pairs(minutes: float) -> int:
+    """As many as the time allows to make and to learn from.
+
+    Whole hundreds, of which shares are whole numbers: so those of a pool's parts are the same
+    however many parts there are.
+    """
+    wanted = int(minutes * _POOL_PER_MINUTE)
+    return min(_LARGEST_POOL, max(_SMALLEST_POOL, wanted // 100 * 100))
 
 
 def assemble(data: Path, work: Path, version: str) -> None:

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import astuple, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.training import kept, pools
+from dicom_node.admin.training import pairs, shares
+from pipeline.training import kept, pools, rival, whole_lung
 from pipeline.training.budget import Budget, OutOfTimeError
 from pipeline.training.dataset import FilmRow
 from pipeline.training.kept import Parts, Shelf, Tensors
@@ -233,6 +235,24 @@ def test_a_larger_pool_begins_with_the_parts_of_a_smaller_one(tmp_path: Path) ->
     assert seen == [16]
     assert torch.equal(larger.source[:12], smaller.source)
     assert told[1].startswith("13 of 24 pairs")
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        shares,
+        whole_lung.counts,
+        lambda count: rival.counts(shares(count)),
+        lambda count: replace(shares(count), boxed=0),
+    ],
+    ids=["diffusion and gate", "whole-lung", "rival", "without boxes"],
+)
+def test_whatever_is_pooled_the_parts_of_fewer_minutes_are_those_of_more(
+    kinds: Callable[[int], Counts],
+) -> None:
+    made = [in_shares(kinds(pairs(minutes)), 1000) for minutes in range(1, 250)]
+    for fewer, more in pairwise(made):
+        assert more[: len(fewer) - 1] == fewer[:-1]
 
 
 def test_every_part_has_its_share_of_every_kind() -> None:
