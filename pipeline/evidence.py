@@ -40,9 +40,10 @@ class Evidence:
 
 
 def attribution_map(made: Evidence, threshold: float, blur_px: float) -> Image:
-    """[side, side] >= 0: the draws' mean map of places, completed if the model edits in pairs.
+    """[side, side] >= 0: the draws' mean map of places, completed if the model has a gate.
 
-    Regions and the score are of places alone, and would be the same of this.
+    Without one, the places are all that the counterpart changes. Regions and the score are of
+    places alone; regions would be the same of this.
     """
     places = np.asarray(made.maps.mean(0, dtype=np.float32))
     if made.first is None:
@@ -55,7 +56,7 @@ def findings(made: Evidence, threshold: float) -> Findings:
     """The numbers that the checks look at.
 
     Those of the local edit only where there is a region; that of what is shown beside it always, if
-    the model edits in pairs.
+    the model has a gate.
     """
     marked = made.maps.mean(0) >= threshold
     found = bool(marked.any())

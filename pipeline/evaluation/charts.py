@@ -90,7 +90,7 @@ def _induction(found: Json) -> Iterator[tuple[str, Figure]]:
             shares = found[way]["zone_right_by_finding"]
             figure = _bars(shares, "share of films")
             figure.axes[0].axvline(found["chance"], color="black", linestyle=":")
-            yield f"induced by {way}: most of the change lies in the zone asked for", figure
+            yield f"induced by {way}: no zone has more of the change than the one asked", figure
 
 
 def _intervals(values: Mapping[str, Any]) -> dict[str, Json]:

@@ -1,5 +1,6 @@
 """What is measured of the edits themselves: counterparts, and lesions that are known."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import compress
@@ -19,7 +20,7 @@ from pipeline.types import Target
 
 _Film = TypeVar("_Film", bound=Case | Seen)
 Groups = Mapping[str, Sequence[Case | Seen]]
-_FLIPS = ("films", "flipped", "by_chance", "gain", "ceiling")
+_FLIPS = ("films", "flipped", "by_chance", "gain", "ceiling", "minus_ceiling")
 _SHOWN = "opacity"  # what a null edit asks for: every lesion that was marked is one
 _ORACLE_SHARES = (0.05, 0.1, 0.2)  # of the lungs
 
@@ -55,20 +56,16 @@ class Edits:
     def _null_edit(self, cases: Sequence[Case]) -> Json:
         """How far the gate opens to marked films: towards normal, and towards what they show."""
         own = Target(prompt=prompts.load().labelled_prompt(_SHOWN))
-        opened = [
-            (
-                self._maker.opening(case.evidence.plane),
-                self._maker.opening(case.evidence.plane, own),
-            )
-            for case in self._track(cases, "null edits")
-        ]
-        told = [
-            (normal, null) for normal, null in opened if normal is not None and null is not None
-        ]
         return {
-            "gate_opened_towards_normal": interval([normal for normal, _ in told]),
-            "gate_opened_by_the_null_edit": interval([null for _, null in told]),
+            "gate_opened_towards_normal": self._opened(cases, None),
+            "gate_opened_by_the_null_edit": self._opened(cases, own),
         }
+
+    def _opened(self, cases: Sequence[Case], target: Target | None) -> Json:
+        films = self._track(cases, "how far the gate opens")
+        opened = [self._maker.opening(case.evidence.plane, target) for case in films]
+        told = [math.nan if share is None else share for share in opened]
+        return interval(told, [case.row.group for case in cases])
 
     def _judges_auroc(self, adult: Sequence[Seen]) -> Json:
         """How well each judge tells sick films from normal ones: all, and by source of both."""

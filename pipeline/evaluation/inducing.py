@@ -119,8 +119,8 @@ def _summed_up(trials: Sequence[Trial]) -> Json:
 
 
 def _right(trial: Trial) -> bool:
-    """Whether no other zone has more of the change."""
-    return int(np.argmax(trial.by_zone)) == trial.asked
+    """Whether there is change in the zone that was asked for, and no other zone has more of it."""
+    return int(np.argmax(trial.by_zone)) == trial.asked and trial.by_zone[trial.asked] > 0
 
 
 def _seen(said: Sequence[Said]) -> Json:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline import checks, probe, regions
 from pipeline.anatomy import Mask
-from pipeline.calibration import Odds
+from pipeline.calibration import HealthyReference, Odds
 from pipeline.evaluation import (
     audits,
     localisation,
@@ -45,6 +45,7 @@ from pipeline.weights import LoadedModel
 
 _LEAST_FILMS = 2  # another film's map is a control: one film has none
 _LEAST_OF_A_CLASS = 8  # below this an area under a curve says nothing
+_LOW_P = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,31 +266,15 @@ class Measurement:
         healthy = self._model.healthy
         if healthy is None or self._mode is Mode.PAPER:
             return {}
-        p_values = np.array([healthy.conformal_p(film.peak) for film in adult if film.normal])
-        distance, chance = reliability.not_uniform(p_values)
+        normal = [film for film in adult if film.normal]
+        said = healthy.odds if 0 < len(normal) < len(adult) else None
         return {
-            **({} if healthy.odds is None else self._errors(adult, healthy.odds)),
-            "conformal": {
-                "films": len(p_values),
-                "largest_gap_to_uniform": distance,
-                "chance_if_uniform": chance,
-                "share_at_most_0.05": float((p_values <= 0.05).mean()),
-                "tenths": reliability.counts_by_tenth(p_values),
-                "sources": {
-                    source: shares.of(
-                        [
-                            (healthy.conformal_p(film.peak) <= 0.05, film.row.group)
-                            for film in adult
-                            if film.normal and film.row.source == source
-                        ]
-                    )
-                    for source in sorted({film.row.source for film in adult if film.normal})
-                },
-            },
+            **({} if said is None else self._errors(adult, said)),
+            **({"conformal": _conformal(normal, healthy)} if normal else {}),
         }
 
     def _errors(self, adult: Sequence[Seen], odds: Odds) -> Json:
-        """Of the probability, films of both classes weighing alike."""
+        """Of the probability, films of both classes weighing alike; there are some of both."""
         said = np.array([odds.probability(film.peak, self._reading(film)) for film in adult])
         truth = np.array([float(not film.normal) for film in adult])
         rng = np.random.default_rng(SEED)
@@ -302,6 +287,26 @@ class Measurement:
             "expected_calibration_error": asdict(
                 reliability.expected_calibration_error_interval(said[even], truth[even], SEED)
             ),
-            "brier": interval(reliability.squared_errors(said[even], truth[even])),
+            "brier": interval(
+                reliability.squared_errors(said[even], truth[even]),
+                [adult[index].row.group for index in even],
+            ),
             "tenths": reliability.tenths(said[even], truth[even]),
         }
+
+
+def _conformal(normal: Sequence[Seen], healthy: HealthyReference) -> Json:
+    """Of held-out healthy films conformal p should be uniform."""
+    p_values = np.array([healthy.conformal_p(film.peak) for film in normal])
+    distance, chance = reliability.not_uniform(p_values)
+    low: dict[str, list[tuple[bool, str]]] = {}
+    for film, p in sorted(zip(normal, p_values, strict=True), key=lambda each: each[0].row.source):
+        low.setdefault(film.row.source, []).append((bool(p <= _LOW_P), film.row.group))
+    return {
+        "films": len(p_values),
+        "largest_gap_to_uniform": distance,
+        "chance_if_uniform": chance,
+        f"share_at_most_{_LOW_P}": float((p_values <= _LOW_P).mean()),
+        "tenths": reliability.counts_by_tenth(p_values),
+        "sources": {source: shares.of(said) for source, said in low.items()},
+    }

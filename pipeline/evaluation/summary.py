@@ -28,8 +28,10 @@ SECTIONS = {
 }
 
 _WORDS = {
-    "groups": "of films that the classifier calls abnormal",
-    "witness": "of films that the witness calls abnormal",
+    "called_abnormal": "of films that it called normal before, it calls abnormal",
+    "the_same_change_elsewhere": "the same, with the same change elsewhere",
+    "zone_right": "more of the change in the zone asked for than in any other",
+    "zone_right_by_finding": "the same, by finding",
     "ssim_outside_lesion": "SSIM of reconstruction and decoded counterpart outside the lesion",
     "ssim_inside_lesion": "SSIM of reconstruction and decoded counterpart inside the lesion",
     "ssim_input_outside_lesion": "SSIM of film and counterpart outside the lesion, marked films",
@@ -39,6 +41,8 @@ _WORDS = {
     "lungs_found": "no lungs found",
     "gate_opened_towards_normal": "mean opening of the gate to marked films, towards normal",
     "gate_opened_by_the_null_edit": "the same towards an opacity, which they show (null edit)",
+    "ceiling": "with a normal film's lungs in the place of its own (ceiling)",
+    "minus_ceiling": "flipped, minus the ceiling, of the same films",
     "source_kept": "recognised source unchanged by the edit",
     "source_kept_ceiling": "the same with a normal film's lungs",
     "films_of_right": "films whose true source is recognised before the edit",
@@ -46,6 +50,12 @@ _WORDS = {
     "source_kept_of_right_ceiling": "the same, of these, with a normal film's lungs",
 }
 """Of names that do not say enough."""
+
+_JUDGED = {
+    "groups": "of films that the classifier calls abnormal",
+    "witness": "of films that the witness calls abnormal",
+}
+"""Of names that stand for films where no other name is before them, and for a judge elsewhere."""
 
 
 def markdown(numbers: Json) -> str:
@@ -103,7 +113,8 @@ def _section(title: str, values: Json) -> Iterator[str]:
 def flat(values: Json, before: str = "") -> Iterator[tuple[str, Any]]:
     """Nested values as lines, their names joined; an interval is one value."""
     for name, value in values.items():
-        words = f"{before}{_WORDS.get(name, name.replace('_', ' '))}"
+        own = _JUDGED.get(name) if not before else None
+        words = f"{before}{own or _WORDS.get(name, name.replace('_', ' '))}"
         if isinstance(value, Mapping) and value and "mean" not in value:
             yield from flat(value, f"{words}: ")
         else:

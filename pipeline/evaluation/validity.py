@@ -40,7 +40,8 @@ class Validity:
     `flipped` is the share called normal after the edit; `by_chance` the same after the same change
     moved to a random place; `gain` their paired difference; `ceiling` the share called normal with
     a normal film's lungs in the place of their own, which no edit of lungs can be expected to pass
-    (None where there is no such film). `source_kept` is the share of which the judge recognises the
+    (None where there is no such film), and `minus_ceiling` what is missing to it of those films,
+    paired. `source_kept` is the share of which the judge recognises the
     same source before the edit and after, right or wrong; `source_kept_of_right` is that share of
     the `films_of_right`, whose true source it recognises before (None of none); the ceilings are
     the same shares with a normal film's lungs in the place of their own. `off_target` is the mean
@@ -53,6 +54,7 @@ class Validity:
     by_chance: Interval
     gain: Interval
     ceiling: Interval | None
+    minus_ceiling: Interval | None
     source_kept: Interval | None
     source_kept_ceiling: Interval | None
     films_of_right: int
@@ -80,7 +82,7 @@ def judge(
     rng = np.random.default_rng(seed)
     sick = [logit(classifier, pair.film) > 0 for pair in pairs]
     called = list(compress(pairs, sick))
-    theirs = None if groups is None else list(compress(groups, sick))
+    theirs = list(compress(groups or [""] * len(pairs), sick))
     true = [""] * len(called) if sources is None else list(compress(sources, sick))
     if not called:
         return None
@@ -89,27 +91,30 @@ def judge(
     chance = np.array([logit(classifier, film) <= 0 for film in moved], float)
     healed = with_lungs_of(called, donors, seed)
     before = [_source(classifier, p.film) for p in called]
-    told = list(zip(before, true, theirs or [""] * len(called), strict=True))
-    placed = compress(told, [bool(donors) and anatomy.usable(p.lungs) for p in called])
+    told = list(zip(before, true, theirs, strict=True))
+    usable = [bool(donors) and anatomy.usable(p.lungs) for p in called]
     kept, of_right = _kept(classifier, told, [p.counterfactual for p in called])
-    best, best_of_right = _kept(classifier, placed, healed)
+    best, best_of_right = _kept(classifier, compress(told, usable), healed)
+    most = np.array([logit(classifier, film) <= 0 for film in healed], float)
+    own = list(compress(theirs, usable))
     return Validity(
         films=len(called),
         flipped=share_of(flips, theirs),
         by_chance=share_of(chance, theirs),
         gain=bootstrap(flips - chance, seed, theirs),
-        ceiling=_share([(logit(classifier, film) <= 0, "") for film in healed]),
+        ceiling=share_of(most, own) if own else None,
+        minus_ceiling=bootstrap(flips[usable] - most, seed, own) if own else None,
         source_kept=_share(kept),
         source_kept_ceiling=_share(best),
         films_of_right=len(of_right),
         source_kept_of_right=_share(of_right),
         source_kept_of_right_ceiling=_share(best_of_right),
-        off_target=bootstrap(np.array([_off_target(p) for p in called]), seed),
-        **_alike(called, seed),
+        off_target=bootstrap(np.array([_off_target(p) for p in called]), seed, theirs),
+        **_alike(called, theirs, seed),
     )
 
 
-def _alike(pairs: Sequence[Pair], seed: int) -> dict[str, Interval]:
+def _alike(pairs: Sequence[Pair], groups: Groups, seed: int) -> dict[str, Interval]:
     """How similar film and counterpart are, each mean over the films where it can be told."""
     both = [(p.film, p.counterfactual) for p in pairs]
     told = {
@@ -120,13 +125,13 @@ def _alike(pairs: Sequence[Pair], seed: int) -> dict[str, Interval]:
         ],
         "ssim_inside": [fidelity.ssim_where(*f, p.lungs) for f, p in zip(both, pairs, strict=True)],
     }
-    return {name: _mean(np.array(values), seed) for name, values in told.items()}
+    return {name: _mean(np.array(values), groups, seed) for name, values in told.items()}
 
 
-def _mean(values: Values, seed: int) -> Interval:
-    known = values[np.isfinite(values)]
+def _mean(values: Values, groups: Groups, seed: int) -> Interval:
+    known = np.isfinite(values)
     nothing = Interval(mean=np.nan, low=np.nan, high=np.nan)
-    return bootstrap(known, seed) if len(known) else nothing
+    return bootstrap(values[known], seed, list(compress(groups, known))) if any(known) else nothing
 
 
 def _kept(

@@ -55,6 +55,14 @@ def manifest(folder: Path, splits: Sequence[str], source: str = "nih-chestxray14
     table(folder / "cxr256" / "manifest.csv", rows)
 
 
+def keep_only(folder: Path, label: str) -> None:
+    """Of the films of val in cxr256 those of this label stay."""
+    path = folder / "cxr256" / "manifest.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    table(path, [row for row in rows if row["split"] != "val" or row["label"] == label])
+
+
 def localised(folder: Path, films: Sequence[tuple[str, str]], *, outlined: bool = False) -> None:
     """localised: a film for each (source, part), boxed unless it is of JSRT; with lung outlines."""
     root = folder / "localised"

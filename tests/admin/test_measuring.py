@@ -67,6 +67,33 @@ def test_the_table_has_every_section_and_says_whose_features_are_used(
     assert json.loads((out / "evaluation.json").read_text()) == numbers
 
 
+@pytest.mark.parametrize(
+    ("label", "said"), [("Normal", {"conformal"}), ("Lung_Opacity", set())], ids=["normal", "sick"]
+)
+def test_of_films_of_one_class_no_calibration_error_is_told(
+    data: Path,
+    of_normals: Path,
+    evaluated: tuple[dict[str, Any], Path],
+    tmp_path: Path,
+    label: str,
+    said: set[str],
+) -> None:
+    data_folder.keep_only(shutil.copytree(data, tmp_path / "data"), label)
+    model = shutil.copytree(of_normals, tmp_path / "model")
+    learnt = calibration.load(model)
+    assert learnt is not None
+    calibration.save(replace(learnt, odds=calibration.Odds(slope=2.0, intercept=-1.0)), model)
+    digest.write_digests(model)
+    sections = ("reconstruction", "image_score", "validity", "fidelity", "oracle", "induction")
+    done = commands.vald(
+        "evaluate", "--data", tmp_path / "data", "--model", model, "--out", tmp_path / "out",
+        "--judges", evaluated[1] / "judges", "--json", *(f"--without={name}" for name in sections),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["reliability"].keys() == said
+    assert (tmp_path / "out" / "evaluation.html").is_file()
+
+
 def test_every_film_has_a_status(evaluated: tuple[dict[str, Any], Path]) -> None:
     status = evaluated[0]["status"]
     for films in (status["normal"], status["abnormal"]):

@@ -248,7 +248,7 @@ def test_no_region_comes_or_goes_as_a_map_is_completed(threshold: float) -> None
         assert np.array_equal(whole >= threshold, places >= threshold)
 
 
-def test_a_model_that_edits_in_pairs_has_its_map_completed_and_no_other() -> None:
+def test_a_model_with_a_gate_has_its_map_completed_and_no_other() -> None:
     flat = np.full((GRID, GRID), 0.2, np.float32)
     nothing: Any = dict.fromkeys(("second", "free", "still", "traits"))
     made = Evidence(

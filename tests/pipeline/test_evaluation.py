@@ -20,8 +20,10 @@ from pipeline.evaluation import (
     reliability,
     sets,
     statistics,
+    summary,
     validity,
 )
+from pipeline.evaluation.statistics import Interval
 from pipeline.evaluation.validity import Pair
 from pipeline.training import absorption
 from pipeline.training.dataset import Box
@@ -409,6 +411,24 @@ class Glimmer(Brightness):
         return super().forward(x) + 0.9
 
 
+def test_a_judge_s_name_stands_for_films_only_where_they_are_those_it_calls_abnormal() -> None:
+    share = {"mean": 0.5, "low": 0.4, "high": 0.6, "films": 9}
+    told = dict(
+        summary.flat(
+            {
+                "witness": {"flipped": share},
+                "judges_auroc": {"witness": share},
+                "prompt alone": {"witness": {"called_abnormal": share}},
+            }
+        )
+    )
+    assert list(told) == [
+        "of films that the witness calls abnormal: flipped",
+        "judges auroc: witness",
+        "prompt alone: witness: of films that it called normal before, it calls abnormal",
+    ]
+
+
 def test_an_edit_that_flips_is_told_from_the_same_change_elsewhere() -> None:
     # The film is bright by its lungs alone. Taking that away darkens it; the same change moved
     # elsewhere falls on what is black already, where there is nothing to take.
@@ -422,6 +442,36 @@ def test_an_edit_that_flips_is_told_from_the_same_change_elsewhere() -> None:
     assert found.ceiling is None  # nobody's lungs were given
     assert (found.flipped.mean, found.off_target.mean) == (1.0, 0.0)
     assert (found.by_chance.mean, found.gain.mean) == (0.0, 1.0)
+
+
+def test_what_is_missing_to_a_normal_films_lungs_is_told_of_the_same_films_and_by_patient() -> None:
+    # Four films with white lungs; the edit heals two of them, a normal film's lungs all.
+    well, lungs = chests.flat(), chests.lungs()
+    sick = np.where(lungs, np.float32(chests.TISSUE), well)
+    level = float(sick.mean() + well.mean()) / 2
+
+    class Level(Brightness):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 1 - 2 * level
+
+    pairs = [
+        Pair(film=sick, counterfactual=made, places=sick, lungs=lungs)
+        for made in (well, sick, well, sick)
+    ]
+    donor = replace(pairs[0], film=well)
+    found, clustered = (
+        validity.judge(Level(), pairs, [donor], 0, groups)
+        for groups in (None, ["a", "a", "b", "b"])
+    )
+    for judged, independent in ((found, 4), (clustered, 2)):
+        assert judged is not None
+        assert judged.ceiling is not None
+        assert judged.minus_ceiling is not None
+        assert (judged.flipped.mean, judged.minus_ceiling.mean) == (0.5, -0.5)
+        assert judged.ceiling.low == pytest.approx(0.025 ** (1 / independent))
+    # Half of each patient's films are healed: no patient says otherwise.
+    assert clustered is not None
+    assert clustered.minus_ceiling == Interval(mean=-0.5, low=-0.5, high=-0.5)
 
 
 class Dated(Glimmer):

@@ -37,21 +37,23 @@ class Level(Classifier):
         return x.mean((1, 2, 3)) / 2 + 0.5 - self._level
 
 
-def fake(where: Any) -> Any:
-    """An induction that takes 0.1 from where it was asked and adds 0.2 at `where` of that."""
+def fake(where: Any, taken: float) -> Any:
+    """An induction that takes so much from where it was asked and adds 0.2 at `where` of that."""
 
     def induce(model: Any, plane: Image, prompt: str, seed: int, mask: Any = None) -> Induced:
         assert plane.max() <= 1, "a film that the image gate refuses"
         zone = next(name for name in prompts.ZONES if prompt.startswith(name))
         asked = lesions.zone_mask(zone, chests.lungs())
-        change = np.where(asked, np.float32(-0.1), 0) + np.where(where(asked), np.float32(0.2), 0)
+        change = np.where(asked, np.float32(-taken), 0) + np.where(where(asked), np.float32(0.2), 0)
         return Induced(prompt=prompt, change=change.astype(np.float32))
 
     return induce
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, where: Any, judges: Judges) -> Any:
-    monkeypatch.setattr(induction, "induce", fake(where))
+def measured(
+    monkeypatch: pytest.MonkeyPatch, where: Any, judges: Judges, taken: float = 0.1
+) -> Any:
+    monkeypatch.setattr(induction, "induce", fake(where, taken))
     gate = SimpleNamespace(refusal=lambda film: "not a chest" if film.max() > 1 else "")
     model: Any = SimpleNamespace(denoiser=SimpleNamespace(paired=True), image_gate=gate)
     row = FilmRow(
@@ -77,11 +79,6 @@ def judges(classifier: float, witness: float | None = None) -> Judges:
 def test_change_away_from_the_zone_counts_wherever_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of a zone's n pixels 0.1 each is taken; 2 n pixels outside the lungs gain 0.2 each: a fifth
     # of all change is in the zone. No zone of the lungs has more, and nothing there is brighter.
-    def outside(asked: Any) -> Any:
-        rows = np.zeros_like(asked)
-        rows.ravel()[: 2 * asked.sum()] = True  # above the lungs: the first 40 rows hold 8,960
-        return rows
-
     found = measured(monkeypatch, outside, judges(0.9))
     assert found["films"] == FILMS
     alone = found["prompt alone"]
@@ -90,6 +87,19 @@ def test_change_away_from_the_zone_counts_wherever_it_lies(monkeypatch: pytest.M
     assert alone["zone_right"]["mean"] == 1
     assert alone["zone_right_by_finding"].keys() == set(prompts.FINDINGS)
     assert found["with a mask"]["change_in_zone"] == alone["change_in_zone"]
+
+
+def outside(asked: Any) -> Any:
+    """Twice as many pixels above the lungs, of which the first 40 rows hold 8,960."""
+    rows = np.zeros_like(asked)
+    rows.ravel()[: 2 * asked.sum()] = True
+    return rows
+
+
+def test_who_changes_nothing_in_the_lungs_is_right_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured(monkeypatch, outside, judges(0.9), taken=0)["prompt alone"]
+    assert found["change_in_zone"]["mean"] == 0
+    assert found["zone_right"]["mean"] == 0
 
 
 def test_the_wrong_zone_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
