@@ -1,6 +1,7 @@
 """What is stored: received instances, jobs, results and deliveries. All times are UTC."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -59,6 +60,27 @@ def come_again(films: Iterable[Received], now: datetime) -> Iterator[Received]:
         now = arrival(now, film.arrived_at)
         yield replace(film, decision="", arrived_at=now)
         now += timedelta.resolution
+
+
+def not_held_back(
+    owed: Iterable[Received], overtaken: AbstractSet[int], among: AbstractSet[int] | None
+) -> list[Received]:
+    """Which come again of all that are owed a decision: of these numbers, and not overtaken.
+
+    A film that does not holds back each of its UID that came before it in other bytes, by whomever.
+    Decided about as if it came after that film, it would pass for its correction; and, of one
+    sender, its end for that of what was sent later.
+    """
+    left: dict[str, set[str]] = {}
+    again: list[Received] = []
+    for film in sorted(owed, key=came, reverse=True):
+        later = left.setdefault(film.sop_instance_uid, set())
+        may = film.number not in overtaken and (among is None or film.number in among)
+        if not may or later - {film.object.digest}:
+            later.add(film.object.digest)
+        else:
+            again.append(film)
+    return again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ hold (a naive time, an overlong title) is a ValueError.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -78,19 +79,20 @@ class JobStore(Protocol):
         ...
 
     def owed(self) -> list[Received]:
-        """Films that are owed a decision and may have one now, in no order.
+        """Films that are owed a decision, in no order.
 
         By a fault of ours, or since their file was gone, which may have come back meanwhile. One
-        that has come to an end since (`is_owed`) is none. Nor is one of whose SOP Instance UID
-        other bytes came later, by whomever, unless these are owed a decision, too: it would take
-        itself for their correction, and is to be sent again. Nor is one that is purged.
+        that has come to an end since (`is_owed`) is none, nor is one that is purged.
         """
         ...
 
-    def decide_again(self, now: datetime, among: Collection[int] | None = None) -> int:
+    def decide_again(self, now: datetime, among: AbstractSet[int] | None = None) -> int:
         """Films that are `owed` a decision have none, as if they came now: all, or those numbered.
 
-        Returns how many; they have their time once more, in the order in which they came.
+        One stays as it came of whose SOP Instance UID other bytes came later, by whomever, unless
+        these are owed a decision, too, and come again with it: it would take itself for their
+        correction, and is to be sent again. Returns how many come again; they have their time once
+        more, in the order in which they came.
         """
         ...
 

@@ -69,7 +69,7 @@ def retry_failed(path: Path, environ: Mapping[str, str], now: datetime) -> Done:
 
 def _decide_again(store: JobStore, objects: ObjectStore, now: datetime) -> int:
     """Files are looked for before the database is held, however slow whoever keeps them is."""
-    films = [film.number for film in store.owed() if _can_be_decided(objects, film)]
+    films = {film.number for film in store.owed() if _can_be_decided(objects, film)}
     return store.decide_again(now, films)
 
 

@@ -1,6 +1,6 @@
 """Films: received, decided about, and put to their jobs."""
 
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from storage.jobs import (
     arrival,
     came,
     come_again,
+    not_held_back,
 )
 from storage.memory.production import Production
 from storage.memory.tables import film_of, locked
@@ -92,16 +93,17 @@ class Films(Production):
     @locked
     def owed(self) -> list[Received]:
         """See JobStore."""
-        films = filter(self._waits, self._received.values())
-        return [film for film in films if not self._is_overtaken(film)]
+        return list(filter(self._waits, self._received.values()))
 
     @locked
-    def decide_again(self, now: datetime, among: Collection[int] | None = None) -> int:
+    def decide_again(self, now: datetime, among: AbstractSet[int] | None = None) -> int:
         """See JobStore."""
-        owed = [film for film in self.owed() if among is None or film.number in among]
-        for film in come_again(owed, now):
+        owed = self.owed()
+        overtaken = {film.number for film in owed if self._is_overtaken(film)}
+        films = not_held_back(owed, overtaken, among)
+        for film in come_again(films, now):
             self._received[film.number] = film
-        return len(owed)
+        return len(films)
 
     def _waits(self, film: Received) -> bool:
         """It is owed a decision, and for so long as films are kept."""

@@ -1,6 +1,7 @@
 """Films: received, decided about, and put to their jobs."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,7 @@ from storage.jobs import (
     Received,
     arrival,
     come_again,
+    not_held_back,
 )
 from storage.schema import deliveries, jobs, received, results
 from storage.sql.database import IS_ASKED, Database, arrived_at, insert_once
@@ -87,13 +89,16 @@ class Films(Database):
 
     def owed(self) -> list[Received]:
         """See JobStore."""
-        return [rows.received_of(row) for row in self._rows(_owed())]
+        return [rows.received_of(row) for row in self._rows(select(received).where(_waits()))]
 
-    def decide_again(self, now: datetime, among: Collection[int] | None = None) -> int:
+    def decide_again(self, now: datetime, among: AbstractSet[int] | None = None) -> int:
         """See JobStore."""
+        is_overtaken = _overtaken(received).exists().label("is_overtaken")
+        query = select(received, is_overtaken).where(_waits()).with_for_update()
         with engine.writing(self._engine) as db:
-            every = map(rows.received_of, db.execute(_owed().with_for_update()).mappings())
-            films = [film for film in every if among is None or film.number in among]
+            found = db.execute(query).mappings().all()
+            overtaken = {row["number"] for row in found if row["is_overtaken"]}
+            films = not_held_back(map(rows.received_of, found), overtaken, among)
             for film in come_again(films, now):
                 again = update(received).where(received.c.number == film.number)
                 db.execute(again.values(decision="", arrived_at=film.arrived_at))
@@ -198,11 +203,6 @@ def _unsettled(since: datetime) -> CompoundSelect[Any]:
         number.join(deliveries, its_delivery).where(or_(under_way, lost)),
         left.join(received, and_(*is_of_film())),
     )
-
-
-def _owed() -> Select[Any]:
-    """The films that JobStore.owed names."""
-    return select(received).where(_waits(), ~_overtaken(received).exists())
 
 
 def _waits() -> ColumnElement[bool]:

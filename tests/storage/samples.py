@@ -37,6 +37,14 @@ def from_clinic(uid: str = "1.2.3", digest: str = "a") -> NewReceived:
     return replace(film(uid, digest), calling_ae_title="CLINIC")
 
 
+def came(store: JobStore, new: NewReceived, at_s: float, decision: str = "") -> int:
+    """The number of a film that came then, and has that decision where one is given."""
+    number = store.receive(replace(new, received_at=after(at_s))).number
+    if decision:
+        store.route(number, Decision(text=decision), None)
+    return number
+
+
 def new_job(key: str = "k1", created_s: float = 0, uid: str = "1.2.3") -> NewJob:
     return NewJob(
         key=key,

@@ -18,6 +18,7 @@ from storage.words import GONE, OURS
 from tests.storage.samples import (
     NOON,
     after,
+    came,
     film,
     from_clinic,
     guarded_writes,
@@ -161,7 +162,7 @@ def test_what_cannot_be_decided_about_yet_is_left_as_it_came(store: JobStore) ->
     assert there.keys() == {"1.2.1", "1.2.2", "1.2.3"}
     store.route(store.receive(film("1.2.3")).number, Decision(text="lateral"), None)
     # What has come to an end since it was asked for stays there.
-    assert store.decide_again(after(9), [there["1.2.2"], there["1.2.3"]]) == 1
+    assert store.decide_again(after(9), {there["1.2.2"], there["1.2.3"]}) == 1
     assert [film.sop_instance_uid for film in store.unrouted(9)] == ["1.2.2"]
     (left,) = store.received(9, "1.2.1")
     assert (left.decision, left.arrived_at) == (GONE, NOON)
@@ -196,14 +197,6 @@ def test_what_is_decided_about_again_stays_in_its_order(store: JobStore) -> None
     store.route(first, Decision(text=f"{OURS} (KeyError)"), None)
     store.route(second, Decision(text="lateral"), None)
     assert store.unsettled(after(99)) == []
-
-
-def came(store: JobStore, new: NewReceived, at_s: float, decision: str = "") -> int:
-    """The number of a film that came then, and has that decision where one is given."""
-    number = store.receive(replace(new, received_at=after(at_s))).number
-    if decision:
-        store.route(number, Decision(text=decision), None)
-    return number
 
 
 @pytest.mark.parametrize("decision", ["analysed", ""], ids=["decided", "undecided"])
