@@ -189,8 +189,11 @@ def test_a_film_that_a_fault_of_ours_was_decided_by_has_failed_and_is_decided_ab
     states = {film["source_sop_instance_uid"]: film["state"] for film in found}
     assert states == {"1.2.1": "FAILED", "1.2.2": "FAILED", "1.2.3": "REJECTED"}
     done = commands.vald("retry", "--failed", "-c", config)
-    assert (done.exit_code, done.stdout) == (0, "1 film is decided about again\n")
+    assert (done.exit_code, done.stdout) == (1, "1 film is decided about again\n")
     assert [film.sop_instance_uid for film in store.unrouted(10)] == ["1.2.1"]
+    assert done.stderr == (
+        "film 1.2.2 of CR1 is left: its kept file is gone; have the film sent again\n"
+    )
 
 
 def test_one_whose_file_was_gone_is_decided_about_again_where_it_is_back(
@@ -204,22 +207,65 @@ def test_one_whose_file_was_gone_is_decided_about_again_where_it_is_back(
     )
 
 
+def failed(store: JobStore, key: str) -> None:
+    job, token = samples.running(store, key)
+    store.fail(job.key, token, NOON, "no model")
+
+
+def made_again(store: JobStore, key: str) -> None:
+    """Its results were gone when they were to be sent, and to be made again; that failed."""
+    samples.produced(store, key)
+    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
+        store.refuse(parcel, NOON, "file gone")
+    store.retry(key, NOON, [made.sop_instance_uid for made in store.results(key)])
+    job = store.claim("w", NOON, 60)
+    assert job is not None and job.lease is not None
+    store.fail(job.key, job.lease.token, NOON, "no model")
+
+
 def test_one_whose_film_and_results_are_gone_is_left_with_what_to_do(
     config: Path, store: JobStore
 ) -> None:
-    samples.produced(store, "k1")
-    for parcel in store.claim_deliveries("pacs", "s", NOON, 60, 10):
-        store.refuse(parcel, NOON, "file gone")
-    store.retry("k1", NOON, [made.sop_instance_uid for made in store.results("k1")])
-    for key in ("k1", "k2"):
-        if key != "k1":
-            samples.submitted(store, key)
-        job = store.claim("w", NOON, 60)
-        assert job is not None and job.lease is not None
-        store.fail(job.key, job.lease.token, NOON, "no model")
+    made_again(store, "k1")
+    failed(store, "k2")
     done = commands.vald("retry", "--failed", "-c", config)
     assert (done.exit_code, done.stdout) == (1, "k2 is RECEIVED\n")
     assert "k1 is left: 2 results of k1 are not kept any more" in done.stderr
+
+
+def test_a_film_that_others_of_its_uid_came_after_is_left_with_what_to_do(
+    config: Path, store: JobStore
+) -> None:
+    samples.came(store, samples.film(), 0, BROKEN)
+    samples.came(store, samples.from_clinic(digest="b"), 1, "not analysed: lateral")
+    why = "other bytes of its SOP Instance UID came later; have the film sent again"
+    done = commands.vald("retry", "--failed", "-c", config)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"film 1.2.3 of CR1 is left: {why}\n"
+    store.receive(replace(samples.film(), received_at=after(9)))
+    assert commands.vald("retry", "--failed", "-c", config).exit_code == 0
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_from_being_tried_again(
+    config: Path, store: JobStore
+) -> None:
+    objects = wiring.open_objects(wiring.read_config(config, {}), store)
+    back = replace(samples.film("1.2.8"), object=objects.keep("received/film.dcm", b"DICM"))
+    nowhere = samples.film("1.2.9", digest="x" * 300)  # no file system takes such a name
+    for new in (nowhere, back):
+        samples.came(store, new, 0, GONE)
+    samples.came(store, samples.film("1.2.7", digest="y" * 300), 0, BROKEN)
+    made_again(store, "k1")
+    (config.parent / "var/objects/received/secon.dcm").mkdir()
+    failed(store, "k2")
+    done = commands.vald("retry", "--failed", "-c", config)
+    assert done.stdout == "k2 is RECEIVED\n2 films are decided about again\n"
+    assert done.exit_code == 1
+    job, film = done.stderr.splitlines()
+    assert job == "k1 is left: object received/secon.dcm: Is a directory"
+    assert film.startswith("film 1.2.9 of CR1 is left: object received/xxx")
+    assert film.endswith("File name too long; retry once that is mended")
+    assert {film.sop_instance_uid for film in store.unrouted(9)} == {"1.2.7", "1.2.8"}
 
 
 @pytest.mark.parametrize("asked", [(), ("k1", "--failed")])
