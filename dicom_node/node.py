@@ -166,7 +166,7 @@ def _sending(
     from dicom_node.work.scheduler import Tick
 
     delivery = wiring.delivery(settings, store, kept, stop)
-    commitment = wiring.commitment(settings, store, kept)
+    commitment = wiring.commitment(settings, store, kept, stop)
     for name in settings.everywhere:
         yield Tick(name=f"deliver {name}", every_s=_DELIVER_S, run=partial(_serve, delivery, name))
     for name in commitment.names:

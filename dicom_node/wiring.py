@@ -162,8 +162,10 @@ def ledger(settings: NodeConfig, store: JobStore) -> Ledger:
     )
 
 
-def commitment(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Commitment":
-    """Who asks destinations whether they keep what they took."""
+def commitment(
+    settings: NodeConfig, store: JobStore, kept: ObjectStore, stop: threading.Event | None = None
+) -> "Commitment":
+    """Who asks destinations whether they keep what they took, until told to stop."""
     from dicom_node.delivery.commitment import Asker, Commitment
 
     return Commitment(
@@ -179,6 +181,7 @@ def commitment(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "Com
         settings=settings.delivery,
         new_uid=uids.random_uid,
         chance=random.random,
+        stop=stop,
     )
 
 

@@ -7,6 +7,7 @@ here before the request has returned.
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,7 +25,7 @@ from dicom_node.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, Ledger
 from dicom_node.config import DeliverySettings, Destination, DicomWeb
 from dicom_node.delivery import associate, outcome
 from dicom_node.delivery.gateway import Anywhere, Gateway
-from dicom_node.delivery.query import BrokenOffError, Series
+from dicom_node.delivery.query import Series, UnansweredError
 from dicom_node.errors import InputError, TransientError
 from dicom_node.status import CommitmentStatus
 from storage import faults
@@ -46,6 +47,8 @@ _REQUEST = 1
 _POLL_S = 0.1
 _READ = ("StudyInstanceUID",)
 _NO_STUDY = "the kept files are gone or cannot be read, and with them what study to look in"
+_SOONER = 0.5
+"""Of the delay of what was not answered: what was not asked comes first then, whatever failed."""
 _LOOKS = 3
 """So often a result is looked for before it is sent again."""
 
@@ -56,6 +59,17 @@ class Asker:
 
     ae_title: str
     implementation_class_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trouble:
+    """Why a destination was not asked, or does not answer; empty where it does.
+
+    `is_noted` where everything that was not answered has its time.
+    """
+
+    why: str
+    is_noted: bool = False
 
 
 class Commitment:
@@ -73,13 +87,15 @@ class Commitment:
         settings: DeliverySettings,
         new_uid: Callable[[], str],
         chance: Callable[[], float],
+        stop: threading.Event | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Once `stop` is set nothing more is asked."""
         self._store, self._objects = store, objects
         self._ledger, self._asker, self._gateway = ledger, asker, gateway
         self._asked = {name: d for name, d in destinations.items() if d.commitment != "none"}
         self._settings, self._new_uid, self._chance = settings, new_uid, chance
-        self._clock_s = clock_s
+        self._clock_s, self._stop = clock_s, stop or threading.Event()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,29 +126,30 @@ class Commitment:
         return asked
 
     def _claim(self, name: str, uid: str, now: datetime) -> list[Parcel]:
+        if self._stop.is_set():
+            return []
         again_at = now + timedelta(seconds=self._settings.commitment.report_within_s)
         return self._store.ask(name, uid, now, again_at, self._settings.batch)
 
     def _ask_one(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> bool:
-        """Whether the destination took the request; where not, it is asked again later."""
+        """Whether the destination took the request, or answers; where not it is asked later."""
         faults.reach(Point.ASKING)
         trouble = self._trouble(name, uid, parcels, now)
         faults.reach(Point.ASKED)
-        emit = _log.warning if trouble else _log.info
+        emit = _log.warning if trouble.why else _log.info
         emit(
-            "commitment not asked" if trouble else "commitment asked",
+            "commitment not asked" if trouble.why else "commitment asked",
             destination=name,
             transaction_uid=uid,
             results=len(parcels),
-            reason=trouble,
+            reason=trouble.why,
         )
-        if trouble:
+        if trouble.why and not trouble.is_noted:
             asks = max(parcel.delivery.asked for parcel in parcels)
-            later = self._later(asks, now)
-            self._store.ask_again(uid, later, f"commitment not asked: {trouble}")
-        return not trouble
+            self._store.ask_again(uid, self._later(asks, now), _not_asked(trouble.why))
+        return not trouble.why
 
-    def _trouble(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> str:
+    def _trouble(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> _Trouble:
         """What was in the way of asking; what nobody foresaw too, which has its growing delay.
 
         Raises:
@@ -142,37 +159,62 @@ class Commitment:
         try:
             if isinstance(place, DicomWeb) or place.commitment == "query":
                 return self._look_for(name, uid, parcels, now)
-            return self._request(place, uid, parcels)
+            return _Trouble(why=self._request(place, uid, parcels))
         except StorageError:
             raise
         except Exception as fault:  # noqa: BLE001 - as at the worker's loop: the rows must say it
             _log.exception("asking failed")
-            return outcome.unforeseen(fault).reason
+            return _Trouble(why=outcome.unforeseen(fault).reason)
 
     def _later(self, times: int, now: datetime) -> datetime:
         delay_s = backoff.delay_s(times, self._settings.retry, self._chance())
         return now + timedelta(seconds=delay_s)
 
-    def _look_for(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> str:
+    def _look_for(self, name: str, uid: str, parcels: Sequence[Parcel], now: datetime) -> _Trouble:
         """What is found is committed; what is not is looked for again, then sent again."""
         wanted = self._by_series(parcels)
+        looked_for = {one for uids in wanted.values() for one in uids}
+        trouble = _Trouble(why="")
         try:
-            found = self._gateway.instances(self._asked[name], wanted)
-        except BrokenOffError as fault:
-            self._store.commit(name, sorted(fault.found), now)
-            return str(fault)
+            found = self._gateway.instances(self._asked[name], wanted, self._goes_on)
+        except UnansweredError as fault:
+            found = {*fault.found}
+            looked_for -= fault.unanswered.keys() | fault.unasked
+            self._postpone(uid, fault, parcels, now)
+            trouble = _Trouble(why=fault.trouble, is_noted=True)
         except TransientError as fault:
-            return str(fault)
+            return _Trouble(why=str(fault))
         self._store.commit(name, sorted(found), now)
         faults.reach(Point.COMMITTED)
-        looked_for = {one for uids in wanted.values() for one in uids}
         still = self._store.asked_in(uid)
         missing = [delivery for delivery in still if delivery.sop_instance_uid in looked_for]
-        if not missing:
-            return _NO_STUDY if still else ""
+        if still and not missing and not trouble.is_noted:
+            return _Trouble(why=_NO_STUDY)
         for asks in {delivery.asked for delivery in missing}:  # each by its own: some are new
             self._miss(uid, asks, [one for one in missing if one.asked == asks], now)
-        return ""
+        return trouble
+
+    def _goes_on(self) -> bool:
+        return not self._stop.is_set()
+
+    def _postpone(
+        self, uid: str, said: UnansweredError, parcels: Sequence[Parcel], now: datetime
+    ) -> None:
+        """What it did not say is asked later; before that, what it was not asked for that reason.
+
+        So what nobody ever answers keeps nothing else from being asked.
+        """
+        asks = {one.delivery.sop_instance_uid: one.delivery.asked for one in parcels}
+        together = defaultdict[tuple[int, str], list[str]](list)  # each is a write
+        for one, why in said.unanswered.items():
+            together[asks[one], why].append(one)
+        for (times, why), uids in together.items():
+            self._store.ask_again(uid, self._later(times, now), _not_asked(why), uids)
+            _log.warning("not answered", transaction_uid=uid, results=len(uids), reason=why)
+        if said.unasked:
+            times = min(asks[one] for one in said.unasked)
+            sooner = now + (self._later(times, now) - now) * _SOONER
+            self._store.ask_again(uid, sooner, _not_asked(said.trouble), said.unasked)
 
     def _miss(self, uid: str, asks: int, missing: Sequence[Delivery], now: datetime) -> None:
         """So often these were looked for, and were not there."""
@@ -266,6 +308,10 @@ class _Listener:
     def _on_sent(self, event: Any) -> None:
         if self.heard and isinstance(event.pdu, P_DATA_TF):
             self.answered.set()
+
+
+def _not_asked(why: str) -> str:
+    return f"commitment not asked: {why}"
 
 
 def _send(assoc: Any, uid: str, parcels: Sequence[Parcel]) -> str:

@@ -21,6 +21,7 @@ that was turned away to a log-in page would end there with a 200.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from dicom_node import attributes
 from dicom_node.config import DeliveryTimeouts, DicomWeb
 from dicom_node.delivery import https, outcome
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
-from dicom_node.delivery.query import BrokenOffError, Series
+from dicom_node.delivery.query import QuestionError, Series, ask_each
 from dicom_node.errors import ConfigError, TransientError
 from pipeline import shortage
 from storage.jobs import says_nothing
@@ -47,6 +48,7 @@ _OK, _REDIRECTIONS, _BLAMES, _CONFLICT = 200, 300, 400, 409
 _PROCESSING_FAILURE = 0x0110  # PS3.7 annex C
 _REFUSED = {400, 406, 411, 413, 415, 422}
 _FOR_PEOPLE = {401, 403, 404, 405, 407, 410, 501, 505}
+_NOT_FOUND = "HTTP 404"
 _UNSENT = Outcome(
     fate=Fate.UNSENT, reason="the server's trouble, or the batch's time, came before its turn"
 )
@@ -61,10 +63,10 @@ _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask
 
 
 class _AnsweredError(TransientError):
-    """The server answers, but not what it was asked."""
+    """The server answers, but not what it was asked; or it begins to, and `breaks_off`."""
 
-    def __init__(self, status: int, said: str = "") -> None:
-        self.status = f"HTTP {status}"
+    def __init__(self, status: int, said: str = "", *, breaks_off: bool = False) -> None:
+        self.status, self.breaks_off = f"HTTP {status}", breaks_off
         super().__init__(f"QIDO-RS: {said if status == _OK else self.status}")
 
 
@@ -111,31 +113,42 @@ class WebSender:
             return str(fault)
         return ""
 
-    def instances(self, destination: DicomWeb, wanted: Mapping[Series, Sequence[str]]) -> set[str]:
+    def instances(
+        self,
+        destination: DicomWeb,
+        wanted: Mapping[Series, Sequence[str]],
+        going_on: Beginning = nobody,
+    ) -> set[str]:
         """Which of these SOP Instance UIDs it says it has, in the series where they belong.
 
-        Raises:
-            BrokenOffError: it does not say of all; the message tells why.
-        """
-        found: set[str] = set()
-        try:
-            for series, uids in wanted.items():
-                found.update(uid for uid in uids if self._has(destination, series, uid))
-        except TransientError as fault:
-            raise BrokenOffError(str(fault), found) from fault
-        return found
+        One question each: of a series it may say as much as fits on a page (PS3.18 8.3.4.4).
+        Nothing more is asked once `going_on` says no.
 
-    def _has(self, destination: DicomWeb, series: Series, uid: str) -> bool:
-        """One question each: of a series it may say as much as fits on a page (PS3.18 8.3.4.4)."""
+        Raises:
+            UnansweredError: it does not say of all.
+        """
+        questions = [(series, [uid]) for series, uids in wanted.items() for uid in uids]
+        return ask_each(questions, partial(self._there, destination), going_on)
+
+    def _there(self, destination: DicomWeb, series: Series, uids: Sequence[str]) -> list[str]:
+        """The one UID where it is there. Raises TransientError, as `ask_each` wants it."""
         place = (series.study_instance_uid, series.series_instance_uid)
-        found = self._ask(
-            destination,
-            lambda client: client.search_for_instances(
-                *place, search_filters={"SOPInstanceUID": uid}
-            ),
-            lambda ds: attributes.text(ds, "SOPInstanceUID") == uid,
-        )
-        return bool(found)
+        (uid,) = uids
+        try:
+            found = self._ask(
+                destination,
+                lambda client: client.search_for_instances(
+                    *place, search_filters={"SOPInstanceUID": uid}
+                ),
+                lambda ds: attributes.text(ds, "SOPInstanceUID") == uid,
+            )
+        except _AnsweredError as fault:
+            if fault.status == _NOT_FOUND:  # what some say of a study that they do not have
+                return []
+            if says_nothing(fault.status) or fault.breaks_off:
+                raise
+            raise QuestionError(str(fault)) from fault
+        return [uid] if found else []
 
     def study(self, destination: DicomWeb, study_instance_uid: str) -> list[Dataset]:
         """Its Patient ID and Accession Number of a study; see `Finder.study`.
@@ -212,6 +225,7 @@ class WebSender:
         """What is wanted of what it finds; the rest is not kept, which may be a hundred times more.
 
         Raises:
+            QuestionError: it cannot be asked this.
             TransientError: it does not say; the message tells why.
         """
         try:
@@ -221,9 +235,13 @@ class WebSender:
         try:
             found = [ds for ds in map(Dataset.from_json, query(client)) if is_wanted(ds)]
         except Exception as fault:  # whatever its bytes do to their readers
-            said = shortage.lacking(fault) or https.why(fault, encrypted=destination.encrypted)
+            lacking = shortage.lacking(fault)
+            said = lacking or https.why(fault, encrypted=destination.encrypted)
             if answers:
-                raise _AnsweredError(answers[-1].status_code, said) from fault
+                cut = isinstance(fault, requests.ConnectionError | requests.Timeout)
+                raise _AnsweredError(answers[-1].status_code, said, breaks_off=cut) from fault
+            if not lacking and isinstance(fault, ValueError) and not isinstance(fault, OSError):
+                raise QuestionError(f"QIDO-RS: no request: {said}") from fault
             raise TransientError(f"QIDO-RS: {said}") from fault
         if answers and answers[-1].status_code >= _REDIRECTIONS:
             raise _AnsweredError(answers[-1].status_code)

@@ -41,11 +41,16 @@ class Gateway:
             return self.web.probe(destination)
         return self.scu.echo(destination)
 
-    def instances(self, destination: Anywhere, wanted: Mapping[Series, Sequence[str]]) -> set[str]:
-        """Which of these it says it has. Raises TransientError; BrokenOffError has some of them."""
+    def instances(
+        self,
+        destination: Anywhere,
+        wanted: Mapping[Series, Sequence[str]],
+        going_on: Beginning = nobody,
+    ) -> set[str]:
+        """Which of these it says it has; see `Finder.instances`."""
         if isinstance(destination, DicomWeb):
-            return self.web.instances(destination, wanted)
-        return self.finder.instances(destination, wanted)
+            return self.web.instances(destination, wanted, going_on)
+        return self.finder.instances(destination, wanted, going_on)
 
     def study(self, destination: Anywhere, study_instance_uid: str) -> list[Dataset]:
         """What it says of the study. Raises TransientError."""

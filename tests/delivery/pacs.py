@@ -46,6 +46,7 @@ class Pacs:
     endless: bool = False
     queries: list[tuple[str, str, str, list[str]]] = field(default_factory=list)
     find_status: int = 0x0000
+    find_statuses: dict[str, int] = field(default_factory=dict)
     study: dict[str, str] = field(default_factory=dict)
     former: dict[str, str] = field(default_factory=dict)
     studies_asked_for: int = 0
@@ -77,11 +78,13 @@ class Pacs:
         if ds.QueryRetrieveLevel == "STUDY":
             yield from self._find_study(str(ds.StudyInstanceUID or ""))
             return
-        uids = [str(uid) for uid in ds.get("SOPInstanceUID", [])]
+        said = ds.get("SOPInstanceUID", [])
+        uids = [said] if isinstance(said, str) else [str(uid) for uid in said]
         study, series = str(ds.StudyInstanceUID or ""), str(ds.get("SeriesInstanceUID") or "")
         self.queries.append((ds.QueryRetrieveLevel, study, series, uids))
-        if self.find_status:
-            yield self.find_status, None
+        own = (self.find_statuses[uid] for uid in uids if uid in self.find_statuses)
+        if status := next(own, self.find_status):
+            yield status, None
             return
         for uid in itertools.cycle(self.holds) if self.endless else self.holds:
             found = Dataset()

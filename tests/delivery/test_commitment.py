@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -66,6 +67,7 @@ class Bench:
             )
         }
         self.pressure: Pressure | None = None
+        self.stop = threading.Event()
         self.scp = self.listening()
         peer.reports_to = self.scp.port
 
@@ -132,6 +134,7 @@ class Bench:
             settings=settings,
             new_uid=lambda: f"2.25.{len(self.peer.asked) + 1}",
             chance=lambda: 0.5,
+            stop=self.stop,
             clock_s=clock_s,
         )
         return sum(commitment.serve(name, self.now) for name in commitment.names)
@@ -487,6 +490,101 @@ def test_a_query_that_fails_proves_nothing_either_way(bench: Bench, peer: Pacs) 
     assert bench.reasons() == {"commitment not asked: C-FIND: A700"}
 
 
+@contextmanager
+def at_web(bench: Bench, *uids: str) -> Iterator[Web]:
+    """A DICOMweb server in the place of the PACS; these results, or all, say their study."""
+    in_studies(bench, *uids or ALL)
+    with web.running() as server:
+        there = DicomWeb(url=server.url, commitment="query")
+        bench.destinations["pacs"] = there  # type: ignore[assignment]  # it is asked alone
+        yield server
+
+
+def in_studies(bench: Bench, *uids: str) -> None:
+    """Each of these results is of a study of its own, and so asked about alone."""
+    for made in bench.store.results(bench.key):
+        kept = bench.objects.local_path(made.object)
+        ds = pydicom.dcmread(kept)
+        if made.sop_instance_uid in uids:
+            ds.StudyInstanceUID = f"1.2.3.{made.sop_instance_uid}"
+            ds.save_as(kept)
+
+
+@pytest.mark.parametrize("status", [302, 400, 403, 404, 500, 503])
+def test_a_question_that_always_fails_keeps_no_other_result_from_being_committed(
+    bench: Bench, status: int
+) -> None:
+    with at_web(bench) as server:
+        server.search_statuses = {"1.1": status}
+        server.found = [instance("1.2"), instance("1.3")]
+        bench.ask()
+        assert len(server.searches) == 3
+    assert bench.states() == ALL | {"1.1": "DELIVERED"}
+    assert bench.due_at("1.1") == NOW + timedelta(seconds=10)
+
+
+def test_a_query_that_always_fails_keeps_no_other_result_from_being_committed(
+    bench: Bench, peer: Pacs
+) -> None:
+    bench.promise("query")
+    in_studies(bench, *ALL)
+    peer.holds, peer.find_statuses = ["1.1", "1.3"], {"1.2": 0xC000}
+    bench.ask()
+    assert bench.states() == ALL | {"1.2": "DELIVERED"}
+    assert bench.reasons() == {"", "commitment not asked: C-FIND: C000"}
+
+
+def test_what_a_server_answers_404_about_is_not_there(bench: Bench) -> None:
+    """As some do of a study that they have forgotten."""
+    with at_web(bench) as server:
+        server.search_statuses = {"1.1": 404}
+        server.found = [instance("1.2"), instance("1.3")]
+        for after_s in (0, 10, 30):
+            bench.ask(after_s=after_s)
+    assert bench.states() == ALL | {"1.1": "DUE"}
+
+
+def test_a_server_that_is_away_is_asked_twice_and_then_first_what_it_was_not_asked(
+    bench: Bench,
+) -> None:
+    """What it never answers keeps nothing else from being asked."""
+    with at_web(bench) as server:
+        server.search_statuses = {"1.1": 503, "1.2": 503}
+        server.found = [instance("1.3")]
+        bench.ask()
+        assert len(server.searches) == 2
+        assert bench.states() == DELIVERED
+        bench.ask(after_s=10)
+        assert [path[-3:] for path in server.searches[2:]] == ["1.3", "1.1", "1.2"]
+        assert bench.ask(after_s=10) == 0
+    assert bench.states() == DELIVERED | {"1.3": "COMMITTED"}
+    assert bench.reasons() == {"commitment not asked: QIDO-RS: HTTP 503"}
+
+
+def test_a_result_that_names_no_study_keeps_no_other_from_being_looked_for(bench: Bench) -> None:
+    with at_web(bench, "1.2", "1.3") as server:
+        server.found = [instance("1.2"), instance("1.3")]
+        bench.ask()
+    assert bench.states() == ALL | {"1.1": "DELIVERED"}
+
+
+def test_nothing_more_is_asked_once_the_node_stops(bench: Bench) -> None:
+    class Searches(list[str]):
+        def append(self, path: str) -> None:
+            bench.stop.set()
+            super().append(path)
+
+    with at_web(bench) as server:
+        server.searches = Searches()
+        server.found = [instance("1.1"), instance("1.2")]
+        bench.ask()
+        assert len(server.searches) == 1
+        assert bench.ask(after_s=900) == 0
+        bench.stop.clear()
+        assert bench.ask(after_s=5) == 2
+    assert bench.states()["1.1"] == "COMMITTED"
+
+
 def test_what_a_server_said_before_a_question_failed_is_committed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -497,15 +595,7 @@ def test_what_a_server_said_before_a_question_failed_is_committed(
             self.search_status = 503
         return page(self, path)
 
-    for made in bench.store.results(bench.key):
-        kept = bench.objects.local_path(made.object)
-        ds = pydicom.dcmread(kept)
-        ds.StudyInstanceUID = "1.2.3"
-        ds.save_as(kept)
-
-    with web.running() as server, monkeypatch.context() as patched:
-        there = DicomWeb(url=server.url, commitment="query")
-        bench.destinations["pacs"] = there  # type: ignore[assignment]  # it is asked alone
+    with at_web(bench) as server, monkeypatch.context() as patched:
         server.found = [instance(uid) for uid in ("1.1", "1.2", "1.3")]
         patched.setattr(Web, "page", fails_from_then_on)
         bench.ask()

@@ -26,7 +26,8 @@ class Web:
     An answer without words says what a server should: that it has stored what was sent. It reads a
     body in pieces of `piece_bytes`, and rests for `piece_s` after each; and it writes an answer
     byte by byte, where it rests for `pause_s` after each. Statuses `first` are said before it.
-    A search finds what is in `found`, of which it names a page; or it says what is `raw`.
+    A search finds what is in `found`, of which it names a page; or it says what is `raw`. One for
+    an instance has a status of its own where `search_statuses` has that.
     """
 
     url: str = ""
@@ -41,6 +42,7 @@ class Web:
     found: list[Json] = field(default_factory=list)
     raw: str = ""
     search_status: int = 200
+    search_statuses: dict[str, int] = field(default_factory=dict)
     page_size: int = 1 << 30
     heeds_filters: bool = True
     bodies: list[bytes] = field(default_factory=list)
@@ -132,7 +134,9 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[Web]:
 
         def do_GET(self) -> None:
             web.searches.append(self.path)
-            self._answer(web.search_status, web.raw or web.page(self.path))
+            uid = self.path.partition("SOPInstanceUID=")[2]
+            status = web.search_statuses.get(uid, web.search_status)
+            self._answer(status, web.raw or web.page(self.path))
 
         def _body(self) -> bytes:
             length = self.headers.get("Content-Length")
