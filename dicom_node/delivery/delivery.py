@@ -31,8 +31,8 @@ _log = structlog.get_logger()
 _BATCH_S = 60.0
 """No result of a batch is begun later than this: a destination is looked at anew now and then."""
 
-_RENEWED_AFTER = 0.25
-"""Of a batch's lease. What is left is enough for any result, its file and its study."""
+_RENEWED_AFTER_S = 5.0
+"""So long a batch may be in the hands of another before we see it: each time is a write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,25 +242,32 @@ class _Hold:
         self, store: JobStore, parcels: Sequence[Parcel], claimed_at: datetime, lease: timedelta
     ) -> None:
         self._store, self._parcels, self._lease = store, parcels, lease
-        self._renewed_at = claimed_at
+        self._renewed_at = self._tried_at = claimed_at
+        self._is_ours = True
 
     def lasts(self, moment: Callable[[], datetime]) -> bool:
         """It is ours for long enough to begin one more.
 
-        False where nothing of it is ours any more, since another process has it and sends it, and
-        where that cannot be known since the lease is over.
+        False, and for good, where nothing of it is ours any more, since another process has it and
+        sends it, and where that cannot be known since the lease is over.
         """
         now = moment()
-        if now - self._renewed_at < _RENEWED_AFTER * self._lease:
-            return True
+        if now - self._tried_at >= timedelta(seconds=_RENEWED_AFTER_S):
+            self._tried_at = now if self._renew(now) else moment()
+        is_over = max(now, self._tried_at) - self._renewed_at >= self._lease
+        self._is_ours = self._is_ours and not is_over
+        return self._is_ours
+
+    def _renew(self, now: datetime) -> bool:
+        """Whether the database says what is ours; it may take its time not to."""
         try:
-            is_ours = self._store.renew_deliveries(self._parcels, now + self._lease) > 0
+            left = self._store.renew_deliveries(self._parcels, now + self._lease)
         except StorageError as fault:
             where = self._parcels[0].delivery.destination
             _log.warning("leases not renewed", destination=where, error=str(fault))
-            return moment() - self._renewed_at < self._lease
-        self._renewed_at = now
-        return is_ours
+            return False
+        self._renewed_at, self._is_ours = now, self._is_ours and left > 0
+        return True
 
 
 def _names(parcel: Parcel) -> dict[str, str]:

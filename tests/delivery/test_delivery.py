@@ -93,7 +93,7 @@ def make(tmp_path: Path) -> Make:
 @pytest.fixture
 def renewed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch's lease is renewed before each file and each result: where tests come in between."""
-    monkeypatch.setattr(delivering, "_RENEWED_AFTER", 0.0)
+    monkeypatch.setattr(delivering, "_RENEWED_AFTER_S", 0.0)
 
 
 @pytest.fixture
@@ -422,22 +422,44 @@ def test_nothing_is_begun_once_a_lease_that_cannot_be_renewed_is_over(make: Make
     assert bench.states() == [DUE] * 3
 
 
-@pytest.mark.usefixtures("renewed_each_time")
+def taken_over(bench: Bench) -> None:
+    """As if the clock had been set forward by an hour, or we had been suspended for so long."""
+    late = NOW + timedelta(hours=1)
+    bench.store.reclaim(late, 3)
+    bench.store.claim_deliveries("pacs", "other", late, 3600, 10)
+
+
 def test_what_another_process_has_taken_over_is_not_sent_on(make: Make) -> None:
+    """Seen within seconds, however long its lease would have been."""
+    passed_s = [0.0]
     with pacs.running() as peer:
         bench = make(pacs=peer.port)
-        renew = bench.store.renew_deliveries
 
-        def renewed(parcels: Sequence[Parcel], until: datetime) -> int:
-            if len(peer.received) == 1:  # as if this one had been stopped for an hour
-                late = until + timedelta(hours=1)
-                bench.store.reclaim(late, 3)
-                bench.store.claim_deliveries("pacs", "other", late, 3600, 10)
-            return renew(parcels, until)
+        def clock_s() -> float:
+            if len(peer.received) == 1 and not passed_s[0]:
+                taken_over(bench)
+                passed_s[0] = 6.0
+            return passed_s[0]
 
-        bench.store.renew_deliveries = renewed  # type: ignore[method-assign]  # to be in between
-        bench.tick()
+        bench.delivery(clock_s=clock_s).tick(NOW)
     assert len(peer.received) == 1
+    assert bench.states() == [DeliveryState.SENDING] * 3  # by the other
+
+
+def test_what_was_read_before_another_process_took_it_over_is_not_sent(make: Make) -> None:
+    passed_s = [0.0]
+
+    class Slow(LocalObjectStore):
+        def whole_path(self, ref: ObjectRef) -> Path:
+            taken_over(bench)
+            passed_s[0] = 6.0
+            return super().whole_path(ref)
+
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        slow = Slow(bench.folder / "objects")
+        bench.delivery(objects=slow, clock_s=lambda: passed_s[0]).tick(NOW)
+    assert peer.received == []
     assert bench.states() == [DeliveryState.SENDING] * 3  # by the other
 
 
