@@ -78,12 +78,16 @@ def _unfailing_logger(level: int) -> type[structlog.typing.BindableLogger]:
     filtering: Any = structlog.make_filtering_bound_logger(level)
 
     class Logger(filtering):  # type: ignore[misc]  # made while the program runs
-        def _proxy_to_logger(self, method: str, event: Any = None, *args: Any, **said: Any) -> None:
+        def _proxy_to_logger(
+            self, method: str, event: Any = None, /, *args: Any, **said: Any
+        ) -> None:
             try:
                 super()._proxy_to_logger(method, event, *args, **said)
             except Exception as fault:  # noqa: BLE001 - whatever a value does to who writes it
                 with suppress(Exception):
-                    nothing_bound: Any = super(Logger, self.new())
+                    # Not self.new(), which takes from us, too, what is bound.
+                    bare = self.__class__(self._logger, self._processors, {})
+                    nothing_bound: Any = super(Logger, bare)
                     nothing_bound._proxy_to_logger(method, event, unsaid=type(fault).__qualname__)
 
     return Logger

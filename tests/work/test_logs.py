@@ -82,6 +82,28 @@ def test_an_event_with_a_value_that_cannot_be_written_is_said_by_its_name(
     assert [said.count(word) for word in ("job failed", "LookupError", _SECRET)] == [2, 2, 0]
 
 
+def test_after_an_event_that_cannot_be_written_what_is_bound_is_said_still(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("INFO", "json")
+    log = structlog.get_logger().bind(job="abc")
+    log.info("one", value=_Unsayable())
+    log.error("job failed")
+    first, second = lines(capsys)
+    assert (first["event"], first["unsaid"], "job" in first) == ("one", "LookupError", False)
+    assert (second["event"], second["job"]) == ("job failed", "abc")
+
+
+@pytest.mark.parametrize("name", ["method", "method_name"])
+def test_a_value_of_whatever_name_raises_nothing(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    logs.configure("INFO", "json")
+    structlog.get_logger().info("one", **{name: "GET"})
+    (line,) = lines(capsys)
+    assert line["event"] == "one"
+
+
 def test_a_thread_that_dies_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("INFO", "json")
 
