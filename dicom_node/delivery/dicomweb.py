@@ -35,7 +35,7 @@ from pydicom.filereader import read_file_meta_info
 
 from dicom_node import attributes
 from dicom_node.config import DeliveryTimeouts, DicomWeb
-from dicom_node.delivery import https, outcome
+from dicom_node.delivery import dicomjson, https, outcome
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import QuestionError, Series, ask_each
 from dicom_node.errors import ConfigError, TransientError
@@ -140,7 +140,7 @@ class WebSender:
                 lambda client: client.search_for_instances(
                     *place, search_filters={"SOPInstanceUID": uid}
                 ),
-                lambda ds: attributes.text(ds, "SOPInstanceUID") == uid,
+                dicomjson.with_uid(dicomjson.SOP_INSTANCE_UID, uid),
             )
         except _AnsweredError as fault:
             if fault.status == _NOT_FOUND:  # what some say of a study that they do not have
@@ -158,21 +158,21 @@ class WebSender:
         """
         return self._studies(
             destination,
-            lambda ds: attributes.text(ds, "StudyInstanceUID") == study_instance_uid,
+            dicomjson.with_uid(dicomjson.STUDY_INSTANCE_UID, study_instance_uid),
             search_filters={"StudyInstanceUID": study_instance_uid},
         )
 
     def _studies(
         self,
         destination: DicomWeb,
-        is_wanted: Callable[[Dataset], bool] = lambda _: False,
+        wanted: dicomjson.Choice = dicomjson.none,
         **asked: Any,
     ) -> list[Dataset]:
         """What is wanted of the studies that it finds. Raises TransientError."""
         return self._ask(
             destination,
             lambda client: client.search_for_studies(**asked),
-            is_wanted,
+            wanted,
             _MOST_OF_STUDIES_BYTES,
         )
 
@@ -219,10 +219,10 @@ class WebSender:
         self,
         destination: DicomWeb,
         query: Callable[[DICOMwebClient], list[Any]],
-        is_wanted: Callable[[Dataset], bool],
+        wanted: dicomjson.Choice,
         most_bytes: int = _MOST_BYTES,
     ) -> list[Dataset]:
-        """What is wanted of what it finds; the rest is not kept, which may be a hundred times more.
+        """What is wanted of what it finds; the rest is not read, which may take minutes.
 
         Raises:
             QuestionError: it cannot be asked this.
@@ -233,7 +233,8 @@ class WebSender:
         except ConfigError as fault:
             raise TransientError(f"QIDO-RS: {fault}") from fault
         try:
-            found = [ds for ds in map(Dataset.from_json, query(client)) if is_wanted(ds)]
+            said_of = wanted(dicomjson.data_sets(query(client)))
+            found = [Dataset.from_json(one) for one in said_of]
         except Exception as fault:  # whatever its bytes do to their readers
             lacking = shortage.lacking(fault)
             said = lacking or https.why(fault, encrypted=destination.encrypted)

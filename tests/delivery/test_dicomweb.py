@@ -433,6 +433,19 @@ def test_a_study_is_described_where_there_is_one(peer: Web) -> None:
     assert (study.PatientID, study.AccessionNumber) == ("PID", "A1")
 
 
+@pytest.mark.parametrize("raw", ['["1.2.3"]', "3", '"1.2.3"', "[[]]"])
+def test_an_answer_that_is_no_list_of_data_sets_is_none(peer: Web, raw: str) -> None:
+    peer.raw = raw
+    assert SENDER.echo(at(peer)) == "QIDO-RS: TypeError"
+    with pytest.raises(TransientError, match="QIDO-RS: TypeError"):
+        SENDER.instances(at(peer), {SERIES: ["1.1"]})
+
+
+def test_a_study_is_known_by_its_tag_in_small_letters_too(peer: Web) -> None:
+    peer.found = [{tag.lower(): said for tag, said in described("1.2.3", "PID").items()}]
+    assert len(SENDER.study(at(peer), "1.2.3")) == 1
+
+
 def test_an_answer_that_does_not_end_in_time_is_none(peer: Web, files: list[Path]) -> None:
     peer.pause_s = 0.1  # each byte comes in time, and a hundred of them do not
     peer.found = [instance("1.1")]
@@ -450,11 +463,29 @@ def many_studies(number: int) -> list[Json]:
     return [described(f"1.2.{n}", "PID") | words for n in range(number)]
 
 
-def test_a_server_that_tells_of_all_its_studies_whatever_it_is_asked_is_well(peer: Web) -> None:
-    peer.found = many_studies(3000)
-    assert SENDER.echo(at(peer)) == ""
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is read as a data set from now on."""
+    read, from_json = [], Dataset.from_json
+
+    def noted(said: Any) -> Dataset:
+        read.append(said)
+        return from_json(said)
+
+    monkeypatch.setattr(Dataset, "from_json", noted)
+    return read
+
+
+def test_a_server_that_tells_of_all_its_studies_whatever_it_is_asked_is_well(
+    peer: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was not asked for is not read, which would take minutes of what else goes on."""
+    peer.found, read = many_studies(3000), counted(monkeypatch)
+    assert SENDER.echo(at(peer)) == SENDER.probe(at(peer)) == ""
+    assert len(read) == 2
+    read.clear()
     (study,) = SENDER.study(at(peer), "1.2.2999")
     assert study.PatientID == "PID"
+    assert len(read) == 2  # the first, too
     peer.found = many_studies(4000)
     assert SENDER.echo(at(peer)) == "QIDO-RS: its answer is too large"
 
@@ -488,13 +519,7 @@ def test_an_answer_of_many_items_takes_little_memory(peer: Web, files: list[Path
 def test_an_answer_is_read_once(
     peer: Web, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, from_json = [], Dataset.from_json
-
-    def counted(said: Any) -> Dataset:
-        read.append(said)
-        return from_json(said)
-
-    monkeypatch.setattr(Dataset, "from_json", counted)
+    read = counted(monkeypatch)
     assert sent(peer, files[0]).fate is Fate.DELIVERED
     assert len(read) == 1
 
