@@ -11,7 +11,7 @@ import pytest
 from dicom_node.routing import router
 from dicom_node.work import reconcile
 from dicom_node.work.reconcile import Account, FilmStanding, Reconciler, Standing
-from storage.jobs import Decision
+from storage.jobs import Decision, Proof
 from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore
 from tests import disk
@@ -49,13 +49,16 @@ class Bench:
 
     def judged(self, now: object, promising: set[str] | None = None) -> list[FilmStanding]:
         """Whatever files there are."""
-        reconciler = Reconciler(
+        reconciler = self.reconciler(promising)
+        return reconciler.since(NOON, now)  # type: ignore[arg-type]  # a datetime
+
+    def reconciler(self, promising: set[str] | None = None) -> Reconciler:
+        return Reconciler(
             store=self.store,
             objects=self.objects,
             promising=frozenset(promising or set()),
             known=frozenset(self.known),
         )
-        return reconciler.since(NOON, now)  # type: ignore[arg-type]  # a datetime
 
     def deliver(self, destination: str, *, promised: bool = True) -> list[str]:
         parcels = self.store.claim_deliveries(destination, "s", NOON, 60, 10)
@@ -164,6 +167,23 @@ def test_a_film_that_is_owed_a_decision_is_missing_every_day_until_it_has_one(
         missing.append(account.counts["missing"])
         bench.store.route(number, Decision(text=decision), None)
     assert missing == [0, 1, 1]
+
+
+def test_a_film_that_was_lost_is_missing_in_no_day_s_account_once_it_is_purged_but_in_its_own(
+    bench: Bench,
+) -> None:
+    number = bench.store.receive(film()).number
+    bench.store.route(number, Decision(text=router.GONE), None)
+    reconciler = bench.reconciler()
+    assert [one.standing for one in reconciler.daily(SOON, LATE)] == [Standing.MISSING]
+    (lost,) = bench.store.purgeable_received(SOON, Proof(), 9)
+    assert bench.store.purge_received(lost, SOON, Proof(), LATE, lambda _: None)
+    assert reconciler.daily(SOON, LATE) == []
+    (found,) = reconciler.since(NOON, LATE)
+    assert (found.standing, found.why) == (Standing.MISSING, router.GONE)
+    again = bench.store.receive(replace(film(digest="other"), received_at=SOON)).number
+    bench.store.route(again, Decision(text="not analysed: lateral"), None)
+    assert bench.standings() == [Standing.NOT_ANALYSED] * 2
 
 
 def test_the_note_that_a_film_is_not_analysed_has_to_arrive(bench: Bench) -> None:
