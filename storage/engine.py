@@ -31,7 +31,10 @@ _ANSWER_S = 25.0
 # On the server, so that it gives up before we do; the last frees the locks of a stopped node.
 _SESSION = {
     "timezone": "UTC",
-    "synchronous_commit": "on",  # whatever the server's default: a committed row is a promise
+    # Both whatever the server's default is: a committed row is a promise, and whoever has waited
+    # for a row sees what it is then. libpq: a blank in a value is escaped.
+    "synchronous_commit": "on",
+    "default_transaction_isolation": r"read\ committed",
     "lock_timeout": "10s",
     "statement_timeout": "20s",
     "idle_in_transaction_session_timeout": "60s",

@@ -9,19 +9,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
+from sqlalchemy.engine import make_url
 
 from storage import engine, migrate
 from storage.errors import StoreMismatchError, StoreUnavailableError
-from storage.jobs import Decision, NewJob, Proof
+from storage.jobs import Decision, NewJob, ObjectRef, Proof
 from storage.schema import metadata
-from storage.sql import SqlJobStore
+from storage.sql import SqlJobStore, films
+from storage.sql.database import insert_once
 from storage.states import DeliveryState
 from tests import postgres
+from tests.peers.tools import wait_until
 from tests.storage.samples import (
     NOON,
     after,
@@ -332,7 +337,8 @@ def test_no_two_processes_claim_the_same_job(ready_url: str) -> None:
         submitted(store, f"k{n:02}")
     store.close()
     script = f"""
-        from storage.sql import SqlJobStore
+        from storage.sql import SqlJobStore, films
+from storage.sql.database import insert_once
         from tests.storage.samples import NOON
         store = SqlJobStore({ready_url!r})
         while job := store.claim("w", NOON, 60):
@@ -355,7 +361,8 @@ def test_rows_are_there_when_the_store_is_opened_again(ready_url: str) -> None:
 def test_a_process_killed_in_mid_write_leaves_every_committed_row(ready_url: str) -> None:
     url = ready_url
     script = textwrap.dedent(f"""
-        from storage.sql import SqlJobStore
+        from storage.sql import SqlJobStore, films
+from storage.sql.database import insert_once
         from tests.storage.samples import film
         store = SqlJobStore({url!r})
         for n in range(100000):
@@ -497,6 +504,45 @@ def test_a_commit_is_durable_and_no_statement_endless_whatever_the_server_is_set
         "statement_timeout": "20s",
         "lock_timeout": "10s",
     }
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("default", ["repeatable read", "serializable"])
+def test_a_film_that_comes_while_its_bytes_are_purged_keeps_them_whatever_the_server_isolates(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, default: str
+) -> None:
+    migrate.up(postgres_url)
+    name = make_url(postgres_url).database
+    execute(postgres_url, f"ALTER DATABASE {name} SET default_transaction_isolation='{default}'")
+    store, removed, purged = SqlJobStore(postgres_url), list[ObjectRef](), list[bool]()
+    old = store.receive(film("1.2.1"))
+    store.route(old.number, Decision(text="not analysed"), None)
+
+    def purge() -> None:
+        purged.append(store.purge_received(old, after(1), Proof(), after(2), removed.append))
+
+    other = Thread(target=purge)
+
+    def insert_slowly(*row: Any) -> None:
+        insert_once(*row)
+        other.start()
+        wait_until(lambda: waits_for_a_lock(postgres_url), 10, "the purge")
+
+    monkeypatch.setattr(films, "insert_once", insert_slowly)
+    store.receive(replace(film("1.2.1"), calling_ae_title="CR2", received_at=after(1)))
+    other.join()
+    store.close()
+    assert (purged, removed) == ([False], [])
+
+
+def waits_for_a_lock(url: str) -> bool:
+    """Whether a session of the database does."""
+    database = engine.connect(url)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with engine.reading(database) as connection:
+        number = connection.exec_driver_sql(waiting).scalar_one()
+    database.dispose()
+    return bool(number)
 
 
 @pytest.mark.parametrize("replaced", [False, True])
