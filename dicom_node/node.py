@@ -26,8 +26,13 @@ from dicom_node.work import loading
 from dicom_node.work.loading import Loads
 from pipeline import digest, folder, shortage
 from pipeline.errors import ModelError, ShortageError
-from storage import migrate
-from storage.errors import ObjectsUnavailableError, StorageError, StoreUnavailableError
+from storage import migrate, objects
+from storage.errors import (
+    ObjectsUnavailableError,
+    StorageError,
+    StoreMismatchError,
+    StoreUnavailableError,
+)
 from storage.objects import ObjectStore
 from storage.store import JobStore
 
@@ -379,11 +384,17 @@ def _let_go(settings: NodeConfig, store: JobStore, pid: int) -> None:
 
 
 def _migrated(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
-    """Rows, whose schema is this version's, and objects."""
+    """Rows, whose schema is this version's, and objects.
+
+    Raises:
+        StoreMismatchError: the objects are another database's.
+    """
     migrate.up(settings.storage.database)
     store, kept = _opened(settings)
     try:
-        kept.free_bytes()
+        objects.demand_ours(kept)
+    except StoreMismatchError:
+        raise
     except StorageError as fault:  # films are told to come again until it is back
         _log.error("objects unavailable", error=str(fault))
     return store, kept

@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +28,9 @@ if TYPE_CHECKING:  # each process imports at its start only what it runs
     from dicom_node.routing.router import Analysis, Router
     from dicom_node.work.reconcile import Reconciler
 
-_OBJECTS = "objects"
-"""The notice that holds the mark of the folder where objects are."""
+_OBJECTS, _OWN = "objects", "own mark"
+"""The notices that hold the mark of the place where objects are, and the one for a place that has
+none: who gives it may be ended before, or after, the first is there."""
 
 
 def read_config(path: Path, environ: Mapping[str, str]) -> NodeConfig:
@@ -71,12 +73,34 @@ def open_objects(settings: NodeConfig, store: JobStore) -> ObjectStore:
     """The object store that the database knows; the first that is opened with it becomes that.
 
     While its volume is away another folder may have its name, also when we start.
+
+    Raises:
+        StoreMismatchError: it would be the first, and is another database's.
+        ObjectsUnavailableError: it would be the first, and is away.
     """
     known = store.notice(_OBJECTS)
-    kept = objects.open_store(settings.storage.objects, known.text if known else "")
-    if known is None and kept.mark:
+    own = known.text if known else store.post_once(_OWN, uuid.uuid4().hex, now())
+    kept = objects.open_store(settings.storage.objects, own)
+    if known is None:
+        objects.take(kept, is_new=not store.received(1))
         store.post(_OBJECTS, kept.mark, now())
     return kept
+
+
+def demand_own_objects(settings: NodeConfig, store: JobStore | None) -> None:
+    """Return if a node could use its objects; nothing is changed. None is a database to be made.
+
+    Raises:
+        StoreMismatchError: they are another database's.
+        StorageError: they cannot be looked at now; or see `objects.demand_ours`.
+    """
+    known, own = (store.notice(_OBJECTS), store.notice(_OWN)) if store else (None, None)
+    mark = known or own
+    kept = objects.open_store(settings.storage.objects, mark.text if mark else uuid.uuid4().hex)
+    if known:
+        objects.demand_ours(kept)
+    else:
+        objects.demand_free(kept, is_new=store is None or not store.received(1))
 
 
 def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":

@@ -5,7 +5,7 @@ StorageError
 ├── ObjectsUnavailableError the moment's: the objects' volume or service is away; try again
 ├── OutOfSpaceError         the moment's: the disk is full; try again when space has returned
 ├── ObjectMissingError      the installation's: a kept object is gone or damaged
-├── StoreMismatchError      the installation's: the schema is not this version's
+├── StoreMismatchError      the installation's: schema not this version's, or objects not its own
 ├── LeaseLostError          nobody's: another worker holds this job now; drop the work
 ├── UnknownKeyError         the caller's: no such job, delivery or received instance
 └── TransitionError         the caller's: the state table has no such step
@@ -33,7 +33,7 @@ class ObjectMissingError(StorageError):
 
 
 class StoreMismatchError(StorageError):
-    """The database's schema is not the one this program works with."""
+    """The database is none this program works with, or its objects are another database's."""
 
 
 class LeaseLostError(StorageError):

@@ -459,6 +459,10 @@ class JobStore(Protocol):
         """The notice of that name, of at most 64 characters, is this one."""
         ...
 
+    def post_once(self, name: str, text: str, now: datetime) -> str:
+        """There is a notice of that name: this one, unless there was one. Returns its text."""
+        ...
+
     def notice(self, name: str) -> Notice | None:
         """The last one of that name; None where there was none."""
         ...

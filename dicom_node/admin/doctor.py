@@ -16,8 +16,8 @@ from dicom_node.errors import NodeError
 from dicom_node.work import clocks, overview
 from pipeline import digest, folder, prompts, settings
 from pipeline.errors import PipelineError
-from storage import engine, objects
-from storage.errors import StorageError
+from storage import engine, migrate, objects
+from storage.errors import StorageError, StoreMismatchError
 from storage.store import JobStore
 
 _TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
@@ -55,7 +55,7 @@ def examine(read: NodeConfig) -> Iterator[Finding]:
     yield _tried("port", lambda: wiring.demand_port(read))
     yield _tried("model", lambda: _model(read.model))
     yield _tried("database", lambda: engine.probe(read.storage.database))
-    yield _objects(read.storage.objects.removeprefix("file://"))
+    yield _objects(read)
     for name, destination in read.destinations.items():
         yield _echo(name, destination, read.node.ae_title)
     for name, server in read.dicomweb.items():
@@ -105,8 +105,35 @@ def _model(wanted: Model) -> str:
     return f"{said.name} {said.version}, digest {found[:12]} (with prompts {words[:12]})"
 
 
-def _objects(root: str) -> Finding:
-    return _tried("objects", lambda: _service(root)) if "://" in root else _space(root)
+def _objects(read: NodeConfig) -> Finding:
+    root = read.storage.objects.removeprefix("file://")
+    there = _tried("objects", lambda: _service(root)) if "://" in root else _space(root)
+    unusable = there.fatal and not there.good
+    return there if unusable else _owned(read) or there
+
+
+def _owned(read: NodeConfig) -> Finding | None:
+    """What is to be said of objects that are not those of the database, or are not there."""
+    try:
+        store = _kept_store(read)
+    except StorageError:  # said of the database, or brought up by the start
+        return None
+    try:
+        wiring.demand_own_objects(read, store)
+    except StorageError as fault:
+        fatal = isinstance(fault, StoreMismatchError)
+        return Finding(what="objects", good=False, said=str(fault), fatal=fatal)
+    finally:
+        if store:
+            store.close()
+    return None
+
+
+def _kept_store(read: NodeConfig) -> JobStore | None:
+    """The job store; None where the first start will make its tables."""
+    if migrate.status(read.storage.database).found:
+        return wiring.open_store(read)
+    return None
 
 
 def _service(root: str) -> str:

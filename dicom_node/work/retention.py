@@ -10,7 +10,7 @@ import structlog
 from dicom_node.config import Retention
 from storage.errors import ObjectsUnavailableError, StorageError, StoreUnavailableError
 from storage.jobs import Proof, Received
-from storage.objects import ObjectStore
+from storage.objects import FOLDERS, ObjectStore, demand_ours
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -19,8 +19,7 @@ _BATCH = 500
 _REPORTS_COME = timedelta(days=30)
 """So late a report of storage commitment is still known by its transaction."""
 _NAMES = 5000
-_OURS = ("received/", "results/")
-"""What else is in that folder, such as a database, is not ours to remove."""
+_OURS = tuple(f"{folder}/" for folder in FOLDERS)
 _DAY_S = 86_400.0
 """No film or job is so long between a file and its row."""
 
@@ -94,7 +93,12 @@ def sweep_unknown(store: JobStore, objects: ObjectStore, older_than_s: float = _
     """Kept files of at least that age that no row knows are gone; returns how many.
 
     A crash leaves them, or a database that was away between a file and its row.
+
+    Raises:
+        StoreMismatchError: the store is another database's, whose rows may know them.
+        StorageError: nobody can tell whose it is, or database or objects are away.
     """
+    demand_ours(objects)
     names = (name for name in objects.stale(older_than_s) if name.startswith(_OURS))
     number, stuck = 0, list[StorageError]()
     while some := list(islice(names, _NAMES)):

@@ -16,6 +16,11 @@ class Notices(Tables):
         self._notices[name] = Notice(at=now, text=legible(text))
 
     @locked
+    def post_once(self, name: str, text: str, now: datetime) -> str:
+        """See JobStore."""
+        return self._notices.setdefault(name, Notice(at=now, text=legible(text))).text
+
+    @locked
     def notice(self, name: str) -> Notice | None:
         """See JobStore."""
         return self._notices.get(name)

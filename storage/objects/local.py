@@ -13,12 +13,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from storage import faults
-from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
+from storage.errors import ObjectMissingError, StorageError
 from storage.faults import Point
 from storage.jobs import ObjectRef
-from storage.objects.whole import PART, Data, checked, pieces, plain, translated
+from storage.objects.whole import (
+    FOLDERS,
+    MARK,
+    PART,
+    Data,
+    checked,
+    lost,
+    pieces,
+    plain,
+    translated,
+)
 
-_MARK = ".vald-objects"
 _MACHINES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # which say nothing of a volume
 
 
@@ -32,8 +41,29 @@ class LocalObjectStore:
     def __init__(self, root: Path, mark: str = "") -> None:
         """Open the folder of that mark, also while it is away; without one, make it or take it."""
         self._root = root.resolve()
-        self.mark = mark or _marked(self._root)
+        self.mark = mark
         self._durable: set[Path] = set()
+        if not mark:
+            self.mark_as(uuid.uuid4().hex)
+
+    def found(self) -> str:
+        """See ObjectStore."""
+        with translated(f"objects in {self._root}"):
+            return _mark_of(self._root)
+
+    def is_used(self) -> bool:
+        """See ObjectStore."""
+        with translated(f"objects in {self._root}"):
+            return any(True for name in FOLDERS for _ in _files(self._root / name))
+
+    def mark_as(self, own: str) -> None:
+        """See ObjectStore."""
+        with translated(f"objects in {self._root}"):
+            _make_folder(self._root)
+            _write_once(self._root / MARK, own.encode())
+        self.mark = self.found()
+        if not self.mark:
+            raise StorageError(f"objects in {self._root}: {MARK} is empty: remove it")
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
@@ -83,7 +113,7 @@ class LocalObjectStore:
         before = time.time() - older_than_s
         with self._there("objects"):
             for path in _files(self._root):
-                if path.suffix != PART and path.name != _MARK and _is_stale(path, before):
+                if path.suffix != PART and path.name != MARK and _is_stale(path, before):
                     yield path.relative_to(self._root).as_posix()
 
     def drop_stale(self, name: str, older_than_s: float) -> bool:
@@ -132,38 +162,19 @@ class LocalObjectStore:
         Raises:
             ObjectsUnavailableError: it is gone, or another has its name.
         """
-        with translated(f"objects in {self._root}"):
-            found = _mark_of(self._root)
-        if found != self.mark:
+        if self.found() != self.mark:
             self._durable.clear()  # it may come back as another device
-            raise ObjectsUnavailableError(
-                f"objects in {self._root}: the folder or its volume is gone, or is another: "
-                f"its {_MARK} should say {self.mark}"
-            )
+            raise lost(f"objects in {self._root}", self.mark)
 
 
 def _mark_of(root: Path) -> str:
     """What the folder's mark says; empty where there is none, or no folder."""
     try:
-        return (root / _MARK).read_text(encoding="utf-8", errors="replace").strip()
+        return (root / MARK).read_text(encoding="utf-8", errors="replace").strip()
     except OSError as fault:
         if fault.errno in _MACHINES:
             raise
         return ""
-
-
-def _marked(root: Path) -> str:
-    """The mark of the folder, which is there and has one from now on.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    with translated(f"objects in {root}"):
-        _make_folder(root)
-        _write_once(root / _MARK, uuid.uuid4().hex.encode())
-    if mark := _mark_of(root):
-        return mark
-    raise StorageError(f"objects in {root}: {_MARK} is empty: remove it")
 
 
 def _make_folder(folder: Path) -> None:

@@ -13,13 +13,24 @@ from storage.objects.whole import Data, checked, joined, plain, ref_of
 class MemoryObjectStore:
     """The same contract in memory, for tests; `local_path` writes to the folder it was given."""
 
-    mark = ""
-
     def __init__(self, folder: Path, capacity_bytes: int = 1 << 30) -> None:
+        self.mark = ""
         self._folder, self._capacity = folder, capacity_bytes
         self._kept: dict[str, bytes] = {}
         self._at_s: dict[str, float] = {}
         self._lock = threading.Lock()
+
+    def found(self) -> str:
+        """See ObjectStore."""
+        return self.mark
+
+    def is_used(self) -> bool:
+        """See ObjectStore."""
+        return bool(self._kept)
+
+    def mark_as(self, own: str) -> None:
+        """See ObjectStore."""
+        self.mark = self.mark or own
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""

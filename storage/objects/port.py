@@ -19,6 +19,22 @@ class ObjectStore(Protocol):
     mark: str
     """What tells this store from another of the same address; empty where nothing has to."""
 
+    def found(self) -> str:
+        """What the mark there says now; empty where there is none, or no folder."""
+        ...
+
+    def is_used(self) -> bool:
+        """Whether a film or a result is there, whosever it is."""
+        ...
+
+    def mark_as(self, own: str) -> None:
+        """There is a mark, durably: this one, unless there was one; `mark` is what it says.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        ...
+
     def keep(self, name: str, data: Data) -> ObjectRef:
         """The bytes are durable under `name`; a name already taken has its bytes replaced whole.
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import stat
 import tempfile
@@ -14,11 +15,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from storage.errors import ObjectMissingError, StorageError
+from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
 from storage.jobs import ObjectRef
 from storage.objects.service import Service
-from storage.objects.whole import PART, Data, checked, joined, plain, ref_of, translated
+from storage.objects.whole import (
+    FOLDERS,
+    MARK,
+    PART,
+    Data,
+    checked,
+    joined,
+    plain,
+    ref_of,
+    translated,
+)
 
+_A_MARK, _MARK_BYTES = re.compile("[0-9a-f]{32}"), 32
 _COPIES = 64  # of remote objects that nobody is known to read any more
 _COPY_AGE_S = 3600.0  # a batch is sent, and a film decoded, long before that
 _FOLDER = f"vald-copies-{hashlib.sha256(platform.node().encode()).hexdigest()[:16]}-"
@@ -30,12 +42,34 @@ _NEW_S = 60.0  # a folder is made and then locked: no other process takes it in 
 class FsspecObjectStore:
     """Objects behind any fsspec URL, such as s3://bucket/prefix; as durable as that service is."""
 
-    mark = ""  # a service that is away does not answer; none takes its place
+    def __init__(self, root: str, mark: str = "") -> None:
+        """Name the place of that mark, which is not looked at for each object; see Service.
 
-    def __init__(self, root: str) -> None:
-        """Name the place; see Service."""
+        A service that is away does not answer, and nothing takes its place.
+        """
+        self.mark = mark
         self._service = Service(root)
         self._copies = _Copies()
+
+    def found(self) -> str:
+        """See ObjectStore."""
+        try:
+            said = self._service.get(MARK, _MARK_BYTES).decode(errors="replace").strip()
+        except ObjectMissingError:
+            return ""
+        if not _A_MARK.fullmatch(said):  # a page of whatever is before the service
+            raise ObjectsUnavailableError(f"objects: the service gave {MARK}, which is no mark")
+        return said
+
+    def is_used(self) -> bool:
+        """See ObjectStore."""
+        return any(True for folder in FOLDERS for _ in self._service.listed(folder))
+
+    def mark_as(self, own: str) -> None:
+        """See ObjectStore."""
+        if not self.found():
+            self._service.put(MARK, own.encode())
+        self.mark = self.found()
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
@@ -67,7 +101,8 @@ class FsspecObjectStore:
     def stale(self, older_than_s: float) -> Iterator[str]:
         """See ObjectStore."""
         before = time.time() - older_than_s
-        yield from (name for name, at in self._service.listed() if at <= before)
+        every = self._service.listed()
+        yield from (name for name, at in every if at <= before and name != MARK)
 
     def drop_stale(self, name: str, older_than_s: float) -> bool:
         """See ObjectStore."""

@@ -16,6 +16,10 @@ from storage.jobs import ObjectRef
 
 PART = ".part"
 """How the names of unfinished files end."""
+MARK = ".vald-objects"
+"""The name of the file that says whose store it is."""
+FOLDERS = ("received", "results")
+"""Where films and results are; what else is in that place is not ours."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: the process's limit, setrlimit(2)
 
 Piece = bytes | bytearray | memoryview
@@ -59,6 +63,13 @@ def checked(ref: ObjectRef, data: bytes) -> bytes:
     if ref_of(ref.name, data) != ref:
         raise ObjectMissingError(f"object {ref.name} is damaged: not the bytes that were kept")
     return data
+
+
+def lost(place: str, mark: str) -> ObjectsUnavailableError:
+    """To be raised where a store is not the one of its mark."""
+    return ObjectsUnavailableError(
+        f"{place}: the folder or its volume is gone, or is another: its {MARK} should say {mark}"
+    )
 
 
 @contextmanager

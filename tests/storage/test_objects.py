@@ -34,7 +34,7 @@ from storage.objects import (
     local,
     remote,
 )
-from storage.objects.whole import ref_of
+from storage.objects.whole import MARK, ref_of
 from tests import disk
 
 
@@ -51,7 +51,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 def files(folder: Path) -> list[Path]:
     """What is in a store's folder, besides its mark."""
-    return [path for path in folder.iterdir() if path.name != local._MARK]
+    return [path for path in folder.iterdir() if path.name != MARK]
 
 
 def test_what_was_kept_is_read_back_with_its_digest(store: ObjectStore) -> None:

@@ -603,6 +603,12 @@ def test_jobs_are_counted_by_state_with_the_oldest_of_each(store: JobStore) -> N
     ]
 
 
+def test_a_notice_that_is_posted_once_is_the_first_one_s(store: JobStore) -> None:
+    assert store.post_once("own mark", "one", NOON) == "one"
+    assert store.post_once("own mark", "two", after(1)) == "one"
+    assert store.notice("own mark") == Notice(at=NOON, text="one")
+
+
 def test_the_last_notice_of_a_name_is_kept(store: JobStore) -> None:
     assert store.notice("reconciled") is None
     store.post("reconciled", "one", NOON)

@@ -1,0 +1,169 @@
+"""One place of objects is one database's: another neither starts on it nor sweeps it."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dicom_node import config, node
+from dicom_node.admin import doctor
+from dicom_node.config import NodeConfig
+from dicom_node.work.retention import sweep_unknown
+from storage import migrate
+from storage.errors import ObjectsUnavailableError, StoreMismatchError
+from storage.jobs import ObjectRef
+from storage.objects import ObjectStore, is_whole, open_store
+from storage.objects.whole import MARK, ref_of
+from storage.sql import SqlJobStore
+from storage.store import JobStore
+from tests.admin import commands
+from tests.storage.bucket import S3Server
+from tests.storage.conftest import bucket, s3_server  # noqa: F401 - fixtures
+from tests.storage.samples import film
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Where objects are kept."""
+    if request.param == "folder":
+        return "var/objects"
+    server: S3Server = request.getfixturevalue("bucket")
+    return server.place()
+
+
+def of(folder: Path, database: str, place: str) -> NodeConfig:
+    """The configuration of a node with that database."""
+    url = f"sqlite:///var/{database}.db"
+    return config.load(commands.config(folder, "embedded", database=url, objects=place), {})
+
+
+def started(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
+    """Rows and objects, as a node that starts has them."""
+    return node._migrated(settings)
+
+
+def refused(settings: NodeConfig) -> str:
+    """Why neither `serve` nor `check` lets a node start."""
+    with pytest.raises(StoreMismatchError) as fault:
+        started(settings)
+    found = doctor._objects(settings)
+    assert (found.good, found.fatal, found.said) == (False, True, str(fault.value))
+    return found.said
+
+
+def receive(store: JobStore, objects: ObjectStore) -> ObjectRef:
+    """A film that is answered with success."""
+    kept = objects.keep("received/ab/1.dcm", b"DICM")
+    store.receive(replace(film("1.2.3"), object=kept))
+    return kept
+
+
+def forget_marks(settings: NodeConfig) -> None:
+    """The database is as a version left it that knew none."""
+    path = settings.storage.database.removeprefix("sqlite:///")
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM notices")
+
+
+def test_another_database_is_refused_where_one_has_films(tmp_path: Path, place: str) -> None:
+    store, objects = started(of(tmp_path, "vald", place))
+    kept = receive(store, objects)
+    said = refused(of(tmp_path, "test", place))
+    assert "set storage.objects to a place of this database's own, or storage.database back" in said
+    again, objects = started(of(tmp_path, "vald", place))
+    assert sweep_unknown(again, objects, -1) == 0
+    assert is_whole(objects, kept)
+
+
+def test_another_database_is_refused_before_the_first_film_too(tmp_path: Path, place: str) -> None:
+    """The sweep of either would remove the films of the other, once they are there."""
+    started(of(tmp_path, "vald", place))
+    refused(of(tmp_path, "test", place))
+    refused(of(tmp_path, "test", place))  # also by then it knows no place
+
+
+def test_a_new_database_is_refused_where_films_are_that_nobody_has_marked(
+    tmp_path: Path, place: str
+) -> None:
+    objects = open_store(of(tmp_path, "vald", place).storage.objects)
+    objects.keep("results/1.dcm", b"DICM")
+    if objects.found():
+        forget_mark(objects)
+    refused(of(tmp_path, "vald", place))
+
+
+def test_many_processes_and_nodes_share_one_database_and_its_place(
+    tmp_path: Path, place: str
+) -> None:
+    settings = of(tmp_path, "vald", place)
+    migrate.up(settings.storage.database)
+    with ThreadPoolExecutor() as pool:
+        opened = list(pool.map(lambda _: started(settings), range(3)))
+    assert len({objects.mark for _, objects in opened}) == 1
+    assert doctor._objects(settings).good
+
+
+def test_a_start_that_was_cut_off_before_the_database_knew_its_place_is_made_good(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = of(tmp_path, "vald", place)
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setattr(SqlJobStore, "post", interrupted)
+        started(settings)
+    assert doctor._objects(settings).good
+    started(settings)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_database_of_an_earlier_version_takes_the_place_of_its_films(
+    tmp_path: Path, place: str, marked: bool
+) -> None:
+    settings = of(tmp_path, "vald", place)
+    store, objects = started(settings)
+    kept = receive(store, objects)
+    store.close()
+    forget_marks(settings)
+    if not marked:
+        forget_mark(objects)
+    assert doctor._objects(settings).good
+    store, now = started(settings)
+    assert now.mark == now.found() != ("" if marked else objects.mark)
+    assert sweep_unknown(store, now, -1) == 0
+    assert is_whole(now, kept)
+    refused(of(tmp_path, "test", place))
+
+
+def forget_mark(objects: ObjectStore) -> None:
+    """There is none in its place, by another's hand."""
+    objects.remove(ref_of(MARK, b""))
+
+
+def test_a_database_that_knows_another_place_does_not_start_on_this_one(
+    tmp_path: Path, place: str
+) -> None:
+    started(of(tmp_path, "vald", place))
+    started(of(tmp_path, "test", "elsewhere"))
+    refused(of(tmp_path, "test", place))
+
+
+def test_nothing_is_swept_of_a_place_that_is_not_known_to_be_ours(
+    tmp_path: Path, place: str
+) -> None:
+    store, objects = started(of(tmp_path, "vald", place))
+    stray = objects.keep("received/ab/stray.dcm", b"DICM")
+    forget_mark(objects)
+    with pytest.raises(ObjectsUnavailableError, match=f"should say {objects.mark}"):
+        sweep_unknown(store, objects, -1)
+    if place.startswith("s3:"):
+        assert is_whole(objects, stray)
+    other = open_store(of(tmp_path, "vald", place).storage.objects, "0" * 32)
+    other.mark_as("0" * 32)
+    with pytest.raises((StoreMismatchError, ObjectsUnavailableError)):
+        sweep_unknown(store, objects, -1)
+    assert is_whole(other, stray)
