@@ -198,6 +198,11 @@ def _upkeep(settings: NodeConfig, store: JobStore, kept: ObjectStore) -> "tuple[
         Tick(name="orphans", every_s=_ORPHANS_S, run=lambda: sweep_unknown(store, kept)),
         Tick(name="purge", at=_PURGE_AT, run=lambda: purger.purge(wiring.now())),
         Tick(name="clock", every_s=_CLOCK_S, run=lambda: clocks.warn(store, wiring.now())),
+        Tick(
+            name="clock set back",
+            every_s=_CATCH_UP_S,
+            run=lambda: clocks.bring_forward(store, settings.delivery.longest_wait_s, wiring.now()),
+        ),
     )
 
 

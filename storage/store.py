@@ -435,6 +435,14 @@ class JobStore(Protocol):
         """
         ...
 
+    def bring_forward(self, beyond: datetime, now: datetime) -> int:
+        """What waits for a time after `beyond` is due now; returns how many deliveries.
+
+        No delay is so long: a clock was ahead, and has been set back. Of every destination: what is
+        DUE, what is DELIVERED and to be asked about, and its own rest.
+        """
+        ...
+
     def expire(self, name: str, received_before: datetime, now: datetime, reason: str) -> int:
         """What is DUE there, of films that came last before that time, is EXPIRED; how many.
 

@@ -198,6 +198,13 @@ class DeliverySettings(_Section):
     timeouts: DeliveryTimeouts = DeliveryTimeouts()
     retry: Retry = Retry()
 
+    @property
+    def longest_wait_s(self) -> float:
+        """Nothing waits longer for its next turn, to be sent, asked about or probed."""
+        return max(
+            self.retry.max_delay_s * (1 + self.retry.jitter), self.commitment.report_within_s
+        )
+
 
 class _Place(_Section):
     """Where results can go, by whatever protocol."""

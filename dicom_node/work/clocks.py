@@ -1,6 +1,9 @@
-"""Machines that share a database judge each other's leases by their clocks: whether these agree."""
+"""Clocks: whether those of machines that share a database agree, and what one that was ahead left.
 
-from datetime import datetime
+Machines judge each other's leases by them.
+"""
+
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -22,6 +25,13 @@ def disagreement(store: JobStore, now: datetime) -> str:
         f"this machine's clock is {abs(ahead_s):.0f} s {how} that of the database: "
         "set both by NTP, or machines take each other's work for that of the dead"
     )
+
+
+def bring_forward(store: JobStore, longest_wait_s: float, now: datetime) -> None:
+    """What a clock that was ahead has put off, and no delay has, is due. Raises StorageError."""
+    number = store.bring_forward(now + timedelta(seconds=longest_wait_s), now)
+    if number:
+        _log.warning("a clock was ahead: what waited for its time is due", deliveries=number)
 
 
 def warn(store: JobStore, now: datetime) -> None:

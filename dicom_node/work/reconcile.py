@@ -81,11 +81,15 @@ class Reconciler:
         return [self._of(film, now) for film in (*recent, *older)]
 
     def _of(self, film: Received, now: datetime) -> FilmStanding:
-        late = now - self._arrived_at(film) > timedelta(seconds=self._late_s)
+        came, limit = self._arrived_at(film), timedelta(seconds=self._late_s)
+        # A time that lies ahead says nothing of how old it is: the clock was set back since.
+        late = abs(now - came) > limit
         waits = Standing.MISSING if late else Standing.UNDER_WAY
         standing, why = self._judged(film, waits)
         if standing in (Standing.COMPLETE, Standing.NOT_ANALYSED):
             standing, why = self._left_behind(film, waits) or (standing, why)
+        if standing is Standing.MISSING and came - now > limit:
+            why = f"{why}; it came at {came:%Y-%m-%d}, which lies ahead: the clock was set back"
         return FilmStanding(
             sop_instance_uid=film.sop_instance_uid,
             received_at=film.arrived_at,
@@ -243,7 +247,7 @@ def account(store: JobStore) -> Account | None:
 def is_late(store: JobStore, now: datetime) -> bool:
     """Whether the daily one was missed: the node was down, or its database away, at that time."""
     last = store.notice(_NOTICE)
-    return last is None or now - last.at > _DAY + timedelta(seconds=LATE_S)
+    return last is None or abs(now - last.at) > _DAY + timedelta(seconds=LATE_S)
 
 
 def counts(films: Sequence[FilmStanding]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from storage.jobs import Delivery, DestinationHealth, says_nothing
-from storage.memory.tables import Name, Tables, locked, name_of
+from storage.memory.tables import Name, Tables, is_asked, locked, name_of
 from storage.states import DeliveryState
 from storage.words import legible
 
@@ -92,6 +92,22 @@ class Destinations(Tables):
         for at, delivery in waiting:
             self._deliveries[at] = replace(delivery, next_attempt_at=now)
         return len(waiting)
+
+    @locked
+    def bring_forward(self, beyond: datetime, now: datetime) -> int:
+        """See JobStore."""
+        for name, health in self._destinations.items():
+            if health.retry_at is not None and health.retry_at > beyond:
+                self._destinations[name] = replace(health, retry_at=now)
+        ahead = [
+            (at, delivery)
+            for at, delivery in self._deliveries.items()
+            if (delivery.state is DeliveryState.DUE or is_asked(delivery))
+            and delivery.next_attempt_at > beyond
+        ]
+        for at, delivery in ahead:
+            self._deliveries[at] = replace(delivery, next_attempt_at=now)
+        return len(ahead)
 
     def _waiting(self, destination: str) -> list[tuple[Name, Delivery]]:
         states = (DeliveryState.DUE, DeliveryState.HELD)

@@ -87,7 +87,7 @@ class Tables:
 
     def _asked_at(self, destination: str) -> list[Delivery]:
         there = self._at(destination, DeliveryState.DELIVERED)
-        return [delivery for _, delivery in there if delivery.promised]
+        return [delivery for _, delivery in there if is_asked(delivery)]
 
     def _finish(
         self,
@@ -107,6 +107,11 @@ class Tables:
             reason=legible(reason),
             status=delivery.status if status is None else status,
         )
+
+
+def is_asked(delivery: Delivery) -> bool:
+    """Whether it has arrived, and its destination is yet to commit it."""
+    return delivery.state is DeliveryState.DELIVERED and delivery.promised
 
 
 def film_of(row: NewReceived | Job) -> tuple[str, ...]:

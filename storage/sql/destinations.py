@@ -78,6 +78,21 @@ class Destinations(Database):
         with engine.writing(self._engine) as db:
             return db.execute(_hastened(name, now)).rowcount
 
+    def bring_forward(self, beyond: datetime, now: datetime) -> int:
+        """See JobStore."""
+        states = ((deliveries.c.state == DeliveryState.DUE,), IS_ASKED)
+        with engine.writing(self._engine) as db:
+            resting = update(destinations).where(destinations.c.retry_at > beyond)
+            db.execute(resting.values(retry_at=now))
+            return sum(
+                db.execute(
+                    update(deliveries)
+                    .where(*state, deliveries.c.next_attempt_at > beyond)
+                    .values(next_attempt_at=now)
+                ).rowcount
+                for state in states
+            )
+
 
 def _put_destination(
     db: Connection, name: str, now: datetime, values: Mapping[str, object]

@@ -37,6 +37,33 @@ def test_what_is_noted_of_a_destination_is_kept_and_leaves_the_hold_alone(store:
     assert store.destination("archive") == DestinationHealth(name="archive")
 
 
+def test_what_waits_for_a_time_that_no_delay_reaches_is_due(store: JobStore) -> None:
+    """A clock was ahead, and was set back."""
+    produced(store)
+    first, second = store.claim_deliveries("pacs", "s", NOON, 60, 2)
+    store.postpone(first, after(9000), "busy", "A700")
+    store.postpone(second, after(60), "busy", "A700")
+    first, second = store.claim_deliveries("archive", "s", NOON, 60, 2)
+    store.delivered(first, after(9000), "", promised=True)
+    store.delivered(second, after(9000), "")
+    resting = DestinationHealth(name="pacs", failures=5, retry_at=after(9000))
+    soon = DestinationHealth(name="archive", failures=5, retry_at=after(60))
+    for health in (resting, soon):
+        store.note_destination(health, NOON)
+    assert store.bring_forward(after(3600), after(1)) == 2
+    assert {at.next_attempt_at for at in store.deliveries("k1")} == {
+        after(1),
+        after(60),
+        after(9000),
+    }
+    assert len(store.claim_deliveries("pacs", "s", after(1), 60, 9)) == 1
+    asked = store.ask("archive", "9.9", after(1), after(2), 9)
+    assert [p.delivery.sop_instance_uid for p in asked] == [first.delivery.sop_instance_uid]
+    assert store.destination("pacs").retry_at == after(1)
+    assert store.destination("archive") == soon
+    assert store.bring_forward(after(3600), after(1)) == 0
+
+
 def test_what_is_due_at_a_held_destination_waits_for_its_release(store: JobStore) -> None:
     produced(store)
     (parcel,) = store.claim_deliveries("pacs", "s", NOON, 60, 1)

@@ -94,6 +94,21 @@ def test_a_film_that_waits_is_under_way_and_after_an_hour_missing(
     )
 
 
+def test_a_film_whose_time_lies_ahead_is_no_new_one(bench: Bench) -> None:
+    """A clock was ahead, and was set back: it would be under way until then."""
+    submitted(bench.store)
+    assert bench.standings(after(-60)) == [Standing.UNDER_WAY]  # of machines whose clocks differ
+    (ahead,) = bench.films(after(-3601))
+    assert (ahead.standing, ahead.why) == (
+        Standing.MISSING,
+        "job is RECEIVED; it came at 2026-03-01, which lies ahead: the clock was set back",
+    )
+    produced(bench.store)
+    for destination in ("pacs", "archive"):
+        bench.deliver(destination, promised=False)
+    assert bench.standings(after(-3601)) == [Standing.COMPLETE]
+
+
 def test_a_film_without_a_decision_is_missing_after_an_hour(bench: Bench) -> None:
     bench.store.receive(film())
     assert bench.standings() == [Standing.UNDER_WAY]

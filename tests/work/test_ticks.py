@@ -86,6 +86,7 @@ def test_each_is_there_and_due_when_it_should_be(bench: Bench) -> None:
         "orphans": 21_600.0,
         "purge": "*:17",
         "clock": 600.0,
+        "clock set back": 60.0,
         "reconcile": "03:21",
         "reconcile if missed": 60.0,
     }
@@ -148,6 +149,18 @@ def test_what_was_left_over_long_ago_is_swept(
     bench.age(ref)
     bench.ticks[name].run()
     assert bench.files() == []
+
+
+def test_what_a_clock_that_was_ahead_made_due_is_sent_once_it_was_set_back(bench: Bench) -> None:
+    longest = timedelta(seconds=bench.settings.delivery.longest_wait_s)
+    assert longest == timedelta(minutes=72)  # an hour, and a fifth of it
+    make_due(bench.store, bench.objects, ["1.1", "1.2"])
+    ahead, within = bench.store.claim_deliveries("pacs", "s", wiring.now(), 60, 9)
+    bench.store.postpone(ahead, wiring.now() + timedelta(days=3650), "busy")
+    bench.store.postpone(within, wiring.now() + longest - timedelta(minutes=1), "busy")
+    bench.ticks["clock set back"].run()
+    (parcel,) = bench.store.claim_deliveries("pacs", "s", wiring.now(), 60, 9)
+    assert parcel.result == ahead.result
 
 
 def test_deliver_sends_what_is_due(bench: Bench) -> None:
