@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from storage import faults
-from storage.errors import ObjectMissingError, StorageError
+from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
 from storage.faults import Point
 from storage.jobs import ObjectRef
 from storage.objects.whole import (
@@ -35,12 +35,14 @@ class LocalObjectStore:
     """A folder of a local disk: temporary file, fsync, rename, fsync of the folder.
 
     A file in it holds its mark. Where its volume is gone another folder may have its name: what was
-    kept would seem lost, and what is kept now would be.
+    kept would seem lost, and what is kept now would be. Its name, and those of the folders of films
+    and results in it, may be links: where they lead is looked at anew each time, since all of a
+    node's processes go by the name, and whoever moves a store may switch a link under them.
     """
 
     def __init__(self, root: Path, mark: str = "") -> None:
         """Open the folder of that mark, also while it is away; without one, make it or take it."""
-        self._root = root.resolve()
+        self._root = root.absolute()
         self.mark = mark
         self._durable: set[Path] = set()
         if not mark:
@@ -68,17 +70,19 @@ class LocalObjectStore:
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
         path = self._root / plain(name)
-        scratch = path.with_name(f".{uuid.uuid4().hex}{PART}")
         with self._there(f"object {name}"):
+            folder = self._made(path.parent)
+            scratch = folder / f".{uuid.uuid4().hex}{PART}"
             try:
-                self._make(path.parent)
                 digest, size_bytes = _write(scratch, data)
                 faults.reach(Point.WRITTEN)
-                scratch.replace(path)
-                _sync_folder(path.parent)
+                scratch.replace(folder / path.name)
+                _sync_folder(folder)
             finally:
                 scratch.unlink(missing_ok=True)  # there only if something above failed
         self._demand_root()  # it was so all the while
+        if path.parent.resolve() != folder:
+            raise ObjectsUnavailableError(f"object {name}: a link to its folder was switched")
         return ObjectRef(name=name, digest=digest, size_bytes=size_bytes)
 
     def read(self, ref: ObjectRef) -> bytes:
@@ -124,7 +128,8 @@ class LocalObjectStore:
     def free_bytes(self) -> int:
         """See ObjectStore."""
         with self._there("objects"):
-            return shutil.disk_usage(self._root).free
+            places = (self._root, *(self._root / name for name in FOLDERS))
+            return min(shutil.disk_usage(place).free for place in places if place.exists())
 
     def sweep(self, older_than_s: float) -> int:
         """See ObjectStore."""
@@ -133,17 +138,20 @@ class LocalObjectStore:
             unfinished = (path for path in _files(self._root) if path.suffix == PART)
             return sum(_remove_stale(path, before) for path in unfinished)
 
-    def _make(self, folder: Path) -> None:
-        """The folder is there, durably: also where another thread or process has just made it.
+    def _made(self, folder: Path) -> Path:
+        """The folder, whose name holds no link, is there durably.
 
-        That one may not have synced its parent yet, so each process does once.
+        Also where another thread or process has just made it: that one may not have synced its
+        parent yet, so each process does once.
         """
         inner = [path for path in (folder, *folder.parents) if path.is_relative_to(self._root)]
         for path in reversed(inner[:-1]):  # the last is the root
             path.mkdir(exist_ok=True)
-            if path not in self._durable:
+            itself = path.resolve()
+            if itself not in self._durable:
                 _sync_folder(path.parent)
-                self._durable.add(path)
+                self._durable.add(itself)
+        return folder.resolve()
 
     @contextmanager
     def _there(self, what: str) -> Iterator[None]:
@@ -157,7 +165,7 @@ class LocalObjectStore:
             raise
 
     def _demand_root(self) -> None:
-        """Return if the folder is the one of this mark.
+        """Return if the folder is the one of this mark, with all that is linked into it.
 
         Raises:
             ObjectsUnavailableError: it is gone, or another has its name.
@@ -165,6 +173,8 @@ class LocalObjectStore:
         if self.found() != self.mark:
             self._durable.clear()  # it may come back as another device
             raise lost(f"objects in {self._root}", self.mark)
+        for name in FOLDERS:
+            _demand_led(self._root / name)
 
 
 def _mark_of(root: Path) -> str:
@@ -177,10 +187,21 @@ def _mark_of(root: Path) -> str:
         return ""
 
 
+def _demand_led(path: Path) -> None:
+    """Return if it is no link, or one to what is there.
+
+    Raises:
+        ObjectsUnavailableError: the volume that it leads to is away.
+    """
+    if path.is_symlink() and not path.exists():
+        raise ObjectsUnavailableError(f"objects in {path}: a link to what is away")
+
+
 def _make_folder(folder: Path) -> None:
     """The folder and its parents exist, durably: each new one is in its synced parent."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
+        _demand_led(path)
         path.mkdir(exist_ok=True)
         _sync_folder(path.parent)
 
@@ -228,9 +249,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Whatever is no folder, here and below; what goes meanwhile may be left out."""
-    for parent, _, names in os.walk(folder, onerror=_pass_over_gone):
-        yield from (Path(parent, name) for name in names)
+    """Whatever is no folder, here and below; what goes meanwhile may be left out.
+
+    No link is entered but those to the folders of films and results, which lead to our own.
+    """
+    linked = (folder / name for name in FOLDERS if (folder / name).is_symlink())
+    for top in (folder, *linked):
+        for parent, _, names in os.walk(top, onerror=_pass_over_gone):
+            yield from (Path(parent, name) for name in names)
 
 
 def _pass_over_gone(fault: OSError) -> None:
