@@ -142,13 +142,12 @@ class LocalObjectStore:
         """The folder, whose name holds no link, is there durably.
 
         Also where another thread or process has just made it: that one may not have synced its
-        parent yet, so each process does once.
+        parent yet, so each process does once, and whenever it has made it anew.
         """
         inner = [path for path in (folder, *folder.parents) if path.is_relative_to(self._root)]
         for path in reversed(inner[:-1]):  # the last is the root
-            path.mkdir(exist_ok=True)
-            itself = path.resolve()
-            if itself not in self._durable:
+            is_new, itself = _is_made(path), path.resolve()
+            if is_new or itself not in self._durable:
                 _sync_folder(path.parent)
                 self._durable.add(itself)
         return folder.resolve()
@@ -195,6 +194,17 @@ def _demand_led(path: Path) -> None:
     """
     if path.is_symlink() and not path.exists():
         raise ObjectsUnavailableError(f"objects in {path}: a link to what is away")
+
+
+def _is_made(folder: Path) -> bool:
+    """The folder is there; whether by our hand."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if folder.is_dir():
+            return False
+        raise
+    return True
 
 
 def _make_folder(folder: Path) -> None:

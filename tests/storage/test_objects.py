@@ -504,7 +504,7 @@ def test_a_store_without_file_handles_is_not_said_to_be_gone(tmp_path: Path) -> 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_folder_that_another_has_just_made_is_synced_into_its_parent_too(
+def test_a_folder_that_is_made_anew_or_by_another_is_synced_into_its_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That one may not have come so far; each process does it once."""
@@ -517,8 +517,14 @@ def test_a_folder_that_another_has_just_made_is_synced_into_its_parent_too(
         sync(folder)
 
     monkeypatch.setattr(local, "_sync_folder", noted)
-    opened.keep("received/ab/1.dcm", b"DICM")
+    first = opened.keep("received/ab/1.dcm", b"DICM")
     assert set(synced) == {tmp_path / "received/ab", tmp_path / "received", tmp_path}
     synced.clear()
-    opened.keep("received/ab/2.dcm", b"DICM")
+    second = opened.keep("received/ab/2.dcm", b"DICM")
     assert synced == [tmp_path / "received/ab"]
+    for ref in (first, second):
+        opened.remove(ref)
+    (tmp_path / "received/ab").rmdir()  # by whoever tidies empty folders
+    synced.clear()
+    opened.keep("received/ab/3.dcm", b"DICM")
+    assert synced == [tmp_path / "received", tmp_path / "received/ab"]
