@@ -81,6 +81,18 @@ class Service:
         with self._there(f"object {name}"):
             return self._changed_s(self._files.info(self._path(name), **self._within(_LOOK_S)))
 
+    def listed_bytes(self, name: str) -> int | None:
+        """How long the object is by its folder's list; None where that does not have it.
+
+        A page in place of it may pass for a list of nothing; and HEAD's length may be the page's.
+        """
+        path = self._path(name)
+        entries: list[dict[str, Any]] = []
+        with suppress(ObjectMissingError), self._answering(f"object {name}"):
+            entries = self._files.ls(path, detail=True, **self._within(_BYTES_S))
+        sizes = [int(e["size"]) for e in entries if e["name"].strip("/") == path.strip("/")]
+        return sizes[0] if sizes else None
+
     def remove(self, name: str) -> None:
         """There is no such object; some services raise ObjectMissingError where there was none."""
         with self._there(f"object {name}"):
