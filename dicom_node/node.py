@@ -398,6 +398,7 @@ def _migrated(settings: NodeConfig) -> tuple[JobStore, ObjectStore]:
     store, kept = _opened(settings)
     try:
         objects.demand_ours(kept)
+        kept.free_bytes()  # which looks where its links lead, too
     except StoreMismatchError:
         raise
     except StorageError as fault:  # films are told to come again until it is back

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from dicom_node import config, node
 from dicom_node.admin import doctor
@@ -167,3 +168,13 @@ def test_nothing_is_swept_of_a_place_that_is_not_known_to_be_ours(
     with pytest.raises((StoreMismatchError, ObjectsUnavailableError)):
         sweep_unknown(store, objects, -1)
     assert is_whole(other, stray)
+
+
+def test_a_start_says_that_a_linked_folder_is_away(tmp_path: Path) -> None:
+    settings = of(tmp_path, "vald", "var/objects")
+    started(settings)
+    (tmp_path / "var/objects/received").symlink_to(tmp_path / "away")
+    with capture_logs() as said:
+        started(settings)
+    (away,) = (line for line in said if line["event"] == "objects unavailable")
+    assert away["error"].endswith("received: a link to what is away")
