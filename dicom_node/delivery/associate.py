@@ -15,6 +15,7 @@ from pynetdicom.presentation import PresentationContext
 from dicom_node import tls, wire
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import outcome
+from dicom_node.delivery.exchange import Exchange
 from dicom_node.errors import ConfigError
 
 _log = structlog.get_logger()
@@ -83,6 +84,7 @@ def request(
         connection = event.assoc.dul.socket
         connection.socket.settimeout(timeouts.response_s)
         connection.recv = partial(_recv, connection.socket, timeouts.response_s)
+        Exchange(event.assoc, destination.ae_title)
 
     faults: list[OSError] = []
     try:

@@ -47,6 +47,7 @@ _REQUEST = 1
 _POLL_S = 0.1
 _READ = ("StudyInstanceUID",)
 _NO_STUDY = "the kept files are gone or cannot be read, and with them what study to look in"
+_NO_ANSWER = "no answer: the association ended or timed out"
 _SOONER = 0.5
 """Of the delay of what was not answered: what was not asked comes first then, whatever failed."""
 _LOOKS = 3
@@ -320,10 +321,12 @@ def _send(assoc: Any, uid: str, parcels: Sequence[Parcel]) -> str:
         answer, _ = assoc.send_n_action(
             _action(uid, parcels), _REQUEST, PUSH_MODEL, PUSH_MODEL_INSTANCE
         )
-    except (RuntimeError, ValueError):
+    except ValueError:
         return "it does not offer storage commitment"
+    except RuntimeError:
+        return _NO_ANSWER
     if "Status" not in answer:
-        return "no answer: the association ended or timed out"
+        return _NO_ANSWER
     return "" if answer.Status == CommitmentStatus.SUCCESS else f"refused ({answer.Status:04X})"
 
 

@@ -1,5 +1,6 @@
 """What a destination holds, asked by C-FIND (PS3.4 Annex C, Study Root)."""
 
+import itertools
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,11 @@ from pynetdicom import AE, build_context
 from dicom_node import attributes, identity
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import associate
+from dicom_node.delivery.exchange import PENDING
 from dicom_node.delivery.outcome import Beginning, nobody
 from dicom_node.errors import TransientError
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
-_PENDING = (0xFF00, 0xFF01)  # PS3.4 table C.4-1
 _SUCCESS = 0x0000
 _OUT_OF_RESOURCES = 0xA7
 _MOST_UIDS = 32
@@ -120,9 +121,11 @@ class Finder:
             for i in range(0, len(uids), _MOST_UIDS)
         ]
         with self._opened(destination) as assoc:
+            numbers = itertools.count(1)
 
             def ask(series: Series, uids: Sequence[str]) -> set[str]:
-                found = _answers(assoc, _of_instances(series, uids), self._timeouts.response_s)
+                query, within_s = _of_instances(series, uids), self._timeouts.response_s
+                found = _answers(assoc, query, next(numbers), within_s)
                 return {attributes.text(ds, "SOPInstanceUID") for ds in found} & {*uids}
 
             return ask_each(questions, ask, going_on)
@@ -141,7 +144,7 @@ class Finder:
         query.StudyInstanceUID = study_instance_uid
         query.PatientID = query.AccessionNumber = ""
         with self._opened(destination) as assoc:
-            found = _answers(assoc, query, self._timeouts.response_s)
+            found = _answers(assoc, query, 1, self._timeouts.response_s)
         return [ds for ds in found if attributes.text(ds, "StudyInstanceUID") == study_instance_uid]
 
     @contextmanager
@@ -155,7 +158,7 @@ class Finder:
             yield assoc
 
 
-def _answers(assoc: Any, query: Dataset, within_s: float) -> list[Dataset]:
+def _answers(assoc: Any, query: Dataset, message_id: int, within_s: float) -> list[Dataset]:
     """What is found; all of it, since one that goes on answering would never be done.
 
     Read to the end, also where one cannot be read: what follows would pass for the next answers.
@@ -166,12 +169,12 @@ def _answers(assoc: Any, query: Dataset, within_s: float) -> list[Dataset]:
     """
     until, found = time.monotonic() + within_s, list[Dataset | None]()
     try:
-        for answer, identifier in assoc.send_c_find(query, STUDY_ROOT_FIND):
+        for answer, identifier in assoc.send_c_find(query, STUDY_ROOT_FIND, message_id):
             if time.monotonic() > until:
                 assoc.abort()
                 raise TransientError("C-FIND: its answers did not end in time")
             status = answer.get("Status")
-            if status in _PENDING:
+            if status in PENDING:
                 found.append(identifier)
             elif status != _SUCCESS:
                 raise _unsaid(status)

@@ -7,7 +7,7 @@ on one of its own, on one later, or never.
 import itertools
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,10 +55,13 @@ class Pacs:
     echoes: int = 0
     echo_status: int = 0x0000
     calling: str = "PACS"
+    says_first: Callable[[Any], None] = lambda _: None
+    """What it does before it answers a request."""
     _reporting: list[threading.Thread] = field(default_factory=list)
 
     def commit(self, event: Any) -> tuple[int, None]:
         """N-ACTION: as the next status and the next report say."""
+        self.says_first(event)
         status = self.action_statuses.pop(0) if self.action_statuses else 0x0000
         if status:
             return status, None
@@ -74,6 +77,7 @@ class Pacs:
 
     def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         """C-FIND at the level of images, or of one study."""
+        self.says_first(event)
         ds = event.identifier
         if ds.QueryRetrieveLevel == "STUDY":
             yield from self._find_study(str(ds.StudyInstanceUID or ""))
@@ -146,6 +150,7 @@ class Pacs:
         uid = str(event.request.AffectedSOPInstanceUID)
         self.received.append((uid, event.encoded_dataset(include_meta=False)))
         answer = self.answers.pop(0) if self.answers else 0x0000
+        self.says_first(event)
         if not isinstance(answer, str):
             return answer
         if answer == ABORT:
@@ -167,7 +172,8 @@ class Pacs:
             event.assoc.acse.send_reject(*self.rejections.pop(0))
             event.assoc.kill()
 
-    def echo(self, _: Any) -> int:
+    def echo(self, event: Any) -> int:
+        self.says_first(event)
         self.echoes += 1
         return self.echo_status
 
