@@ -1,27 +1,21 @@
 """An association with a destination, bounded in time, and in words why there is none."""
 
-import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import structlog
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node import tls, wire
+from dicom_node import tls
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import outcome
 from dicom_node.delivery.exchange import Exchange
 from dicom_node.errors import ConfigError
 
 _log = structlog.get_logger()
-
-_MOST_PDU_BYTES = 1 << 20
-"""Of answers; we ask for PDUs of 16 KiB (PS3.8 D.1), and some send an item beyond it."""
 
 
 @contextmanager
@@ -81,10 +75,8 @@ def request(
         begun.append(event.assoc)
         # pynetdicom sends without a time-out: a peer that stops reading would hold us for ever;
         # and it reads a PDU for as long as a byte comes now and then, and of any length
-        connection = event.assoc.dul.socket
-        connection.socket.settimeout(timeouts.response_s)
-        connection.recv = partial(_recv, connection.socket, timeouts.response_s)
-        Exchange(event.assoc, destination.ae_title)
+        event.assoc.dul.socket.socket.settimeout(timeouts.response_s)
+        Exchange(event.assoc, destination.ae_title, timeouts.response_s)
 
     faults: list[OSError] = []
     try:
@@ -103,17 +95,6 @@ def request(
     if faults and not assoc.is_established and assoc.acceptor.primitive is None:
         raise ConnectionError(tls.refusal(faults[0])) from faults[0]
     return assoc
-
-
-def _recv(connection: socket.socket, within_s: float, nr_bytes: int) -> bytearray:
-    """A PDU's header or its body, all of it in time.
-
-    Raises:
-        OSError: it was not, or is longer than any that we let a destination send.
-    """
-    if nr_bytes > _MOST_PDU_BYTES:
-        raise OSError(f"a PDU of {nr_bytes} bytes")
-    return wire.read(connection, nr_bytes, time.monotonic() + within_s)
 
 
 def _tls_of(

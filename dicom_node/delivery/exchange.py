@@ -1,18 +1,29 @@
 """Requests of ours on an association, one at a time, and what a destination answers them.
 
 pynetdicom takes the next message of any kind for the answer: one that is said twice would be taken
-for that to the next request, and a result noted as delivered that was refused.
+for that to the next request, and a result noted as delivered that was refused. And it reads
+answers of any size.
 """
 
+import time
+from contextlib import suppress
 from typing import Any
 
 import structlog
+from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_FIND
+
+from dicom_node import wire
 
 _log = structlog.get_logger()
 
 PENDING = (0xFF00, 0xFF01)
 """More answers follow (PS3.4 table C.4-1); of what we ask, to C-FIND alone."""
+_MOST_PDU_BYTES = 1 << 20
+"""Of answers; we ask for PDUs of 16 KiB (PS3.8 D.1), and some send an item beyond it."""
+_MOST_BYTES = 8 << 20
+"""Of all that comes after one request, as of an answer by DICOMweb: what is asked about takes some
+KB, and a destination that heeds no UID may tell of 10,000 studies."""
 
 
 class Exchange:
@@ -20,11 +31,17 @@ class Exchange:
 
     That is: of its kind, to its Message ID and, where it names an instance, of that one (PS3.7
     9.1.1.1, 9.3.1.2, 10.1.4.1). Where anything else comes the association is aborted: while an
-    answer is waited for at once, else before anything more is asked.
+    answer is waited for at once, else before anything more is asked. And answers are bounded, in
+    size and in time: beyond that it is aborted, too.
     """
 
-    def __init__(self, assoc: Any, ae_title: str) -> None:
-        self._assoc, self._ae_title = assoc, ae_title
+    def __init__(self, assoc: Any, ae_title: str, within_s: float) -> None:
+        """For an association whose connection is just open."""
+        self._assoc, self._ae_title, self._within_s = assoc, ae_title, within_s
+        self._size_bytes, self._command = 0, wire.CommandSet()
+        self._connection = assoc.dul.socket.socket
+        assoc.dul.socket.recv = self._recv
+        assoc.bind(evt.EVT_DIMSE_RECV, lambda _: self._command.begin())
         self._open: Any = None
         """The request that is not answered yet, as pynetdicom's primitive."""
         self._is_broken = False
@@ -42,7 +59,7 @@ class Exchange:
             if self._is_broken:
                 self._assoc.abort()
                 raise RuntimeError("the association has ended")
-            self._open = primitive
+            self._open, self._size_bytes = primitive, 0
         self._send(primitive, context_id)
 
     def _got(self, block: bool = False) -> tuple[Any, Any]:
@@ -58,6 +75,30 @@ class Exchange:
         if message.Status not in PENDING:
             self._open = None
         return context_id, message
+
+    def _recv(self, nr_bytes: int) -> bytearray:
+        """A PDU's header or its body, all of it in time.
+
+        Raises:
+            OSError: it was not, or is longer than what we let a destination send.
+        """
+        self._size_bytes += nr_bytes
+        if nr_bytes > _MOST_PDU_BYTES:
+            self._refuse("PDU too large", nr_bytes)
+        if self._size_bytes > _MOST_BYTES:
+            self._refuse("answer too large", self._size_bytes)
+        piece = wire.read(self._connection, nr_bytes, time.monotonic() + self._within_s)
+        if not self._command.takes(piece):
+            self._refuse("command set too large", self._command.size_bytes)
+        return piece
+
+    def _refuse(self, reason: str, size_bytes: int) -> None:
+        _log.warning(
+            "association ended", reason=reason, size_bytes=size_bytes, ae_title=self._ae_title
+        )
+        with suppress(OSError):
+            self._connection.sendall(wire.ABORT)
+        raise OSError(reason)
 
     def _judge(self, message: Any) -> None:
         """The association is broken where this came, unless it is an answer."""

@@ -10,7 +10,6 @@ import math
 import queue
 import socket
 import ssl
-import struct
 import threading
 import time
 import weakref
@@ -30,19 +29,11 @@ from dicom_node import tls, wire
 
 _log = structlog.get_logger()
 
-# A-ABORT by the service provider: invalid PDU parameter value (PS3.8 table 9-26).
-_ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 2, 6))
 _LEAST_BYTES = 1 << 18
 """A PDU may always have so many: an association request with 128 contexts has 90 KB."""
 _HEADER_BYTES = 6  # PS3.8 9.3.1
-_PDU_TYPES, _P_DATA_TF = range(1, 8), 4  # PS3.8 9.3.2 to 9.3.8
-_PDV_HEADER = struct.Struct(">LBB")
-"""Length of what follows it, context, message control header (PS3.8 9.3.5.1, E.2)."""
 _MOST_UNANSWERED = 16
 """Messages of one peer. It may have one: it is granted no asynchronous operations (PS3.7 D.3)."""
-_MOST_COMMAND_BYTES = 1 << 14
-"""A command set has some hundred (PS3.7 9.3, 10.3). pynetdicom makes an object of each element of
-it: 4 MB of empty ones would take 140 MB of memory and ten seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,8 +217,7 @@ class BoundedSocket(AssociationSocket):
         self._most_pdu_bytes = max(bounds.most_pdu_bytes, _LEAST_BYTES) + _HEADER_BYTES
         self._most_message_bytes = bounds.most_message_bytes
         self._message_s = bounds.message_s
-        self._pdu_type: int | None = None
-        """Of the PDU whose header was read, and whose body is read next."""
+        self._command = wire.CommandSet()
         self._unanswered: list[int] = []
         """A heap of sizes in bytes: what came whole, and is kept in memory until it is answered."""
         self._begin_message()
@@ -251,7 +241,7 @@ class BoundedSocket(AssociationSocket):
         """What is read from now on is another message; its time begins with its first byte."""
         self.message_bytes = 0
         self._message_until: float | None = None
-        self._command_bytes, self._command_has_ended = 0, False
+        self._command.begin()
 
     def _hold_message(self) -> None:
         heapq.heappush(self._unanswered, self.message_bytes)  # several threads: one step of C
@@ -293,25 +283,9 @@ class BoundedSocket(AssociationSocket):
         if time.monotonic() > self._message_until:
             self._refuse("message too slow", self.message_bytes)
         piece = self._read(cast(socket.socket, self.socket), nr_bytes)
-        self._judge(piece)
+        if not self._command.takes(piece):
+            self._refuse("command set too large", self._command.size_bytes)
         return piece
-
-    def _judge(self, piece: bytearray) -> None:
-        """pynetdicom reads a PDU's header, then its body; of one of unknown type the header only.
-
-        Raises:
-            OSError: the message's command set is too large, or goes on behind its end.
-        """
-        if self._pdu_type is None:
-            self._pdu_type = piece[0] if piece and piece[0] in _PDU_TYPES else None
-            return
-        if self._pdu_type == _P_DATA_TF:
-            for size_bytes, is_last in _command_fragments(piece):
-                self._command_bytes += size_bytes
-                if self._command_has_ended or self._command_bytes > _MOST_COMMAND_BYTES:
-                    self._refuse("command set too large", self._command_bytes)
-                self._command_has_ended = is_last
-        self._pdu_type = None
 
     def _read(self, connection: socket.socket, nr_bytes: int) -> bytearray:
         patience_s = connection.gettimeout()
@@ -326,15 +300,5 @@ class BoundedSocket(AssociationSocket):
         _log.warning("association ended", reason=reason, size_bytes=size_bytes, address=address)
         self._begin_message()  # counts no more, however long the connection takes to close
         with suppress(OSError):
-            cast(socket.socket, self.socket).sendall(_ABORT)
+            cast(socket.socket, self.socket).sendall(wire.ABORT)
         raise OSError(reason)
-
-
-def _command_fragments(body: bytes | bytearray) -> Iterator[tuple[int, bool]]:
-    """Of a P-DATA-TF PDU, each fragment of a command set: its bytes, and whether it is the last."""
-    at = 0
-    while at + _PDV_HEADER.size <= len(body):
-        length, _, control = _PDV_HEADER.unpack_from(body, at)
-        if control & 1:
-            yield length - 2, bool(control & 2)
-        at += 4 + length

@@ -44,6 +44,8 @@ class Pacs:
     # C-FIND: what it says it holds, what it was asked, and how it ends.
     holds: list[str] = field(default_factory=list)
     endless: bool = False
+    padding: int = 0
+    """So many bytes of it come with each instance that it holds."""
     queries: list[tuple[str, str, str, list[str]]] = field(default_factory=list)
     find_status: int = 0x0000
     find_statuses: dict[str, int] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class Pacs:
         for uid in itertools.cycle(self.holds) if self.endless else self.holds:
             found = Dataset()
             found.QueryRetrieveLevel, found.SOPInstanceUID = "IMAGE", uid
+            found.TextValue = "x" * self.padding
             yield 0xFF00, found
 
     def _find_study(self, uid: str) -> Iterator[tuple[int, Dataset | None]]:

@@ -1,6 +1,10 @@
 """What counts as the answer to a request: one of its kind, to it, and about its instance."""
 
+import struct
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +133,57 @@ def test_what_is_no_answer_to_a_request_for_commitment_has_it_asked_again(
         "commitment not asked: no answer: the association ended or timed out"
     }
     assert set(bench.states().values()) == {"DELIVERED"}
+
+
+def pdv(event: Any, size_bytes: int, *, is_command: bool) -> bytes:
+    """A P-DATA-TF PDU with one fragment, not the last of its command or data set (PS3.8 9.3.5)."""
+    body = struct.pack(">LBB", size_bytes + 2, event.context.context_id, is_command)
+    body += bytes(size_bytes)
+    return struct.pack(">BBL", 4, 0, len(body)) + body
+
+
+@contextmanager
+def bounded_memory(most_bytes: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most_bytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "is_command", "words"),
+    [(30, False, "answer too large"), (1, True, "command set too large")],
+)
+def test_an_answer_without_end_ends_the_association(
+    peer: Pacs, tmp_path: Path, pieces: int, is_command: bool, words: str
+) -> None:
+    def endless(event: Any) -> None:
+        with suppress(OSError):
+            for _ in range(pieces):
+                connection = event.assoc.dul.socket.socket
+                connection.sendall(pdv(event, (1 << 20) - 100, is_command=is_command))
+        peer.done.wait(10)
+
+    peer.says_first = endless
+    began = time.monotonic()
+    with structlog.testing.capture_logs() as log, bounded_memory(40 << 20):
+        said = SCU.send(at(peer.port), files(tmp_path, "1.1", "1.2"), 60)
+        assert time.monotonic() - began < 8  # it is waited for ten seconds
+        with pytest.raises(TransientError):
+            SCU.finder().study(at(peer.port), "1.2.3")
+    assert [one.fate for one in said] == [Fate.POSTPONED, Fate.UNSENT]
+    reasons = [line["reason"] for line in log if line["event"] == "association ended"]
+    assert reasons == [words] * 2
+
+
+def test_answers_to_each_request_have_the_whole_size(peer: Pacs) -> None:
+    """Several long ones on one association are no fault."""
+    wanted = {
+        Series(study_instance_uid="1.2", series_instance_uid=series): [f"{series}.1"]
+        for series in ("5", "6")
+    }
+    peer.holds = ["5.1", "6.1", *["9.9"] * 4]
+    peer.padding = 900_000
+    assert SCU.finder().instances(at(peer.port), wanted) == {"5.1", "6.1"}
