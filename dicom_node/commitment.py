@@ -145,8 +145,8 @@ class Ledger:
 
         Only what the transaction asked about counts, and only from the AE that was asked. Said
         twice, or late, a report has the effect of once: what was sent again or committed meanwhile
-        stays so. It need not answer the last request: a destination may take longer for its report
-        than we wait before we ask again, each time.
+        stays so, and of what was sent again nothing is said. It need not answer the last request: a
+        destination may take longer for its report than we wait before we ask again, each time.
 
         Raises:
             InputError: an AE of that title was not asked in this transaction.
@@ -161,7 +161,7 @@ class Ledger:
         # What is named as both has failed: sent again it is the same object.
         said = [uid for uid in report.committed if uid not in report.failed]
         stored = [uid for uid in said if uid in transaction.sop_instance_uids]
-        committed = self._store.commit(name, stored, self._clock())
+        committed = self._store.commit(name, stored, self._clock(), transaction.uid)
         faults.reach(Point.COMMITTED)
         asked = self._store.asked_in(report.transaction_uid)
         for delivery in asked:

@@ -376,8 +376,14 @@ class JobStore(Protocol):
         """
         ...
 
-    def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
-        """Of these results, those DELIVERED there are COMMITTED; returns how many."""
+    def commit(
+        self, destination: str, uids: Sequence[str], now: datetime, asked_in: str | None = None
+    ) -> int:
+        """Of these results, those DELIVERED there are COMMITTED; returns how many.
+
+        Where `asked_in` names a transaction, only those of `asked_in()`: what was sent since it was
+        asked, nobody has been asked about.
+        """
         ...
 
     def send_again(self, asked: Delivery, at: datetime, reason: str, status: str = "") -> None:

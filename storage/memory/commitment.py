@@ -79,11 +79,16 @@ class Commitment(Tables):
         return {place: number for place, number in found.items() if number}
 
     @locked
-    def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
+    def commit(
+        self, destination: str, uids: Sequence[str], now: datetime, asked_in: str | None = None
+    ) -> int:
         """See JobStore."""
         names = [(uid, destination) for uid in dict.fromkeys(uids)]
         known = [self._deliveries[name] for name in names if name in self._deliveries]
         there = [d for d in known if d.state is DeliveryState.DELIVERED]
+        if asked_in is not None:
+            meant = self.asked_in(asked_in)
+            there = [delivery for delivery in there if delivery in meant]
         for delivery in there:
             self._finish(name_of(delivery), DeliveryState.COMMITTED, now, delivery.reason)
         return len(there)

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    Select,
     delete,
     func,
     insert,
@@ -57,7 +59,7 @@ class Commitment(Database):
 
     def transaction(self, transaction_uid: str) -> Transaction:
         """See JobStore."""
-        found = self._rows(select(transactions).where(transactions.c.uid == transaction_uid))
+        found = self._rows(_transaction(transaction_uid))
         if not found:
             raise UnknownKeyError(f"no transaction {transaction_uid!r}")
         uids = found[0]["sop_instance_uids"]
@@ -85,7 +87,7 @@ class Commitment(Database):
 
     def asked_in(self, transaction_uid: str) -> list[Delivery]:
         """See JobStore."""
-        found = self._rows(select(transactions).where(transactions.c.uid == transaction_uid))
+        found = self._rows(_transaction(transaction_uid))
         if not found:
             return []
         query = select(deliveries).where(*_was_asked_in(found[0])).order_by(deliveries.c.position)
@@ -98,7 +100,9 @@ class Commitment(Database):
         found = self._rows(query.group_by(place).order_by(place))
         return {row["destination"]: row["number"] for row in found}
 
-    def commit(self, destination: str, uids: Sequence[str], now: datetime) -> int:
+    def commit(
+        self, destination: str, uids: Sequence[str], now: datetime, asked_in: str | None = None
+    ) -> int:
         """See JobStore."""
         check_delivery(DeliveryState.DELIVERED, DeliveryState.COMMITTED)
         there = update(deliveries).where(
@@ -108,6 +112,11 @@ class Commitment(Database):
         )
         values = {"state": DeliveryState.COMMITTED, "next_attempt_at": now}
         with engine.writing(self._engine) as db:
+            if asked_in is not None:
+                meant = db.execute(_transaction(asked_in)).mappings().first()
+                if meant is None:
+                    return 0
+                there = there.where(*_was_asked_in(meant))
             return db.execute(there.values(**values)).rowcount
 
     def send_again(self, asked: Delivery, at: datetime, reason: str, status: str = "") -> None:
@@ -132,6 +141,10 @@ class Commitment(Database):
             change = change.where(deliveries.c.sop_instance_uid.in_(uids))
         with engine.writing(self._engine) as db:
             db.execute(change.values(next_attempt_at=at, reason=reason))
+
+
+def _transaction(uid: str) -> Select[Any]:
+    return select(transactions).where(transactions.c.uid == uid)
 
 
 def _asked(

@@ -704,6 +704,20 @@ def test_a_query_whose_answers_do_not_end_proves_nothing(bench: Bench, peer: Pac
     assert bench.reasons() == {"commitment not asked: C-FIND: its answers did not end in time"}
 
 
+def test_an_old_report_says_nothing_of_what_was_sent_since(bench: Bench, peer: Pacs) -> None:
+    peer.reports = [(pacs.NEVER, {})] * 2
+    bench.ask()
+    bench.ask(after_s=600)
+    lost = Report(transaction_uid="2.25.2", committed=(), failed={"1.2": 0x0112})
+    bench.ledger().take(lost, "PACS")
+    bench.deliver(after_s=1000)
+    old = Report(transaction_uid="2.25.1", committed=("1.1", "1.2"), failed={})
+    bench.ledger().take(old, "PACS")
+    assert bench.states() == {"1.1": "COMMITTED", "1.2": "DELIVERED", "1.3": "DELIVERED"}
+    bench.ask(after_s=1000)
+    assert peer.asked[-1][1] == ["1.2"]  # as it was sent last
+
+
 def test_what_is_named_as_stored_and_as_failed_has_failed(bench: Bench, peer: Pacs) -> None:
     peer.reports = [(pacs.NEVER, {})]
     bench.ask()

@@ -78,7 +78,13 @@ def test_what_was_sent_again_answers_no_question_of_before(store: JobStore) -> N
     assert {(d.state, d.transaction_uid) for d in resent} == {("DELIVERED", "")}
     assert store.asked_in("2.25.1") == []  # the same report once more
     uids = [d.sop_instance_uid for d in resent]
-    assert store.commit("pacs", uids, after(5)) == 2  # its success would count
+    assert store.commit("pacs", uids, after(5), "2.25.1") == 0  # nor does its success
+    assert store.commit("pacs", uids, after(5), "2.25.9") == 0
+    store.ask("pacs", "2.25.2", after(4), after(5), 10)  # at the very moment
+    store.ask("pacs", "2.25.3", after(5), after(99), 10)
+    assert store.commit("pacs", uids[:1], after(6), "2.25.2") == 1  # late, but of these
+    assert store.commit("archive", uids, after(6), "2.25.2") == 0
+    assert states(store) == ["COMMITTED", "DELIVERED"]
 
 
 def test_only_what_failed_is_sent_again(store: JobStore) -> None:
