@@ -13,6 +13,7 @@ ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 2, 6))
 """A-ABORT by the service provider: invalid PDU parameter value (PS3.8 table 9-26)."""
 _PDV_HEADER = struct.Struct(">LBB")
 """Length of what follows it, context, message control header (PS3.8 9.3.5.1, E.2)."""
+PDV_HEADER_BYTES = _PDV_HEADER.size
 
 _CHUNK_BYTES = 1 << 16
 _PDU_TYPES, _P_DATA_TF = range(1, 8), 4  # PS3.8 9.3.2 to 9.3.8

@@ -9,7 +9,7 @@ import structlog
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node import tls
+from dicom_node import tls, wire
 from dicom_node.config import DeliveryTimeouts, Destination
 from dicom_node.delivery import outcome
 from dicom_node.delivery.exchange import Exchange
@@ -61,7 +61,8 @@ def request(
     """The association, established or not.
 
     Raises:
-        OSError: the host's name has no address, or one side refuses the other's certificate or TLS.
+        OSError: the host's name has no address, one side refuses the other's certificate or TLS, or
+            it takes no PDU that could hold anything.
         ConfigError: our certificate, key or authority for it cannot be read.
         RuntimeError, MemoryError: the system gives no thread or no memory; nothing is left open.
     """
@@ -94,7 +95,22 @@ def request(
         raise
     if faults and not assoc.is_established and assoc.acceptor.primitive is None:
         raise ConnectionError(tls.refusal(faults[0])) from faults[0]
+    if assoc.is_established and (fault := _too_short(assoc.acceptor.maximum_length)):
+        assoc.abort()
+        raise ConnectionError(fault)
     return assoc
+
+
+def _too_short(most_bytes: int | None) -> str:
+    """Why nothing can be sent in PDUs of at most so many bytes; "" where it can. 0 is no limit.
+
+    PS3.8 D.1: how long the list of PDVs of a P-DATA-TF PDU may be, with the header of each.
+    """
+    if most_bytes is None:
+        return "it states no maximum PDU length"
+    if 0 < most_bytes <= wire.PDV_HEADER_BYTES:
+        return f"its maximum PDU length, {most_bytes}, leaves no room for data"
+    return ""
 
 
 def _tls_of(

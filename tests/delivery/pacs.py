@@ -193,6 +193,7 @@ def running(
     commitment: bool = False,
     verification: bool = True,
     tls: ssl.SSLContext | None = None,
+    most_pdu_bytes: int | None = None,
 ) -> Iterator[Pacs]:
     """A PACS that listens at a port of the system's choice."""
     pacs = Pacs()
@@ -207,6 +208,8 @@ def running(
     ae.require_calling_aet = [knows] if knows else []
     ae.require_called_aet = bool(called)
     ae.maximum_associations = most
+    if most_pdu_bytes is not None:
+        ae._maximum_pdu_size = most_pdu_bytes  # its setter takes none that leaves no room
     handlers: list[Any] = [
         (evt.EVT_C_STORE, pacs.store),
         (evt.EVT_REQUESTED, pacs.requested),

@@ -385,6 +385,24 @@ def test_a_pdu_that_is_longer_than_any_is_not_begun(tmp_path: Path) -> None:
         assert time.monotonic() - began < 3  # and SCU has 5 s for an association
 
 
+@pytest.mark.parametrize("most_bytes", [1, 5, 6])
+def test_a_peer_whose_pdus_have_no_room_is_at_fault_not_the_file(
+    tmp_path: Path, most_bytes: int
+) -> None:
+    reason = f"cannot connect: its maximum PDU length, {most_bytes}, leaves no room for data"
+    with pacs.running(most_pdu_bytes=most_bytes) as peer:
+        said = SCU.send(at(peer.port), files(tmp_path, "1.1", "1.2"), 60)
+        assert SCU.echo(at(peer.port)) == reason
+    assert {(one.fate, one.reason) for one in said} == {(Fate.POSTPONED, reason)}
+
+
+@pytest.mark.parametrize("most_bytes", [0, 7, 100])
+def test_any_pdu_with_room_for_data_will_do(tmp_path: Path, most_bytes: int) -> None:
+    with pacs.running(most_pdu_bytes=most_bytes) as peer:
+        assert fates(SCU, at(peer.port), files(tmp_path, "1.1")) == [Fate.DELIVERED]
+    assert peer.received == [("1.1", data_set("1.1"))]
+
+
 @pytest.mark.parametrize(("status", "there"), [(0x0122, True), (0x0211, True), (0x0110, False)])
 def test_a_peer_that_does_not_know_verification_is_there(status: int, there: bool) -> None:
     with pacs.running() as peer:
