@@ -35,7 +35,7 @@ from pydicom.filereader import read_file_meta_info
 
 from dicom_node import attributes
 from dicom_node.config import DeliveryTimeouts, DicomWeb
-from dicom_node.delivery import dicomjson, https, outcome
+from dicom_node.delivery import dicomjson, https, outcome, stow
 from dicom_node.delivery.outcome import Beginning, Fate, Outcome, nobody
 from dicom_node.delivery.query import QuestionError, Series, ask_each
 from dicom_node.errors import ConfigError, TransientError
@@ -44,10 +44,7 @@ from storage.jobs import says_nothing
 
 _log = structlog.get_logger()
 
-_OK, _REDIRECTIONS, _BLAMES, _CONFLICT = 200, 300, 400, 409
-_PROCESSING_FAILURE = 0x0110  # PS3.7 annex C
-_REFUSED = {400, 406, 411, 413, 415, 422}
-_FOR_PEOPLE = {401, 403, 404, 405, 407, 410, 501, 505}
+_OK, _REDIRECTIONS = 200, 300
 _NOT_FOUND = "HTTP 404"
 _UNSENT = Outcome(
     fate=Fate.UNSENT, reason="the server's trouble, or the batch's time, came before its turn"
@@ -60,6 +57,9 @@ _MOST_OF_STUDIES_BYTES = 8 << 20
 """Of an answer about studies: a server that heeds no `limit` and no filter may tell of them all."""
 _SAID_S = 5.0  # each time is a write
 _JSON = "application/dicom+json"  # PS3.18 10.5.3.2: the response payload we ask for
+_MULTIPART = (  # PS3.18 8.6.1.2.1; a boundary that no result has in it
+    'multipart/related; type="application/dicom"; boundary="6c1f0b9e-52d7-4c3a-9e0d-8b7a41f2d365"'
+)
 
 
 class _AnsweredError(TransientError):
@@ -196,24 +196,27 @@ class WebSender:
             client, answers = self._client(destination, going_on)
         except ConfigError as fault:
             return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=str(fault))
-        said = Dataset()
+        trouble = ""
         try:
             # Not store_instances(), which would encode the object anew.
-            said = client._http_post_multipart_application_dicom(
-                f"{destination.url.rstrip('/')}/studies", [data]
-            )
+            whole = client._encode_multipart_message([data], _MULTIPART)
+            url = f"{destination.url.rstrip('/')}/studies"
+            client._http_post(url, whole, {"Content-Type": _MULTIPART})
+        except requests.HTTPError:
+            pass  # whatever its status: it is an answer
         except (requests.RequestException, OSError) as fault:
             if not answers and shortage.lacking(fault):
                 return outcome.unforeseen(fault)
             if not answers:
                 reason = f"no answer: {https.why(fault, encrypted=destination.encrypted)}"
                 return Outcome(fate=Fate.POSTPONED, reason=reason)
-        except _UNREADABLE as fault:
-            if not answers:  # not even the request could be made
+            trouble = https.why(fault, encrypted=destination.encrypted)
+        except attributes.UNREADABLE as fault:  # not even the request could be made
+            if not answers:
                 reason = f"no request: {type(fault).__name__}"
                 return Outcome(fate=Fate.POSTPONED_SLOWLY, reason=reason)
-            # an answer that is none: it names no instance
-        return _of(answers[-1].status_code, said or _json_of(answers[-1]), uid)
+            trouble = type(fault).__name__
+        return stow.outcome_of(answers[-1], uid, trouble)
 
     def _ask(
         self,
@@ -271,10 +274,6 @@ class WebSender:
         )
         client.set_http_retry_params(retry=False)
         return client, answers
-
-
-_UNREADABLE = (*attributes.UNREADABLE, ArithmeticError, SyntaxError)
-"""What parsers of JSON and XML raise, too: ElementTree's ParseError is a SyntaxError."""
 
 
 @contextmanager
@@ -344,49 +343,3 @@ def _session(destination: DicomWeb, within_s: float, session: _Session) -> _Sess
 def _utf_8(text: str) -> str:
     """As the library wants it, which writes Latin-1: servers ask for UTF-8 (RFC 7617, 2.1)."""
     return text.encode().decode("latin-1")
-
-
-def _json_of(response: Any) -> Dataset:
-    """The payload where it is JSON, of whatever media type; the library wants it to the letter."""
-    try:
-        return Dataset.from_json(response.json())
-    except (requests.RequestException, *_UNREADABLE):
-        return Dataset()
-
-
-def _of(status: int, said: Dataset, uid: str) -> Outcome:
-    """What an HTTP status with a Store Instances Response (PS3.18 table 10.5.3-1) means of one.
-
-    What is said of this instance comes before what is said of one without a name; what is said of
-    others is not of it.
-    """
-    code = f"HTTP {status}"
-    if status >= _REDIRECTIONS and status != _CONFLICT:
-        return Outcome(fate=_fate(status), reason=f"the server answers {code}", status=code)
-    stored = _of_one(said, "ReferencedSOPSequence", uid)
-    nameless = [] if stored else _of_one(said, "FailedSOPSequence", "")
-    if failed := [*_of_one(said, "FailedSOPSequence", uid), *nameless]:
-        failure = attributes.integer(failed[0], "FailureReason")
-        meant = outcome.of_failure(_PROCESSING_FAILURE if failure is None else failure)
-        return Outcome(fate=meant.fate, reason=f"{meant.reason} ({code})", status=code)
-    if stored:
-        note = attributes.integer(stored[0], "WarningReason")
-        words = "" if note is None else outcome.of_status(note).reason
-        return Outcome(fate=Fate.DELIVERED, reason=words, status=code)
-    if status == _CONFLICT:
-        return Outcome(fate=Fate.REFUSED, reason=f"the server answers {code}", status=code)
-    reason = f"the server answers {code}, but does not say that it has stored this instance"
-    return Outcome(fate=Fate.POSTPONED, reason=reason, status=code)
-
-
-def _of_one(said: Dataset, keyword: str, uid: str) -> list[Dataset]:
-    """The items of one instance; of "" those without a name."""
-    items = attributes.items(said, keyword)
-    return [one for one in items if attributes.text(one, "ReferencedSOPInstanceUID") == uid]
-
-
-def _fate(status: int) -> Fate:
-    if status in _REFUSED:
-        return Fate.REFUSED
-    slow = status in _FOR_PEOPLE or status < _BLAMES
-    return Fate.POSTPONED_SLOWLY if slow else Fate.POSTPONED

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import structlog.testing
 from dicomweb_client.web import DICOMwebClient
 from pydicom import Dataset
@@ -43,6 +44,9 @@ def files(tmp_path: Path) -> list[Path]:
     for path in paths:
         path.write_bytes(part10(path.stem))
     return paths
+
+
+_ITEM: Json = {"00081155": {"vr": "UI", "Value": ["1.1"]}}
 
 
 def at(peer: Web, **values: object) -> DicomWeb:
@@ -176,7 +180,7 @@ def test_of_several_reasons_the_first_is_read(peer: Web, files: list[Path]) -> N
 def test_stored_is_only_what_the_server_names_as_stored(
     peer: Web, files: list[Path], status: int
 ) -> None:
-    peer.answers = [(status, None), (status, stored("9.9")), (status, "<html>Log in</html>")]
+    peer.answers = [(status, None), (status, stored("9.9")), (status, "")]
     assert sent(peer, files[0]).fate is Fate.DELIVERED
     for _ in range(2):
         assert sent(peer, files[0]) == Outcome(
@@ -187,9 +191,79 @@ def test_stored_is_only_what_the_server_names_as_stored(
         )
 
 
-def test_an_answer_in_json_is_read_whatever_it_is_called(peer: Web, files: list[Path]) -> None:
-    peer.media_type = "application/dicom+json; charset=utf-8"
+@pytest.mark.parametrize(
+    "media_type", ["application/dicom+json; charset=utf-8", "Application/JSON", "text/plain", ""]
+)
+def test_an_answer_in_json_is_read_whatever_it_is_called(
+    peer: Web, files: list[Path], media_type: str
+) -> None:
+    peer.media_type = media_type
     assert sent(peer, files[0]).fate is Fate.DELIVERED
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [stored("1.1")],  # as a search is answered
+        stored("1.1\0"),
+        {**stored("1.1"), "00100020": {"vr": "LO", "Value": [{"x": 1}]}, "0008FFFX": {"vr": "ZZ"}},
+        {**stored("1.1"), "00081198": None},
+        {"00081199": {"vr": "SQ", "Value": [None, {"00081155": 7}, _ITEM]}},
+    ],
+)
+def test_what_a_server_says_of_an_instance_is_read_whatever_is_wrong_beside_it(
+    peer: Web, files: list[Path], said: Json
+) -> None:
+    peer.answers = [(200, said)]
+    assert sent(peer, files[0]).fate is Fate.DELIVERED
+
+
+_LAUGHS = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><a>&c;</a>'
+_XML = (
+    "<NativeDicomModel{}>"
+    '<DicomAttribute tag="00081190" vr="UR"><Value number="1">x</Value></DicomAttribute>'
+    '<DicomAttribute tag="00081{}" vr="SQ"><Item number="1">'
+    '<DicomAttribute tag="00081155" vr="UI"><Value number="1">1.1 </Value></DicomAttribute>'
+    '<DicomAttribute tag="0008119{}" vr="US"><Value number="1">45056</Value></DicomAttribute>'
+    "</Item></DicomAttribute></NativeDicomModel>"
+)
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/dicom+xml", "text/XML; charset=utf-8", "application/xml"]
+)
+@pytest.mark.parametrize("space", ["", ' xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM"'])
+def test_an_answer_in_xml_is_read_too(
+    peer: Web, files: list[Path], media_type: str, space: str
+) -> None:
+    peer.media_type = media_type
+    peer.answers = [(200, _XML.format(space, "199", 6)), (200, _XML.format(space, "198", 7))]
+    said = SENDER.send(at(peer), [files[0], files[0]], 60)
+    assert [one.fate for one in said] == [Fate.DELIVERED, Fate.POSTPONED]
+    assert said[0].reason == "coercion of data elements (B000)"
+    assert "(B000) (HTTP 200)" in said[1].reason
+
+
+@pytest.mark.parametrize(
+    ("media_type", "said", "words"),
+    [
+        ("text/html", "<html>Log in</html>", "text/html, JSONDecodeError: Expecting value"),
+        ("application/dicom+json", "[{},{}]", "dicom+json, ValueError: not one data set"),
+        ("application/xml", "<html/>", "application/xml, ValueError: not a Native DICOM Model"),
+        ("application/xml", "<html>", "application/xml, ParseError: no element found"),
+        ("text/xml", _LAUGHS, "text/xml, ValueError: it has a document type"),
+        ('multipart/related; type="application/dicom+json"', "--b", "multipart/related, JSON"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_says_why(
+    peer: Web, files: list[Path], media_type: str, said: str, words: str
+) -> None:
+    peer.media_type, peer.answers = media_type, [(200, said), (409, said)]
+    for fate in (Fate.POSTPONED, Fate.REFUSED):
+        one = sent(peer, files[0])
+        assert one.fate is fate
+        assert "which cannot be read: " in one.reason
+        assert words in one.reason
 
 
 @pytest.mark.parametrize("first", [(100,), (102,), (103,), (102, 103, 102, 199)])
@@ -262,7 +336,7 @@ def test_of_a_batch_each_has_its_own_answer_and_the_rest_waits_where_none_comes(
 def test_what_is_wanting_in_mid_batch_costs_no_result_the_answer_it_has(
     peer: Web, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    posted, post = [], DICOMwebClient._http_post_multipart_application_dicom
+    posted, post = [], DICOMwebClient._http_post
 
     def short(*args: Any) -> Any:
         posted.append(args)
@@ -270,7 +344,7 @@ def test_what_is_wanting_in_mid_batch_costs_no_result_the_answer_it_has(
             raise MemoryError
         return post(*args)
 
-    monkeypatch.setattr(DICOMwebClient, "_http_post_multipart_application_dicom", short)
+    monkeypatch.setattr(DICOMwebClient, "_http_post", short)
     said = SENDER.send(at(peer), files, 60)
     assert [one.fate for one in said] == [Fate.DELIVERED, Fate.POSTPONED, Fate.DELIVERED]
     assert said[1].reason == "too little memory was free; free some, or give it more"
@@ -335,7 +409,9 @@ def test_an_answer_that_nobody_can_read_is_one_and_says_nothing(
         SENDER.instances(at(peer), {SERIES: ["1.1"]})
     peer.answers = [(200, said)]
     with structlog.testing.capture_logs() as log:
-        assert sent(peer, files[0]).reason.startswith("the server answers HTTP 200, but does not")
+        one = sent(peer, files[0])
+    assert one.fate is Fate.POSTPONED
+    assert one.reason.startswith("the server answers HTTP 200, ")
     assert log == []
 
 
@@ -519,7 +595,13 @@ def test_an_answer_of_many_items_takes_little_memory(peer: Web, files: list[Path
 def test_an_answer_is_read_once(
     peer: Web, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = counted(monkeypatch)
+    read, as_json = [], requests.Response.json
+
+    def counted(response: requests.Response) -> Any:
+        read.append(response)
+        return as_json(response)
+
+    monkeypatch.setattr(requests.Response, "json", counted)
     assert sent(peer, files[0]).fate is Fate.DELIVERED
     assert len(read) == 1
 
