@@ -16,7 +16,8 @@ _PDV_HEADER = struct.Struct(">LBB")
 PDV_HEADER_BYTES = _PDV_HEADER.size
 
 _CHUNK_BYTES = 1 << 16
-_PDU_TYPES, _P_DATA_TF = range(1, 8), 4  # PS3.8 9.3.2 to 9.3.8
+A_ASSOCIATE_RQ, _P_DATA_TF = 1, 4
+_PDU_TYPES = range(1, 8)  # PS3.8 9.3.2 to 9.3.8
 _MOST_COMMAND_BYTES = 1 << 14
 """A command set has some hundred (PS3.7 9.3, 10.3). pynetdicom makes an object of each element of
 it: 4 MB of empty ones would take 140 MB of memory and ten seconds."""
@@ -50,7 +51,7 @@ class CommandSet:
     """The command set of the message that comes, counted as pynetdicom reads PDU by PDU."""
 
     def __init__(self) -> None:
-        self._pdu_type: int | None = None
+        self.pdu_type: int | None = None
         """Of the PDU whose header was read, and whose body is read next."""
         self.begin()
 
@@ -63,10 +64,10 @@ class CommandSet:
 
         pynetdicom reads a PDU's header, then its body; of one of unknown type the header only.
         """
-        if self._pdu_type is None:
-            self._pdu_type = piece[0] if piece and piece[0] in _PDU_TYPES else None
+        if self.pdu_type is None:
+            self.pdu_type = piece[0] if piece and piece[0] in _PDU_TYPES else None
             return True
-        is_data, self._pdu_type = self._pdu_type == _P_DATA_TF, None
+        is_data, self.pdu_type = self.pdu_type == _P_DATA_TF, None
         return not is_data or all(map(self._takes, _command_fragments(piece)))
 
     def _takes(self, fragment: tuple[int, bool]) -> bool:

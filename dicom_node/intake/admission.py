@@ -16,6 +16,11 @@ class Rejection:
     diagnostic: int
     reason: str
 
+    @property
+    def pdu(self) -> bytes:
+        """A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+        return bytes((3, 0, 0, 0, 0, 4, 0, self.result, self.source, self.diagnostic))
+
 
 CALLING_AE_NOT_RECOGNISED = Rejection(
     result=1, source=1, diagnostic=3, reason="calling AE title not recognised"

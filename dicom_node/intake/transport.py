@@ -26,6 +26,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from dicom_node import tls, wire
+from dicom_node.intake import titles
 
 _log = structlog.get_logger()
 
@@ -283,6 +284,8 @@ class BoundedSocket(AssociationSocket):
         if time.monotonic() > self._message_until:
             self._refuse("message too slow", self.message_bytes)
         piece = self._read(cast(socket.socket, self.socket), nr_bytes)
+        if self._command.pdu_type == wire.A_ASSOCIATE_RQ:
+            piece = self._with_titles(piece)
         if not self._command.takes(piece):
             self._refuse("command set too large", self._command.size_bytes)
         return piece
@@ -293,6 +296,26 @@ class BoundedSocket(AssociationSocket):
         if patience_s is not None:
             until = min(time.monotonic() + patience_s, until or math.inf)
         return wire.read(connection, nr_bytes, until)
+
+    def _with_titles(self, body: bytearray) -> bytearray:
+        """An association request whose AE titles pynetdicom can read.
+
+        Raises:
+            OSError: one of them is none; the peer is told so.
+        """
+        body = titles.padded(body)
+        if refused := titles.refused(body):
+            rejection, title = refused
+            _log.warning(
+                "association rejected",
+                reason=f"{rejection.reason}: empty, or with bytes that none may have (PS3.5 6.2)",
+                ae_title=title,
+                address=cast(Any, self.assoc.requestor).address_info.address,
+            )
+            with suppress(OSError):
+                cast(socket.socket, self.socket).sendall(rejection.pdu)
+            raise OSError(rejection.reason)
+        return body
 
     def _refuse(self, reason: str, size_bytes: int) -> None:
         peer: Any = self.assoc.requestor
