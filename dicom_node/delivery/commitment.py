@@ -5,6 +5,7 @@ for the instances. The transaction is committed before the request is sent, sinc
 here before the request has returned.
 """
 
+import re
 import threading
 import time
 from collections import defaultdict
@@ -51,7 +52,9 @@ _NO_ANSWER = "no answer: the association ended or timed out"
 _SOONER = 0.5
 """Of the delay of what was not answered: what was not asked comes first then, whatever failed."""
 _LOOKS = 3
-"""So often a result is looked for before it is sent again."""
+"""So often in a row a result is looked for, and not found, before it is sent again."""
+_MISSED = "not found there, looked {} times in a row"
+_WAS_MISSED = re.compile(_MISSED.format(r"(\d+)"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +194,8 @@ class Commitment:
         missing = [delivery for delivery in still if delivery.sop_instance_uid in looked_for]
         if still and not missing and not trouble.is_noted:
             return _Trouble(why=_NO_STUDY)
-        for asks in {delivery.asked for delivery in missing}:  # each by its own: some are new
-            self._miss(uid, asks, [one for one in missing if one.asked == asks], now)
+        for looks in {_looks(delivery) for delivery in missing}:  # each by its own: some are new
+            self._miss(uid, looks, [one for one in missing if _looks(one) == looks], now)
         return trouble
 
     def _goes_on(self) -> bool:
@@ -217,12 +220,12 @@ class Commitment:
             sooner = now + (self._later(times, now) - now) * _SOONER
             self._store.ask_again(uid, sooner, _not_asked(said.trouble), said.unasked)
 
-    def _miss(self, uid: str, asks: int, missing: Sequence[Delivery], now: datetime) -> None:
+    def _miss(self, uid: str, looks: int, missing: Sequence[Delivery], now: datetime) -> None:
         """So often these were looked for, and were not there."""
-        words = f"not found there, looked {asks} times"
-        if asks < _LOOKS:  # its index may lag behind its store
+        words = _MISSED.format(looks)
+        if looks < _LOOKS:  # its index may lag behind its store
             uids = [delivery.sop_instance_uid for delivery in missing]
-            self._store.ask_again(uid, self._later(asks, now), words, uids)
+            self._store.ask_again(uid, self._later(looks, now), words, uids)
             return
         for delivery in missing:
             self._store.send_again(delivery, self._later(delivery.attempts, now), words)
@@ -309,6 +312,16 @@ class _Listener:
     def _on_sent(self, event: Any) -> None:
         if self.heard and isinstance(event.pdu, P_DATA_TF):
             self.answered.set()
+
+
+def _looks(missed: Delivery) -> int:
+    """So often in a row it was looked for and not found, now too.
+
+    Its reason has how often before. One that nobody answered has another: the count begins anew,
+    as a destination that was away may come back before its index does.
+    """
+    before = _WAS_MISSED.fullmatch(missed.reason)
+    return 1 + (int(before[1]) if before else 0)
 
 
 def _not_asked(why: str) -> str:

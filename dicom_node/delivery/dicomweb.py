@@ -21,6 +21,7 @@ that was turned away to a log-in page would end there with a 200.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,13 @@ class _AnsweredError(TransientError):
     def __init__(self, status: int, said: str = "", *, breaks_off: bool = False) -> None:
         self.status, self.breaks_off = f"HTTP {status}", breaks_off
         super().__init__(f"QIDO-RS: {said if status == _OK else self.status}")
+
+
+@dataclass(slots=True)
+class _Round:
+    """Of the questions that are asked in a row: whether the server has answered one, by 2xx."""
+
+    answers: bool = False
 
 
 class WebSender:
@@ -128,9 +136,11 @@ class WebSender:
             UnansweredError: it does not say of all.
         """
         questions = [(series, [uid]) for series, uids in wanted.items() for uid in uids]
-        return ask_each(questions, partial(self._there, destination), going_on)
+        return ask_each(questions, partial(self._there, destination, _Round()), going_on)
 
-    def _there(self, destination: DicomWeb, series: Series, uids: Sequence[str]) -> list[str]:
+    def _there(
+        self, destination: DicomWeb, heard: _Round, series: Series, uids: Sequence[str]
+    ) -> list[str]:
         """The one UID where it is there. Raises TransientError, as `ask_each` wants it."""
         place = (series.study_instance_uid, series.series_instance_uid)
         (uid,) = uids
@@ -144,11 +154,25 @@ class WebSender:
             )
         except _AnsweredError as fault:
             if fault.status == _NOT_FOUND:  # what some say of a study that they do not have
+                self._demand_answers(destination, heard)
                 return []
             if says_nothing(fault.status) or fault.breaks_off:
                 raise
             raise QuestionError(str(fault)) from fault
+        heard.answers = True
         return [uid] if found else []
+
+    def _demand_answers(self, destination: DicomWeb, heard: _Round) -> None:
+        """It answers other questions: one that starts, or has lost its route, says 404 to all.
+
+        Raises:
+            TransientError: it has answered none of this round, and not one about studies either.
+        """
+        if heard.answers:
+            return
+        if trouble := self.echo(destination):
+            raise TransientError(f"{_NOT_FOUND}, and of studies {trouble}")
+        heard.answers = True
 
     def study(self, destination: DicomWeb, study_instance_uid: str) -> list[Dataset]:
         """Its Patient ID and Accession Number of a study; see `Finder.study`.

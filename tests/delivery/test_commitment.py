@@ -443,7 +443,7 @@ def test_what_a_query_does_not_find_three_times_is_sent_again(bench: Bench, peer
         assert bench.states()["1.2"] == "DELIVERED"
         bench.ask(after_s=after_s)
     assert bench.states()["1.2"] == "DUE"
-    assert bench.reasons() == {"", "not found there, looked 3 times"}
+    assert bench.reasons() == {"", "not found there, looked 3 times in a row"}
     before = len(peer.received)
     bench.deliver(after_s=40)
     assert peer.received[before:] == [("1.2", data_set("1.2"))]
@@ -464,7 +464,10 @@ def test_a_result_is_looked_for_three_times_whatever_is_looked_for_with_it(
     bench.deliver(after_s=20)
     bench.ask(after_s=30)
     assert bench.states() == {"1.1": "DUE", "1.2": "DUE", "1.3": "DELIVERED"}
-    assert bench.reasons() == {"not found there, looked 3 times", "not found there, looked 1 times"}
+    assert bench.reasons() == {
+        "not found there, looked 3 times in a row",
+        "not found there, looked 1 times in a row",
+    }
     assert bench.due_at("1.3") == NOW + timedelta(seconds=40)
 
 
@@ -518,7 +521,7 @@ def test_a_question_that_always_fails_keeps_no_other_result_from_being_committed
         server.search_statuses = {"1.1": status}
         server.found = [instance("1.2"), instance("1.3")]
         bench.ask()
-        assert len(server.searches) == 3
+        assert len([path for path in server.searches if "SOPInstanceUID" in path]) == 3
     assert bench.states() == ALL | {"1.1": "DELIVERED"}
     assert bench.due_at("1.1") == NOW + timedelta(seconds=10)
 
@@ -542,6 +545,69 @@ def test_what_a_server_answers_404_about_is_not_there(bench: Bench) -> None:
         for after_s in (0, 10, 30):
             bench.ask(after_s=after_s)
     assert bench.states() == ALL | {"1.1": "DUE"}
+
+
+def test_what_is_not_there_alone_is_sent_again_by_a_server_that_answers_of_studies(
+    bench: Bench,
+) -> None:
+    with at_web(bench) as server:
+        server.search_statuses = dict.fromkeys(ALL, 404)
+        for after_s in (0, 10, 30):
+            bench.ask(after_s=after_s)
+        assert len([path for path in server.searches if "limit=1" in path]) == 3  # once a round
+    assert bench.states() == dict.fromkeys(ALL, "DUE")
+
+
+@pytest.mark.parametrize("of_studies", [404, 403, 302, 503])
+def test_a_server_that_answers_404_to_everything_is_in_trouble_itself(
+    bench: Bench, of_studies: int
+) -> None:
+    """It starts, or what is before it has lost its route."""
+    with at_web(bench) as server:
+        server.search_statuses, server.search_status = dict.fromkeys(ALL, 404), of_studies
+        for after_s in (0, 10, 30, 70):
+            bench.ask(after_s=after_s)
+        assert bench.states() == DELIVERED
+        (reason,) = bench.reasons()
+        assert reason.endswith(f"asked: HTTP 404, and of studies QIDO-RS: HTTP {of_studies}")
+        assert bench.ask(after_s=80) == 0  # the delay grows
+        server.search_statuses, server.search_status = {}, 200
+        server.found = [instance(uid) for uid in ALL]
+        bench.ask(after_s=1000)
+    assert bench.states() == ALL
+
+
+def test_a_look_that_nobody_answered_is_none(bench: Bench) -> None:
+    """A destination that was away may come back before its index does."""
+    with at_web(bench) as server:
+        server.search_status = 503
+        for n in range(8):
+            bench.ask(after_s=n * 1000)
+        server.search_status, server.search_statuses = 200, dict.fromkeys(ALL, 404)
+        bench.ask(after_s=8000)
+        assert bench.reasons() == {"not found there, looked 1 times in a row"}
+        bench.ask(after_s=8010)
+        server.search_status, server.search_statuses = 503, {}
+        bench.ask(after_s=9000)
+        server.search_status = 200
+        for after_s in (10_000, 11_000):
+            bench.ask(after_s=after_s)
+        assert bench.states() == DELIVERED
+        bench.ask(after_s=12_000)
+    assert bench.states() == dict.fromkeys(ALL, "DUE")
+
+
+def test_a_query_that_was_not_answered_counts_as_no_look_either(bench: Bench, peer: Pacs) -> None:
+    bench.promise("query")
+    peer.find_status = 0xA700
+    for after_s in (0, 1000, 2000):
+        bench.ask(after_s=after_s)
+    peer.find_status = 0x0000
+    for after_s in (3000, 4000):
+        bench.ask(after_s=after_s)
+    assert bench.states() == DELIVERED
+    bench.ask(after_s=5000)
+    assert bench.states() == dict.fromkeys(ALL, "DUE")
 
 
 def test_a_server_that_is_away_is_asked_twice_and_then_first_what_it_was_not_asked(
