@@ -39,7 +39,16 @@ def with_uid(tag: str, uid: str) -> Choice:
     def chosen(said: list[Json]) -> Iterator[Json]:
         for ds in said:
             element = ds.get(tag, ds.get(tag.lower()))
-            if isinstance(element, dict) and element.get("Value") == [uid]:
+            if isinstance(element, dict) and _uids(element.get("Value")) == [uid]:
                 yield ds
 
     return chosen
+
+
+def unpadded(uid: object) -> str:
+    """The UID without its padding (PS3.5 9.1), which servers that copy the bytes leave on it."""
+    return str(uid).strip(" \0\n\r\t")
+
+
+def _uids(values: object) -> list[str]:
+    return [unpadded(one) for one in values] if isinstance(values, list) else []

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import requests
 
 from dicom_node import attributes
-from dicom_node.delivery import outcome
+from dicom_node.delivery import dicomjson, outcome
 from dicom_node.delivery.outcome import Fate, Outcome
 
 _REDIRECTIONS, _BLAMES, _CONFLICT = 300, 400, 409
@@ -132,8 +132,7 @@ def _said(root: Any, values: _Values, uid: str) -> _Said:
 
 def _items(root: Any, values: _Values, tag: str, reason_tag: str) -> Iterator[_Item]:
     for item in values(root, tag):
-        # Padded as in PS3.5 9.1, by servers that copy the bytes.
-        uids = tuple(str(one).strip(" \0\n\r\t") for one in values(item, _SOP_INSTANCE_UID))
+        uids = tuple(map(dicomjson.unpadded, values(item, _SOP_INSTANCE_UID)))
         reasons = values(item, reason_tag)
         yield _Item(uids=uids, reason=_integer(reasons[0]) if reasons else None)
 

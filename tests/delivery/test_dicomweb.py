@@ -517,6 +517,17 @@ def test_an_answer_that_is_no_list_of_data_sets_is_none(peer: Web, raw: str) -> 
         SENDER.instances(at(peer), {SERIES: ["1.1"]})
 
 
+@pytest.mark.parametrize("padding", ["\0", " "])
+def test_a_padded_uid_is_that_uid(peer: Web, padding: str) -> None:
+    """Of servers that copy the bytes (PS3.5 9.1)."""
+    peer.heeds_filters = False
+    peer.found = [instance("1.1" + padding), instance("1.10" + padding)]
+    assert SENDER.instances(at(peer), {SERIES: ["1.1", "1.2"]}) == {"1.1"}
+    peer.found = [{"0020000D": {"vr": "UI", "Value": ["1.2.3" + padding]}}]
+    assert len(SENDER.study(at(peer), "1.2.3")) == 1
+    assert SENDER.study(at(peer), "1.2.30") == []
+
+
 def test_a_study_is_known_by_its_tag_in_small_letters_too(peer: Web) -> None:
     peer.found = [{tag.lower(): said for tag, said in described("1.2.3", "PID").items()}]
     assert len(SENDER.study(at(peer), "1.2.3")) == 1
