@@ -221,6 +221,10 @@ def says_nothing(status: str) -> bool:
     return status == "" or (status.startswith(NOT_ITS_OWN) and status not in FOR_PEOPLE)
 
 
+A_MOMENT = timedelta(microseconds=1)
+"""The least that both databases tell apart."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationHealth:
     """How a destination is doing, as every process sees it.

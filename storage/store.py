@@ -445,7 +445,9 @@ class JobStore(Protocol):
         """What waits for a time after `beyond` is due now; returns how many deliveries.
 
         No delay is so long: a clock was ahead, and has been set back. Of every destination: what is
-        DUE, what is DELIVERED and to be asked about, and its own rest.
+        DUE, what is DELIVERED and to be asked about, and its own rest. What was delivered or asked
+        after now, as that clock had it, was so by now: what is asked from now on asks about it. Of
+        what was delivered by that clock, only the last question by it may be answered.
         """
         ...
 

@@ -68,8 +68,11 @@ class Commitment(Tables):
         return [
             delivery
             for _, delivery in self._at(transaction.destination, DeliveryState.DELIVERED)
-            if delivery.sop_instance_uid in transaction.sop_instance_uids
-            and self._delivered[name_of(delivery)] <= at
+            if delivery.transaction_uid == transaction_uid
+            or (
+                delivery.sop_instance_uid in transaction.sop_instance_uids
+                and self._delivered[name_of(delivery)] <= at
+            )
         ]
 
     @locked

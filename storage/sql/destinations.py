@@ -6,8 +6,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Update, delete, or_, select, update
 
 from storage import engine, rows
-from storage.jobs import FOR_PEOPLE, NOT_ITS_OWN, DestinationHealth
-from storage.schema import deliveries, destinations
+from storage.jobs import A_MOMENT, FOR_PEOPLE, NOT_ITS_OWN, DestinationHealth
+from storage.schema import deliveries, destinations, transactions
 from storage.sql.database import IS_ASKED, Database, insert_once
 from storage.states import WAITING, DeliveryState, check_delivery
 
@@ -84,6 +84,8 @@ class Destinations(Database):
         with engine.writing(self._engine) as db:
             resting = update(destinations).where(destinations.c.retry_at > beyond)
             db.execute(resting.values(retry_at=now))
+            for change in _brought_back(now):
+                db.execute(change)
             return sum(
                 db.execute(
                     update(deliveries)
@@ -92,6 +94,13 @@ class Destinations(Database):
                 ).rowcount
                 for state in states
             )
+
+
+def _brought_back(now: datetime) -> tuple[Update, Update]:
+    """What is noted as delivered or asked after now was so at the latest by now."""
+    delivered = update(deliveries).where(*IS_ASKED, deliveries.c.delivered_at > now)
+    asked = update(transactions).where(transactions.c.asked_at > now)
+    return delivered.values(delivered_at=now), asked.values(asked_at=now - A_MOMENT)
 
 
 def _put_destination(

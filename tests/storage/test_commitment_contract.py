@@ -87,6 +87,53 @@ def test_what_was_sent_again_answers_no_question_of_before(store: JobStore) -> N
     assert states(store) == ["COMMITTED", "DELIVERED"]
 
 
+_YEARS_S = 3e8
+
+
+def set_back(store: JobStore, at_s: float) -> None:
+    """The clock was ahead until then."""
+    store.bring_forward(after(at_s + 4320), after(at_s))
+
+
+def test_what_a_clock_that_was_ahead_delivered_is_committed_by_a_question_asked_since(
+    store: JobStore,
+) -> None:
+    first, second = (d.sop_instance_uid for d in stored(store, at_s=_YEARS_S))
+    set_back(store, 10)
+    assert len(store.ask("pacs", "2.25.1", after(10), after(20), 10)) == 2
+    assert store.commit("pacs", [first], after(15), "2.25.1") == 1
+    store.ask("pacs", "2.25.2", after(20), after(30), 10)
+    assert len(store.asked_in("2.25.1")) == 1
+    assert store.commit("pacs", [second], after(21), "2.25.1") == 1  # late, but of this
+
+
+@pytest.mark.parametrize("resent_s", [_YEARS_S + 5, 12], ids=["before", "since"])
+def test_a_question_of_a_clock_that_was_ahead_is_not_about_what_was_sent_since(
+    store: JobStore, resent_s: float
+) -> None:
+    stored(store)
+    store.ask("pacs", "2.25.1", after(_YEARS_S), after(_YEARS_S + 1), 10)
+    if resent_s < _YEARS_S:
+        set_back(store, 10)
+    for asked in store.asked_in("2.25.1"):
+        store.send_again(asked, after(11), "no such object there", "0112")
+    uids = [d.sop_instance_uid for d in stored(store, at_s=resent_s)]
+    set_back(store, 20)
+    assert store.asked_in("2.25.1") == []
+    assert store.commit("pacs", uids, after(21), "2.25.1") == 0
+    store.ask("pacs", "2.25.2", after(21), after(99), 10)
+    assert store.commit("pacs", uids, after(22), "2.25.2") == 2
+
+
+def test_the_last_question_of_a_clock_that_was_ahead_is_answered_by_its_report(
+    store: JobStore,
+) -> None:
+    uids = [d.sop_instance_uid for d in stored(store, at_s=_YEARS_S)]
+    store.ask("pacs", "2.25.1", after(_YEARS_S), after(_YEARS_S + 600), 10)
+    set_back(store, 10)
+    assert store.commit("pacs", uids, after(11), "2.25.1") == 2
+
+
 def test_only_what_failed_is_sent_again(store: JobStore) -> None:
     stored(store)
     store.ask("pacs", "2.25.1", after(2), after(99), 10)
