@@ -223,6 +223,8 @@ def says_nothing(status: str) -> bool:
 
 A_MOMENT = timedelta(microseconds=1)
 """The least that both databases tell apart."""
+CLOCKS_APART = timedelta(minutes=1)
+"""At most so far clocks of machines that share a database are taken to be right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

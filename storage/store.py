@@ -446,7 +446,7 @@ class JobStore(Protocol):
 
         No delay is so long: a clock was ahead, and has been set back. Of every destination: what is
         DUE, what is DELIVERED and to be asked about, and its own rest. What was delivered or asked
-        after now, as that clock had it, was so by now: what is asked from now on asks about it. Of
+        more than CLOCKS_APART after now was so by now: what is asked from now on asks about it. Of
         what was delivered by that clock, only the last question by it may be answered.
         """
         ...

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from storage.jobs import CLOCKS_APART
 from storage.store import JobStore
 
 _log = structlog.get_logger()
@@ -28,8 +29,12 @@ def disagreement(store: JobStore, now: datetime) -> str:
 
 
 def bring_forward(store: JobStore, longest_wait_s: float, now: datetime) -> None:
-    """What a clock that was ahead has put off, and no delay has, is due. Raises StorageError."""
-    number = store.bring_forward(now + timedelta(seconds=longest_wait_s), now)
+    """What a clock that was ahead has put off, and no delay has, is due. Raises StorageError.
+
+    Another machine's clock may be a little ahead of ours: what it puts off for so long waits.
+    """
+    beyond = now + timedelta(seconds=longest_wait_s) + CLOCKS_APART
+    number = store.bring_forward(beyond, now)
     if number:
         _log.warning("a clock was ahead: what waited for its time is due", deliveries=number)
 

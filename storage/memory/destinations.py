@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
-from storage.jobs import A_MOMENT, Delivery, DestinationHealth, says_nothing
+from storage.jobs import A_MOMENT, CLOCKS_APART, Delivery, DestinationHealth, says_nothing
 from storage.memory.tables import Name, Tables, is_asked, locked, name_of
 from storage.states import DeliveryState
 from storage.words import legible
@@ -111,12 +111,12 @@ class Destinations(Tables):
         return len(ahead)
 
     def _bring_back(self, now: datetime) -> None:
-        """What is noted as delivered or asked after now was so at the latest by now."""
+        """What is noted as delivered or asked by a clock that was ahead was so by now."""
         for name, at in self._delivered.items():
-            if at > now:
+            if at > now + CLOCKS_APART:
                 self._delivered[name] = now
         for uid, (transaction, at) in self._transactions.items():
-            if at > now:
+            if at > now + CLOCKS_APART:
                 self._transactions[uid] = (transaction, now - A_MOMENT)
 
     def _waiting(self, destination: str) -> list[tuple[Name, Delivery]]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Update, delete, or_, select, update
 
 from storage import engine, rows
-from storage.jobs import A_MOMENT, FOR_PEOPLE, NOT_ITS_OWN, DestinationHealth
+from storage.jobs import A_MOMENT, CLOCKS_APART, FOR_PEOPLE, NOT_ITS_OWN, DestinationHealth
 from storage.schema import deliveries, destinations, transactions
 from storage.sql.database import IS_ASKED, Database, insert_once
 from storage.states import WAITING, DeliveryState, check_delivery
@@ -97,9 +97,10 @@ class Destinations(Database):
 
 
 def _brought_back(now: datetime) -> tuple[Update, Update]:
-    """What is noted as delivered or asked after now was so at the latest by now."""
-    delivered = update(deliveries).where(*IS_ASKED, deliveries.c.delivered_at > now)
-    asked = update(transactions).where(transactions.c.asked_at > now)
+    """What is noted as delivered or asked by a clock that was ahead was so by now."""
+    ahead = now + CLOCKS_APART
+    delivered = update(deliveries).where(*IS_ASKED, deliveries.c.delivered_at > ahead)
+    asked = update(transactions).where(transactions.c.asked_at > ahead)
     return delivered.values(delivered_at=now), asked.values(asked_at=now - A_MOMENT)
 
 

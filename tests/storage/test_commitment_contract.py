@@ -125,6 +125,16 @@ def test_a_question_of_a_clock_that_was_ahead_is_not_about_what_was_sent_since(
     assert store.commit("pacs", uids, after(22), "2.25.2") == 2
 
 
+def test_a_question_of_a_machine_that_is_a_little_ahead_stays_as_it_was_asked(
+    store: JobStore,
+) -> None:
+    uids = [d.sop_instance_uid for d in stored(store, at_s=40)]
+    store.ask("pacs", "2.25.1", after(50), after(51), 10)
+    set_back(store, 10)
+    store.ask("pacs", "2.25.2", after(51), after(99), 10)
+    assert store.commit("pacs", uids, after(52), "2.25.1") == 2
+
+
 def test_the_last_question_of_a_clock_that_was_ahead_is_answered_by_its_report(
     store: JobStore,
 ) -> None:

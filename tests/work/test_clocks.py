@@ -1,6 +1,6 @@
 """Machines that share a database say where their clocks do not agree."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,22 @@ def test_what_is_more_than_seconds_apart_is_told(ahead_s: float, said: str) -> N
     with capture_logs() as logs:
         clocks.warn(store, NOON)
     assert [line["event"] for line in logs] == ["clocks disagree"] * bool(said)
+
+
+@pytest.mark.parametrize(("ahead_s", "number"), [(0, 0), (50, 0), (70, 1)])
+def test_what_another_machine_has_put_off_is_not_taken_for_that_of_a_clock_set_back(
+    tmp_path: Path, ahead_s: float, number: int
+) -> None:
+    """It is a little ahead, and has asked just now."""
+    store, theirs = MemoryJobStore(), NOON + timedelta(seconds=ahead_s)
+    make_due(store, LocalObjectStore(tmp_path), ["1.1"])
+    (parcel,) = store.claim_deliveries("pacs", "s", NOON, 60, 1)
+    store.delivered(parcel, NOON, "", promised=True)
+    store.ask("pacs", "2.25.1", theirs, theirs + timedelta(hours=1), 1)
+    with capture_logs() as logs:
+        clocks.bring_forward(store, 3600, NOON)
+    assert len(logs) == number
+    assert len(store.ask("pacs", "2.25.2", NOON, theirs, 1)) == number
 
 
 def test_a_dispatcher_says_at_its_start_what_waits_for_nobody(tmp_path: Path) -> None:
