@@ -3,6 +3,7 @@
 StorageError
 ├── StoreUnavailableError   the moment's: the database is locked, full or unreachable; try again
 ├── ObjectsUnavailableError the moment's: the objects' volume or service is away; try again
+├── ObjectUnreadableError   the moment's: one object cannot be told now, others can; try again
 ├── OutOfSpaceError         the moment's: the disk is full; try again when space has returned
 ├── ObjectMissingError      the installation's: a kept object is gone or damaged
 ├── StoreMismatchError      the installation's: schema not this version's, or objects not its own
@@ -22,6 +23,10 @@ class StoreUnavailableError(StorageError):
 
 class ObjectsUnavailableError(StorageError):
     """The place where objects are kept cannot answer now; what it holds is not known to be lost."""
+
+
+class ObjectUnreadableError(StorageError):
+    """The place gives something else than this object, or refuses it, while it gives others."""
 
 
 class OutOfSpaceError(StorageError):

@@ -19,6 +19,7 @@ from storage import faults, promises, states, words
 from storage.errors import (
     ObjectMissingError,
     ObjectsUnavailableError,
+    ObjectUnreadableError,
     StorageError,
     StoreUnavailableError,
 )
@@ -44,6 +45,8 @@ BROKEN = f"{words.OURS}, see the log; once it is mended, `vald-node retry --fail
 
 OTHER_PIXELS = "received again with other pixels: the first film is kept"
 """How the decision begins about a film that is not analysed where the first of its UID was."""
+
+_LONGEST_PAUSE = 256  # of calls; four are a second
 
 Routed = tuple[Decision, NewJob | None]
 """A decision, and the job that follows from it."""
@@ -83,25 +86,32 @@ class Router:
         self._rules, self._analysis = rules, analysis
         self._called_ae_title, self._clock = called_ae_title, clock
         self._waiting: set[int] = set()
+        self._pauses = _Pauses()
 
     def route_waiting(self, limit: int = 100) -> int:
         """Up to `limit` films have a decision, or come again meanwhile; returns how many.
 
         Those that the machine could not read for now have none, and hold up no other: they are
-        looked at again with the next call.
+        looked at again with the next call; one that its service answers wrongly, after more and
+        more of them.
         """
         # More by those that could not be read: however many they are, others come behind them.
         films = self._store.unrouted(limit + len(self._waiting))
         self._waiting = {film.number for film in films if not self._route(film)}
+        self._pauses.end_others(self._waiting)
         return len(films) - len(self._waiting)
 
     def _route(self, received: Received) -> bool:
         """Whether the film could be looked at; if so it has a decision, or has come again since."""
+        if self._pauses.pass_over(received.number):
+            return False
         try:
             decision, job = self._decide_whatever_comes(received)
         except (StoreUnavailableError, ObjectsUnavailableError):
             raise  # no other could be decided about either
         except (OSError, MemoryError, StorageError) as fault:
+            if isinstance(fault, ObjectUnreadableError):
+                self._pauses.lengthen(received.number)
             if received.number not in self._waiting:  # said once, not with every call
                 why = str(fault) or type(fault).__name__
                 _log.error("not routed yet", sop_instance_uid=received.sop_instance_uid, error=why)
@@ -242,6 +252,34 @@ class Router:
         """The newest job of the same film under another identity, if there is one."""
         known = self._store.jobs(limit=100, sop_instance_uid=sop_instance_uid)
         return next((job.key for job in known if job.identity_digest != identity), "")
+
+
+class _Pauses:
+    """How many calls pass over each film that its service answers wrongly, by its number.
+
+    Such answers come from filters, for good; each look is some requests, and the calls are many.
+    """
+
+    def __init__(self) -> None:
+        self._length: dict[int, int] = {}
+        self._left: dict[int, int] = {}
+
+    def lengthen(self, number: int) -> None:
+        """Twice as many as the last time are to pass it over."""
+        self._left[number] = self._length[number] = min(
+            2 * self._length.get(number, 1), _LONGEST_PAUSE
+        )
+
+    def pass_over(self, number: int) -> bool:
+        """Whether this call is one of them."""
+        left = self._left.get(number, 0)
+        self._left[number] = left - 1
+        return left > 0
+
+    def end_others(self, numbers: Collection[int]) -> None:
+        """The films that are not of these wait no more."""
+        self._length = {one: calls for one, calls in self._length.items() if one in numbers}
+        self._left = {one: calls for one, calls in self._left.items() if one in numbers}
 
 
 def _may_be_refused(same: Job, rule: Rule) -> bool:

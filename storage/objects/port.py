@@ -50,6 +50,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ObjectMissingError: they are gone, or are not what was kept.
+            ObjectUnreadableError: this object, and no other, cannot be told now.
         """
         ...
 
@@ -66,6 +67,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ObjectMissingError: they are gone.
+            ObjectUnreadableError: as by `read`.
         """
         ...
 
@@ -74,6 +76,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ObjectMissingError: they are gone, or are not what was kept.
+            ObjectUnreadableError: as by `read`.
         """
         ...
 

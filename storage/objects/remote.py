@@ -15,7 +15,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from storage.errors import ObjectMissingError, ObjectsUnavailableError, StorageError
+from storage.errors import (
+    ObjectMissingError,
+    ObjectsUnavailableError,
+    ObjectUnreadableError,
+    StorageError,
+)
 from storage.jobs import ObjectRef
 from storage.objects.service import Service
 from storage.objects.whole import (
@@ -88,11 +93,26 @@ class FsspecObjectStore:
             before, found = found, self._given(ref)
             is_damaged = found == before and self._service.listed_bytes(ref.name) == len(found)
             if not is_damaged and ref_of(ref.name, found) != ref:
-                raise ObjectsUnavailableError(f"object {ref.name}: the service gave something else")
+                raise self._alone(f"object {ref.name}: the service gave something else")
         return checked(ref, found)
 
     def _given(self, ref: ObjectRef) -> bytes:
-        return self._service.get(plain(ref.name), ref.size_bytes)
+        try:
+            return self._service.get(plain(ref.name), ref.size_bytes)
+        except ObjectsUnavailableError as fault:
+            if isinstance(fault.__cause__, PermissionError):
+                raise self._alone(str(fault)) from fault
+            raise
+
+    def _alone(self, why: str) -> ObjectUnreadableError:
+        """What is wrong with one object, such as for a filter before the service.
+
+        Raises:
+            ObjectsUnavailableError: it is not that one alone: what is asked for the mark does not
+                give that either.
+        """
+        self.found()
+        return ObjectUnreadableError(why)
 
     def demand(self, ref: ObjectRef) -> None:
         """See ObjectStore."""

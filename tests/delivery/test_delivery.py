@@ -26,6 +26,7 @@ from storage.objects.service import Service
 from storage.states import DeliveryState, JobState
 from tests.delivery import pacs
 from tests.delivery.parcels import NOW, data_set, make_due, part10
+from tests.storage.filtered import behind_filter
 from tests.storage.samples import NOON, produced
 
 TIMEOUTS = DeliveryTimeouts(connect_s=5, association_s=5, response_s=5)
@@ -320,6 +321,21 @@ def test_a_file_that_cannot_be_read_now_keeps_no_other_waiting(make: Make) -> No
         unreadable.mkdir()
         assert bench.tick() == 2
     assert bench.states() == [DUE, DELIVERED, DELIVERED]
+
+
+def test_one_object_that_a_bucket_answers_wrongly_keeps_no_other_waiting(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filtered, _ = behind_filter(monkeypatch, "1.1.dcm")
+    with pacs.running() as peer:
+        bench = make(pacs=peer.port)
+        for uid in UIDS:
+            filtered.keep(f"results/{uid}.dcm", part10(uid))
+        assert bench.delivery(objects=filtered).tick(NOW) == 2
+    assert bench.states() == [DUE, DELIVERED, DELIVERED]
+    (waiting, *_) = bench.store.deliveries(bench.key)
+    assert waiting.reason == "the kept file cannot be read now"
+    assert waiting.next_attempt_at > NOW
 
 
 def test_objects_that_are_away_are_asked_for_once_a_batch(make: Make, closed_port: int) -> None:

@@ -28,6 +28,7 @@ from storage.store import JobStore
 from tests import disk
 from tests.radiograph import phantom
 from tests.results import sources
+from tests.storage.filtered import behind_filter
 from tests.storage.samples import NOON, after
 
 _PATIENT = ("Phantom", "Ada", "PID-7", "19500102", "ACC-9")
@@ -479,6 +480,26 @@ def test_one_kept_file_that_the_disk_does_not_give_holds_up_no_other(
         "analysed by rule frontal-chest",
         "",
     ]
+
+
+@pytest.mark.parametrize("refused", [None, PermissionError("Forbidden")])
+def test_one_object_that_a_bucket_answers_wrongly_holds_up_no_other_film(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, refused: Exception | None
+) -> None:
+    """It is looked at again, more and more seldom, and routed once its own bytes come."""
+    bench.objects, asked = behind_filter(monkeypatch, "received/0.dcm", refused)
+    whole = sources.write(sources.source(), bench.folder / "whole.dcm").read_bytes()
+    bench.receive_bytes(whole, "1.2.9")
+    others = [bench.receive_bytes(whole, f"1.2.{n}") for n in (10, 11)]
+    router = bench.router()
+    assert router.route_waiting() == 2
+    assert {f.number for f in bench.store.received(10) if f.decision} == {o.number for o in others}
+    first = len(asked)
+    assert sum(router.route_waiting() for _ in range(600)) == 0
+    assert 2 * first < len(asked) <= 9 * first
+    monkeypatch.undo()
+    assert sum(router.route_waiting() for _ in range(257)) == 1
+    assert not bench.store.unrouted(10)
 
 
 @pytest.mark.parametrize("fault", [ObjectsUnavailableError("away"), StoreUnavailableError("away")])

@@ -39,6 +39,7 @@ from storage.memory import MemoryJobStore
 from storage.objects import LocalObjectStore, MemoryObjectStore
 from storage.states import DeliveryState, JobState
 from tests.results import sources
+from tests.storage.filtered import behind_filter
 from tests.storage.samples import NOON, after, film, from_clinic, new_job
 
 _LONG_S = 10.0
@@ -1033,6 +1034,22 @@ def test_while_the_volume_of_the_objects_is_gone_films_wait_and_no_attempt_is_sp
     away.rename(root)
     assert worker.work_once() is Turn.DONE
     assert (bench.job.state, bench.job.attempts) == (JobState.PRODUCED, 1)
+
+
+def test_a_film_that_a_bucket_answers_wrongly_waits_and_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    filtered, _ = behind_filter(monkeypatch, bench.job.object.name)
+    filtered.keep(bench.job.object.name, bench.objects.read(bench.job.object))
+    bench.objects = filtered  # type: ignore[assignment]  # any store will do
+    worker = bench.worker()
+    assert worker.work_once() is Turn.RELEASED
+    assert (bench.job.state, bench.job.attempts) == (JobState.RECEIVED, 0)
+    assert bench.job.error.endswith("the service gave something else")
+    bench.now = after(2 * 86_400)
+    assert worker.work_once() is Turn.DONE
+    assert bench.job.error.startswith("given up after a day: object ")
 
 
 def test_a_late_worker_leaves_the_files_of_others_alone(tmp_path: Path) -> None:
