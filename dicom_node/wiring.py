@@ -29,8 +29,11 @@ if TYPE_CHECKING:  # each process imports at its start only what it runs
     from dicom_node.work.reconcile import Reconciler
 
 _OBJECTS, _OWN = "objects", "own mark"
-"""The notices that hold the mark of the place where objects are, and the one for a place that has
-none: who gives it may be ended before, or after, the first is there."""
+"""The notices that hold the mark of the place where objects are, and the one that this database
+gives: who does may be ended before, or after, the first is there. They differ in a database of a
+version that noted the mark of whatever place it met."""
+_NOT_YET = "(a mark that `vald-node serve` names)"
+"""That of a database which has given none; no place has it."""
 
 
 def read_config(path: Path, environ: Mapping[str, str]) -> NodeConfig:
@@ -75,15 +78,18 @@ def open_objects(settings: NodeConfig, store: JobStore) -> ObjectStore:
     While its volume is away another folder may have its name, also when we start.
 
     Raises:
-        StoreMismatchError: it would be the first, and is another database's.
-        ObjectsUnavailableError: it would be the first, and is away.
+        StoreMismatchError: it would be the first, or first by our own mark, and is another
+            database's.
+        ObjectsUnavailableError: it would be that, and is away.
     """
-    known = store.notice(_OBJECTS)
-    own = known.text if known else store.post_once(_OWN, uuid.uuid4().hex, now())
-    kept = objects.open_store(settings.storage.objects, own)
+    own, known = store.post_once(_OWN, uuid.uuid4().hex, now()), store.notice(_OBJECTS)
+    kept = objects.open_store(settings.storage.objects, known.text if known else own)
     if known is None:
         objects.take(kept, is_new=not store.received(1))
-        store.post(_OBJECTS, kept.mark, now())
+    elif known.text != own:
+        objects.take_over(kept, own)
+    if known is None or known.text != own:
+        store.post(_OBJECTS, own, now())
     return kept
 
 
@@ -96,11 +102,11 @@ def demand_own_objects(settings: NodeConfig, store: JobStore | None) -> None:
     """
     known, own = (store.notice(_OBJECTS), store.notice(_OWN)) if store else (None, None)
     mark = known or own
-    kept = objects.open_store(settings.storage.objects, mark.text if mark else uuid.uuid4().hex)
-    if known:
-        objects.demand_ours(kept)
-    else:
+    kept = objects.open_store(settings.storage.objects, mark.text if mark else _NOT_YET)
+    if known is None:
         objects.demand_free(kept, is_new=store is None or not store.received(1))
+    elif own is None or kept.found() != own.text:  # which a start may have left before it noted it
+        objects.demand_ours(kept)
 
 
 def reconciler(settings: NodeConfig, store: JobStore) -> "Reconciler":

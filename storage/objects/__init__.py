@@ -4,7 +4,7 @@ from pathlib import Path
 
 from storage.objects.local import LocalObjectStore
 from storage.objects.memory import MemoryObjectStore
-from storage.objects.ownership import demand_free, demand_ours, take
+from storage.objects.ownership import demand_free, demand_ours, take, take_over
 from storage.objects.port import ObjectStore, is_whole
 from storage.objects.remote import FsspecObjectStore
 from storage.objects.whole import FOLDERS
@@ -20,6 +20,7 @@ __all__ = [
     "is_whole",
     "open_store",
     "take",
+    "take_over",
 ]
 
 

@@ -1,6 +1,7 @@
 """Objects in a folder of this machine."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -8,7 +9,7 @@ import stat
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -66,6 +67,13 @@ class LocalObjectStore:
         self.mark = self.found()
         if not self.mark:
             raise StorageError(f"objects in {self._root}: {MARK} is empty: remove it")
+
+    def mark_anew(self, own: str) -> None:
+        """See ObjectStore."""
+        with translated(f"objects in {self._root}"), _held(self._root):
+            if _mark_of(self._root) == self.mark:
+                _write_over(self._root / MARK, own.encode())
+        self.mark = self.found()
 
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
@@ -232,6 +240,29 @@ def _write_once(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _write_over(path: Path, data: bytes) -> None:
+    """The file has these bytes, durably, in place of others."""
+    scratch = path.with_name(f".{uuid.uuid4().hex}{PART}")
+    try:
+        _write(scratch, data)
+        scratch.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Nobody else is in such a block, where the file system has locks of folders."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _write(path: Path, data: Data) -> tuple[str, int]:

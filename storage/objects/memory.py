@@ -32,6 +32,10 @@ class MemoryObjectStore:
         """See ObjectStore."""
         self.mark = self.mark or own
 
+    def mark_anew(self, own: str) -> None:
+        """See ObjectStore."""
+        self.mark = own
+
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
         whole = joined(data)

@@ -7,13 +7,6 @@ from storage.errors import StoreMismatchError
 from storage.objects.port import ObjectStore
 from storage.objects.whole import MARK, lost
 
-_ANOTHERS = (
-    "storage.objects is another database's, whose films and results we would remove, since no row "
-    "of ours knows them: set storage.objects to a place of this database's own, or "
-    f"storage.database back. A place that no node needs any more is ours once it is empty, {MARK} "
-    "too"
-)
-
 
 def demand_ours(objects: ObjectStore) -> None:
     """Return if the store is the one of its mark.
@@ -26,28 +19,29 @@ def demand_ours(objects: ObjectStore) -> None:
     if found == objects.mark:
         return
     if found:
-        raise StoreMismatchError(_ANOTHERS)
+        raise _anothers(objects.mark)
     raise lost("objects", objects.mark)
 
 
 def demand_free(objects: ObjectStore, *, is_new: bool) -> None:
     """Return if a database that knows no store yet may take this one, opened by the mark it has.
 
-    One that is not new, and has films, is of a version that marked none, or knew no mark of its
-    own: where they are is its place.
+    One that is not new, and has films, is of a version that marked none: where they are is its
+    place, unless another has marked it.
 
     Raises:
         StoreMismatchError: another database has marked it, or films or results are there.
         ObjectsUnavailableError: it is away.
     """
     found = objects.found()
-    is_free = found == objects.mark or not (found or objects.is_used())
-    if is_new and not is_free:
-        raise StoreMismatchError(_ANOTHERS)
+    if found == objects.mark:
+        return
+    if found or (is_new and objects.is_used()):
+        raise _anothers(objects.mark)
 
 
 def take(objects: ObjectStore, *, is_new: bool) -> None:
-    """The store has a mark: that of this database, or where it is not new that which it had.
+    """The store has the mark of this database.
 
     Raises:
         StoreMismatchError: see `demand_free`.
@@ -56,5 +50,36 @@ def take(objects: ObjectStore, *, is_new: bool) -> None:
     own = objects.mark
     demand_free(objects, is_new=is_new)
     objects.mark_as(own)
-    if is_new and objects.mark != own:  # another was first
-        raise StoreMismatchError(_ANOTHERS)
+    _demand_first(objects, own)
+
+
+def take_over(objects: ObjectStore, own: str) -> None:
+    """The store has this mark of its database, in place of one that other databases may know too.
+
+    Earlier versions noted the mark of whatever folder they met. The first that has it changed is
+    whose place it is; the others meet a mark that they do not know.
+
+    Raises:
+        StoreMismatchError: another was first.
+        ObjectsUnavailableError: it is away.
+        StorageError: the mark cannot be made.
+    """
+    if objects.found() != own:  # which is so where a start was cut off before it was noted
+        demand_ours(objects)
+    objects.mark_anew(own)
+    _demand_first(objects, own)
+
+
+def _demand_first(objects: ObjectStore, own: str) -> None:
+    if objects.mark != own:
+        raise _anothers(own)
+
+
+def _anothers(own: str) -> StoreMismatchError:
+    return StoreMismatchError(
+        "storage.objects is another database's, whose films and results we would remove, since no "
+        "row of ours knows them: set storage.objects to a place of this database's own, or "
+        f"storage.database back. A place is this database's where its {MARK} says {own}: write "
+        "that into a new, empty one where the database has had another before, or into this one "
+        "where no other database has films or results in it"
+    )

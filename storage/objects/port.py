@@ -35,6 +35,16 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def mark_anew(self, own: str) -> None:
+        """Where the mark there is `mark`, it is this one, durably; `mark` is what it says.
+
+        Of several who do this at once one is the last, and whose it is.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        ...
+
     def keep(self, name: str, data: Data) -> ObjectRef:
         """The bytes are durable under `name`; a name already taken has its bytes replaced whole.
 

@@ -76,6 +76,12 @@ class FsspecObjectStore:
             self._service.put(MARK, own.encode())
         self.mark = self.found()
 
+    def mark_anew(self, own: str) -> None:
+        """See ObjectStore."""
+        if self.found() == self.mark:
+            self._service.put(MARK, own.encode())
+        self.mark = self.found()
+
     def keep(self, name: str, data: Data) -> ObjectRef:
         """See ObjectStore."""
         whole = joined(data)

@@ -68,7 +68,8 @@ def checked(ref: ObjectRef, data: bytes) -> bytes:
 def lost(place: str, mark: str) -> ObjectsUnavailableError:
     """To be raised where a store is not the one of its mark."""
     return ObjectsUnavailableError(
-        f"{place}: the folder or its volume is gone, or is another: its {MARK} should say {mark}"
+        f"{place}: the folder or its volume is gone, or is another: its {MARK} should say {mark}. "
+        "If this is to be a new place, write that into it"
     )
 
 

@@ -54,6 +54,17 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name != MARK]
 
 
+def test_a_mark_is_changed_by_who_knows_it_alone(store: ObjectStore) -> None:
+    store.mark_as("0" * 32)
+    known = store.mark
+    store.mark_anew("a" * 32)
+    assert store.found() == store.mark == "a" * 32
+    if not isinstance(store, MemoryObjectStore):  # which nobody else has
+        store.mark = known
+        store.mark_anew("b" * 32)
+        assert store.found() == store.mark == "a" * 32
+
+
 def test_what_was_kept_is_read_back_with_its_digest(store: ObjectStore) -> None:
     ref = store.keep("received/ab/film.dcm", b"DICM")
     assert (ref.name, ref.size_bytes) == ("received/ab/film.dcm", 4)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from dicom_node import config, node
+from dicom_node import config, node, wiring
 from dicom_node.admin import doctor
 from dicom_node.config import NodeConfig
 from dicom_node.work.retention import sweep_unknown
@@ -22,7 +22,7 @@ from storage.store import JobStore
 from tests.admin import commands
 from tests.storage.bucket import S3Server
 from tests.storage.conftest import bucket, s3_server  # noqa: F401 - fixtures
-from tests.storage.samples import film
+from tests.storage.samples import NOON, film
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -121,20 +121,99 @@ def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("marked", [True, False])
+def knows(settings: NodeConfig, mark: str) -> None:
+    """The database is as a version left it that noted the mark of whatever place it met."""
+    forget_marks(settings)
+    store = SqlJobStore(settings.storage.database)
+    store.post("objects", mark, NOON)
+    store.close()
+
+
+def two_that_share(folder: Path, place: str) -> tuple[NodeConfig, NodeConfig, ObjectRef]:
+    """Databases of such a version with one place, and a film of the first in it."""
+    one, other = (of(folder, name, place) for name in ("vald", "test"))
+    store, objects = started(one)
+    kept = receive(store, objects)
+    store.close()
+    store, objects_elsewhere = started(of(folder, "test", "elsewhere"))
+    receive(store, objects_elsewhere)
+    store.close()
+    for settings in (one, other):
+        knows(settings, objects.mark)
+    return one, other, kept
+
+
+def test_of_two_databases_that_know_one_mark_the_first_that_starts_has_the_place(
+    tmp_path: Path, place: str
+) -> None:
+    one, other, kept = two_that_share(tmp_path, place)
+    shared = open_store(one.storage.objects, "?").found()
+    assert doctor._objects(one).good
+    assert doctor._objects(other).good
+    _, objects = started(one)
+    assert shared != objects.mark == objects.found()
+    refused(other)
+    before = open_store(other.storage.objects, shared)  # as the other had it open
+    with pytest.raises((StoreMismatchError, ObjectsUnavailableError)):
+        sweep_unknown(SqlJobStore(other.storage.database), before, -1)
+    assert doctor._objects(one).good
+    assert is_whole(started(one)[1], kept)
+
+
+def test_a_start_that_was_cut_off_after_it_took_a_place_over_is_made_good(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, _ = two_that_share(tmp_path, place)
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setattr(SqlJobStore, "post", interrupted)
+        started(one)
+    assert doctor._objects(one).good
+    refused(other)
+    started(one)
+
+
+def test_of_two_that_start_at_once_one_has_the_place(tmp_path: Path) -> None:
+    settings = two_that_share(tmp_path, "var/objects")[:2]
+    with ThreadPoolExecutor() as pool:
+        starts = [pool.submit(wiring.open_objects, one, wiring.open_store(one)) for one in settings]
+    faults = [start.exception() for start in starts]
+    assert [type(fault) for fault in faults if fault] == [StoreMismatchError]
+
+
+def test_a_place_that_is_away_is_not_taken_over_until_it_is_back(tmp_path: Path) -> None:
+    one, _, kept = two_that_share(tmp_path, "var/objects")
+    root, away = tmp_path / "var/objects", tmp_path / "away"
+    root.rename(away)
+    with pytest.raises(ObjectsUnavailableError):
+        started(one)
+    assert not root.exists()
+    away.rename(root)
+    assert is_whole(started(one)[1], kept)
+
+
+def test_a_database_with_films_that_knows_no_place_is_refused_where_another_has_marked_it(
+    tmp_path: Path, place: str
+) -> None:
+    store, objects = started(of(tmp_path, "vald", place))
+    kept = receive(store, objects)
+    receive(*started(of(tmp_path, "test", "elsewhere")))
+    forget_marks(of(tmp_path, "test", "elsewhere"))
+    refused(of(tmp_path, "test", place))
+    assert is_whole(objects, kept)
+
+
 def test_a_database_of_an_earlier_version_takes_the_place_of_its_films(
-    tmp_path: Path, place: str, marked: bool
+    tmp_path: Path, place: str
 ) -> None:
     settings = of(tmp_path, "vald", place)
     store, objects = started(settings)
     kept = receive(store, objects)
     store.close()
     forget_marks(settings)
-    if not marked:
-        forget_mark(objects)
+    forget_mark(objects)
     assert doctor._objects(settings).good
     store, now = started(settings)
-    assert now.mark == now.found() != ("" if marked else objects.mark)
+    assert now.mark == now.found() != objects.mark
     assert sweep_unknown(store, now, -1) == 0
     assert is_whole(now, kept)
     refused(of(tmp_path, "test", place))
