@@ -1,5 +1,6 @@
 """One place of objects is one database's: another neither starts on it nor sweeps it."""
 
+import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -257,3 +258,66 @@ def test_a_start_says_that_a_linked_folder_is_away(tmp_path: Path) -> None:
         started(settings)
     (away,) = (line for line in said if line["event"] == "objects unavailable")
     assert away["error"].endswith("received: a link to what is away")
+
+
+def put_mark(settings: NodeConfig, said: str) -> None:
+    """Somebody does as a fault says: its mark is in the place, instead of what was there."""
+    (mark,) = re.findall(r"says? ([0-9a-f]{32})", said)
+    by_hand = open_store(settings.storage.objects, mark)
+    forget_mark_of(settings)
+    by_hand.mark_as(mark)
+
+
+def forget_mark_of(settings: NodeConfig) -> None:
+    """The place has none, by another's hand."""
+    if "://" in settings.storage.objects:
+        forget_mark(open_store(settings.storage.objects, "?"))
+    else:
+        Path(settings.storage.objects, MARK).unlink(missing_ok=True)
+
+
+def takes_films(settings: NodeConfig) -> bool:
+    """Whether a node with that configuration starts, keeps a film and sweeps."""
+    store, objects = started(settings)
+    kept = receive(store, objects)
+    return sweep_unknown(store, objects, -1) == 0 and is_whole(objects, kept)
+
+
+def test_a_database_that_had_another_place_takes_a_new_one_as_is_said(
+    tmp_path: Path, place: str
+) -> None:
+    """Such as a copy of one, for tests."""
+    started(of(tmp_path, "vald", "elsewhere"))
+    settings = of(tmp_path, "vald", place)
+    found = doctor._objects(settings)
+    assert (found.good, found.fatal) == (False, False)
+    assert found.said.endswith(". If this is to be a new place, write that into it")
+    put_mark(settings, found.said)
+    assert doctor._objects(settings).good
+    assert takes_films(settings)
+
+
+def test_a_database_that_is_refused_takes_a_place_of_its_own_as_is_said(
+    tmp_path: Path, place: str
+) -> None:
+    started(of(tmp_path, "vald", "elsewhere"))
+    started(of(tmp_path, "test", "its place"))
+    said = refused(of(tmp_path, "test", "elsewhere"))
+    settings = of(tmp_path, "test", place)
+    put_mark(settings, said)
+    assert takes_films(settings)
+
+
+def test_a_database_that_is_made_anew_takes_its_former_empty_place_as_is_said(
+    tmp_path: Path, place: str
+) -> None:
+    settings = of(tmp_path, "vald", place)
+    store, _ = started(settings)
+    store.close()
+    for file in Path(tmp_path, "var").glob("vald.db*"):
+        file.unlink()
+    before = doctor._objects(settings)  # by then it has no mark that could be named
+    assert before.fatal
+    assert "says (a mark that `vald-node serve` names): write that" in before.said
+    put_mark(settings, refused(settings))
+    assert takes_films(settings)
