@@ -337,8 +337,7 @@ def test_no_two_processes_claim_the_same_job(ready_url: str) -> None:
         submitted(store, f"k{n:02}")
     store.close()
     script = f"""
-        from storage.sql import SqlJobStore, films
-from storage.sql.database import insert_once
+        from storage.sql import SqlJobStore
         from tests.storage.samples import NOON
         store = SqlJobStore({ready_url!r})
         while job := store.claim("w", NOON, 60):
@@ -361,8 +360,7 @@ def test_rows_are_there_when_the_store_is_opened_again(ready_url: str) -> None:
 def test_a_process_killed_in_mid_write_leaves_every_committed_row(ready_url: str) -> None:
     url = ready_url
     script = textwrap.dedent(f"""
-        from storage.sql import SqlJobStore, films
-from storage.sql.database import insert_once
+        from storage.sql import SqlJobStore
         from tests.storage.samples import film
         store = SqlJobStore({url!r})
         for n in range(100000):
