@@ -82,7 +82,8 @@ def open_objects(settings: NodeConfig, store: JobStore) -> ObjectStore:
             database's.
         ObjectsUnavailableError: it would be that, and is away.
     """
-    own, known = store.post_once(_OWN, uuid.uuid4().hex, now()), store.notice(_OBJECTS)
+    given, known = store.notice(_OWN), store.notice(_OBJECTS)
+    own = given.text if given else store.post_once(_OWN, uuid.uuid4().hex, now())
     kept = objects.open_store(settings.storage.objects, known.text if known else own)
     if known is None:
         objects.take(kept, is_new=not store.received(1))
