@@ -18,6 +18,7 @@ from pipeline import digest, preprocess, weights
 from pipeline.settings import Settings
 from pipeline.training import calibrate as calibration
 from pipeline.training import ranks, whole_lung
+from pipeline.training.autoencoder import LATENT_CHANNELS, MOST_LATENT_CHANNELS
 from pipeline.training.budget import Budget, OutOfTimeError
 from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Form, Plan
@@ -60,17 +61,21 @@ def train(
     device: str,
     seed: int,
     base: Path | None = None,
+    channels: int | None = None,
 ) -> None:
     """One part is trained for so many minutes; what an autoencoder keeps of films is printed, and
     where they were spent before it could learn, how far it came.
 
-    A whole-lung adapter begins with that of the model folder `base`, where one is given.
+    A whole-lung adapter begins with that of the model folder `base`, where one is given. `channels`
+    are those of an autoencoder's latents, by default the embedded model's; what is trained after it
+    has as many.
 
     Raises:
         ModelError: `base` has no adapter that fits.
-        InputError: minutes, seed or work folder are none.
+        InputError: minutes, seed, channels or work folder are none.
         DatasetError: the data cannot be used, or a part that comes before has not been trained.
     """
+    latents = _channels(channels)
     given = MINUTES[part] if minutes is None else minutes
     start = None if base is None else digest.folder_of(str(base))
     with _workshop(data, work, device, seed, part, given) as workshop:
@@ -79,7 +84,7 @@ def train(
             _warn(workshop.fidelity)
             workshop.train_diffusion(counts)
         elif part == "autoencoder":
-            _print_fidelity(workshop.train_autoencoder())
+            _print_fidelity(workshop.train_autoencoder(latents))
         else:
             trainers: dict[str, Callable[[], None]] = {
                 "segmenter": workshop.train_segmenter,
@@ -93,6 +98,16 @@ def train(
                 "rival": lambda: workshop.train_rival(counts),
             }
             trainers[part]()
+
+
+def _channels(asked: int | None) -> int:
+    channels = LATENT_CHANNELS if asked is None else asked
+    if channels < 1 or MOST_LATENT_CHANNELS % channels:
+        raise InputError(
+            f"--channels {channels}: give 1, 2, 4, 8, 16 or another divisor of "
+            f"{MOST_LATENT_CHANNELS}"
+        )
+    return channels
 
 
 def _print_fidelity(found: Fidelity) -> None:

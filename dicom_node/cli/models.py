@@ -49,6 +49,10 @@ def train(
     ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    channels: Annotated[
+        int | None,
+        typer.Option(help="autoencoder: of its latents, 8 without; all that follows has as many."),
+    ] = None,
     base: Annotated[
         Path | None,
         typer.Option(
@@ -70,13 +74,15 @@ def train(
     """Train a part of a model of your own."""
     from dicom_node.admin import training
 
+    if channels is not None and part is not Part.AUTOENCODER:
+        raise typer.BadParameter("--channels goes with: train autoencoder")
     tunes = base is not None and part is Part.DIFFUSION
     if not tunes and (lora or text_encoder or form is not TuningForm.PAIRED):
         raise typer.BadParameter(
             "--form, --text-encoder and --lora go with: train diffusion --from"
         )
     if base is None or part is Part.WHOLE_LUNG:
-        training.train(part.value, data, work, minutes, device, seed, base)
+        training.train(part.value, data, work, minutes, device, seed, base, channels)
         return
     if part is not Part.DIFFUSION:
         raise typer.BadParameter("--from goes with: train diffusion, train whole-lung")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
+from diffusers import AutoencoderDC, DDIMScheduler, ModelMixin, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
@@ -16,7 +16,7 @@ from pipeline.errors import DatasetError
 from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.preprocess import GRID
 from pipeline.settings import Settings
-from pipeline.training import autoencoder, diffusion, files, language_model, origins
+from pipeline.training import files, language_model, origins
 from pipeline.training.bench import Bench
 from pipeline.training.dataset import Films
 from pipeline.weights import (
@@ -53,8 +53,8 @@ def assemble(bench: Bench, version: str) -> str:
 
 
 def _put_together(bench: Bench, version: str, folder: Path) -> None:
-    _half(autoencoder.build(), bench.final("autoencoder"), folder / "vae")
-    _half(diffusion.build(), bench.final("diffusion"), folder / "unet")
+    _half(AutoencoderDC, bench.final("autoencoder"), folder / "vae")
+    _half(UNet2DConditionModel, bench.final("diffusion"), folder / "unet")
     text = BertModel.from_pretrained(bench.text_encoder, local_files_only=True)
     text.half().save_pretrained(folder / "text_encoder")
     bench.tokenizer.save_pretrained(folder / "tokenizer")
@@ -71,12 +71,9 @@ def _put_together(bench: Bench, version: str, folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _half(model: torch.nn.Module, trained: Path, folder: Path) -> None:
+def _half(kind: type[ModelMixin], trained: Path, folder: Path) -> None:
     """The trained network in fp16, in shards that stay small."""
-    kind = type(model)
-    network = kind.from_pretrained(  # type: ignore[attr-defined]
-        trained, use_safetensors=True, local_files_only=True
-    )
+    network = kind.from_pretrained(trained, use_safetensors=True, local_files_only=True)
     network.half().save_pretrained(folder, max_shard_size=_SHARD)
     config = folder / "config.json"
     said = json.loads(config.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Trains the autoencoder: 1 -> 8 channels at one eighth of the grid.
+"""Trains the autoencoder: 1 -> 8 channels, or as many as are asked for, at one eighth of the grid.
 
 The form is DC-AE's (arXiv 2410.10733, diffusers `AutoencoderDC`), whose space-to-channel shortcuts
 let a small network start from an average and learn only the residual.
@@ -15,9 +15,10 @@ from torch.nn import functional
 from pipeline.training.dataset import Films
 from pipeline.training.session import Progress, Recipe, Session, autocast
 
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 8  # of the embedded model
 _CROP = 128
 _STAGES = (0, 32, 64, 128)  # no blocks at full resolution: the convolution in halves it
+MOST_LATENT_CHANNELS = _STAGES[-1]
 _ENCODER_LAYERS = (0, 1, 2, 3)
 _DECODER_LAYERS = (0, 2, 3, 3)
 _NO_ATTENTION: tuple[tuple[int, ...], ...] = ((),) * len(_STAGES)
@@ -27,11 +28,14 @@ _LATENT_NOISE = 0.05  # share of the latents' SD; the decoder learns to bear the
 _RECORD_EVERY = 100
 
 
-def build() -> AutoencoderDC:
-    """A new, untrained autoencoder of the embedded model's shape."""
+def build(channels: int = LATENT_CHANNELS) -> AutoencoderDC:
+    """A new, untrained autoencoder; the embedded model's shape but for its latents' channels.
+
+    Its shortcuts average the last stage's channels into the latents', so they must divide these.
+    """
     return AutoencoderDC(
         in_channels=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=channels,
         encoder_block_types="ResBlock",
         decoder_block_types="ResBlock",
         encoder_block_out_channels=_STAGES,
@@ -43,14 +47,20 @@ def build() -> AutoencoderDC:
     )
 
 
-def train(films: Films, recipe: Recipe, folder: Path, progress: Progress) -> AutoencoderDC:
+def train(
+    films: Films,
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    channels: int = LATENT_CHANNELS,
+) -> AutoencoderDC:
     """Train on random crops of `films` and return the averaged weights.
 
     Raises:
         DivergedError: the loss stopped being a number; the last checkpoint is kept.
     """
     torch.manual_seed(recipe.seed)
-    model = build().to(recipe.device, memory_format=torch.channels_last)
+    model = build(channels).to(recipe.device, memory_format=torch.channels_last)
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
     crops = _crops(films, recipe.batch, np.random.default_rng(session.seed))
     for step in session.steps():

@@ -86,12 +86,14 @@ class Losses:
         return {name: float(getattr(self, name).detach()) for name in ("edit", "gate", "label")}
 
 
-def build() -> UNet2DConditionModel:
-    """A new, untrained U-Net of the embedded model's shape: 2 x 8 channels in, 8 + gate out."""
+def build(latents: int = LATENT_CHANNELS) -> UNet2DConditionModel:
+    """A new, untrained U-Net of the embedded model's shape: twice the latents' channels in, as many
+    and the gate out.
+    """
     return UNet2DConditionModel(
         sample_size=28,
-        in_channels=2 * LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS + 1,
+        in_channels=2 * latents,
+        out_channels=latents + 1,
         block_out_channels=_STAGES,
         layers_per_block=2,
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
@@ -108,7 +110,8 @@ def train(
 ) -> UNet2DConditionModel:
     """Train on the pool; `embeddings` [captions, tokens, width] are those of pool.captions."""
     torch.manual_seed(recipe.seed)
-    return learn(build(), _TASKS, pool, embeddings, recipe, folder, progress)
+    model = build(latents=pool.source.shape[1])
+    return learn(model, _TASKS, pool, embeddings, recipe, folder, progress)
 
 
 def learn(

@@ -91,14 +91,14 @@ class Workshop:
             data=data, work=work, device=own, progress=self._progress, budget=budget
         )
 
-    def train_autoencoder(self) -> Fidelity:
-        """The autoencoder is trained on the films of train; returns what it keeps of those of val,
-        which it says in its folder too.
+    def train_autoencoder(self, channels: int = autoencoder.LATENT_CHANNELS) -> Fidelity:
+        """The autoencoder, with so many channels of latents, is trained on the films of train;
+        returns what it keeps of those of val, which it says in its folder too.
         """
         held_out, films = self._bench.films_of("val"), self._bench.training_films
         folder, origin = self._bench.work / "autoencoder", origins.films(self._bench)
-        recipe = self._recipe("autoencoder", origin)
-        model = autoencoder.train(films, recipe, folder, self._progress)
+        recipe = self._recipe("autoencoder", origin | {"channels": str(channels)})
+        model = autoencoder.train(films, recipe, folder, self._progress, channels)
         self._finish(model, "autoencoder", recipe.origin)
         normal, lungs = self._bench.normals("val", fidelity.MOST_LESIONS)
         found = fidelity.measure(model, held_out, normal, lungs, self._bench.device)

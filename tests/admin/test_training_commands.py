@@ -243,6 +243,26 @@ def test_no_time_is_no_training(data: Path, tmp_path: Path, minutes: str) -> Non
     assert "give a time above 0" in refusal("view", data, tmp_path / "work", "--minutes", minutes)
 
 
+@pytest.mark.parametrize("channels", [0, -8, 3, 256])
+def test_latents_that_cannot_be_averages_of_the_last_stage_are_refused(
+    data: Path, tmp_path: Path, channels: int
+) -> None:
+    said = refusal("autoencoder", data, tmp_path / "work", "--channels", channels)
+    assert said == f"--channels {channels}: give 1, 2, 4, 8, 16 or another divisor of 128"
+
+
+def test_channels_are_the_autoencoders_and_what_follows_takes_its(
+    data: Path, tmp_path: Path
+) -> None:
+    places = ("--data", data, "--work", tmp_path, "--device", "cpu", "--minutes", 1e-6)
+    assert commands.vald("train", "diffusion", *places, "--channels", 4).exit_code == 2
+    succeed("train", "autoencoder", *places, "--channels", 4)
+    assert Bench(data=data, work=tmp_path, device="cpu").latents.mean.shape == (4,)
+    done = commands.vald("train", "autoencoder", *places)
+    assert isinstance(done.exception, CheckpointError), done.output
+    assert "begun with other channels" in str(done.exception)
+
+
 @pytest.mark.parametrize("seed", [-5, 2**32])
 def test_a_seed_that_is_none_is_refused(data: Path, tmp_path: Path, seed: int) -> None:
     assert "--seed" in refusal("language-model", data, tmp_path / "work", "--seed", seed)

@@ -551,6 +551,14 @@ def test_the_autoencoders_loss_falls(tmp_path: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_a_new_u_net_has_the_channels_of_the_pools_latents_twice_and_gives_a_gate_beside_them(
+    pool: Pool, tmp_path: Path
+) -> None:
+    recipe, words = replace(RECIPE, minutes=0), torch.zeros(len(pool.captions), 1, 256)
+    unet = diffusion.train(pool, words, recipe, tmp_path, lambda *_: None)
+    assert (unet.config.in_channels, unet.config.out_channels) == (128, 65)
+
+
 def test_training_the_autoencoder_writes_its_metrics_and_goes_on(tmp_path: Path) -> None:
     recipe = Recipe(minutes=1e-9, batch=1, learning_rate=1e-3)
     films = material().films
