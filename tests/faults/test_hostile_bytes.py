@@ -39,8 +39,8 @@ from tests.radiograph import readers
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(4 * 3600 if LONG else 300)]
 
-_CASES = int(os.environ.get("VALD_CASES", "20000" if LONG else "300"))
-_WARM_UP = 100
+_CASES = int(os.environ.get("VALD_CASES", "20000" if LONG else "150"))
+_WARM_UP = 50
 _SEED = int(os.environ.get("VALD_SEED", "7"))
 _MOST_GROWTH_MB = 64
 _SENDERS, _BOMBS = 4, 5
