@@ -172,7 +172,7 @@ def evaluate(
     without: Annotated[
         list[str] | None,
         typer.Option(
-            help="Leave this section out (oracle and induction take longest); repeatable."
+            help="Leave this section out (oracle, induction and seeds take longest); repeatable."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line.")] = False,

@@ -32,6 +32,7 @@ from pipeline.evaluation.edits import Edits
 from pipeline.evaluation.inducing import Inducing
 from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.reconstruction import Reconstruction
+from pipeline.evaluation.repeating import Repeating
 from pipeline.evaluation.seen import Seen
 from pipeline.evaluation.selection import GROUPS, Selection
 from pipeline.evaluation.tables import SEED, Json, interval
@@ -40,7 +41,7 @@ from pipeline.evidence import Evidence, findings
 from pipeline.explainer import Explainer
 from pipeline.preprocess import GRID
 from pipeline.training.dataset import FilmRow
-from pipeline.types import Image, Mode
+from pipeline.types import Attribution, Image, Mode, Radiograph, Unlike
 from pipeline.weights import LoadedModel
 
 _LEAST_FILMS = 2  # another film's map is a control: one film has none
@@ -91,6 +92,7 @@ class Measurement:
             "validity": lambda: edits.validity(adult, cases),
             "fidelity": lambda: edits.likeness(seen),
             "reliability": lambda: self._reliability(adult),
+            "seeds": lambda: Repeating(self._explained, self._track).everything(adult),
             "oracle": lambda: edits.oracle(adult),
             "induction": lambda: inducing.everything(adult),
         }
@@ -134,6 +136,11 @@ class Measurement:
         films = self._films.films(rows)
         shown = self._track(list(zip(rows, films, strict=True)), "films of the manifest")
         return [self._seen(row, film) for row, film in shown]
+
+    def _explained(self, film: Image, seed: int) -> Attribution:
+        """One film on the grid, as the product explains it."""
+        shown = Radiograph(pixels=film)
+        return self._explainer.explain(shown, self._mode, seed, unlike=Unlike.WITHHOLD)
 
     def _seen(self, row: FilmRow, film: Image) -> Seen:
         made = self._maker.evidence(film)

@@ -23,6 +23,7 @@ SECTIONS = {
     "validity": "Validity: one classifier was asked as the edit was made, the witness never",
     "fidelity": "Fidelity of normal counterparts",
     "reliability": "Reliability",
+    "seeds": "The same films from other noise",
     "oracle": "Oracle: lesions of a family unseen in training",
     "induction": "Induction",
 }
@@ -39,6 +40,8 @@ _WORDS = {
     "with_a_region": "all adult normal films",
     "without_jsrt": "without JSRT, whose outlines taught the segmenter",
     "lungs_found": "no lungs found",
+    "score_sd": "SD of the score over seeds",
+    "uncertainty_said": "the uncertainty that is said",
     "gate_opened_towards_normal": "mean opening of the gate to marked films, towards normal",
     "gate_opened_by_the_null_edit": "the same towards an opacity, which they show (null edit)",
     "ceiling": "with a normal film's lungs in the place of its own (ceiling)",
