@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ _DIGESTS = "digests.json"
 _RUNS = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".py"}
 """Pickles and programs: what would run if anything ever loaded it."""
 _COUNTED = {".json", ".safetensors", ".txt", ".model"}
+_NAMES_PROGRAMS = "auto_map"
+"""The key by which a configuration names a program, of this folder or of another repository, that
+transformers would offer to run in the place of its own."""
 
 
 def folder_of(path: str) -> Path:
@@ -36,10 +39,11 @@ def model_digest(folder: Path) -> str:
     prompts: over all that decides what is made of a film, beside the method.
 
     Raises:
-        ModelError: digests.json says otherwise, the folder holds pickled weights or a program, or
-            the prompts cannot be used.
+        ModelError: digests.json says otherwise, the folder holds or names what could run, a folder
+            in it is a link, or the prompts cannot be used.
     """
     _refuse_what_runs(folder)
+    _refuse_what_names_programs(folder)
     digests = file_digests(folder)
     expected = folder / _DIGESTS
     if expected.is_file():
@@ -73,15 +77,28 @@ def file_digests(folder: Path) -> dict[str, str]:
 def _files(folder: Path) -> Iterator[Path]:
     """All that lie in the folder; `Path.rglob` passes over, in silence, what it cannot list.
 
+    A link to a folder is not followed, as it may lead to where it lies; what is behind it would be
+    in no digest, and yet be loaded. Links to files, as Hugging Face's cache has them, are read.
+
     Raises:
-        ModelError: a folder cannot be listed.
+        ModelError: a folder cannot be listed, or is a link.
     """
 
     def refuse(fault: OSError) -> None:
         raise ModelError(f"{fault.filename}: cannot be read: {fault.strerror}") from fault
 
-    for where, _, names in os.walk(folder, onerror=refuse):
+    for where, folders, names in os.walk(folder, onerror=refuse):
+        _refuse_links(Path(where, name) for name in folders)
         yield from (Path(where, name) for name in names)
+
+
+def _refuse_links(folders: Iterable[Path]) -> None:
+    for path in sorted(folders):
+        if path.is_symlink():
+            raise ModelError(
+                f"{path}: is a link to a folder, and what it leads to would be in no digest: put "
+                "the folder itself there"
+            )
 
 
 def write_digests(folder: Path) -> str:
@@ -98,6 +115,24 @@ def _refuse_what_runs(folder: Path) -> None:
             f"{folder}: holds {', '.join(found)}: pickled weights and programs can run anything "
             "and are never loaded; take them away and keep safetensors"
         )
+
+
+def _refuse_what_names_programs(folder: Path) -> None:
+    found = sorted(p.relative_to(folder).as_posix() for p in _files(folder) if _names_programs(p))
+    if found:
+        raise ModelError(
+            f"{folder}: {', '.join(found)}: names programs ({_NAMES_PROGRAMS}), which can run "
+            "anything and are never loaded; take that key away, if the model does without them"
+        )
+
+
+def _names_programs(path: Path) -> bool:
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    try:
+        return _NAMES_PROGRAMS in read_object(path)
+    except ModelError:  # nor can transformers read it; whoever needs it says so
+        return False
 
 
 def _runs(path: Path) -> bool:

@@ -270,7 +270,10 @@ def _scheduler(folder: Path) -> tuple[Schedule, str]:
 
 
 def _text_networks(folder: Path, device: torch.device) -> tuple[Any, Any]:
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    # Left out, trust_remote_code means that whoever sits at the terminal is asked.
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder / "tokenizer", local_files_only=True, trust_remote_code=False
+    )
     config = digest.read_object(folder / "text_encoder" / "config.json")
     name = str(config["architectures"][0])
     kind: Any = CLIPTextModel if name.startswith("CLIP") else AutoModel
@@ -278,6 +281,7 @@ def _text_networks(folder: Path, device: torch.device) -> tuple[Any, Any]:
         folder / "text_encoder",
         use_safetensors=True,
         local_files_only=True,
+        trust_remote_code=False,
         dtype=torch.float32,
         output_loading_info=True,
     )

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from pipeline import calibration, digest, folder, settings, testing, weights
 from pipeline.errors import ModelError
 from pipeline.settings import Settings
+from pipeline.weights import networks
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,46 @@ def test_settings_that_the_networks_cannot_do_are_refused(model: Path) -> None:
 def test_a_pickle_is_refused(model: Path) -> None:
     (model / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04.")
     assert "holds unet/diffusion_pytorch_model.bin: pickled weights" in refusal(model)
+
+
+@pytest.mark.parametrize("file", ["text_encoder/config.json", "tokenizer/tokenizer_config.json"])
+def test_a_configuration_that_names_a_program_is_refused(model: Path, file: str) -> None:
+    say(model / file, auto_map={"AutoConfig": "evil/repo--conf.C"})
+    assert f"{file}: names programs (auto_map), which can run anything" in refusal(model)
+
+
+def test_a_program_is_not_even_asked_about(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers does of its own accord, if a configuration is read that names one."""
+    asked: list[str] = []
+
+    def ask(question: str = "") -> str:
+        asked.append(question)
+        return "n"
+
+    monkeypatch.setattr("builtins.input", ask)
+    programs = {"AutoConfig": "evil/repo--conf.C", "AutoModel": "evil/repo--conf.M"}
+    say(model / "text_encoder" / "config.json", model_type="nope", auto_map=programs)
+    with pytest.raises(ValueError, match="custom code"):
+        networks.read_networks(model, torch.device("cpu"))
+    assert asked == []
+
+
+def test_a_folder_that_is_a_link_is_refused(model: Path, tmp_path: Path) -> None:
+    (model / "unet").rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "evil.py").write_text("")
+    (model / "unet").symlink_to(tmp_path / "elsewhere")
+    assert refusal(model).startswith(f"{model / 'unet'}: is a link to a folder")
+
+
+def test_a_link_to_the_folder_itself_or_to_a_file_is_none(sound: Path, tmp_path: Path) -> None:
+    """As Hugging Face's cache keeps every file."""
+    linked = tmp_path / "linked"
+    for path in (path for path in sound.rglob("*") if path.is_file()):
+        link = linked / path.relative_to(sound)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    (tmp_path / "model").symlink_to(linked)
+    assert folder.demand_usable(tmp_path / "model") == digest.model_digest(sound)
 
 
 def test_files_that_are_not_those_listed_are_refused(model: Path) -> None:
