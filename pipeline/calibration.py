@@ -14,7 +14,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pipeline import anatomy, digest
+from pipeline import anatomy, digest, prompts
 from pipeline.anatomy import Mask
 from pipeline.errors import ModelError
 from pipeline.types import Image
@@ -28,6 +28,12 @@ _FLOOR_SHARE = (
 _OLDER = "diffuse_slope"  # of a gate's opening, which a probe's reading took the place of
 
 _ODDS = ("slope", "intercept", "reading_slope")
+
+_NEVER = "the model was never calibrated: its threshold was measured on no healthy film"
+_OTHER_WORDS = (
+    "the model was calibrated under other words than prompts.yaml has now: its threshold does not "
+    "hold for these"
+)
 
 Values = npt.NDArray[np.float32]
 
@@ -94,6 +100,18 @@ class HealthyReference:
 def log_score(score: float) -> float:
     """The logarithm in which scores are near to normal; finite at 0."""
     return math.log(max(score, 0.0) + 0.1)
+
+
+def doubt(reference: HealthyReference | None, words: str) -> str:
+    """Why a model's maps are read by numbers that were not measured so; empty if they were.
+
+    Args:
+        reference: what the model folder holds.
+        words: those that it was calibrated under (`Settings.words`).
+    """
+    if reference is None:
+        return _NEVER
+    return "" if words == prompts.load().normal_prompts()[0] else _OTHER_WORDS
 
 
 def load(folder: Path) -> HealthyReference | None:

@@ -358,7 +358,14 @@ class Explainer:
         )
 
     def judged(self, made: Evidence, mode: Mode) -> tuple[Status, tuple[str, ...]]:
-        """How far a result may be relied on, and why; `paper` mode, the paper's, has no checks."""
+        """How far a result may be relied on, and why."""
+        status, reasons = self._checked(made, mode)
+        if not (why := self._model.uncalibrated):
+            return status, reasons
+        return _at_best(status, Status.LOW_CONFIDENCE), (why, *reasons)
+
+    def _checked(self, made: Evidence, mode: Mode) -> tuple[Status, tuple[str, ...]]:
+        """By the checks of the edit; `paper` mode, the paper's, has none."""
         if mode is Mode.PAPER:
             return Status.VALID, ()
         if self._model.lung_segmenter is None:
@@ -378,9 +385,14 @@ class Explainer:
 
 
 def _doubted(made: Attribution, objection: str, at_best: Status) -> Attribution:
-    """The result with the image gate's objection; no status becomes better by it."""
-    status = Status.WITHHELD if made.status is Status.WITHHELD else at_best
+    """The result with the image gate's objection."""
+    status = _at_best(made.status, at_best)
     return replace(made, status=status, reasons=(objection, *made.reasons))
+
+
+def _at_best(status: Status, other: Status) -> Status:
+    """No status becomes better by an objection."""
+    return Status.WITHHELD if status is Status.WITHHELD else other
 
 
 def _demand_numbers(*planes: Image) -> None:

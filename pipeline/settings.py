@@ -15,6 +15,9 @@ _KINDS = {str: "text", int: "a whole number", float: "a number", tuple: "a list 
 _COUNTS = ("grid", "tokens", "steps", "draws", "passes", "paper_steps")
 _MOST_STEPS = 1000  # a network was trained at so many noise levels
 _SHARES = ("strength", "inversion_start")
+_FIRST_WORDS = "Frontal chest radiograph. Normal."
+"""What prompts.yaml said while folders did not yet say their words: they are taken to mean these.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,8 @@ class Settings:
     `steps`, `draws` and `passes` are the edit's, `whole_lung_passes` those of its adapter, if any;
     `strength`, `guidance` and `paper_steps` those of `paper` mode; `blur_px` is in grid pixels.
     `inversion_start` is how far to noise a film is taken by a model that was not trained in pairs,
-    which also uses `guidance` and `paper_steps`.
+    which also uses `guidance` and `paper_steps`. `words` are those that films were edited towards
+    as the readings were set: under others they do not hold.
     """
 
     name: str = "unnamed"
@@ -50,6 +54,7 @@ class Settings:
     guidance: float = 3.0
     paper_steps: int = 20
     inversion_start: float = 0.7
+    words: str = _FIRST_WORDS
     limits: Limits = field(default_factory=Limits)
     calibrated: Reading = Reading(threshold=0.1, scale_max=0.5)
     paper: Reading = Reading(threshold=0.2, scale_max=0.5)

@@ -53,7 +53,7 @@ def examine(read: NodeConfig) -> Iterator[Finding]:
     """Every part that the configuration names, tried."""
     yield Finding(what="configuration", good=True, said=f"{len(read.rules)} rule(s)")
     yield _tried("port", lambda: wiring.demand_port(read))
-    yield _tried("model", lambda: _model(read.model))
+    yield from _models(read.model)
     yield _tried("database", lambda: engine.probe(read.storage.database))
     yield _objects(read)
     for name, destination in read.destinations.items():
@@ -91,6 +91,21 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
         return Finding(what=what, good=True, said=attempt())
     except (NodeError, PipelineError, StorageError, OSError) as fault:
         return Finding(what=what, good=False, said=str(fault))
+
+
+def _models(wanted: Model) -> Iterator[Finding]:
+    found = _tried("model", lambda: _model(wanted))
+    yield found
+    if found.good and (why := _uncalibrated(wanted)):
+        said = f"{why}; every result will be LOW_CONFIDENCE: run vald-node calibrate"
+        yield Finding(what="calibration", good=False, said=said, fatal=False)
+
+
+def _uncalibrated(wanted: Model) -> str:
+    from pipeline import calibration  # as the model's, for this part alone
+
+    chosen = digest.folder_of(wanted.path)
+    return calibration.doubt(calibration.load(chosen), settings.read(chosen).words)
 
 
 def _model(wanted: Model) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from pipeline import anatomy, calibration, checks, digest, probe, settings
+from pipeline import anatomy, calibration, checks, digest, probe, prompts, settings
 from pipeline.anatomy import Mask
 from pipeline.calibration import HealthyReference, Odds
 from pipeline.errors import DatasetError
@@ -75,7 +75,8 @@ def calibrate(
 
     The threshold is a percentile, over healthy films, of the map's maximum: the max-statistic,
     which bounds the share of healthy films with any region at all. Without `abnormal` films the
-    reference keeps the probability that it had, or has none (normals alone cannot teach it).
+    reference keeps the probability that it had, if that was learnt under the same words, or has
+    none (normals alone cannot teach it).
 
     Args:
         places: `out` is replaced whole, or left as it was.
@@ -100,7 +101,8 @@ def calibrate(
     paper = [maker.map(film, Mode.PAPER, "healthy") for film in healthy[:_PAPER_FILMS]]
     said, how = settings.read(places.model), _reading(normal)
     limits = replace(said.limits, unmarked=_unmarked(normal, how.threshold))
-    said = replace(said, calibrated=how, paper=_reading(paper), limits=limits)
+    words = prompts.load().normal_prompts()[0]
+    said = replace(said, words=words, calibrated=how, paper=_reading(paper), limits=limits)
     maker.picture(normal, sick, how.threshold)
     _write(places, model.probe, _reference(normal, sick, model.healthy), said)
     maker.forget()

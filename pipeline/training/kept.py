@@ -23,7 +23,7 @@ from pipeline.training.budget import Budget, OutOfTimeError
 from pipeline.training.pace import Pace
 from pipeline.training.session import Progress
 
-_READ_BY = ("version", "limits", "calibrated", "paper")
+_READ_BY = ("version", "words", "limits", "calibrated", "paper")
 """Settings that have no part in an edit."""
 
 Tensors = dict[str, torch.Tensor]

@@ -65,7 +65,11 @@ JUDGES = Path(__file__).parent.parent / "judges"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model folder, ready on one device. The parts that a foreign folder lacks are None."""
+    """A model folder, ready on one device. The parts that a foreign folder lacks are None.
+
+    `uncalibrated` is why no calibration stands behind its readings, empty if one does; `healthy` is
+    None then.
+    """
 
     settings: Settings
     digest: str
@@ -80,6 +84,7 @@ class LoadedModel:
     whole_lung: Denoiser | None
     probe: Probe | None
     healthy: HealthyReference | None
+    uncalibrated: str
 
 
 def choose_device(wish: str) -> torch.device:
@@ -120,6 +125,7 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
         healthy = calibration.load(folder)
         if healthy is not None:
             fit.demand_reference(folder, said.grid, healthy.mean.shape)
+        uncalibrated = calibration.doubt(healthy, said.words)
         return LoadedModel(
             settings=said,
             digest=found,
@@ -133,7 +139,8 @@ def load(folder: Path, device: torch.device) -> LoadedModel:
             lesion_gate=load_lesion_gate(folder / LESION_GATE),
             whole_lung=_whole_lung(folder, device),
             probe=probe.load(folder, made.heard),
-            healthy=healthy,
+            healthy=None if uncalibrated else healthy,
+            uncalibrated=uncalibrated,
         )
     except FAULTS as fault:
         raise ModelError(f"{folder}: cannot be loaded: {in_one_line(fault)}") from fault

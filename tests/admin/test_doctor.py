@@ -51,6 +51,15 @@ def test_a_good_configuration_passes_though_its_pacs_is_away(
     assert "does not answer: cannot connect" in said
 
 
+def test_a_model_that_was_never_calibrated_is_told_but_not_fatal(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    told = findings(good(tmp_path, tiny_model))["calibration"]
+    assert (told.good, told.fatal) == (False, False)
+    assert "was never calibrated" in told.said
+    assert "run vald-node calibrate" in told.said
+
+
 def test_a_destination_that_is_away_is_told_but_not_fatal(tmp_path: Path, tiny_model: Path) -> None:
     away = findings(good(tmp_path, tiny_model))["destination"]
     assert (away.good, away.fatal) == (False, False)

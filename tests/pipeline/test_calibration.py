@@ -1,5 +1,6 @@
 """A map beside healthy ones: Z, conformal p and probability by hand; the checks and their words."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,27 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy import ndimage
 
-from pipeline import anatomy, calibration, checks, difference, framing
+from pipeline import (
+    anatomy,
+    calibration,
+    checks,
+    difference,
+    digest,
+    framing,
+    settings,
+    testing,
+    weights,
+)
 from pipeline.calibration import HealthyReference, Odds
 from pipeline.checks import Findings
 from pipeline.errors import ModelError
 from pipeline.evidence import Evidence, attribution_map
 from pipeline.limits import Limits
 from pipeline.preprocess import GRID
-from pipeline.types import Status
+from pipeline.training import calibrate
+from pipeline.types import Image, Status
 from tests.pipeline import chests
+from tests.pipeline.conftest import EditPrompts
 
 
 def reference(mean: float = 0.1, sd: float = 0.05) -> HealthyReference:
@@ -90,6 +103,41 @@ def test_a_reference_that_learnt_no_probability_comes_back_without_one(tmp_path:
     assert again is not None
     assert again.probability(0.9, 0.5) is None
     assert again.conformal_p(0.25) == pytest.approx(3 / 5)
+
+
+FILMS = [np.random.default_rng(n).random((64, 64)).astype(np.float32) for n in range(20)]
+
+
+def calibrated(folder: Path, films: Sequence[Image]) -> Path:
+    """A copy of the model folder, calibrated with these healthy films."""
+    places = calibrate.Places(
+        model=folder,
+        out=folder.with_name(folder.name + "-calibrated"),
+        notes=folder.with_name("notes"),
+    )
+    loaded = weights.load(folder, weights.choose_device("cpu"))
+    calibrate.calibrate(places, loaded, films, [], lambda *_: None)
+    return places.out
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_calibration_says_its_words_and_keeps_no_probability_of_others(
+    tmp_path: Path, edit_prompts: EditPrompts
+) -> None:
+    testing.write_tiny_model(tmp_path / "model")
+    first = calibrated(tmp_path / "model", FILMS)
+    assert settings.read(first).words == "Frontal chest radiograph. Normal."
+    learnt = calibration.load(first)
+    assert learnt is not None
+    calibration.save(replace(learnt, odds=Odds(slope=2.0, intercept=-1.0)), first)
+    digest.write_digests(first)
+    edit_prompts(("radiograph. Normal.", "film. Normal."))
+    again = calibrated(first, FILMS)
+    assert settings.read(again).words == "Frontal chest film. Normal."
+    reference = calibration.load(again)
+    assert reference is not None
+    assert reference.odds is None
+    assert weights.load(again, weights.choose_device("cpu")).uncalibrated == ""
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import digest, sampling, weights
+from pipeline import digest, prompts, sampling, weights
 from pipeline.digest import EMBEDDED
 from pipeline.errors import UnlikeTrainingError
 from pipeline.evaluation import fidelity, localisation, statistics
@@ -45,6 +45,11 @@ def test_its_card_goes_with_it() -> None:
 
 def test_its_files_are_those_that_its_digests_list() -> None:
     assert len(digest.model_digest(EMBEDDED)) == 64
+
+
+def test_its_thresholds_are_those_of_the_words_that_ship(embedded: LoadedModel) -> None:
+    assert embedded.settings.words == prompts.load().normal_prompts()[0]
+    assert embedded.uncalibrated == ""
 
 
 @pytest.mark.parametrize("finding", ["opacity", "pneumonia", "pleural effusion", "pneumothorax"])

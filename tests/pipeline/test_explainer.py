@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import anatomy, digest, gates, prompts, testing, weights
+from pipeline import anatomy, calibration, digest, gates, prompts, settings, testing, weights
+from pipeline.calibration import HealthyReference, Odds
 from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
 from pipeline.errors import FilmError, ModelError
@@ -18,7 +19,7 @@ from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.models import Claim
 from pipeline.segmenter import Segmenter
 from pipeline.types import Attribution, Mode, Radiograph, Status, Target, Unlike
-from pipeline.weights import IMAGE_GATE
+from pipeline.weights import IMAGE_GATE, LoadedModel
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +214,62 @@ def test_a_model_without_a_gate_or_a_segmenter_is_never_sure(
     assert made.status is Status.LOW_CONFIDENCE
     assert "no image gate" in made.reasons[0]
     assert any("no lung segmenter" in why for why in made.reasons) is (mode is Mode.CALIBRATED)
+
+
+def whole(folder: Path) -> LoadedModel:
+    """The tiny model with the parts without which no result is VALID; every picture is a chest."""
+    gate = ImageGate(
+        classifier=ViewClassifier(),
+        gaussian=gates.fit(np.eye(784, dtype=np.float32)[:9], axes=4),
+        least_logit=-1e6,
+        limit=1e6,
+    )
+    loaded = weights.load(folder, torch.device("cpu"))
+    return replace(loaded, lung_segmenter=Segmenter(), image_gate=gate)
+
+
+def calibrated(folder: Path, words: str) -> LoadedModel:
+    """The tiny model as calibrated under these words."""
+    grid = (testing.TINY_GRID,) * 2
+    reference = HealthyReference(
+        mean=np.zeros(grid, np.float32),
+        sd=np.ones(grid, np.float32),
+        place=np.zeros(grid, bool),
+        scores=np.array([0.1, 0.2], np.float32),
+        odds=Odds(slope=2.0, intercept=-1.0),
+    )
+    calibration.save(reference, folder)
+    settings.write(folder, replace(settings.read(folder), words=words))
+    digest.write_digests(folder)
+    return whole(folder)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_model_that_was_never_calibrated_is_never_sure(
+    tiny: Path, radiograph: Radiograph, mode: Mode
+) -> None:
+    made = Explainer(whole(tiny)).explain(radiograph, mode, 0)
+    assert made.status is Status.LOW_CONFIDENCE
+    assert "never calibrated" in made.reasons[0]
+    assert (made.probability, made.conformal_p) == (None, None)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_calibration_holds_for_the_words_that_it_was_made_under(
+    tmp_path: Path, radiograph: Radiograph, mode: Mode
+) -> None:
+    testing.write_tiny_model(tmp_path)
+    words = prompts.load().normal_prompts()[0]
+    same = Explainer(calibrated(tmp_path, words)).explain(radiograph, mode, 0)
+    assert not any("calibrated" in why for why in same.reasons)
+    if mode is Mode.PAPER:
+        assert same.status is Status.VALID
+    else:
+        assert None not in (same.probability, same.conformal_p)
+    other = Explainer(calibrated(tmp_path, "Erect film. Normal.")).explain(radiograph, mode, 0)
+    assert other.status is Status.LOW_CONFIDENCE
+    assert "calibrated under other words than prompts.yaml has now" in other.reasons[0]
+    assert (other.probability, other.conformal_p) == (None, None)
 
 
 @pytest.mark.parametrize("mode", list(Mode))

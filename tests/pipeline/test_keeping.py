@@ -84,7 +84,10 @@ def test_a_calibration_changes_no_edit_and_weights_and_passes_do(model: Path) ->
     before = origin_of_edits(model)
     (model / digest.CALIBRATION).write_bytes(b"another")
     reading, limits = {"threshold": 0.3, "scale_max": 0.9}, {"effect": 0.7}
-    said = {"version": "2", "passes": 4, "calibrated": reading, "limits": limits}
+    words = "Film. Normal."
+    said = {
+        "version": "2", "passes": 4, "words": words, "calibrated": reading, "limits": limits,
+    }  # fmt: skip
     (model / digest.SETTINGS).write_text(json.dumps(said))
     assert origin_of_edits(model) == before
     other = shutil.copytree(model, model.with_name("other"))
