@@ -150,7 +150,9 @@ def _odds(parts: dict[str, npt.NDArray[Any]]) -> Odds | None:
 
 
 def _demand_form(parts: dict[str, npt.NDArray[Any]]) -> None:
-    if wrong := [name for name, part in parts.items() if not np.isfinite(part).all()]:
+    with np.errstate(over="ignore"):  # asked as they are used: a double may be no single
+        numbers = {name: np.isfinite(part.astype(np.float32)) for name, part in parts.items()}
+    if wrong := [name for name, good in numbers.items() if not good.all()]:
         raise ValueError(f"{', '.join(wrong)}: holds what is no number")
     if _OLDER in parts:
         raise ValueError("it was made by an older version: calibrate the model again")

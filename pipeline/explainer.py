@@ -110,12 +110,19 @@ class Explainer:
         *,
         free: bool = False,
     ) -> Evidence:
-        """The edit of a film that lies on the grid already, not yet read; see Evidence."""
+        """The edit of a film that lies on the grid already, not yet read; see Evidence.
+
+        Raises:
+            ModelError: what the model makes of it is no number.
+        """
         if mode is Mode.PAPER:
-            return self._paper(plane, seed, target)
-        if self._model.denoiser.paired:
-            return self._paired(plane, seed, target, free=free)
-        return self._inverted(plane, seed, target)
+            made = self._paper(plane, seed, target)
+        elif self._model.denoiser.paired:
+            made = self._paired(plane, seed, target, free=free)
+        else:
+            made = self._inverted(plane, seed, target)
+        _demand_numbers(made.maps, made.changes, made.traits)
+        return made
 
     def _paired(self, plane: Image, seed: int, target: Target | None, *, free: bool) -> Evidence:
         """d_k = D(z_k) - D(z_cf,k) over K draws: both decoded, so that D's own error cancels.
@@ -169,7 +176,8 @@ class Explainer:
         """What Evidence has of a film on the grid, without the rest of it.
 
         Raises:
-            ModelError: the model takes no source beside the noise: it looks at no film.
+            ModelError: the model takes no source beside the noise: it looks at no film; or what it
+                makes of it is no number.
         """
         if not self._model.denoiser.paired:
             raise ModelError("only a model that edits in pairs has traits for a probe to read")
@@ -177,7 +185,9 @@ class Explainer:
         frame = framing.frames(lungs, self.settings.draws)[-1]
         z, text = self._latents(plane, [frame]), self._text(None)[-1:]
         noise = self._noise(z, seed, range(1))[0][-1:]
-        return _traits(self._looked(z, text, noise), frame, lungs)
+        made = _traits(self._looked(z, text, noise), frame, lungs)
+        _demand_numbers(made)
+        return made
 
     def opening(self, plane: Image, seed: int, target: Target | None = None) -> float | None:
         """How far the gate opens at the first step of an edit of the whole film: its mean, 0 .. 1.
@@ -330,7 +340,6 @@ class Explainer:
     ) -> Attribution:
         reading = self.settings.reading(mode)
         plane, spread = difference.mean_and_sd(made.maps)
-        _demand_numbers(plane, made.changes)
         whole = attribution_map(made, reading.threshold, self.settings.blur_px)
         signed = box.to_film(made.changes.mean(0, dtype=np.float32))
         # What is shown is the patient's own film less the difference, at its native resolution:
@@ -395,9 +404,9 @@ def _at_best(status: Status, other: Status) -> Status:
     return Status.WITHHELD if status is Status.WITHHELD else other
 
 
-def _demand_numbers(*planes: Image) -> None:
+def _demand_numbers(*made: Image | Traits | None) -> None:
     """Weights that are numbers may still overflow; a NaN would be read as "nothing found"."""
-    if not all(np.isfinite(plane).all() for plane in planes):
+    if not all(part is None or np.isfinite(part).all() for part in made):
         raise ModelError(
             "the model's map of this film holds what is no number: do not use this model; train or "
             "install it again"

@@ -4,10 +4,12 @@ another shape is not found by a film that fails, or by a result that is wrong.
 Imports no network library: what needs no network to be built is asked at a node's start too.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError
 from pipeline.settings import Settings
@@ -19,6 +21,12 @@ AUTOENCODERS = ("AutoencoderDC", "AutoencoderKL")
 """Those that this program knows, by diffusers' names."""
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What a network may predict of z_t, in diffusers' words."""
+
+_SCHEDULE = ("beta_schedule", "beta_start", "beta_end", "prediction_type")
+"""What decides of every edit, and has a default in diffusers, which is another checkpoint's."""
+_KNEW_NO_PREDICTION = re.compile(r"0\.\d(\D|$)")
+"""Versions of diffusers, before 0.10, of which not every scheduler knew a prediction_type: Stable
+Diffusion 1's folders are of these, and lack the key."""
 
 _LEAST_GRID_PX = 32  # the image gate's thumbnail has 28 pixels a side
 
@@ -41,16 +49,45 @@ class Shapes:
     positions: int
 
 
-def demand_known(folder: Path, autoencoder: object, prediction: object) -> None:
-    """The autoencoder, and what the U-Net predicts, are of a kind that this program knows.
+def demand_autoencoder(folder: Path, config: Mapping[str, Any]) -> None:
+    """The autoencoder is of a kind that this program knows, and its latents are scaled by numbers.
 
     Raises:
-        ModelError: one is not.
+        ModelError: it is not.
     """
-    if autoencoder not in AUTOENCODERS:
-        raise ModelError(f"{folder / 'vae'}: {autoencoder} is none of {', '.join(AUTOENCODERS)}")
-    if prediction not in PREDICTIONS:
+    kind, scale, shift = (config.get(k) for k in ("_class_name", "scaling_factor", "shift_factor"))
+    if kind not in AUTOENCODERS:
+        raise ModelError(f"{folder / 'vae'}: {kind} is none of {', '.join(AUTOENCODERS)}")
+    if scale is not None and not (_is_number(scale) and scale > 0):
+        raise ModelError(
+            f"{folder / 'vae'}: scaling_factor {scale!r}: a number above 0 was expected"
+        )
+    if shift is not None and not _is_number(shift):
+        raise ModelError(f"{folder / 'vae'}: shift_factor {shift!r}: a number was expected")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def demand_schedule(folder: Path, config: Mapping[str, Any]) -> str:
+    """The scheduler's configuration says what it must; what the U-Net predicts.
+
+    Raises:
+        ModelError: it lacks a key, or the U-Net predicts what this program does not know.
+    """
+    known = dict(config)
+    before = _KNEW_NO_PREDICTION.match(str(config.get("_diffusers_version")))
+    if before and config.get("predict_epsilon", True) is True:
+        known.setdefault("prediction_type", "epsilon")
+    if lacking := [key for key in _SCHEDULE if key not in known]:
+        raise ModelError(
+            f"{folder / 'scheduler'}: scheduler_config.json lacks {', '.join(lacking)}: say what "
+            "the U-Net was trained with, or install the model again"
+        )
+    if (prediction := known["prediction_type"]) not in PREDICTIONS:
         raise ModelError(f"{folder / 'scheduler'}: unknown prediction_type {prediction!r}")
+    return str(prediction)
 
 
 def demand_parts(folder: Path, of: Shapes) -> None:

@@ -37,9 +37,9 @@ def demand_usable(folder: Path) -> str:
 
 
 def _demand_kinds(folder: Path) -> None:
-    autoencoder = _configuration(folder, "vae").get("_class_name")
+    fit.demand_autoencoder(folder, _configuration(folder, "vae"))
     schedule = digest.read_object(folder / "scheduler" / "scheduler_config.json")
-    fit.demand_known(folder, autoencoder, schedule.get("prediction_type", "epsilon"))
+    fit.demand_schedule(folder, schedule)
 
 
 def _demand_shapes(folder: Path, said: Settings) -> None:

@@ -198,7 +198,7 @@ class _Maker:
 
 def _reading(films: Sequence[Scored]) -> Reading:
     threshold = float(np.quantile([film.peak for film in films], HEALTHY_BELOW))
-    if not threshold > 0:  # nor where it is no number
+    if not threshold > 0:
         raise DatasetError(
             "the model marks nothing on any of the healthy films, so no threshold can be set: it "
             "is not trained, or another than these films need"

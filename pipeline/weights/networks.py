@@ -233,14 +233,15 @@ def latent_statistics(
 
 def _autoencoder_network(folder: Path, device: torch.device) -> Any:
     kinds: dict[str, Any] = {"AutoencoderDC": AutoencoderDC, "AutoencoderKL": AutoencoderKL}
-    return _diffuser(kinds[_class_name(folder / "vae")], folder / "vae", device)
+    config = digest.read_object(folder / "vae" / "config.json")
+    fit.demand_autoencoder(folder, config)
+    return _diffuser(kinds[str(config["_class_name"])], folder / "vae", device)
 
 
 def adapted(folder: Path, device: torch.device, adapter: dict[str, torch.Tensor]) -> Denoiser:
     """A second of the folder's U-Net, which an adapter has become part of (LoRA)."""
     network = _diffuser(UNet2DConditionModel, folder / "unet", device)
-    whole = {name: part.float() for name, part in adapter.items()}
-    network.load_lora_adapter(whole, prefix=None)
+    network.load_lora_adapter(dict(adapter), prefix=None)
     network.fuse_lora()
     network.unload_lora()
     latents = int(digest.read_object(folder / "vae" / "config.json")["latent_channels"])
@@ -254,12 +255,11 @@ def _scheduler(folder: Path) -> tuple[Schedule, str]:
     kind = getattr(diffusers_schedulers, str(config.get("_class_name")), None)
     if kind is None:
         raise ModelError(f"{folder / 'scheduler'}: unknown scheduler {config.get('_class_name')}")
-    prediction = str(config.get("prediction_type", "epsilon"))
-    fit.demand_known(folder, _class_name(folder / "vae"), prediction)
+    prediction = fit.demand_schedule(folder, config)
     # Rescaled by us: some of diffusers' schedulers leave a signal of 2**-24 at the end.
     plain = kind.from_config({**config, "rescale_betas_zero_snr": False})
     signal = getattr(plain, "alphas_cumprod", None)
-    if signal is None or len(signal) != schedule.TRAIN_STEPS or not torch.isfinite(signal).all():
+    if signal is None or not _is_schedule(signal):
         raise ModelError(
             f"{folder / 'scheduler'}: {config['_class_name']} gives no noise schedule of "
             f"{schedule.TRAIN_STEPS} steps, such as Stable Diffusion's"
@@ -267,6 +267,14 @@ def _scheduler(folder: Path) -> tuple[Schedule, str]:
     if config.get("rescale_betas_zero_snr"):
         signal = schedule.ended_in_noise(signal)
     return schedule.from_alphas_cumprod(signal), prediction
+
+
+def _is_schedule(signal: torch.Tensor) -> bool:
+    """alpha_t^2 of every step: a share of the film, which noise takes away more and more."""
+    if len(signal) != schedule.TRAIN_STEPS or not torch.isfinite(signal).all():
+        return False
+    within = bool((signal >= 0).all()) and bool((signal <= 1).all())
+    return within and bool((signal.diff() <= 0).all()) and bool(signal[-1] < signal[0])
 
 
 def _text_networks(folder: Path, device: torch.device) -> tuple[Any, Any]:
@@ -314,7 +322,3 @@ def _diffuser(kind: Any, folder: Path, device: torch.device) -> Any:
     )
     _demand_sound(folder, network, said)
     return network.to(device).eval()
-
-
-def _class_name(folder: Path) -> str:
-    return str(digest.read_object(folder / "config.json").get("_class_name"))

@@ -26,7 +26,8 @@ RIVAL = "lesion_segmenter.safetensors"
 _LAYERS = "classifier."
 """What the names of the image gate's layers begin with; those of its Gaussian do not."""
 FAULTS = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError,
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError,
+    SafetensorError,
 )  # fmt: skip
 """What the libraries make of a file that is damaged or says what they do not expect."""
 
@@ -74,14 +75,14 @@ def load_image_gate(path: Path) -> ImageGate | None:
         return None
     parts, classifier = _tensors(path), ViewClassifier()
     fit.demand_shapes(path, parts, _gate_shapes(classifier, _axes_in(parts)))
-    layers = {k.removeprefix(_LAYERS): v.float() for k, v in parts.items() if k.startswith(_LAYERS)}
+    layers = {k.removeprefix(_LAYERS): v for k, v in parts.items() if k.startswith(_LAYERS)}
     classifier.load_state_dict(layers)
     return ImageGate(
         classifier=classifier.eval(),
         gaussian=Gaussian(
-            mean=parts["mean"].float().numpy(),
-            axes=parts["axes"].float().numpy(),
-            variances=parts["variances"].float().numpy(),
+            mean=parts["mean"].numpy(),
+            axes=parts["axes"].numpy(),
+            variances=parts["variances"].numpy(),
             residual=float(parts["residual"]),
         ),
         least_logit=float(parts["least_logit"]),
@@ -119,24 +120,24 @@ def load_latent_prior(path: Path, d: int) -> LatentPrior | None:
     parts = _tensors(path)
     k = _axes_in(parts)
     fit.demand_shapes(path, parts, {"mean": (d,), "axes": (k, d), "sd": (k,)})
-    return LatentPrior(**{name: part.float() for name, part in parts.items()})
+    return LatentPrior(**parts)
 
 
 def _filled(network: Segmenter, path: Path) -> Segmenter:
     parts = _tensors(path)
     fit.demand_shapes(path, parts, _shapes_of(network))
-    network.load_state_dict({name: part.float() for name, part in parts.items()})
+    network.load_state_dict(parts)
     return network.eval()
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """A file's tensors, all of them numbers.
+    """A file's tensors in float32, all of them numbers, as they are used.
 
     Raises:
         ModelError: it cannot be read, is no safetensors, or holds what is no number.
     """
     try:
-        parts = load_file(path)
+        parts = {name: part.float() for name, part in load_file(path).items()}
     except FAULTS as fault:
         raise ModelError(f"{path}: cannot be loaded: {in_one_line(fault)}") from fault
     fit.demand_finite(path, parts)

@@ -172,6 +172,14 @@ def rewrite(folder: Path, odds: dict[str, float]) -> None:
     save_file(parts, folder / calibration.FILE)
 
 
+def test_a_reference_that_is_no_number_once_it_is_cast_is_refused(tmp_path: Path) -> None:
+    calibration.save(reference(), tmp_path)
+    parts = load_file(tmp_path / calibration.FILE)
+    save_file({**parts, "scores": np.array([0.1, 1e300])}, tmp_path / calibration.FILE)
+    with pytest.raises(ModelError, match="scores: holds what is no number"):
+        calibration.load(tmp_path)
+
+
 def test_a_damaged_reference_is_named(tmp_path: Path) -> None:
     (tmp_path / calibration.FILE).write_bytes(b"no safetensors")
     with pytest.raises(ModelError, match=calibration.FILE):

@@ -283,6 +283,10 @@ def test_a_map_that_is_no_number_is_no_result(
     digest.write_digests(tmp_path)
     with pytest.raises(ModelError, match="no number"):
         explained(tmp_path, radiograph, mode)
+    explainer = Explainer(weights.load(tmp_path, torch.device("cpu")))
+    plane = np.zeros((testing.TINY_GRID,) * 2, np.float32)
+    with pytest.raises(ModelError, match="no number"):  # as calibration and evaluation ask
+        explainer.evidence(plane, mode, 0)
 
 
 @pytest.mark.parametrize("device", ["cpu:x", "cpu:1", "nothing", "cuda:99", ""])

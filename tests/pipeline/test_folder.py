@@ -73,6 +73,10 @@ def test_what_a_configuration_leaves_to_its_library_is_left_to_the_load(model: P
     ("file", "values", "said"),
     [
         ("vae", {"_class_name": "VQModel"}, "vae: VQModel is none of AutoencoderDC, Autoencoder"),
+        ("vae", {"scaling_factor": 0}, "vae: scaling_factor 0: a number above 0 was expected"),
+        ("vae", {"scaling_factor": -1}, "vae: scaling_factor -1: a number above 0 was expected"),
+        ("vae", {"scaling_factor": float("nan")}, "vae: scaling_factor nan: a number above 0"),
+        ("vae", {"shift_factor": float("inf")}, "vae: shift_factor inf: a number was expected"),
         ("vae", {"latent_channels": 8}, "unet: gives 5 channels; the autoencoder has 8, so 8"),
         ("unet", {"in_channels": 7}, "unet: takes 7 channels; the autoencoder has 4, so 4 or 8"),
         ("unet", {"out_channels": 3}, "unet: gives 3 channels; the autoencoder has 4, so 4 or 5"),
@@ -92,6 +96,33 @@ def test_parts_that_do_not_fit_are_refused(
 def test_a_prediction_of_another_kind_is_refused(model: Path) -> None:
     say(model / "scheduler" / "scheduler_config.json", prediction_type="flow")
     assert "scheduler: unknown prediction_type 'flow'" in refusal(model)
+
+
+def lose(model: Path, *keys: str, version: str = "0.42.1") -> None:
+    """The scheduler's configuration is of this diffusers, and lacks these keys."""
+    path = model / "scheduler" / "scheduler_config.json"
+    known = {**json.loads(path.read_text()), "_diffusers_version": version}
+    path.write_text(json.dumps({key: value for key, value in known.items() if key not in keys}))
+
+
+@pytest.mark.parametrize("key", ["beta_schedule", "beta_start", "beta_end", "prediction_type"])
+def test_a_schedule_that_does_not_say_what_it_is_is_refused(model: Path, key: str) -> None:
+    lose(model, key)
+    assert f"scheduler_config.json lacks {key}: say what the U-Net was trained" in refusal(model)
+
+
+def test_what_a_network_predicts_is_known_of_folders_older_than_the_key(tmp_path: Path) -> None:
+    """As Stable Diffusion 1's: their diffusers knew the noise only."""
+    testing.write_stable_diffusion_like(tmp_path)
+    for version in ("0.2.2", "0.6.0", "0.9"):
+        lose(tmp_path, "prediction_type", version=version)
+        assert networks.load_networks(tmp_path, torch.device("cpu")).prediction == "epsilon"
+    for version in ("0.10.2", "0.42.1", "None"):
+        lose(tmp_path, "prediction_type", version=version)
+        assert "lacks prediction_type" in refusal(tmp_path)
+    say(tmp_path / "scheduler" / "scheduler_config.json", predict_epsilon=False)
+    lose(tmp_path, version="0.6.0")
+    assert "lacks prediction_type" in refusal(tmp_path)
 
 
 def test_settings_that_the_networks_cannot_do_are_refused(model: Path) -> None:

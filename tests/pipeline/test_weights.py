@@ -91,6 +91,13 @@ def test_weights_of_a_larger_network_than_its_configuration_are_refused(
     assert "its network does not know, 1 tensor" in refusal(folder)
 
 
+def test_a_part_that_is_no_number_once_it_is_cast_is_refused(folder: Path) -> None:
+    layers = segmenter.Segmenter().state_dict()
+    large = {name: part.double() + 1e300 for name, part in layers.items()}
+    save_file(large, folder / weights.LUNG_SEGMENTER)
+    assert "no number" in refusal(folder)
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 def test_weights_that_are_no_numbers_are_refused(folder: Path, part: str) -> None:
     change(folder, part, not_numbers)
@@ -254,6 +261,12 @@ def test_a_setting_that_cannot_be_is_refused_by_name(
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "no noise schedule of 1000 steps"),
         ({"num_train_timesteps": 50}, "no noise schedule of 1000 steps"),
         ({"num_train_timesteps": 0}, "no noise schedule of 1000 steps"),
+        ({"beta_start": 2.0, "beta_end": 2.0}, "no noise schedule of 1000 steps"),
+        ({"beta_start": 0.0, "beta_end": 0.0}, "no noise schedule of 1000 steps"),
+        (
+            {"beta_schedule": "linear", "beta_start": -0.01, "beta_end": -0.01},
+            "no noise schedule of 1000 steps",
+        ),
         ({"beta_schedule": "foo"}, "cannot be loaded"),
         ({"beta_start": "x"}, "cannot be loaded"),
     ],
