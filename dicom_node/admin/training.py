@@ -24,7 +24,7 @@ from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Form, Plan
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
-from pipeline.types import Radiograph
+from pipeline.types import Image, Radiograph
 
 # Pairs for each minute, within the bounds below. One CPU core takes three eighths of the minute to
 # make them; so there are 200 of them for each minute of learning.
@@ -209,23 +209,43 @@ def calibrate_site(
     calibration.demand_enough(len(films))
     source = digest.folder_of(model)
     loaded = weights.load(source, weights.choose_device(device))
-    planes = [
-        preprocess.to_grid(film, preprocess.letterbox(film, loaded.settings.grid)) for film in films
-    ]
+    planes = {
+        name: preprocess.to_grid(film, preprocess.letterbox(film, loaded.settings.grid))
+        for name, film in films.items()
+    }
+    _leave_copies_out(planes)
     notes = out.with_name(f"{out.name}.calibration")
     places = calibration.Places(model=source, out=out, notes=notes)
     with _until_time_is_out(), _bar("calibrate") as tell:
-        _print_readings(calibration.calibrate(places, loaded, planes, [], tell, budget))
-        typer.echo(f"{out}: set model.path to it; {len(films)} films without a finding")
+        said = calibration.calibrate(
+            places, loaded, [*planes.values()], [], tell, budget, [*planes]
+        )
+        _print_readings(said)
+        typer.echo(f"{out}: set model.path to it; {len(planes)} films without a finding")
 
 
-def _films_in(folder: Path) -> list[Radiograph]:
-    """Every picture and DICOM film of a folder, in the order of their names."""
+def _leave_copies_out(planes: dict[str, Image]) -> None:
+    """A film that is there twice counts once, and is named."""
+    names = list(planes)
+    twice = calibration.copies([*planes.values()])
+    for n in twice:
+        del planes[names[n]]
+    if twice:
+        said = calibration.in_short([f"{names[n]} ({names[other]})" for n, other in twice.items()])
+        typer.echo(
+            f"{len(twice)} of {len(names)} files hold a film that another holds too, and are left "
+            f"out: {said}",
+            err=True,
+        )
+
+
+def _films_in(folder: Path) -> dict[str, Radiograph]:
+    """Every picture and DICOM film of a folder by its name, in the order of these."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     with FilmReader() as reader:
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        return [_film_in(path, reader) for path in files]
+        return {path.name: _film_in(path, reader) for path in files}
 
 
 def _film_in(path: Path, reader: FilmReader) -> Radiograph:

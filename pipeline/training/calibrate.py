@@ -33,6 +33,7 @@ HEALTHY_BELOW = 0.97
 
 LEAST_FILMS = 20  # fewer healthy films have no such percentile worth the name
 _MOST_UNLIKE = 0.1  # of the films: the image gate itself refuses a few that are chests
+_NAMED = 10  # films, in one message
 _PAPER_FILMS = 100  # a baseline's threshold may be rougher
 _TOP_OF_SCALE = 3.0  # the colour scale and the score end at so many thresholds
 
@@ -70,6 +71,7 @@ def calibrate(
     abnormal: Sequence[Image],
     progress: Progress,
     budget: Budget | None = None,
+    names: Sequence[str] = (),
 ) -> Settings:
     """`places.out` says a threshold for each mode and holds a healthy reference.
 
@@ -85,14 +87,15 @@ def calibrate(
         abnormal: the same, with findings; may be empty.
         progress: told of each film.
         budget: what time its maps may take; they are kept.
+        names: what the healthy films are called; by their numbers, from 0, without.
 
     Raises:
         OutOfTimeError: the minutes are spent before all maps are made; nothing but maps is written.
-        DatasetError: there are too few healthy films, they are not of the kind that the model
-            reads, or the model marks nothing on any of them.
+        DatasetError: there are too few different healthy films, they are not of the kind that the
+            model reads, or the model marks nothing on any of them.
     """
-    demand_enough(len(healthy))
-    _demand_chests(model, healthy)
+    demand_enough(len(healthy) - len(copies(healthy)))
+    _demand_chests(model, healthy, names or [str(n) for n in range(len(healthy))])
     films = len(healthy) + len(abnormal) + len(healthy[:_PAPER_FILMS])
     shelf = Shelf(folder=places.notes / "maps", progress=progress, budget=budget or Budget())
     maker = _Maker(model, places, shelf, films)
@@ -121,24 +124,39 @@ def _write(
         digest.write_digests(scratch)
 
 
+def copies(films: Sequence[Image]) -> dict[int, int]:
+    """By number, which films are pixel for pixel another again, and the first that they are."""
+    first: dict[bytes, int] = {}
+    found = ((n, first.setdefault(film.tobytes(), n)) for n, film in enumerate(films))
+    return {n: other for n, other in found if n != other}
+
+
 def demand_enough(films: int) -> None:
-    """A threshold needs that many healthy films.
+    """A threshold needs that many healthy films, of which none is there twice.
 
     Raises:
         DatasetError: there are fewer.
     """
     if films < LEAST_FILMS:
-        raise DatasetError(f"{films} healthy films; at least {LEAST_FILMS} are needed")
+        raise DatasetError(f"{films} different healthy films; at least {LEAST_FILMS} are needed")
 
 
-def _demand_chests(model: LoadedModel, healthy: Sequence[Image]) -> None:
+def in_short(names: Sequence[str]) -> str:
+    """The first of these, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _demand_chests(model: LoadedModel, healthy: Sequence[Image], names: Sequence[str]) -> None:
     """A threshold set on what is no chest film would be the threshold of something else."""
     gate = model.image_gate
-    unlike = 0 if gate is None else sum(bool(gate.refusal(film)) for film in healthy)
-    if unlike > _MOST_UNLIKE * len(healthy):
+    if gate is None:
+        return
+    unlike = [name for film, name in zip(healthy, names, strict=True) if gate.refusal(film)]
+    if len(unlike) > _MOST_UNLIKE * len(healthy):
         raise DatasetError(
-            f"{unlike} of {len(healthy)} healthy films do not look like upright frontal chest "
-            "radiographs: take other films and views out of the folder"
+            f"{len(unlike)} of {len(healthy)} healthy films do not look like upright frontal chest "
+            f"radiographs: {in_short(unlike)}: take other films and views out of the folder"
         )
 
 

@@ -429,7 +429,7 @@ def test_too_few_films_calibrate_nothing(model: Path, tmp_path: Path) -> None:
     (tmp_path / "few" / "one.png").write_bytes(data_folder.png(data_folder.chest(0, sick=False)))
     out = tmp_path / "ours"
     done = commands.vald("calibrate", "--healthy", tmp_path / "few", "--model", model, "--out", out)
-    assert "1 healthy films; at least 20" in str(done.exception)
+    assert "1 different healthy films; at least 20" in str(done.exception)
     assert not out.exists()
 
 
@@ -441,6 +441,18 @@ def not_calibrated(films: Path, model: Path | str, out: Path) -> str:
     return str(done.exception)
 
 
+def test_copies_of_one_film_are_one_film_and_named(site: Path, model: Path, tmp_path: Path) -> None:
+    films, out = shutil.copytree(site, tmp_path / "films"), tmp_path / "ours"
+    shutil.copy(films / "03.png", films / "20.png")
+    (films / "04.png").unlink()
+    shutil.copy(films / "03.png", films / "04.png")
+    done = commands.vald("calibrate", "--healthy", films, "--model", model, "--out", out)
+    assert "19 different healthy films; at least 20 are needed" in str(done.exception)
+    assert "2 of 21 files hold a film that another holds too" in done.stderr
+    assert "left out: 04.png (03.png), 20.png (03.png)\n" in done.stderr
+    assert not out.exists()
+
+
 def test_films_that_are_no_chests_calibrate_nothing(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     for index in range(20):
@@ -448,6 +460,8 @@ def test_films_that_are_no_chests_calibrate_nothing(tmp_path: Path) -> None:
         (tmp_path / "films" / f"{index}.png").write_bytes(data_folder.png(noise))
     said = not_calibrated(tmp_path / "films", "embedded", tmp_path / "ours")
     assert "20 of 20 healthy films do not look like upright frontal chest" in said
+    assert ": 0.png, 1.png, 10.png, 11.png, " in said  # in the order of their names, ten of them
+    assert "17.png and 10 more: take" in said
 
 
 def test_a_file_that_is_no_film_is_named(site: Path, model: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pipeline import (
 )
 from pipeline.calibration import HealthyReference, Odds
 from pipeline.checks import Findings
-from pipeline.errors import ModelError
+from pipeline.errors import DatasetError, ModelError
 from pipeline.evidence import Evidence, attribution_map
 from pipeline.limits import Limits
 from pipeline.preprocess import GRID
@@ -138,6 +138,13 @@ def test_a_calibration_says_its_words_and_keeps_no_probability_of_others(
     assert reference is not None
     assert reference.odds is None
     assert weights.load(again, weights.choose_device("cpu")).uncalibrated == ""
+
+
+def test_a_film_that_is_there_twice_is_counted_once(tmp_path: Path) -> None:
+    testing.write_tiny_model(tmp_path / "model")
+    assert calibrate.copies([FILMS[0], FILMS[1], FILMS[0].copy()]) == {2: 0}
+    with pytest.raises(DatasetError, match="19 different healthy films; at least 20"):
+        calibrated(tmp_path / "model", [*FILMS[:19], *FILMS[:10]])
 
 
 @pytest.mark.parametrize(
