@@ -28,7 +28,17 @@ _ANY_VIEW = "Frontal"
 _NAMES: Mapping[str, tuple[str, ...]] = {"views": VIEWS, "findings": FINDINGS, "zones": ZONES}
 """What the program knows: the file says how each is called, and each has a name there."""
 
-_DENIES = re.compile(r"\b(no|without|not|free of|clear of)\b", re.IGNORECASE)
+_DENIALS = (
+    "no", "not", "cannot", "nor", "neither", "never", "none", "nothing", "nil", "without",
+    "absent", "absence", "lack", "lacks", "lacked", "lacking", "negative",
+    "deny", "denies", "denied", "free", "clear of", "clear from",
+    "resolved", "rule out", "ruled out", "excluded",
+)  # fmt: skip
+"""Words by which what is named is said not to be there: to ask as it stands for what was meant is
+better than to induce what was denied, so that a word too many here does less harm than one missing.
+"""
+_ANY_DENIAL = "|".join(_DENIALS).replace(" ", r"\s+")
+_DENIES = re.compile(rf"(?<!\w)({_ANY_DENIAL})(?!\w)|n['’]t(?!\w)", re.IGNORECASE)
 _SPOKEN, _LONGEST = re.compile(r"\w+|[^\w\s]"), 24
 """Words and marks, and how many a sentence may have: a text encoder of ours hears 32 pieces."""
 _SMALL = {"a", "an", "and", "at", "in", "of", "on", "the", "with"}
@@ -100,7 +110,8 @@ class Prompts:
         """What free text asks for; of two that are named, that of the longer word comes first."""
         found, rest = [], text
         for word, name in sorted(self.words(), key=lambda known: len(known[0]), reverse=True):
-            alone = rf"(?<!\w){re.escape(word)}(?!\w)"
+            form = _one_or_more(word) if name in FINDINGS else re.escape(word)
+            alone = rf"(?<!\w){form}(?!\w)"
             rest, times = re.subn(alone, "|", rest, flags=re.IGNORECASE)
             found += [name] * bool(times)
         findings, zones = (
@@ -128,6 +139,14 @@ class Prompts:
         return self.views.get(view, self.views[_ANY_VIEW])
 
 
+def _one_or_more(word: str) -> str:
+    """A pattern of an English noun and its regular plural."""
+    if re.search(r"[^aeiou]y$", word, re.IGNORECASE):
+        return rf"{re.escape(word[:-1])}(?:y|ies)"
+    hisses = re.search(r"(s|x|z|ch|sh)$", word, re.IGNORECASE)
+    return re.escape(word) + ("(?:es)?" if hisses else "s?")
+
+
 @cache
 def load() -> Prompts:
     """The prompts that ship with the package; see `read`."""
@@ -138,12 +157,17 @@ def read(path: Path) -> Prompts:
     """The prompts in a file.
 
     Raises:
-        ModelError: it is no YAML, lacks a key, has one that is not known, says something of another
-            form than was expected, or the same for two things; the message names the key.
+        ModelError: it is no YAML, refers to another place in itself, lacks a key, has one that is
+            not known, says something of another form than was expected, or the same for two
+            things; the message names the key.
     """
     try:
         text = path.read_text(encoding="utf-8")
+        _demand_no_references(text)
         values = yaml.safe_load(text)
+    except RecursionError as fault:
+        said = "lists stand in lists too deep: more brackets are opened than belong there"
+        raise ModelError(f"{path.name}: cannot be read: {said}") from fault
     except (OSError, ValueError, yaml.YAMLError) as fault:
         said = " ".join(str(fault).split())
         raise ModelError(f"{path.name}: cannot be read: {said}") from fault
@@ -156,6 +180,16 @@ def read(path: Path) -> Prompts:
     except (TypeError, ValueError) as fault:
         raise ModelError(f"{path.name}: {fault}") from fault
     return made
+
+
+def _demand_no_references(text: str) -> None:
+    """YAML's & and *, which nobody needs here: by them a thing may hold itself, or grow."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if (name := getattr(event, "anchor", None)) is not None:
+            raise ValueError(
+                f"&{name} or *{name} refers to another place: write the words out where they "
+                "belong; in quotation marks these are plain marks"
+            )
 
 
 def _demand_once(node: yaml.Node | None) -> None:

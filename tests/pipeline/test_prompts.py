@@ -61,6 +61,50 @@ def test_free_words_are_put_as_the_model_knows_them(said: str, understood: str) 
     assert prompts.load().understood(said) == understood
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "absence of right lower lobe opacity", "right lower lobe opacity is absent",
+        "negative for opacity", "patient denies pneumonia", "lack of consolidation",
+        "never a nodule", "neither nodule nor opacity", "opacity-free", "free of opacity",
+        "clear  of opacity", "resolved RUL opacity", "pneumonia has been ruled out",
+        "opacity isn't seen", "Opacity: NONE", "opacity cannot be seen", "nodules excluded",
+    ],
+)  # fmt: skip
+def test_what_is_denied_is_not_asked_for(said: str) -> None:
+    assert prompts.load().heard(said) == prompts.Heard()
+    assert prompts.load().understood(said) == said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "noted opacity", "notable opacity", "unresolved opacity", "knotty opacity",
+        "carefree opacity", "a clear opacity", "nonetheless opacity", "blackish opacity",
+        "undenied opacity", "novel opacity",
+    ],
+)  # fmt: skip
+def test_a_denial_within_a_longer_word_denies_nothing(said: str) -> None:
+    assert prompts.load().understood(said) == "Frontal chest radiograph. opacity."
+
+
+@pytest.mark.parametrize(
+    ("said", "understood"),
+    [
+        ("nodules", "Frontal chest radiograph. nodule."),
+        ("small masses in the left apex", "Frontal chest radiograph. Left upper zone nodule."),
+        ("RML Opacities", "Frontal chest radiograph. Right mid zone opacity."),
+        ("infiltrates", "Frontal chest radiograph. opacity."),
+        ("consolidationes", "consolidationes"),
+        ("nodulesque", "nodulesque"),
+        ("opacitys", "opacitys"),
+        ("right apexes", "right apexes"),
+    ],
+)
+def test_more_than_one_of_a_finding_is_that_finding(said: str, understood: str) -> None:
+    assert prompts.load().understood(said) == understood
+
+
 def test_two_findings_and_two_zones_are_both_heard() -> None:
     heard = prompts.load().heard("large RUL and lingula consolidation with a small mass")
     assert heard == prompts.Heard(
@@ -145,6 +189,29 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, held: bytes) -> None:
     path.write_bytes(held)
     with pytest.raises(ModelError, match=r"^prompts\.yaml: "):
         prompts.read(path)
+
+
+DOUBLED = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 41))
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("a: &a {x: *a}", "&a or *a refers to another place: write the words out"),
+        (DOUBLED, "&a0 or *a0 refers to"),
+        (SHIPPED + "more:\n  <<: *normal\n", "&normal or *normal refers to"),
+        ("[" * 800 + "]" * 800, "lists stand in lists too deep"),
+    ],
+    ids=["itself", "doubled", "merged", "deep"],
+)
+def test_a_file_that_refers_to_itself_or_has_no_bottom_is_refused(
+    tmp_path: Path, held: str, said: str
+) -> None:
+    path = tmp_path / "prompts.yaml"
+    path.write_text(held, encoding="utf-8")
+    with pytest.raises(ModelError, match=re.escape(said)) as caught:
+        prompts.read(path)
+    assert str(caught.value).startswith("prompts.yaml: cannot be read: ")
 
 
 _OTHER_WORDS = (
