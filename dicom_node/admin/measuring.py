@@ -55,12 +55,15 @@ def run(
     judged = load_judges(judges or weights.JUDGES, inception)
     measurement = Measurement(loaded, mode, judged, films, _shown, keeper)
     made = measurement.maps() if maps_only else measurement.everything(without)
+    for note in made.numbers["notes"]:
+        typer.echo(note, err=True)
+    # Before any file: a disk that is full then loses no number.
+    typer.echo(json.dumps(made.numbers, indent=None if as_json else 1))
     if out is not None:
         reading = loaded.settings.reading(mode)
         report.write_numbers(made, out / _NUMBERS)
         report.write_summary(made, out / _SUMMARY)
         report.write(made, out / _PAGE, reading.threshold, reading.scale_max)
-    typer.echo(json.dumps(made.numbers, indent=None if as_json else 1))
 
 
 def load_judges(folder: Path, inception: Path | None) -> Judges:

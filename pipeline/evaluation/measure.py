@@ -51,7 +51,10 @@ _LOW_P = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What was measured, ready for JSON, and the boxed films to be shown beside it."""
+    """What was measured, ready for JSON, and the boxed films to be shown beside it.
+
+    Under `notes` the numbers say, a sentence each, what could not be measured and why.
+    """
 
     numbers: Json
     cases: dict[str, list[Case]]
@@ -75,6 +78,7 @@ class Measurement:
         self._behind = Reconstruction(self._maker, track)
         self._explainer = Explainer(model)
         self._threshold = model.settings.reading(mode).threshold
+        self._notes: list[str] = []
 
     def everything(self, without: Collection[str] = ()) -> Evaluation:
         """The whole table, but for the SECTIONS that are left out."""
@@ -101,6 +105,7 @@ class Measurement:
             "localisation": {name: self._localisation(found) for name, found in cases.items()},
             **{name: make() for name, make in sections.items() if name not in without},
             **self._pace(),
+            "notes": self._notes,
         }
         return Evaluation(numbers=numbers, cases=cases)
 
@@ -112,6 +117,7 @@ class Measurement:
             **self._heading(),
             "localisation": {name: self._localisation(found) for name, found in cases.items()},
             "normals": self._normals(self._see(normal)),
+            "notes": self._notes,
         }
         return Evaluation(numbers=numbers, cases=cases)
 
@@ -127,6 +133,10 @@ class Measurement:
     def _cases(self, name: str) -> list[Case]:
         rows = self._films.group(GROUPS[name])
         if len(rows) < _LEAST_FILMS:
+            if rows:
+                self._notes.append(
+                    f"{name} is left out: it has one film, and another film's map is a control"
+                )
             return []
         films = self._films.localised_films(rows)
         truths, marked = (self._films.truths(rows, side) for side in (SIDE, GRID))
@@ -232,22 +242,38 @@ class Measurement:
         found: Json = {}
         for source in sorted({film.row.source for film in seen}):
             films = [film for film in seen if film.row.source == source]
-            if min(tables.counts([film.normal for film in films])) < _LEAST_OF_A_CLASS:
+            normal_films, sick_films = tables.counts([film.normal for film in films])
+            if min(normal_films, sick_films) < _LEAST_OF_A_CLASS:
+                self._notes.append(
+                    f"no image score of {source}: {normal_films} normal and {sick_films} other "
+                    f"films, and {_LEAST_OF_A_CLASS} of each are needed"
+                )
                 continue
-            taught = self._taught(source)
-            judged = [(film.pair.film, film.pair.lungs) for film in films]
             scores = {
                 "score_in_lungs": [self._score(film, film.peak_in_lungs) for film in films],
                 "peak_in_lungs": [film.peak_in_lungs for film in films],
                 "score": [self._score(film, film.peak) for film in films],
-                **{
-                    name: audits.scores(look, taught, judged).tolist()
-                    for name, look in audits.LOOKS.items()
-                },
+                **self._audits(source, films),
             }
             normal, groups = [f.normal for f in films], [f.row.group for f in films]
             found[source] = {"films": len(films), **tables.aurocs(normal, scores, groups)}
         return found
+
+    def _audits(self, source: str, films: Sequence[Seen]) -> dict[str, list[float]]:
+        """What the audits say of the films; nothing where there is nothing that teaches them."""
+        rows = self._films.rows(lambda row: row.source == source, split="train")
+        if not all(tables.counts([row.label == "Normal" for row in rows])):
+            self._notes.append(
+                f"no audits beside the image score of {source}: they learn from its films of "
+                "split train, which are not of both classes"
+            )
+            return {}
+        taught = self._taught(source, rows)
+        judged = [(film.pair.film, film.pair.lungs) for film in films]
+        return {
+            name: audits.scores(look, taught, judged).tolist()
+            for name, look in audits.LOOKS.items()
+        }
 
     def _score(self, film: Seen, peak: float) -> float:
         """Log odds of a finding, where the model gives them, else the peak."""
@@ -259,8 +285,7 @@ class Measurement:
     def _reading(self, film: Seen) -> float:
         return probe.reading(self._model.probe, film.pair.traits)
 
-    def _taught(self, source: str) -> list[tuple[Image, Mask, bool]]:
-        rows = self._films.rows(lambda row: row.source == source, split="train")
+    def _taught(self, source: str, rows: Sequence[FilmRow]) -> list[tuple[Image, Mask, bool]]:
         films = self._films.films(rows)
         lungs = [self._maker.lungs(film) for film in self._track(films, f"audits of {source}")]
         return [

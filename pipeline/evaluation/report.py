@@ -50,6 +50,7 @@ def _body(made: Evaluation, threshold: float, scale_max: float) -> Iterator[str]
     yield f"<p>{html.escape(summary.heading(numbers))}</p>"
     if "seconds_per_film" in numbers:
         yield f"<p>{numbers['seconds_per_film']:.2f} s a film here.</p>"
+    yield from (f"<p>{html.escape(note)}</p>" for note in numbers["notes"])
     for name, found in numbers["localisation"].items():
         yield f"<h2>{html.escape(name)}, {found['films']} films</h2>"
         yield _methods_table(found)
@@ -57,7 +58,7 @@ def _body(made: Evaluation, threshold: float, scale_max: float) -> Iterator[str]
         yield _table({key: found[key] for key in found if key not in ("methods", "films")})
         yield from _gallery(made.cases[name], threshold, scale_max)
     for key, title in summary.SECTIONS.items():
-        if key in numbers:
+        if numbers.get(key):
             yield f"<h2>{html.escape(title)}</h2>"
             for caption, figure in charts.charts(key, numbers[key]):
                 yield _picture(figure, html.escape(caption))

@@ -96,11 +96,17 @@ class Selection:
         return [row for rows in chosen.values() for row in rows[: most or None]]
 
     def demand_films(self, splits: Collection[str]) -> None:
-        """Every film of these splits, and every localised one with its masks, is there.
+        """There are films to measure, and every film of these splits and localised one is there.
 
         Raises:
-            DatasetError: one is not; up to ten are named. Hours of edits come before some are read.
+            DatasetError: there are none, or one is not there, nor a mask of it; up to ten are
+                named. Hours of edits come before some are read.
         """
+        if not self.localised and not self.rows(lambda _: True):
+            raise DatasetError(
+                f"{self.data}: nothing to measure: no film of split {self.split} that the other "
+                f"part does not spoil, and no localised one of part {self.part}"
+            )
         listed = [(row.tar, row.file) for row in self.manifest if row.split in splits]
         dataset.demand_films(self.data / "cxr256", listed)
         masks = {box.mask for row in self.localised for box in row.boxes if box.mask}

@@ -70,10 +70,11 @@ def _lines(numbers: Json) -> Iterator[str]:
     yield heading(numbers)
     if "seconds_per_film" in numbers:
         yield f"Median time of one film's evidence: {numbers['seconds_per_film']:.2f} s."
+    yield from (f"- {note}" for note in numbers["notes"])
     for name, found in numbers["localisation"].items():
         yield from _localisation(name, found)
     for key, title in SECTIONS.items():
-        if key in numbers:
+        if numbers.get(key):
             yield from _section(title, numbers[key])
 
 

@@ -55,12 +55,12 @@ def manifest(folder: Path, splits: Sequence[str], source: str = "nih-chestxray14
     table(folder / "cxr256" / "manifest.csv", rows)
 
 
-def keep_only(folder: Path, label: str) -> None:
-    """Of the films of val in cxr256 those of this label stay."""
+def keep_only(folder: Path, label: str, split: str = "val") -> None:
+    """Of the films of one split in cxr256 those of this label stay."""
     path = folder / "cxr256" / "manifest.csv"
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    table(path, [row for row in rows if row["split"] != "val" or row["label"] == label])
+    table(path, [row for row in rows if row["split"] != split or row["label"] == label])
 
 
 def localised(folder: Path, films: Sequence[tuple[str, str]], *, outlined: bool = False) -> None:

@@ -1,5 +1,6 @@
 """`vald-node evaluate` and `calibrate --healthy`, on films of nobody and a random model."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -16,6 +17,7 @@ from dicom_node.errors import NodeError
 from pipeline import calibration, digest, lesion_gate, settings, testing, weights
 from pipeline.classifier import Classifier
 from pipeline.errors import DatasetError, PipelineError
+from pipeline.evaluation import report
 from pipeline.evaluation.summary import SECTIONS
 from pipeline.evidence import Evidence
 from pipeline.explainer import Explainer
@@ -203,6 +205,66 @@ def test_the_audits_see_no_lesion_in_the_border(evaluated: tuple[dict[str, Any],
     # No segmenter: no lungs whose hull could be spared, and no shape.
     assert found["without_lungs"]["mean"] == found["lung_shape"]["mean"] == 0.5
     assert 0.1 < found["border"]["mean"] < 0.9
+
+
+def test_where_nothing_teaches_the_audits_the_score_stands_alone_and_it_is_said(
+    evaluated: tuple[dict[str, Any], Path], data: Path, model: Path, tmp_path: Path
+) -> None:
+    data_folder.keep_only(shutil.copytree(data, tmp_path / "data"), "Lung_Opacity", split="train")
+    others = [f"--without={name}" for name in SECTIONS if name != "image_score"]
+    done = commands.vald(
+        "evaluate", "--data", tmp_path / "data", "--model", model, "--json", "--out", tmp_path,
+        *others,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["image_score"]["nih-chestxray14"]
+    whole = evaluated[0]["image_score"]["nih-chestxray14"]
+    scores = {"score_in_lungs", "peak_in_lungs", "score"}
+    assert found.keys() == scores | {"films", "ours_minus"}
+    assert {name: found[name] for name in scores} == {name: whole[name] for name in scores}
+    said = "no audits beside the image score of nih-chestxray14: they learn from"
+    assert said in done.stderr
+    for name in ("evaluation.md", "evaluation.html"):
+        assert said in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_what_is_left_out_for_want_of_films_is_said(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    done = commands.vald(
+        "evaluate", "--data", data, "--model", model, "--json", "--limit", 1, "--out", tmp_path,
+        *(f"--without={name}" for name in SECTIONS if name != "image_score"),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(done.stdout)
+    assert numbers["notes"] == [
+        "RSNA opacity is left out: it has one film, and another film's map is a control",
+        "no image score of nih-chestxray14: 1 normal and 1 other films, and 8 of each are needed",
+    ]
+    assert done.stderr.endswith("\n".join(numbers["notes"]) + "\n")
+    assert "Image score" not in (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+
+
+def test_a_full_disk_loses_no_number(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "write_numbers", full)
+    done = commands.vald(
+        "evaluate", "--data", data, "--model", model, "--json", "--limit", 1, "--maps-only",
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert done.exit_code != 0
+    assert json.loads(done.stdout)["normals"]["with_a_region"]["films"] == 2
+
+
+def test_an_evaluation_of_no_film_is_refused(tmp_path: Path) -> None:
+    data_folder.manifest(tmp_path, ["val", "train"])
+    done = commands.vald("evaluate", "--data", tmp_path, "--part", "test", "--model", "nowhere")
+    assert isinstance(done.exception, DatasetError)
+    assert f"{tmp_path}: nothing to measure: no film of split test" in str(done.exception)
 
 
 def test_the_page_holds_all_it_shows_and_warns(evaluated: tuple[dict[str, Any], Path]) -> None:
