@@ -136,7 +136,7 @@ class CaseMaker:
         marked: Sequence[Truth],
     ) -> Iterator[Case]:
         """One case a film; the mean box needs all truths of the group."""
-        groups = [row.group for row in rows]
+        groups = [row.whose for row in rows]
         for index, (row, film) in enumerate(zip(rows, films, strict=True)):
             made = self.evidence(film, free=True)
             planes = {**self._own(made), **self._others(film, made)}

@@ -40,7 +40,7 @@ class Edits:
         groups["all"] = _once([film for films in groups.values() for film in films])
         normals = donors(adult)
         kept = [self._kept_by_lesion(case) for group in cases.values() for case in group]
-        patients = [case.row.group for group in cases.values() for case in group]
+        patients = [case.row.whose for group in cases.values() for case in group]
         shown = _once([case for group in cases.values() for case in group])
         witness = self._judges.witness
         return {
@@ -65,7 +65,7 @@ class Edits:
         films = self._track(cases, "how far the gate opens")
         opened = [self._maker.opening(case.evidence.plane, target) for case in films]
         told = [math.nan if share is None else share for share in opened]
-        return interval(told, [case.row.group for case in cases])
+        return interval(told, [case.row.whose for case in cases])
 
     def _judges_auroc(self, adult: Sequence[Seen]) -> Json:
         """How well each judge tells sick films from normal ones: all, and by source of both."""
@@ -148,7 +148,7 @@ def _aurocs(films: Sequence[Seen], said: Mapping[str, list[float]], these: Seque
     """Of `these` films alone; nothing where they are not of both classes."""
     own = list(compress(films, these))
     scores = {name: list(compress(logits, these)) for name, logits in said.items()}
-    return tables.aurocs([f.normal for f in own], scores, [f.row.group for f in own])
+    return tables.aurocs([f.normal for f in own], scores, [f.row.whose for f in own])
 
 
 def _judged(judge: Classifier, groups: Groups, normals: Sequence[Pair]) -> Json:
@@ -159,7 +159,7 @@ def _judged(judge: Classifier, groups: Groups, normals: Sequence[Pair]) -> Json:
             [f.pair for f in films],
             normals,
             SEED,
-            [f.row.group for f in films],
+            [f.row.whose for f in films],
             [f.row.source for f in films],
         )
         for name, films in groups.items()
@@ -180,7 +180,7 @@ def _shown_by_lesion(cases: Sequence[Case]) -> Json:
 
     Of every film that has a mark, whatever a judge calls it; on the model grid.
     """
-    groups = [case.row.group for case in cases]
+    groups = [case.row.whose for case in cases]
     return {
         f"ssim_input_{name}_lesion": interval(
             [

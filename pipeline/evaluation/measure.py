@@ -78,7 +78,7 @@ class Measurement:
         self._behind = Reconstruction(self._maker, track)
         self._explainer = Explainer(model)
         self._threshold = model.settings.reading(mode).threshold
-        self._notes: list[str] = []
+        self._notes: list[str] = films.notes
 
     def everything(self, without: Collection[str] = ()) -> Evaluation:
         """The whole table, but for the SECTIONS that are left out."""
@@ -170,7 +170,7 @@ class Measurement:
 
     def _localisation(self, cases: Sequence[Case]) -> Json:
         truths, lungs = [case.truth for case in cases], [case.lungs for case in cases]
-        ours, groups = [case.own for case in cases], [case.row.group for case in cases]
+        ours, groups = [case.own for case in cases], [case.row.whose for case in cases]
         own = localisation.precisions(ours, truths)
         shuffled = localisation.shuffled(ours, truths, groups)
         aligned = localisation.shuffled_in_lungs(ours, truths, lungs, groups)
@@ -201,12 +201,12 @@ class Measurement:
         marked: dict[str, list[tuple[bool, str]]] = {}
         for film in filter(lambda film: film.normal, adult):
             mine = marked.setdefault(film.row.source, [])
-            mine.append((self._has_region(film.pair), film.row.group))
+            mine.append((self._has_region(film.pair), film.row.whose))
         rows = self._films.group(lambda row: row.source == "jsrt" and not row.boxes)
         films = self._films.localised_films(rows)
         shown = self._track(list(zip(rows, films, strict=True)), "JSRT normals")
         marked["jsrt"] = [
-            (self._has_region(as_pair(self._maker.evidence(film))), row.group)
+            (self._has_region(as_pair(self._maker.evidence(film))), row.whose)
             for row, film in shown
         ]
         return shares.with_a_region(marked)
@@ -222,7 +222,7 @@ class Measurement:
                 [self._explainer.judged(case.evidence, self._mode)[0] for case in group],
                 localisation.precisions([c.own for c in group], [c.truth for c in group]),
                 [self._touches(case) for case in group],
-                [case.row.group for case in group],
+                [case.row.whose for case in group],
             )
         return found
 
@@ -235,7 +235,7 @@ class Measurement:
         gate = self._model.image_gate
         if gate is None:
             return {}
-        return shares.gated(gate, [(film.pair.film, film.row.group) for film in seen])
+        return shares.gated(gate, [(film.pair.film, film.row.whose) for film in seen])
 
     def _image_scores(self, seen: Sequence[Seen]) -> Json:
         """Within one source: our score beside what the border, the spectrum and the rest know."""
@@ -255,7 +255,7 @@ class Measurement:
                 "score": [self._score(film, film.peak) for film in films],
                 **self._audits(source, films),
             }
-            normal, groups = [f.normal for f in films], [f.row.group for f in films]
+            normal, groups = [f.normal for f in films], [f.row.whose for f in films]
             found[source] = {"films": len(films), **tables.aurocs(normal, scores, groups)}
         return found
 
@@ -321,7 +321,7 @@ class Measurement:
             ),
             "brier": interval(
                 reliability.squared_errors(said[even], truth[even]),
-                [adult[index].row.group for index in even],
+                [adult[index].row.whose for index in even],
             ),
             "tenths": reliability.tenths(said[even], truth[even]),
         }
@@ -333,7 +333,7 @@ def _conformal(normal: Sequence[Seen], healthy: HealthyReference) -> Json:
     distance, chance = reliability.not_uniform(p_values)
     low: dict[str, list[tuple[bool, str]]] = {}
     for film, p in sorted(zip(normal, p_values, strict=True), key=lambda each: each[0].row.source):
-        low.setdefault(film.row.source, []).append((bool(p <= _LOW_P), film.row.group))
+        low.setdefault(film.row.source, []).append((bool(p <= _LOW_P), film.row.whose))
     return {
         "films": len(p_values),
         "largest_gap_to_uniform": distance,

@@ -49,14 +49,14 @@ class Reconstruction:
                     "films": [self._maker.logit(film.pair.film) for film in seen],
                     "reconstructions": [self._maker.logit(y) for y in back],
                 },
-                [film.row.group for film in seen],
+                [film.row.whose for film in seen],
             ),
         }
 
     def _marked(self, cases: Mapping[str, Sequence[Case]]) -> Json:
         found: Json = {"contrast_kept": {}, "detail_kept": {}}
         for name, group in cases.items():
-            patients = [case.row.group for case in group]
+            patients = [case.row.whose for case in group]
             both = [(c.evidence.plane, self._maker.reconstruction(c.evidence.plane)) for c in group]
             found["contrast_kept"][name] = interval(
                 [_contrast_kept(*b, c.marked) for b, c in zip(both, group, strict=True)], patients

@@ -71,13 +71,16 @@ class Selection:
 
     @cached_property
     def _spoilt(self) -> dataset.Kin:
-        """Whose films the other part has: what is chosen on one part is not reported on them."""
-        (other,) = _SPLIT_OF.keys() - {self.part}
-        return dataset.kin_of(self._localised(other))
+        """Whose films part dev has: what is chosen on it is not reported on them.
+
+        The other way about there are none: the tables are refused (dataset.demand_apart).
+        """
+        chosen_by = self._localised("dev")
+        return dataset.kin_of(chosen_by if self.part == "test" else ())
 
     @property
     def left_out(self) -> int:
-        """How many films of the split are of a group, patient or file that the other part has."""
+        """How many films of the split are of a group, patient or file that part dev has."""
         return sum(
             row.split == self.split and bool(row.kin & self._spoilt) for row in self.manifest
         )
@@ -99,8 +102,8 @@ class Selection:
         """There are films to measure, and every film of these splits and localised one is there.
 
         Raises:
-            DatasetError: there are none, or one is not there, nor a mask of it; up to ten are
-                named. Hours of edits come before some are read.
+            DatasetError: there are none, one is not there, nor a mask of it, or one is in several
+                splits; up to ten are named. Hours of edits come before some are read.
         """
         if not self.localised and not self.rows(lambda _: True):
             raise DatasetError(
@@ -114,6 +117,39 @@ class Selection:
             if names:
                 place = dataset.place_of(self._folder, kind)
                 dataset.demand_films(self._folder, [(place, name) for name in names])
+        self._demand_no_copies(splits)
+
+    def _demand_no_copies(self, splits: Collection[str]) -> None:
+        """No file is learnt from in one split and judged by in another, whatever the tables say.
+
+        Of one split alone, nothing is read.
+        """
+        if len(set(splits)) < 2:
+            return
+        rows = [row for row in self.manifest if row.split in splits]
+        place = dataset.place_of(self._folder, "images")
+        dataset.demand_no_copies(
+            self.data,
+            [
+                *((f"cxr256/{row.tar}", row.file) for row in rows),
+                *((f"localised/{place}", row.file) for row in self.localised),
+            ],
+            [*(row.split for row in rows), *(self.split for _ in self.localised)],
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the tables do not tell, and what that means for what is measured."""
+        tables: dict[str, Sequence[FilmRow | LocalisedRow]] = {
+            "manifest.csv": self.manifest,
+            "images.csv": self._all_localised,
+        }
+        return [
+            f"{name} names no patient (column patient_id): leaks between splits cannot be seen, "
+            f"and intervals are over {'groups' if any(row.group for row in rows) else 'films'}"
+            for name, rows in tables.items()
+            if rows and not any(row.patient for row in rows)
+        ]
 
     def group(self, belongs: Callable[[LocalisedRow], bool]) -> list[LocalisedRow]:
         """Localised rows that belong, at most `limit`."""

@@ -80,7 +80,7 @@ def _of_both(
 ) -> Json:
     """Of normal and of abnormal films, where there are any, the share for which each name holds."""
     return {
-        what: {name: of([(holds(film, name), film.row.group) for film in own]) for name in names}
+        what: {name: of([(holds(film, name), film.row.whose) for film in own]) for name in names}
         for what in ("normal", "abnormal")
         if (own := [film for film in films if film.normal == (what == "normal")])
     }

@@ -1,12 +1,16 @@
 """Films and boxes for training and judging, read from a manifest and its archives."""
 
+import hashlib
 import io
+import lzma
 import math
 import struct
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +21,8 @@ from pipeline.preprocess import GRID, fitted
 from pipeline.prompts import Finding
 from pipeline.training import tables
 
+_T = TypeVar("_T")
+
 Films = npt.NDArray[np.uint8]
 """[n, GRID, GRID] uint8, 0 black .. 255 white, letterboxed."""
 
@@ -24,6 +30,7 @@ _MANIFEST_COLUMNS = {"file", "tar", "split", "label", "source"}
 _NEVER_EMPTY = ("file", "label", "source")
 _SPLITS = {"train", "calibration", "val", "test"}
 _PARTS = {"train", "dev", "test"}
+_CHOSEN_BY = ("val", "calibration")
 LABELS = {
     "Normal",
     "COVID",
@@ -56,9 +63,13 @@ Kin = frozenset[tuple[str, str]]
 _ORIGINAL = "sha256_original"
 _KIN = {"group": "group_id", "patient": "patient_id", "original file": _ORIGINAL}
 _SMALLEST_PX = 32  # no lesion can be seen on less
+_NO_ARCHIVE = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
+"""What is raised of archives that are damaged, or of which a part was never fetched."""
 _UNREADABLE = (
-    OSError, KeyError, ValueError, SyntaxError, struct.error, tarfile.TarError,
-    Image.DecompressionBombError,
+    *_NO_ARCHIVE,
+    KeyError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError,
+    NotImplementedError,  # of a form of picture that Pillow knows by name alone
+    RecursionError,  # of a member that is a link to itself
 )  # fmt: skip
 """What archives and decoders raise of damaged files."""
 
@@ -76,6 +87,11 @@ class _Row:
         """What it has in common with films that must not be judged by where it is learnt from."""
         known = {"group": self.group, "patient": self.patient, "original": self.original}
         return frozenset((what, name) for what, name in known.items() if name)
+
+    @property
+    def whose(self) -> str:
+        """Whose films its own counts with: its group's, else its patient's; empty is nobody's."""
+        return self.group or (self.patient and f"patient {self.patient}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +159,7 @@ def read_manifest(path: Path) -> list[FilmRow]:
     tables.refuse(path, f"unknown label (not {tables.listed(LABELS)})", tables.named(strange))
     sick = [r for r in records if r[1]["split"] == "calibration" and r[1]["label"] != "Normal"]
     tables.refuse(path, "film of split calibration that is not Normal", tables.named(sick))
-    tables.refuse(path, "film listed twice", tables.named(tables.alike(records, "tar", "file")))
+    tables.refuse(path, "film listed twice", tables.named(tables.same_files(records)))
     _demand_apart(path, records, "split")
     return [_film_row(record) for _, record in records]
 
@@ -182,7 +198,7 @@ def read_localised(folder: Path) -> list[LocalisedRow]:
     images = tables.read(path, {"file", "width", "height", "source", "part"})
     strange = [r for r in images if r[1]["part"] not in _PARTS]
     tables.refuse(path, f"unknown part (not {tables.listed(_PARTS)})", tables.named(strange))
-    tables.refuse(path, "film listed twice", tables.named(tables.alike(images, "file")))
+    tables.refuse(path, "film listed twice", tables.named(tables.same_files(images)))
     _demand_apart(path, images, "part")
     sizes = {record["file"]: _size(record) for _, record in images}
     tables.refuse(
@@ -195,6 +211,9 @@ def read_localised(folder: Path) -> list[LocalisedRow]:
 def demand_apart(rows: Sequence[FilmRow], localised: Sequence[LocalisedRow]) -> None:
     """No film that is judged by is of a group, a patient or a file that is learnt from.
 
+    Nor is one that is reported on, of part test, of any by which the threshold was set or choices
+    were made.
+
     Raises:
         DatasetError: one is; up to ten are named.
     """
@@ -203,6 +222,9 @@ def demand_apart(rows: Sequence[FilmRow], localised: Sequence[LocalisedRow]) -> 
     leaks = [row.file for row in localised if row.part != "train" and row.kin & learnt]
     of_whom = "of a group, patient or file that the manifest has"
     tables.refuse(path, f"film of part dev or test {of_whom} in train", leaks)
+    chosen = kin_of(row for row in rows if row.split in _CHOSEN_BY)
+    leaks = [row.file for row in localised if row.part == "test" and row.kin & chosen]
+    tables.refuse(path, f"film of part test {of_whom} in {' or '.join(_CHOSEN_BY)}", leaks)
     judged = kin_of(row for row in rows if row.split != "train")
     leaks = [row.file for row in localised if row.part == "train" and row.kin & judged]
     tables.refuse(path, f"film of part train {of_whom} in another split", leaks)
@@ -301,7 +323,7 @@ def names_in(folder: Path, place: str) -> list[str]:
             return archive.getnames()
     except FileNotFoundError:
         return []
-    except (OSError, tarfile.TarError) as fault:
+    except _NO_ARCHIVE as fault:
         raise DatasetError(f"{path}: cannot be read as an archive: {fault}") from fault
 
 
@@ -317,6 +339,22 @@ def demand_films(folder: Path, members: Sequence[tuple[str, str]]) -> None:
     tables.refuse(folder, "film missing", missing)
 
 
+def demand_no_copies(
+    folder: Path, members: Sequence[tuple[str, str]], splits: Sequence[str]
+) -> None:
+    """No two films of different splits are the same file, byte for byte.
+
+    Raises:
+        DatasetError: some are, or one cannot be read; up to ten are named, never whose they are.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    digests = _each(folder, members, lambda data: hashlib.sha256(data).hexdigest())
+    for digest, (place, file), split in zip(digests, members, splits, strict=True):
+        found.setdefault(digest, {}).setdefault(split, []).append(f"{place or folder}:{file}")
+    copies = [names for sides in found.values() if len(sides) > 1 for names in sides.values()]
+    tables.refuse(folder, "one film in more than one split", [n for ns in copies for n in ns])
+
+
 def load_films(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
     """The films named by (archive or folder, file), each scaled to the model grid.
 
@@ -324,35 +362,43 @@ def load_films(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
         DatasetError: a film is missing or cannot be decoded; up to ten are named.
     """
     films = np.zeros((len(members), GRID, GRID), np.uint8)
+    for index, film in enumerate(_each(folder, members, _decoded)):
+        films[index] = film
+    return films
+
+
+def _each(
+    folder: Path, members: Sequence[tuple[str, str]], read: Callable[[bytes], _T]
+) -> Iterator[_T]:
+    """What `read` makes of the bytes of each member; once all have been tried, faults are told."""
     faults: list[str] = []
     archives: dict[str, tarfile.TarFile] = {}
     try:
-        for index, (place, file) in enumerate(members):
+        for place, file in members:
             try:
-                films[index] = _load_film(folder, archives, place, file)
+                yield read(_bytes_of(folder, archives, place, file))
             except _UNREADABLE as fault:
-                faults.append(f"{place or folder}:{file} ({fault})")
+                faults.append(f"{place or folder}:{file} ({fault or type(fault).__name__})")
     finally:
         for archive in archives.values():
             archive.close()
     tables.refuse(folder, "film missing or not decodable", faults)
-    return films
 
 
-def _load_film(folder: Path, archives: dict[str, tarfile.TarFile], place: str, file: str) -> Films:
+def _bytes_of(folder: Path, archives: dict[str, tarfile.TarFile], place: str, file: str) -> bytes:
     if (folder / place).is_dir():
-        with Image.open(folder / place / file) as image:
-            return _to_grid(image)
+        return (folder / place / file).read_bytes()
     if place not in archives:
-        archives[place] = tarfile.open(folder / place)  # noqa: SIM115 - closed by load_films
-    return _to_grid(_open_member(archives[place], file))
-
-
-def _open_member(archive: tarfile.TarFile, file: str) -> Image.Image:
-    member = archive.extractfile(file)
+        archives[place] = tarfile.open(folder / place)  # noqa: SIM115 - closed by _each
+    member = archives[place].extractfile(file)
     if member is None:
         raise KeyError(file)
-    return Image.open(io.BytesIO(member.read()))
+    return member.read()
+
+
+def _decoded(data: bytes) -> Films:
+    with Image.open(io.BytesIO(data)) as image:
+        return _to_grid(image)
 
 
 def _to_grid(image: Image.Image) -> Films:

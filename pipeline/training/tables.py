@@ -1,7 +1,8 @@
 """Tables as records with their lines, and refusals that name them."""
 
 import csv
-from collections.abc import Iterable, Sequence
+import posixpath
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pipeline.errors import DatasetError
@@ -15,16 +16,21 @@ Numbered = tuple[int, Record]
 
 
 def read(path: Path, columns: set[str], *, may_be_empty: bool = False) -> list[Numbered]:
-    """The records of a table.
+    """The records of a table, without the white space around its cells.
+
+    A name in the header counts in whatever case: a `Patient_ID` that is overlooked hides a leak.
 
     Raises:
-        DatasetError: it cannot be read, lacks a column, or has rows of more columns than its
-            header, or none.
+        DatasetError: it cannot be read, lacks a column, has one twice, or has rows of more columns
+            than its header, or none.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restkey=_TOO_MUCH, restval="", strict=True)
-            refuse(path, "missing column", sorted(columns - set(reader.fieldnames or ())))
+            header = [name.strip().lower() for name in reader.fieldnames or ()]
+            reader.fieldnames = header
+            refuse(path, "missing column", sorted(columns - set(header)))
+            refuse(path, "column given twice", _twice(header))
             records = _numbered(reader)
     except OSError as fault:
         raise DatasetError(f"{path}: cannot be read: {fault.strerror}") from fault
@@ -45,9 +51,14 @@ def read(path: Path, columns: set[str], *, may_be_empty: bool = False) -> list[N
 def _numbered(reader: "csv.DictReader[str]") -> list[Numbered]:
     records, line = [], reader.line_num + 1
     for record in reader:
-        records.append((line, record))
+        cells = {k: v.strip() if isinstance(v, str) else v for k, v in record.items()}
+        records.append((line, cells))
         line = reader.line_num + 1
     return records
+
+
+def _twice(header: Sequence[str]) -> list[str]:
+    return sorted({name for name in header if name and header.count(name) > 1})
 
 
 def named(records: Sequence[Numbered]) -> list[str]:
@@ -81,10 +92,18 @@ def leaking(records: Sequence[Numbered], kin: str, split: str) -> list[Numbered]
     return [r for r in rows if len(splits[r[1][kin]]) > 1]
 
 
-def alike(records: Sequence[Numbered], *columns: str) -> list[Numbered]:
-    """The rows that have these columns in common with another, side by side."""
-    groups: dict[tuple[str, ...], list[Numbered]] = {}
+def alike(records: Sequence[Numbered], column: str) -> list[Numbered]:
+    """The rows that have this column in common with another, side by side."""
+    return _met_twice(records, lambda record: record[column])
+
+
+def same_files(records: Sequence[Numbered]) -> list[Numbered]:
+    """The rows that name a file which another one names too, as `a/b.png` and `./a//b.png` do."""
+    return _met_twice(records, lambda r: posixpath.normpath(f"{r.get('tar', '')}/{r['file']}"))
+
+
+def _met_twice(records: Sequence[Numbered], key_of: Callable[[Record], str]) -> list[Numbered]:
+    groups: dict[str, list[Numbered]] = {}
     for number, record in records:
-        key = tuple(record[column] for column in columns)
-        groups.setdefault(key, []).append((number, record))
+        groups.setdefault(key_of(record), []).append((number, record))
     return [r for group in groups.values() if len(group) > 1 for r in group]

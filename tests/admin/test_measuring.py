@@ -237,7 +237,10 @@ def test_what_is_left_out_for_want_of_films_is_said(
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     numbers = json.loads(done.stdout)
+    untold = "names no patient (column patient_id): leaks between splits cannot be seen, and "
     assert numbers["notes"] == [
+        f"manifest.csv {untold}intervals are over films",
+        f"images.csv {untold}intervals are over films",
         "RSNA opacity is left out: it has one film, and another film's map is a control",
         "no image score of nih-chestxray14: 1 normal and 1 other films, and 8 of each are needed",
     ]

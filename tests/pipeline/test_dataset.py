@@ -3,6 +3,7 @@
 import io
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -63,6 +64,17 @@ def test_group_view_and_flags_may_be_absent(tmp_path: Path) -> None:
             "patient in more than one split: line 2: a.png, line 3: b.png",
         ),
         (
+            _HEADER + ", Patient_ID",
+            ["a.png,,train,Normal,s,,,,p1 ", "b.png,, val,Normal,s,,,, p1"],
+            "patient in more than one split: line 2: a.png, line 3: b.png",
+        ),
+        (_HEADER + ",GROUP_ID", ["a.png,,train,Normal,s,,,,"], "column given twice: group_id"),
+        (
+            _HEADER,
+            ["a.png,films,train,Normal,s,,,", "a.png,./films/,test,Normal,s,,,"],
+            "film listed twice: line 2: a.png, line 3: a.png",
+        ),
+        (
             _HEADER + ",sha256_original",
             ["a.png,,train,Normal,s,,,,d1", "b.png,,test,Normal,s,,,,d1"],
             "original file in more than one split: line 2: a.png, line 3: b.png",
@@ -102,6 +114,20 @@ def test_a_manifest_that_cannot_be_trusted_is_refused_with_its_rows(
     with pytest.raises(DatasetError) as refused:
         dataset.read_manifest(path)
     assert str(refused.value) == f"{path}: {said}"
+
+
+def test_names_in_cells_are_told_apart_as_they_are_written(tmp_path: Path) -> None:
+    rows = ["a.png,,train,Normal,s,,,,P1", "b.png,,val,Normal,s,,,,p1"]
+    path = manifest(tmp_path, *rows, header=f"{_HEADER},patient_id")
+    assert [row.patient for row in dataset.read_manifest(path)] == ["P1", "p1"]
+
+
+def test_a_film_counts_with_its_group_else_with_its_patient_else_with_nobody(
+    tmp_path: Path,
+) -> None:
+    rows = ["a,,val,Normal,s,1,,,p", "b,,val,Normal,s,,,,1", "c,,val,Normal,s,,,,"]
+    path = manifest(tmp_path, *rows, header=f"{_HEADER},patient_id")
+    assert [row.whose for row in dataset.read_manifest(path)] == ["1", "patient 1", ""]
 
 
 def test_a_group_within_one_split_is_no_leak_and_no_group_never_is(tmp_path: Path) -> None:
@@ -295,11 +321,16 @@ def test_a_patient_in_two_parts_of_a_localised_set_is_refused_unnamed(tmp_path: 
 
 def test_what_is_judged_by_is_of_nobody_who_is_learnt_from(tmp_path: Path) -> None:
     rows = dataset.read_manifest(
-        manifest(tmp_path, "a.png,,train,Normal,s,g1,,", "b.png,,test,Normal,s,g2,,")
+        manifest(
+            tmp_path,
+            "a.png,,train,Normal,s,g1,,",
+            "b.png,,test,Normal,s,g2,,",
+            "c.png,,calibration,Normal,s,g3,,",
+        )
     )
     films = {
         "x": ("train", "g1"), "y": ("test", "g2"), "z": ("dev", "g1"), "v": ("dev", ""),
-        "w": ("train", "g2"),
+        "w": ("train", "g2"), "c": ("test", "g3"), "d": ("dev", "g3"),
     }  # fmt: skip
     found = {
         file: dataset.LocalisedRow(file=file, source="s", part=part, boxes=(), group=group)
@@ -309,7 +340,9 @@ def test_what_is_judged_by_is_of_nobody_who_is_learnt_from(tmp_path: Path) -> No
         dataset.demand_apart(rows, [found[file] for file in "xyzv"])
     with pytest.raises(DatasetError, match=r"part train .* manifest has in another split: w$"):
         dataset.demand_apart(rows, [found[file] for file in "xyvw"])
-    dataset.demand_apart(rows, [found[file] for file in "xyv"])
+    with pytest.raises(DatasetError, match=r"part test .* has in val or calibration: c$"):
+        dataset.demand_apart(rows, [found[file] for file in "xyvcd"])
+    dataset.demand_apart(rows, [found[file] for file in "xyvd"])
 
 
 def test_films_that_are_not_there_are_found_without_being_read(tmp_path: Path) -> None:
@@ -323,6 +356,43 @@ def test_films_that_are_not_there_are_found_without_being_read(tmp_path: Path) -
         dataset.demand_films(tmp_path, [*there, ("one.tar", "b.png"), ("", "d.png")])
     with pytest.raises(DatasetError, match=r"no such archive or folder: two\.tar$"):
         dataset.demand_films(tmp_path, [*there, ("two.tar", "a.png"), ("two.tar", "b.png")])
+
+
+@pytest.mark.parametrize("kind", ["w:gz", "w:xz", "w:bz2"])
+def test_an_archive_of_which_a_part_was_never_fetched_is_refused_by_its_name(
+    tmp_path: Path, kind: Literal["w:gz", "w:xz", "w:bz2"]
+) -> None:
+    path, noise = tmp_path / "one.tar", np.random.default_rng(0).bytes(100_000)
+    with tarfile.open(path, kind) as tar:
+        info = tarfile.TarInfo("a.png")
+        info.size = len(noise)
+        tar.addfile(info, io.BytesIO(noise))
+    path.write_bytes(path.read_bytes()[:50_000])
+    with pytest.raises(DatasetError, match=r"one\.tar: cannot be read as an archive"):
+        dataset.demand_films(tmp_path, [("one.tar", "a.png")])
+    with pytest.raises(DatasetError, match=r"not decodable: one\.tar:a\.png \("):
+        dataset.load_films(tmp_path, [("one.tar", "a.png")])
+
+
+def test_a_member_that_is_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "one.tar", "w") as tar:
+        info = tarfile.TarInfo("a.png")
+        info.type, info.linkname = tarfile.SYMTYPE, "a.png"
+        tar.addfile(info)
+    with pytest.raises(DatasetError, match=r"one\.tar:a\.png \(maximum recursion"):
+        dataset.load_films(tmp_path, [("one.tar", "a.png")])
+
+
+def test_copies_of_a_film_in_two_splits_are_named(tmp_path: Path) -> None:
+    archive(tmp_path / "one.tar", a=png(64, 100), b=png(64, 90), c=png(64, 90))
+    (tmp_path / "d.png").write_bytes(png(64, 100))
+    members = [("one.tar", "a.png"), ("one.tar", "b.png"), ("one.tar", "c.png"), ("", "d.png")]
+    dataset.demand_no_copies(tmp_path, members, ["train", "test", "test", "train"])
+    with pytest.raises(DatasetError) as refused:
+        dataset.demand_no_copies(tmp_path, members, ["train", "test", "test", "test"])
+    assert str(refused.value) == (
+        f"{tmp_path}: one film in more than one split: one.tar:a.png, {tmp_path}:d.png"
+    )
 
 
 def test_an_archive_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -25,27 +25,22 @@ def tables(folder: Path, manifest: list[str], images: list[str], boxes: str = ""
     return folder
 
 
-@pytest.mark.parametrize(
-    ("part", "split", "other"), [("test", "test", "dev"), ("dev", "val", "test")]
-)
-def test_films_of_whom_the_other_part_has_are_left_out_and_counted(
-    tmp_path: Path, part: str, split: str, other: str
-) -> None:
+def test_films_of_whom_part_dev_has_some_are_left_out_of_test_and_counted(tmp_path: Path) -> None:
     manifest = [
-        f"by_group,,{split},COVID,s,g1,,",
-        f"by_patient,,{split},COVID,s,,p2,",
-        f"by_file,,{split},COVID,s,,,d3",
-        f"same_part,,{split},COVID,s,g4,,",
-        f"nobody,,{split},COVID,s,,,",
+        "by_group,,test,COVID,s,g1,,",
+        "by_patient,,test,COVID,s,,p2,",
+        "by_file,,test,COVID,s,,,d3",
+        "same_part,,test,COVID,s,g4,,",
+        "nobody,,test,COVID,s,,,",
     ]
     images = [
-        f"1,9,9,s,{other},g1,,",
-        f"2,9,9,s,{other},,p2,",
-        f"3,9,9,s,{other},,,d3",
-        f"4,9,9,s,{part},g4,,",
-        f"5,9,9,s,{other},,,",
+        "1,9,9,s,dev,g1,,",
+        "2,9,9,s,dev,,p2,",
+        "3,9,9,s,dev,,,d3",
+        "4,9,9,s,test,g4,,",
+        "5,9,9,s,dev,,,",
     ]
-    films = Selection(data=tables(tmp_path, manifest, images), part=part)
+    films = Selection(data=tables(tmp_path, manifest, images), part="test")
     assert [row.file for row in films.rows(lambda _: True)] == ["same_part", "nobody"]
     assert films.left_out == 3
 
@@ -111,6 +106,37 @@ def test_an_evaluation_refuses_a_patient_who_is_learnt_from_and_judged_by(
     folder = tables(tmp_path, [f"m,,{split},COVID,s,,p,"], [f"l,9,9,s,{part},,p,"])
     with pytest.raises(DatasetError, match=f"{said}$"):
         Selection(data=folder, part="dev").rows(lambda _: True)
+
+
+def test_a_copy_of_a_film_that_is_learnt_from_is_refused_before_it_is_judged_by(
+    tmp_path: Path,
+) -> None:
+    folder = tables(tmp_path, ["m.png,,val,Normal,s,,,"], ["l.png,64,64,s,dev,,,"])
+    for number, name in enumerate(("cxr256/learnt", "cxr256/m.png", "localised/l.png")):
+        Image.fromarray(np.full((64, 64), number, np.uint8)).save(folder / name, "PNG")
+    films = Selection(data=folder, part="dev")
+    films.demand_films(["val", "train"])
+    (folder / "localised" / "l.png").write_bytes((folder / "cxr256" / "learnt").read_bytes())
+    with pytest.raises(DatasetError, match=r"more than one split: cxr256/:learnt, localised/:l"):
+        films.demand_films(["val", "train"])
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [("g,,", ["groups"]), ("g,p,", []), (",,", ["films"])],
+)
+def test_a_table_without_patients_says_what_that_means(
+    tmp_path: Path, row: str, told: list[str]
+) -> None:
+    films = Selection(data=tables(tmp_path, [f"m,,val,Normal,s,{row}"], []), part="dev", limit=0)
+    (tmp_path / "localised" / "images.csv").unlink()
+    (tmp_path / "localised" / "boxes.csv").unlink()
+    (tmp_path / "localised").rmdir()
+    assert films.notes == [
+        "manifest.csv names no patient (column patient_id): leaks between splits cannot be seen, "
+        f"and intervals are over {what}"
+        for what in told
+    ]
 
 
 def test_localised_films_may_lie_in_a_folder(tmp_path: Path) -> None:
