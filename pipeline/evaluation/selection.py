@@ -162,8 +162,7 @@ class Selection:
 
     def localised_films(self, rows: Sequence[LocalisedRow]) -> list[Image]:
         """The localised rows' films on the model grid, 0 black .. 1 white."""
-        place = dataset.place_of(self._folder, "images")
-        return unit(dataset.load_films(self._folder, [(place, row.file) for row in rows]))
+        return unit(dataset.load_localised(self._folder, rows))
 
     def truths(self, rows: Sequence[LocalisedRow], side: int) -> list[Truth]:
         """What readers marked on the rows' films, [side, side]: masks; boxes where none is.
@@ -177,7 +176,7 @@ class Selection:
         boxes = localisation.box_mask([box for box in row.boxes if not box.mask], side)
         names = sorted({box.mask for box in row.boxes if box.mask})
         place = dataset.place_of(self._folder, "masks")
-        masks = dataset.load_films(self._folder, [(place, name) for name in names])
+        masks = dataset.load_masks(self._folder, [(place, name) for name in names])
         truth = np.any([boxes, *(localisation.outline(mask, side) for mask in masks)], axis=0)
         if names and not truth.any():
             raise DatasetError(

@@ -144,8 +144,8 @@ class Bench:
     @cached_property
     def training_films(self) -> Films:
         """The films that are learnt from; localised ones of part train come last."""
-        members = [(self._boxed, row.file) for row in self.localised if row.part == "train"]
-        extra = dataset.load_films(self._localised, members)
+        boxed = [row for row in self.localised if row.part == "train"]
+        extra = dataset.load_localised(self._localised, boxed)
         return np.concatenate([self.films_of("train"), extra])
 
     @cached_property
@@ -293,10 +293,9 @@ class Bench:
                 f"{self._localised}: no outline of lungs, in lungs.tar or lungs/, of a film of "
                 "images.csv; the segmenter learns from them"
             )
-        members = [(self._boxed, row.file) for row in rows]
         names = [(place, outlines[Path(row.file).stem]) for row in rows]
-        films = dataset.load_films(self._localised, members)
-        return films, dataset.load_films(self._localised, names)
+        films = dataset.load_localised(self._localised, rows)
+        return films, dataset.load_masks(self._localised, names)
 
 
 def _as_film_row(row: LocalisedRow) -> FilmRow:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.errors import DatasetError
 from pipeline.preprocess import GRID, fitted
@@ -62,6 +62,7 @@ Kin = frozenset[tuple[str, str]]
 
 _ORIGINAL = "sha256_original"
 _KIN = {"group": "group_id", "patient": "patient_id", "original file": _ORIGINAL}
+_UPRIGHT = 1  # of the EXIF orientation
 _SMALLEST_PX = 32  # no lesion can be seen on less
 _NO_ARCHIVE = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
 """What is raised of archives that are damaged, or of which a part was never fetched."""
@@ -129,12 +130,16 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalisedRow(_Row):
-    """One film of a localised set with the boxes drawn on it (none: a normal film)."""
+    """One film of a localised set with the boxes drawn on it (none: a normal film).
+
+    `size` is the width and height that boxes are pixels of, where the table tells them.
+    """
 
     file: str
     source: str
     part: str
     boxes: tuple[Box, ...]
+    size: tuple[float, float] | None = None
 
 
 def kin_of(rows: Iterable[FilmRow | LocalisedRow]) -> Kin:
@@ -271,6 +276,7 @@ def _localised_rows(
     return [
         LocalisedRow(
             file=record["file"],
+            size=_size(record),
             source=record["source"],
             part=record["part"],
             boxes=tuple(boxes.get(record["file"], ())),
@@ -359,10 +365,38 @@ def load_films(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
     """The films named by (archive or folder, file), each scaled to the model grid.
 
     Raises:
-        DatasetError: a film is missing or cannot be decoded; up to ten are named.
+        DatasetError: a film is missing, cannot be decoded, is blank, see-through or turned by its
+            EXIF; up to ten are named.
     """
+    return _loaded(folder, members, _film)
+
+
+def load_localised(folder: Path, rows: Sequence[LocalisedRow]) -> Films:
+    """The films of these rows, each scaled to the model grid.
+
+    Raises:
+        DatasetError: as of `load_films`; or one is of another aspect than its table says, so that
+            its boxes would lie elsewhere. Of another size it may be: boxes may be native pixels.
+    """
+    place = place_of(folder, "images")
+    sizes = iter([row.size for row in rows])
+    return _loaded(folder, [(place, row.file) for row in rows], lambda i: _film(i, next(sizes)))
+
+
+def load_masks(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
+    """`load_films` for pictures of masks, which may be blank."""
+    return _loaded(folder, members, _to_grid)
+
+
+def _loaded(
+    folder: Path, members: Sequence[tuple[str, str]], scaled: Callable[[Image.Image], Films]
+) -> Films:
+    def decoded(data: bytes) -> Films:
+        with Image.open(io.BytesIO(data)) as image:
+            return scaled(image)
+
     films = np.zeros((len(members), GRID, GRID), np.uint8)
-    for index, film in enumerate(_each(folder, members, _decoded)):
+    for index, film in enumerate(_each(folder, members, decoded)):
         films[index] = film
     return films
 
@@ -382,7 +416,7 @@ def _each(
     finally:
         for archive in archives.values():
             archive.close()
-    tables.refuse(folder, "film missing or not decodable", faults)
+    tables.refuse(folder, "film missing or of no use", faults)
 
 
 def _bytes_of(folder: Path, archives: dict[str, tarfile.TarFile], place: str, file: str) -> bytes:
@@ -396,14 +430,32 @@ def _bytes_of(folder: Path, archives: dict[str, tarfile.TarFile], place: str, fi
     return member.read()
 
 
-def _decoded(data: bytes) -> Films:
-    with Image.open(io.BytesIO(data)) as image:
-        return _to_grid(image)
+def _film(image: Image.Image, size: tuple[float, float] | None = None) -> Films:
+    """A film, of this aspect where it is told; refused as `vald-node attribute` refuses it."""
+    if size is not None and not _alike(image.size, size):
+        width, height = size
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, and images.csv says {width:g} x {height:g}"
+        )
+    film = _to_grid(image)
+    if np.ptp(np.asarray(image.convert("L"))) == 0:
+        raise ValueError("blank: every pixel has the same value")
+    return film
+
+
+def _alike(size: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether both are of one aspect: a scaled picture's sides may be a pixel off."""
+    (cols, rows), (width, height) = size, other
+    return abs(cols * height - rows * width) <= width + height
 
 
 def _to_grid(image: Image.Image) -> Films:
     if image.mode[0] in "IF":  # Pillow would cut what is above 255 off
         raise ValueError("more than 8 bits a pixel; scale it to 8")
+    if image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT:
+        raise ValueError("its EXIF says that it is turned, which is not read; save it upright")
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise ValueError("parts of it are see-through; save it without transparency")
     if min(image.size) < _SMALLEST_PX:
         raise ValueError(f"smaller than {_SMALLEST_PX} pixels")
     box = fitted(image.height, image.width)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline import prompts
 from pipeline.errors import DatasetError
@@ -158,8 +158,10 @@ def test_a_row_that_is_cut_short_is_refused_with_its_name(tmp_path: Path) -> Non
 
 
 def png(side: int, grey: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((side, side), grey, np.uint8)).save(buffer, "PNG")
+    """Black and grey halves."""
+    buffer, plane = io.BytesIO(), np.zeros((side, side), np.uint8)
+    plane[side // 2 :] = grey
+    Image.fromarray(plane).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -181,19 +183,21 @@ def test_films_are_read_from_archives_and_beside_the_manifest_onto_the_grid(
     films = dataset.load_films(tmp_path, members)
     assert films.shape == (3, GRID, GRID)
     assert films.dtype == np.uint8
-    assert [int(film.min()) for film in films] == [200, 30, 100]
-    assert [int(film.max()) for film in films] == [200, 30, 100]
+    assert [int(film[180, 50]) for film in films] == [200, 30, 100]
+    assert films[:, 40].max() == 0
 
 
 def test_films_keep_their_shape_between_black_and_square_ones_every_bit(tmp_path: Path) -> None:
     # 300 x 150 pixels on the grid of 224: all rows, 112 columns from the 56th on.
-    Image.fromarray(np.full((300, 150), 200, np.uint8)).save(tmp_path / "tall.png")
+    tall_one = np.full((300, 150), 200, np.uint8)
+    tall_one[-1] = 190  # a film that is all one grey is refused
+    Image.fromarray(tall_one).save(tmp_path / "tall.png")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8))
     noise.save(tmp_path / "square.png")
     tall, square = dataset.load_films(tmp_path, [("", "tall.png"), ("", "square.png")])
     expected = np.zeros((224, 224), np.uint8)
     expected[:, 56:168] = 200
-    np.testing.assert_array_equal(tall, expected)
+    np.testing.assert_array_equal(tall[:-3], expected[:-3])
     np.testing.assert_array_equal(square, noise.resize((224, 224), Image.Resampling.LANCZOS))
 
 
@@ -204,7 +208,7 @@ def test_every_film_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as refused:
         dataset.load_films(tmp_path, members)
     said = str(refused.value)
-    assert said.startswith(f"{tmp_path}: film missing or not decodable: ")
+    assert said.startswith(f"{tmp_path}: film missing or of no use: ")
     for name in ("one.tar:text.png", "one.tar:cut.png", "one.tar:absent.png", "two.tar:x.png"):
         assert name in said
     assert f"{tmp_path}:y.png" in said
@@ -370,7 +374,7 @@ def test_an_archive_of_which_a_part_was_never_fetched_is_refused_by_its_name(
     path.write_bytes(path.read_bytes()[:50_000])
     with pytest.raises(DatasetError, match=r"one\.tar: cannot be read as an archive"):
         dataset.demand_films(tmp_path, [("one.tar", "a.png")])
-    with pytest.raises(DatasetError, match=r"not decodable: one\.tar:a\.png \("):
+    with pytest.raises(DatasetError, match=r"of no use: one\.tar:a\.png \("):
         dataset.load_films(tmp_path, [("one.tar", "a.png")])
 
 
@@ -404,7 +408,7 @@ def test_an_archive_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
 def test_films_may_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "a.png").write_bytes(png(64, 100))
-    assert int(dataset.load_films(tmp_path, [("films", "a.png")]).max()) == 100
+    assert int(dataset.load_films(tmp_path, [("films", "a.png")])[0, 180, 50]) == 100
 
 
 def test_pictures_are_kept_in_an_archive_a_folder_or_beside_their_tables(tmp_path: Path) -> None:
@@ -429,3 +433,53 @@ def test_a_picture_that_would_be_read_as_another_is_refused(
     Image.fromarray(plane).save(tmp_path / f"a.{suffix}")
     with pytest.raises(DatasetError, match=rf"a\.{suffix} \((more than 8 bits|smaller than 32)"):
         dataset.load_films(tmp_path, [("", f"a.{suffix}")])
+
+
+def a_film() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (64, 96), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (Image.new("L", (64, 64)), "blank: every pixel has the same value"),
+        (Image.new("RGBA", (64, 64), (90, 80, 70, 0)), "parts of it are see-through"),
+    ],
+    ids=["blank", "see-through"],
+)
+def test_a_picture_of_nothing_is_no_film(tmp_path: Path, picture: Image.Image, said: str) -> None:
+    Image.fromarray(a_film()).save(tmp_path / "good.png")
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match=rf"of no use: \S+:a\.png \({said}"):
+        dataset.load_films(tmp_path, [("", "a.png"), ("", "good.png")])
+
+
+def test_a_film_that_is_see_through_or_turned_by_its_exif_is_refused(tmp_path: Path) -> None:
+    film, exif = Image.fromarray(a_film()), Image.Exif()
+    faint = film.convert("LA")
+    faint.putalpha(254)
+    faint.save(tmp_path / "faint.png")
+    opaque = film.convert("LA")
+    opaque.save(tmp_path / "opaque.png")
+    for orientation in (1, 6):
+        exif[ExifTags.Base.Orientation] = orientation
+        film.save(tmp_path / f"{orientation}.jpg", exif=exif)
+    assert len(dataset.load_films(tmp_path, [("", "opaque.png"), ("", "1.jpg")])) == 2
+    with pytest.raises(DatasetError, match=r"faint\.png \(parts .*:6\.jpg \(its EXIF says"):
+        dataset.load_films(tmp_path, [("", "faint.png"), ("", "6.jpg")])
+
+
+def test_a_mask_may_be_blank(tmp_path: Path) -> None:
+    Image.new("1", (64, 64)).save(tmp_path / "a.png")
+    assert dataset.load_masks(tmp_path, [("", "a.png")]).max() == 0
+
+
+def test_a_film_of_another_aspect_than_its_table_says_is_refused(tmp_path: Path) -> None:
+    # 64 rows of 96 columns: a film of 2000 x 3001 scaled down, and boxes of its native pixels.
+    Image.fromarray(a_film()).save(tmp_path / "a.png")
+    native = dataset.read_localised(localised(tmp_path, "a.png,3001,2000,s,dev\n", ""))
+    assert len(dataset.load_localised(tmp_path, native)) == 1
+    turned = dataset.read_localised(localised(tmp_path, "a.png,2000,3000,s,dev\n", ""))
+    said = r"a\.png \(96 x 64 pixels, and images\.csv says 2000 x 3000\)"
+    with pytest.raises(DatasetError, match=said):
+        dataset.load_localised(tmp_path, turned)
