@@ -20,7 +20,10 @@ from pipeline.types import Target
 
 _Film = TypeVar("_Film", bound=Case | Seen)
 Groups = Mapping[str, Sequence[Case | Seen]]
-_FLIPS = ("films", "flipped", "by_chance", "gain", "ceiling", "minus_ceiling")
+_FLIPS = (
+    "films", "flipped", "by_chance", "gain", "in_lungs_by_chance", "by_mirror", "gain_over_mirror",
+    "in_lungs_by_mirror", "ceiling", "minus_ceiling",
+)  # fmt: skip
 _SHOWN = "opacity"  # what a null edit asks for: every lesion that was marked is one
 _ORACLE_SHARES = (0.05, 0.1, 0.2)  # of the lungs
 

@@ -38,14 +38,16 @@ class Validity:
     """Of films that the independent classifier calls abnormal, what the edit makes of them.
 
     `flipped` is the share called normal after the edit; `by_chance` the same after the same change
-    moved to a random place; `gain` their paired difference; `ceiling` the share called normal with
-    a normal film's lungs in the place of their own, which no edit of lungs can be expected to pass
-    (None where there is no such film), and `minus_ceiling` what is missing to it of those films,
-    paired. `source_kept` is the share of which the judge recognises the
-    same source before the edit and after, right or wrong; `source_kept_of_right` is that share of
-    the `films_of_right`, whose true source it recognises before (None of none); the ceilings are
-    the same shares with a normal film's lungs in the place of their own. `off_target` is the mean
-    share of the change outside the lungs; `ssim` and `ms_ssim` the similarity to the film,
+    moved to a random place, mostly outside the lungs; `by_mirror` after it is mirrored to the other
+    lung; `gain` and `gain_over_mirror` are the paired differences to them, and `in_lungs_by_...`
+    the share of each one's change in the lungs. `ceiling` is the share called normal with a normal
+    film's lungs in the place of their own, which no edit of lungs can be expected to pass (None
+    where there is no such film), and `minus_ceiling` what is missing to it of those films, paired.
+    `source_kept` is the share of which the judge recognises the same source before the edit and
+    after, right or wrong; `source_kept_of_right` is that share of the `films_of_right`, whose true
+    source it recognises before (None of none); the ceilings are the same shares with a normal
+    film's lungs in the place of their own. `off_target` is the mean share of the change outside the
+    lungs; `ssim` and `ms_ssim` the similarity to the film,
     `ssim_outside` and `ssim_inside` that outside and inside the lungs: of these films alone.
     """
 
@@ -53,6 +55,10 @@ class Validity:
     flipped: Interval
     by_chance: Interval
     gain: Interval
+    in_lungs_by_chance: Interval
+    by_mirror: Interval
+    gain_over_mirror: Interval
+    in_lungs_by_mirror: Interval
     ceiling: Interval | None
     minus_ceiling: Interval | None
     source_kept: Interval | None
@@ -86,22 +92,28 @@ def judge(
     true = [""] * len(called) if sources is None else list(compress(sources, sick))
     if not called:
         return None
-    flips = np.array([logit(classifier, p.counterfactual) <= 0 for p in called], float)
+    flips = _called_normal(classifier, [p.counterfactual for p in called])
     moved = [elsewhere(rng, p.film, p.film - p.counterfactual) for p in called]
-    chance = np.array([logit(classifier, film) <= 0 for film in moved], float)
+    chance = _called_normal(classifier, moved)
+    across = [mirrored(p) for p in called]
+    mirror = _called_normal(classifier, across)
     healed = with_lungs_of(called, donors, seed)
     before = [_source(classifier, p.film) for p in called]
     told = list(zip(before, true, theirs, strict=True))
     usable = [bool(donors) and anatomy.usable(p.lungs) for p in called]
     kept, of_right = _kept(classifier, told, [p.counterfactual for p in called])
     best, best_of_right = _kept(classifier, compress(told, usable), healed)
-    most = np.array([logit(classifier, film) <= 0 for film in healed], float)
+    most = _called_normal(classifier, healed)
     own = list(compress(theirs, usable))
     return Validity(
         films=len(called),
         flipped=share_of(flips, theirs),
         by_chance=share_of(chance, theirs),
         gain=bootstrap(flips - chance, seed, theirs),
+        in_lungs_by_chance=_mean(_in_lungs(called, moved), theirs, seed),
+        by_mirror=share_of(mirror, theirs),
+        gain_over_mirror=bootstrap(flips - mirror, seed, theirs),
+        in_lungs_by_mirror=_mean(_in_lungs(called, across), theirs, seed),
         ceiling=share_of(most, own) if own else None,
         minus_ceiling=bootstrap(flips[usable] - most, seed, own) if own else None,
         source_kept=_share(kept),
@@ -175,9 +187,34 @@ def elsewhere(rng: np.random.Generator, film: Image, change: Image) -> Image:
     return np.asarray((film - np.roll(change, shift, axis=(0, 1))).clip(0, 1), np.float32)
 
 
+def mirrored(pair: Pair) -> Image:
+    """The film less the edit's change mirrored to the other lung: as much of it lies in the lungs.
+
+    Of disease of both lungs it takes as well, and of a change of both it is no control.
+    """
+    change = (pair.film - pair.counterfactual)[:, ::-1]
+    if pair.lungs.any():
+        change = anatomy.move(change, pair.lungs[:, ::-1], pair.lungs)
+    return np.asarray((pair.film - change).clip(0, 1), np.float32)
+
+
+def _in_lungs(pairs: Sequence[Pair], made: Sequence[Image]) -> Values:
+    """The share of the change from each film to what was made of it that lies in the lungs."""
+    changes = [np.abs(p.film - film) for p, film in zip(pairs, made, strict=True)]
+    shares = [
+        float(change[p.lungs].sum() / change.sum()) if change.any() else np.nan
+        for p, change in zip(pairs, changes, strict=True)
+    ]
+    return np.array(shares)
+
+
 def _off_target(pair: Pair) -> float:
     change = np.abs(pair.film - pair.counterfactual)
     return float(change[~pair.lungs].sum() / max(float(change.sum()), 1e-9))
+
+
+def _called_normal(classifier: Classifier, films: Sequence[Image]) -> Values:
+    return np.array([logit(classifier, film) <= 0 for film in films], float)
 
 
 @torch.inference_mode()

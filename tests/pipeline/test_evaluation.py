@@ -444,6 +444,35 @@ def test_an_edit_that_flips_is_told_from_the_same_change_elsewhere() -> None:
     assert (found.by_chance.mean, found.gain.mean) == (0.0, 1.0)
 
 
+class OfColumns(Brightness):
+    """Sees these columns alone; abnormal is what is brighter than 0.55 on their mean."""
+
+    def __init__(self, cols: slice) -> None:
+        super().__init__()
+        self._cols = cols
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x[..., self._cols]) - 0.1
+
+
+@pytest.mark.parametrize(("cols", "by_mirror"), [(slice(42, 112), 0.0), (slice(30, 218), 1.0)])
+def test_an_edit_in_one_lung_is_told_from_the_same_change_in_the_other(
+    cols: slice, by_mirror: float
+) -> None:
+    # A film at 0.6 whose right lung is made darker by 0.4, a little off the middle of the film: a
+    # judge that looks at that lung sees a difference to the other one, one that sees both does not.
+    lungs = np.roll(chests.lungs(), 12, axis=1)
+    film = np.full(lungs.shape, 0.6, np.float32)
+    made = np.where(lungs & (np.arange(224) < 112), np.float32(0.2), film)
+    pair = Pair(film=film, counterfactual=made, places=film, lungs=lungs)
+    found = validity.judge(OfColumns(cols), [pair] * 4, [], seed=0)
+    assert found is not None
+    assert (found.flipped.mean, found.by_mirror.mean) == (1.0, by_mirror)
+    assert found.gain_over_mirror.mean == 1 - by_mirror
+    assert found.in_lungs_by_mirror.mean == pytest.approx(1)
+    assert found.in_lungs_by_chance.mean < 0.6
+
+
 def test_what_is_missing_to_a_normal_films_lungs_is_told_of_the_same_films_and_by_patient() -> None:
     # Four films with white lungs; the edit heals two of them, a normal film's lungs all.
     well, lungs = chests.flat(), chests.lungs()
