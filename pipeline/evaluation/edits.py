@@ -105,7 +105,7 @@ class Edits:
                     "normal": standing.normal,
                     "abnormal": standing.abnormal,
                     "floor": asdict(standing.floor),
-                    "ceiling": asdict(standing.ceiling),
+                    "sick_films": asdict(standing.ceiling),
                     "counterparts": asdict(standing.counterparts),
                     "kid_share_of_the_way": asdict(standing.share),
                     "the_same_with_lungs_of_normal_films": best

@@ -49,6 +49,7 @@ _WORDS = {
     "by_mirror": "by the same change mirrored to the other lung",
     "gain_over_mirror": "flipped, minus the mirrored change, of the same films",
     "in_lungs_by_mirror": "share of the mirrored change that lies in the lungs",
+    "sick_films": "sick films against normal ones (ceiling)",
     "minus_ceiling": "flipped, minus the ceiling, of the same films",
     "source_kept": "recognised source unchanged by the edit",
     "source_kept_ceiling": "the same with a normal film's lungs",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.classifier import FEATURES, Classifier
+from pipeline.evaluation import sets, summary
 from pipeline.evaluation.cases import Case, Judges, change_shown
 from pipeline.evaluation.edits import Edits
 from pipeline.evaluation.seen import Seen
@@ -53,8 +54,8 @@ class Lossless:
 
 def edits(judge: Classifier | None = None) -> Edits:
     maker: Any = Lossless()
-    nothing: Any = None
-    judges = Judges(classifier=judge or AllSick(), segmenter=None, encoder=nothing)
+    encoder = sets.Encoder("nothing", AllSick(), FEATURES)
+    judges = Judges(classifier=judge or AllSick(), segmenter=None, encoder=encoder)
     return Edits(judges, maker, lambda films, _: films)
 
 
@@ -118,6 +119,13 @@ def test_a_change_of_the_lesion_alone_is_seen_inside_it_and_not_outside() -> Non
     assert found["ssim_outside_lesion"]["mean"] == pytest.approx(1, abs=1e-6)
     alike = 0.03**2 / (0.4**2 / 12 + 0.03**2)
     assert found["ssim_inside_lesion"]["mean"] < 1 - (18 / 40) ** 2 * (1 - alike) + 0.01
+
+
+def test_the_ceiling_of_likeness_is_named_for_what_it_is() -> None:
+    films = [seen("", "Normal")] * 20 + [seen("")] * 10
+    told = dict(summary.flat(edits().likeness(films)))
+    assert "s: sick films against normal ones (ceiling): kid" in told
+    assert not [name for name in told if "in the place of" in name]
 
 
 def test_a_null_edit_stands_beside_the_edit() -> None:
