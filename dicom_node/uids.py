@@ -8,7 +8,7 @@ from pydicom import Dataset
 
 from dicom_node import attributes
 
-RESULTS_VERSION = "7"
+RESULTS_VERSION = "8"
 """Raised whenever the same model would give another map or another object of the same film."""
 
 _IDENTITY = (

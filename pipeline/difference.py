@@ -50,5 +50,5 @@ def completed(places: Image, change: Image, threshold: float) -> Image:
 
 
 def mean_and_sd(draws: Image) -> tuple[Image, Image]:
-    """Mean and seed SD over the first axis of [draws, rows, cols]; the SD of one draw is 0."""
+    """Mean and SD over the first axis of [draws, rows, cols]; the SD of one draw is 0."""
     return draws.mean(0, dtype=np.float32), draws.std(0, dtype=np.float32)

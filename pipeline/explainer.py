@@ -358,7 +358,9 @@ class Explainer:
             scale_max=reading.scale_max,
             regions=regions.find(plane, reading.threshold, box),
             score=min(1.0, peak / reading.scale_max),
-            uncertainty=float((spread[marked] if marked.any() else spread).mean()),
+            uncertainty=float(
+                spread[marked].mean() if marked.any() else spread.flat[plane.argmax()]
+            ),
             status=status,
             reasons=reasons,
             model=self._identity(mode, seed),

@@ -95,8 +95,10 @@ class Attribution:
     larger is more abnormal, continuous, never rescaled per film (pipeline.evidence makes it);
     `threshold` is the level, in the map's unit, above which regions are reported and pictures are
     coloured, and `scale_max` the top of the fixed colour scale. `score` is the film's one number in
-    0 .. 1; `uncertainty`, of the same unit as the map, the mean
-    seed SD of the map inside the regions (over the film where there is none).
+    0 .. 1; `uncertainty`, of the same unit as the map, the SD of the
+    draws of this one edit, each of a frame and noise of its own: its mean where the map reaches the
+    threshold, or at the map's peak where it does so nowhere; 0 of one draw. Other seeds may give
+    scores further apart.
     `probability` (of a finding, at even prevalence) and `conformal_p` (2104.08279: the share of
     healthy films with as high a score) are None where the model has no healthy reference; a model
     whose calibration saw no film with a finding gives conformal p alone.

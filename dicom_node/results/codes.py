@@ -15,7 +15,7 @@ PRIVATE: dict[str, str] = {
     "VALD001": "Region that differs from its normal counterpart",
     "VALD002": "Attribution: departure from the normal counterpart",
     "VALD003": "Attribution score of the film",
-    "VALD004": "Attribution uncertainty: SD over seeds",
+    "VALD004": "Attribution uncertainty: SD of its draws, of frame and noise",
     "VALD005": "Attribution threshold",
     "VALD006": "Result status",
     "VALD007": "Reason for the result status",

@@ -9,7 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import anatomy, calibration, digest, gates, prompts, settings, testing, weights
+from pipeline import (
+    anatomy,
+    calibration,
+    digest,
+    gates,
+    preprocess,
+    prompts,
+    settings,
+    testing,
+    weights,
+)
 from pipeline.calibration import HealthyReference, Odds
 from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
@@ -270,6 +280,23 @@ def test_a_calibration_holds_for_the_words_that_it_was_made_under(
     assert other.status is Status.LOW_CONFIDENCE
     assert "calibrated under other words than prompts.yaml has now" in other.reasons[0]
     assert (other.probability, other.conformal_p) == (None, None)
+
+
+@pytest.mark.parametrize("at", [0.9, 1.1], ids=["marked", "nothing marked"])
+def test_the_uncertainty_is_that_of_what_is_marked_or_of_the_peak(
+    tiny: Path, radiograph: Radiograph, at: float
+) -> None:
+    model = weights.load(tiny, weights.choose_device("cpu"))
+    box = preprocess.letterbox(radiograph, model.settings.grid)
+    plane = preprocess.to_grid(radiograph, box)
+    draws = Explainer(model).evidence(plane, Mode.CALIBRATED, seed=0).maps
+    mean, (first, second) = draws.mean(0), draws
+    spread = np.abs(first - second) / 2  # of two, their SD
+    where = mean >= 0.9 * mean.max() if at < 1 else mean == mean.max()
+    reading = replace(model.settings.calibrated, threshold=at * float(mean.max()), scale_max=2.0)
+    read = replace(model, settings=replace(model.settings, calibrated=reading))
+    made = Explainer(read).explain(radiograph, Mode.CALIBRATED, seed=0)
+    assert made.uncertainty == pytest.approx(float(spread[where].mean()), rel=1e-3)
 
 
 @pytest.mark.parametrize("mode", list(Mode))
