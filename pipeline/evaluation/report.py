@@ -22,7 +22,12 @@ from pipeline.evaluation.measure import Evaluation
 from pipeline.evaluation.tables import Json
 from pipeline.types import Image
 
-_SHOWN = 3  # best, middle and worst films of a group, so many each
+_SHOWN = 3  # best, middle and worst films of a group, so many each at most
+_PANELS = (
+    "film", "normal counterpart", "where the map reaches the threshold", "whole map",
+    "what readers marked, the rest darker",
+)  # fmt: skip
+"""Of a film in the gallery, from left to right."""
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 72em; color: #222; }
 table { border-collapse: collapse; margin: .6em 0 1.4em; }
@@ -91,14 +96,24 @@ def _cell(value: object) -> str:
 def _gallery(cases: Sequence[Case], threshold: float, scale_max: float) -> Iterator[str]:
     """Best, middle and worst by AUPRC: input, counterpart, map as the product colours it, truth."""
     scored = sorted(cases, key=lambda c: -localisation.average_precision(c.truth, c.own))
-    middle = max(0, len(scored) // 2 - _SHOWN // 2)
-    picks = {"best": scored[:_SHOWN], "middle": scored[middle : middle + _SHOWN]}
-    picks["worst"] = scored[-_SHOWN:]
-    for word, chosen in picks.items():
-        for case in chosen:
+    for word, ranks in picks(len(scored)).items():
+        for case in (scored[rank] for rank in ranks):
             score = localisation.average_precision(case.truth, case.own)
             strip = np.concatenate(_panels(case, threshold, scale_max), axis=1)
-            yield _figure(_png(strip), f"{word}: {html.escape(case.row.file)}, AUPRC {score:.2f}")
+            told = f"{word}: {html.escape(case.row.file)}, AUPRC {score:.2f}"
+            yield _figure(_png(strip), f"{told}; from the left: {', '.join(_PANELS)}")
+
+
+def picks(films: int) -> dict[str, range]:
+    """Which of so many films, best first, are shown as what: none twice."""
+    each = max(1, min(_SHOWN, films // 3))
+    worst = range(max(each, films - each), films)
+    middle = max(each, (films - each) // 2)
+    return {
+        "best": range(min(each, films)),
+        "middle": range(middle, min(middle + each, worst.start)),
+        "worst": worst,
+    }
 
 
 def _panels(case: Case, threshold: float, scale_max: float) -> list[np.ndarray]:

@@ -281,7 +281,9 @@ def test_the_page_holds_all_it_shows_and_warns(evaluated: tuple[dict[str, Any], 
     ):
         assert f'<figure><img alt="{plot}" src="data:image/png;base64,' in page
     assert "http" not in page.replace("http-equiv", "")  # nothing is fetched
-    assert "worst: l" in page
+    for word in ("best", "worst"):
+        assert page.count(f"<figcaption>{word}: l") == 1
+    assert "from the left: film, normal counterpart, where the map reaches the threshold" in page
     columns = ("auprc", "in lung", "pointing", "iou", "energy", "side", "ours minus this")
     assert f"<tr><th>map</th>{''.join(f'<th>{name}</th>' for name in columns)}</tr>" in page
 

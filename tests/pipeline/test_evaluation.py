@@ -18,6 +18,7 @@ from pipeline.evaluation import (
     fidelity,
     localisation,
     reliability,
+    report,
     sets,
     statistics,
     summary,
@@ -593,6 +594,24 @@ def test_the_mean_box_of_a_film_leaves_its_own_out() -> None:
     assert baselines.mean_of_others(truths, nobody, 1)[0].tolist() == [0.5] * 4
     assert baselines.mean_of_others(truths, ["a", "b", "a"], 0).tolist() == rows_of(1).tolist()
     assert baselines.mean_of_others(truths, ["a", "b", "b"], 1).tolist() == rows_of(0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("films", "best", "middle", "worst"),
+    [
+        (1, [0], [], []),
+        (2, [0], [], [1]),
+        (3, [0], [1], [2]),
+        (8, [0, 1], [3, 4], [6, 7]),
+        (9, [0, 1, 2], [3, 4, 5], [6, 7, 8]),
+        (101, [0, 1, 2], [49, 50, 51], [98, 99, 100]),
+    ],
+)
+def test_the_gallery_shows_no_film_twice(
+    films: int, best: list[int], middle: list[int], worst: list[int]
+) -> None:
+    shown = {word: list(ranks) for word, ranks in report.picks(films).items()}
+    assert shown == {"best": best, "middle": middle, "worst": worst}
 
 
 def test_the_border_is_the_same_whatever_lies_within() -> None:
