@@ -314,15 +314,15 @@ class Measurement:
         even = np.concatenate(
             [rng.choice(np.nonzero(truth == kind)[0], few, replace=False) for kind in (0, 1)]
         )
+        groups = [adult[index].row.whose for index in even]
         return {
             "films": len(even),
             "expected_calibration_error": asdict(
-                reliability.expected_calibration_error_interval(said[even], truth[even], SEED)
+                reliability.expected_calibration_error_interval(
+                    said[even], truth[even], groups, SEED
+                )
             ),
-            "brier": interval(
-                reliability.squared_errors(said[even], truth[even]),
-                [adult[index].row.whose for index in even],
-            ),
+            "brier": interval(reliability.squared_errors(said[even], truth[even]), groups),
             "tenths": reliability.tenths(said[even], truth[even]),
         }
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from pipeline.evaluation.statistics import LEVELS, Interval, Values
+from pipeline.evaluation.statistics import LEVELS, Groups, Interval, Values, films_of_groups
 
 _BINS = 10
 _NAMES = tuple(f"{b / _BINS:.1f} to {(b + 1) / _BINS:.1f}" for b in range(_BINS))
@@ -51,17 +51,18 @@ def _tenth(values: Values) -> npt.NDArray[np.int64]:
 
 
 def expected_calibration_error_interval(
-    probabilities: Values, truth: Values, seed: int
+    probabilities: Values, truth: Values, groups: Groups, seed: int
 ) -> Interval:
-    """The error with its basic bootstrap interval, films resampled.
+    """The error with its basic bootstrap interval, groups of films resampled.
 
     Basic, not percentile: an error that is a sum of magnitudes is larger in every resample.
     """
-    rng = np.random.default_rng(seed)
+    rng, members = np.random.default_rng(seed), films_of_groups(groups)
     found = expected_calibration_error(probabilities, truth)
     draws = []
     for _ in range(_RESAMPLES):
-        some = rng.integers(0, len(truth), len(truth))
+        drawn = rng.integers(0, len(members), len(members))
+        some = np.concatenate([members[group] for group in drawn])
         draws.append(expected_calibration_error(probabilities[some], truth[some]))
     low, high = np.quantile(draws, LEVELS)
     ends = (max(0.0, 2 * found - float(end)) for end in (high, low))

@@ -80,9 +80,19 @@ def _of_groups(values: Values, groups: Groups | None) -> tuple[Values, Values]:
     """Sum and number of films of each group; a film without a name is a group of its own."""
     if groups is None:
         return values, np.ones(len(values))
-    names = [name or f" {number}" for number, name in enumerate(groups)]
-    which = np.unique(names, return_inverse=True)[1]
+    which = _which(groups)
     return np.bincount(which, values).astype(float), np.bincount(which).astype(float)
+
+
+def films_of_groups(groups: Groups) -> list[npt.NDArray[np.int_]]:
+    """The places of each group's films; a film without a name is a group of its own."""
+    which = _which(groups)
+    return [np.nonzero(which == group)[0] for group in range(which.max() + 1)]
+
+
+def _which(groups: Groups) -> npt.NDArray[np.int_]:
+    names = [name or f" {number}" for number, name in enumerate(groups)]
+    return np.unique(names, return_inverse=True)[1]
 
 
 def auroc(positive: Values, negative: Values) -> float:
@@ -99,9 +109,7 @@ def auroc_interval(
 
     Percentile intervals, both classes' groups resampled together, so that differences are paired.
     """
-    names = [name or f" {number}" for number, name in enumerate(groups or [""] * len(sick))]
-    which = np.unique(names, return_inverse=True)[1]
-    members = [np.nonzero(which == group)[0] for group in range(which.max() + 1)]
+    members = films_of_groups(groups or [""] * len(sick))
     rng = np.random.default_rng(seed)
     found = _aurocs(sick, scores, np.arange(len(sick)))
     draws: list[Values] = []

@@ -370,12 +370,25 @@ def test_the_calibration_errors_interval_holds_it_and_shrinks_with_the_films() -
     rng = np.random.default_rng(0)
     wide, narrow = (
         reliability.expected_calibration_error_interval(
-            p, (rng.random(len(p)) < p).astype(float), 0
+            p, (rng.random(len(p)) < p).astype(float), [""] * len(p), 0
         )
         for p in (rng.random(60), rng.random(6000))
     )
     assert wide.low <= wide.mean <= wide.high
     assert narrow.high - narrow.low < (wide.high - wide.low) / 3
+
+
+def test_the_calibration_errors_interval_is_by_patient() -> None:
+    # Four films each of 25 patients tell as much as 25 films: twice as wide as 100 of as many.
+    rng = np.random.default_rng(0)
+    p = np.repeat(rng.random(25), 4)
+    truth = np.repeat(rng.random(25) < p[::4], 4).astype(float)
+    films, patients = (
+        reliability.expected_calibration_error_interval(p, truth, groups, 0)
+        for groups in ([""] * 100, [str(number // 4) for number in range(100)])
+    )
+    assert patients.mean == films.mean
+    assert patients.high - patients.low > 1.4 * (films.high - films.low)
 
 
 def test_even_p_values_are_uniform_and_crowded_ones_are_not() -> None:
