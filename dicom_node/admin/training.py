@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from dicom_node.admin.films import FilmReader
+from dicom_node.admin.films import FilmReader, made_folder
 from dicom_node.errors import InputError
 from pipeline import digest, preprocess, weights
 from pipeline.settings import Settings
 from pipeline.training import calibrate as calibration
-from pipeline.training import ranks, whole_lung
+from pipeline.training import locks, ranks, whole_lung
 from pipeline.training.autoencoder import LATENT_CHANNELS, MOST_LATENT_CHANNELS
 from pipeline.training.budget import Budget, OutOfTimeError
 from pipeline.training.fidelity import Fidelity
@@ -51,6 +51,13 @@ MINUTES = {
 a core takes to make pairs, where a step learns from them.
 """
 _FINE_TUNING_MINUTES = 96.0
+_FOLDERS = {
+    "gate": "lesion-gate",
+    "fine-tune": "fine-tuning",
+    "assemble": "model",
+    "calibrate": "model",
+}
+"""Of a work folder, where a step's has not its name."""
 
 
 def train(
@@ -201,6 +208,7 @@ def calibrate_site(
     Raises:
         InputError: `out` is there already, minutes are none, or a film cannot be read.
         DatasetError: there are too few films, or no threshold can be set by them.
+        InUseError: another process makes `out`.
     """
     budget = _budget(minutes)
     if out.exists():
@@ -216,7 +224,8 @@ def calibrate_site(
     _leave_copies_out(planes)
     notes = out.with_name(f"{out.name}.calibration")
     places = calibration.Places(model=source, out=out, notes=notes)
-    with _until_time_is_out(), _bar("calibrate") as tell:
+    made_folder(out.parent)
+    with locks.held(out), _until_time_is_out(), _bar("calibrate") as tell:
         said = calibration.calibrate(
             places, loaded, [*planes.values()], [], tell, budget, [*planes]
         )
@@ -287,13 +296,23 @@ def _until_time_is_out() -> Iterator[None]:
 def _workshop(
     data: Path, work: Path, device: str, seed: int, what: str, minutes: float | None = None
 ) -> Iterator[Workshop]:
+    """A workshop for one step, at which nobody else is in this work folder.
+
+    Raises:
+        InputError: minutes, seed or folders are none.
+        InUseError: another process is at the same step in this work folder.
+    """
     budget = _budget(minutes)
     _demand_folders(data, work)
     if not 0 <= seed <= _LARGEST_SEED:
         raise InputError(f"--seed {seed}: give one from 0 to {_LARGEST_SEED}")
     with _until_time_is_out(), _bar(what) as tell:
         chosen = str(weights.choose_device(device))
-        yield Workshop(data=data, work=work, device=chosen, seed=seed, progress=tell, budget=budget)
+        workshop = Workshop(
+            data=data, work=work, device=chosen, seed=seed, progress=tell, budget=budget
+        )
+        with locks.held(work / _FOLDERS.get(what, what)):
+            yield workshop
 
 
 def _demand_folders(data: Path, work: Path) -> None:

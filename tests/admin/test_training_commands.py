@@ -17,8 +17,9 @@ from dicom_node.admin import training
 from dicom_node.errors import InputError
 from pipeline import digest, settings, testing
 from pipeline.errors import DatasetError
-from pipeline.training import bench, pools
+from pipeline.training import bench, locks, pools
 from pipeline.training.bench import Bench
+from pipeline.training.locks import InUseError
 from pipeline.training.session import CheckpointError
 from pipeline.weights import LESION_GATE, LUNG_SEGMENTER
 from tests.admin import commands, data_folder
@@ -273,6 +274,15 @@ def test_a_work_folder_that_is_a_file_is_refused(data: Path, tmp_path: Path) -> 
     for work in (tmp_path / "work", tmp_path / "work" / "below"):
         assert "no folder can be made there" in refusal("view", data, work)
     assert "no such folder" in refusal("view", tmp_path / "none", tmp_path / "new")
+
+
+def test_a_step_that_another_process_is_at_is_refused(data: Path, tmp_path: Path) -> None:
+    places = ("--data", data, "--work", tmp_path)
+    with locks.held(tmp_path / "lesion-gate"), locks.held(tmp_path / "model"):
+        for command in (("train", "gate"), ("calibrate",)):
+            done = commands.vald(*command, *places, "--device", "cpu")
+            assert isinstance(done.exception, InUseError), done.output
+    assert [found.name for found in tmp_path.iterdir() if found.is_dir()] == []
 
 
 def test_lungs_are_sought_anew_by_another_segmenter(data: Path, work: Path, tmp_path: Path) -> None:

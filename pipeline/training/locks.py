@@ -1,0 +1,63 @@
+"""One run at a time writes to a folder: two of them would undo each other's work, unseen.
+
+The lock is the operating system's (flock), on a file beside the folder that says who holds it: it
+is free as soon as its process is gone, however that ended. The file stays, and says nothing then.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.training import ranks
+
+_UNKNOWN = -1.0
+
+
+class InUseError(PipelineError):
+    """The moment's fault: another process writes there."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Until the end nobody else holds `folder`, which need not be there; its parent must be.
+
+    Of the processes that train together the first alone asks; what it is told is true for all.
+
+    Raises:
+        InUseError: another process holds it; the message says which.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666) if ranks.is_first() else None
+    try:
+        other = ranks.of_the_first(0.0 if file is None else _holder(file))
+        if other:
+            raise InUseError(_refusal(folder, other))
+        yield
+    finally:
+        if file is not None:
+            os.close(file)  # and with it the lock
+
+
+def _holder(file: int) -> float:
+    """The number of the process that holds the file's lock, 0 now that it is ours."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        said = os.pread(file, 20, 0).decode("ascii", errors="replace").strip()
+        return float(said) if said.isdecimal() else _UNKNOWN
+    except OSError:  # a file system that knows no locks, as some of clusters: each must take care
+        return 0.0
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode("ascii"), 0)
+    return 0.0
+
+
+def _refusal(folder: Path, holder: float) -> str:
+    who = "another process" if holder == _UNKNOWN else f"another process ({holder:.0f})"
+    return (
+        f"{folder}: {who} is at work there; wait for its end or end it, then run the command "
+        "again, or give another folder"
+    )
