@@ -1,7 +1,10 @@
-"""A disk that does not give one file."""
+"""A disk that does not give one file, or takes none."""
 
 import errno
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,3 +20,14 @@ def trouble(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
         return stat(found, *args, **more)
 
     monkeypatch.setattr(os, "stat", troubled)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 9 bytes (RLIMIT_FSIZE): EFBIG, as ENOSPC of a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

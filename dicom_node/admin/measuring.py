@@ -16,6 +16,7 @@ from pipeline.evaluation.cases import Judges
 from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.measure import Measurement
 from pipeline.evaluation.selection import Selection
+from pipeline.training import files
 from pipeline.types import Mode
 
 _PAGE, _NUMBERS, _SUMMARY = "evaluation.html", "evaluation.json", "evaluation.md"
@@ -61,9 +62,10 @@ def run(
     typer.echo(json.dumps(made.numbers, indent=None if as_json else 1))
     if out is not None:
         reading = loaded.settings.reading(mode)
-        report.write_numbers(made, out / _NUMBERS)
-        report.write_summary(made, out / _SUMMARY)
-        report.write(made, out / _PAGE, reading.threshold, reading.scale_max)
+        with files.writing(out):
+            report.write_numbers(made, out / _NUMBERS)
+            report.write_summary(made, out / _SUMMARY)
+            report.write(made, out / _PAGE, reading.threshold, reading.scale_max)
 
 
 def load_judges(folder: Path, inception: Path | None) -> Judges:

@@ -1,5 +1,6 @@
 """The command `vald-node`. Each command imports what it needs, so that the receiver starts lean."""
 
+import errno
 import sys
 from typing import Annotated
 
@@ -23,13 +24,24 @@ for _room in (service, films, models):
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(database.app, name="database")
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def main() -> None:
-    """Run the command; an error that has an owner ends in one line and exit status 1."""
+    """Run the command; an error that has an owner ends in one line and exit status 1.
+
+    So does a disk that is full, whoever was writing.
+    """
     try:
         app()
     except (NodeError, PipelineError, StorageError) as fault:
         sys.stderr.write(f"vald-node: {fault}\n")
+        sys.exit(1)
+    except OSError as fault:
+        if fault.errno not in _NO_SPACE:
+            raise
+        where = fault.filename or "a file"
+        sys.stderr.write(f"vald-node: {where}: {fault.strerror}; make room, then run it again\n")
         sys.exit(1)
 
 

@@ -200,7 +200,7 @@ class _Maker:
 
     def _note(self, said: dict[str, str], scored: Scored) -> None:
         line = {"step": self._noted, **said, "peak": scored.peak, "reading": scored.reading}
-        with self._metrics.open("a", encoding="utf-8") as file:
+        with files.writing(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._noted += 1
 

@@ -22,9 +22,11 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import PipelineError
 from pipeline.training import files, plots, ranks
+from pipeline.training.files import FullDiskError
 
 EMA_DECAY = 0.999
-_CHECKPOINT_EVERY_S = 120.0
+_CHECKPOINT_EVERY_S = 120.0  # or, of a run that has little time left, after a quarter of it
+_OF_WHAT_IS_LEFT = 0.25
 _REPORT_EVERY_S = 15.0
 _GRADIENT_NORM = 1.0
 _STATE, _SAID = "state.safetensors", "said"
@@ -129,9 +131,15 @@ class Session:
         else:
             ranks.share_weights(self.model)
             self._ema = {k: v.detach().clone() for k, v in self._floating_state().items()}
+        if ranks.is_first():
+            _forget_from(self._metrics, self.step)
         self.spent_s, self._made_s = (s + recipe.made_s for s in (self.spent_s, self._made_s))
         # The noise, as the lessons, is neither that of another process nor that of step 0 again.
         torch.manual_seed(int(np.random.SeedSequence(self.seed).generate_state(1)[0]))
+
+    @property
+    def _metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
 
     @property
     def seed(self) -> tuple[int, int, int]:
@@ -142,13 +150,15 @@ class Session:
         """Yield step numbers until the budget is spent; checkpoints and reports on the way."""
         began, saved, reported = time.monotonic(), time.monotonic(), time.monotonic()
         before, first_step = self.spent_s, self.step
+        left_s = self.recipe.minutes * 60 - before
+        pause_s = min(_CHECKPOINT_EVERY_S, _OF_WHAT_IS_LEFT * left_s)
         while self.spent_s < self.recipe.minutes * 60:
             yield self.step
             self.step += 1
             now = time.monotonic()
             # One clock for all: who stops a step before the others leaves them waiting for ever.
             self.spent_s = ranks.of_the_first(before + now - began)
-            if now - saved > _CHECKPOINT_EVERY_S:
+            if now - saved > pause_s:
                 self.save()
                 saved = now
             if now - reported > _REPORT_EVERY_S:
@@ -180,7 +190,7 @@ class Session:
         if not ranks.is_first():
             return
         line = {"step": self.step, "spent_s": round(self.spent_s, 1), **metrics}
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with files.writing(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def ema_into(self, model: torch.nn.Module) -> None:
@@ -214,8 +224,9 @@ class Session:
 
     def _draw_losses(self) -> None:
         try:
-            plots.losses(self.folder / "metrics.jsonl", self.folder / "loss.png")
-        except (OSError, ValueError) as fault:  # a run of hours does not end for its picture
+            plots.losses(self._metrics, self.folder / "loss.png")
+        except (OSError, ValueError, FullDiskError) as fault:
+            # A run of hours does not end for its picture.
             self._tell(self._fraction(), f"no loss.png: {fault}")
 
     def _load(self) -> None:
@@ -233,7 +244,6 @@ class Session:
                 raise ValueError(f"{self.spent_s} seconds spent")  # noqa: TRY301 - as all damage
         except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as fault:
             raise _damaged(self.folder, fault) from fault
-        _end_line(self.folder / "metrics.jsonl")
 
     def _restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self.model.load_state_dict(_section(tensors, "model."))
@@ -244,6 +254,9 @@ class Session:
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
         state = self._optimiser.state_dict()
+        learns = sum(len(group["params"]) for group in state["param_groups"])
+        if max(moments, default=0) >= learns:  # torch would give them to others than they are of
+            raise ValueError(f"it learnt other weights than the {learns} that are to be learnt")
         self._optimiser.load_state_dict({**state, "state": moments})
 
     def _demand_finite(self, what: str, value: torch.Tensor) -> None:
@@ -295,11 +308,23 @@ def _damaged(folder: Path, fault: Exception) -> CheckpointError:
     )
 
 
-def _end_line(path: Path) -> None:
-    """A line that a kill has cut is not gone on with by the next one."""
-    if path.is_file() and not path.read_bytes().endswith(b"\n"):
-        with path.open("ab") as file:
-            file.write(b"\n")
+def _forget_from(metrics: Path, step: int) -> None:
+    """No line is left of steps that a kill took and that are made again, nor one that it cut."""
+    if not metrics.is_file():
+        return
+    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and _is_before(line, step)]
+    if kept != lines:
+        with files.whole(metrics) as scratch:
+            scratch.write_text("".join(kept), encoding="utf-8")
+
+
+def _is_before(line: str, step: int) -> bool:
+    try:
+        said = json.loads(line)
+        return bool(said["step"] < step)
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def _first_line(fault: Exception) -> str:

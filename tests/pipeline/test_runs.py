@@ -1,9 +1,11 @@
 """Training runs through kills, bad numbers and changed data: nothing is lost and nothing mixed."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,8 +29,10 @@ from pipeline.training import (
     segmenter,
     session,
 )
+from pipeline.training.files import FullDiskError
 from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session, demand_origin
 from tests.conftest import REPOSITORY
+from tests.disk import full_disk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,6 +54,10 @@ def learn(run: Session) -> None:
     """One step towards 1."""
     run.learn((run.model(torch.ones(1)) - 1).square().sum())
     run.step += 1
+
+
+def save_a_tensor(path: Path) -> None:
+    save_file({"a": torch.zeros(99)}, path)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -90,6 +98,93 @@ def test_a_line_that_a_kill_has_cut_stops_neither_the_picture_nor_the_next_line(
     assert json.loads(metrics.read_text().splitlines()[-1])["loss"] == 0.25
     with Pillow.open(tmp_path / "loss.png") as picture:
         assert picture.size == (700, 320)
+
+
+def test_what_was_noted_of_steps_that_a_kill_took_is_not_noted_twice(tmp_path: Path) -> None:
+    def note(run: Session, *steps: int) -> None:
+        for run.step in steps:
+            run.record({"loss": 0.5})
+
+    def noted() -> list[int]:
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["step"] for line in lines]
+
+    note(run_in(tmp_path), 0, 10)  # and killed before its first checkpoint
+    first = run_in(tmp_path)
+    note(first, 0, 10)
+    first.step = 20
+    first.save()
+    note(first, 20, 30)
+    second = run_in(tmp_path)
+    assert noted() == [0, 10]
+    note(second, 20)
+    assert noted() == [0, 10, 20]
+
+
+def test_a_short_run_has_checkpoints_after_each_quarter_of_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, saved = itertools.count(step=5.0), []
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    run = run_in(tmp_path)  # of one minute
+    monkeypatch.setattr(Session, "save", lambda self: saved.append(self.step))
+    list(run.steps())
+    # Step n ends at 10 + 5 n s, where more than 15 s have gone since 5 s and since the one before.
+    assert saved == [3, 7, 10]
+
+
+@pytest.mark.parametrize("write", [lambda p: p.write_bytes(bytes(99)), save_a_tensor])
+def test_a_disk_that_is_full_is_told_of_and_leaves_what_there_was(
+    tmp_path: Path, write: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"before")
+    said = f"{path}: cannot be written: File too large; make room there"
+    with full_disk(), pytest.raises(FullDiskError, match=said), files.whole(path) as scratch:
+        write(scratch)
+    assert contents(tmp_path) == {"a.bin": b"before"}
+
+
+def test_a_folder_whose_copy_finds_no_space_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "weights").write_bytes(bytes(99))
+    model = tmp_path / "model"
+    said = f"{model}: cannot be written: File too"
+    with (
+        full_disk(),
+        pytest.raises(FullDiskError, match=said),
+        files.whole_folder(model) as scratch,
+    ):
+        shutil.copytree(tmp_path / "base", scratch, dirs_exist_ok=True)
+    assert [found.name for found in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_run_whose_disk_is_full_keeps_its_checkpoint(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    learn(run)
+    run.save()
+    learn(run)
+    with full_disk():
+        with pytest.raises(FullDiskError, match=f"{tmp_path / 'metrics.jsonl'}: cannot be"):
+            run.record({"loss": 0.5})
+        with pytest.raises(FullDiskError, match=f"{tmp_path / 'state.safetensors'}: cannot be"):
+            run.save()
+    assert run_in(tmp_path).step == 1
+
+
+def test_moments_of_weights_that_do_not_learn_any_more_are_not_given_to_others(
+    tmp_path: Path,
+) -> None:
+    def run(*, first_learns: bool) -> Session:
+        model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+        model[0].requires_grad_(first_learns)
+        return Session(model=model, recipe=RECIPE, folder=tmp_path, progress=lambda *_: None)
+
+    began = run(first_learns=True)
+    learn(began)
+    began.save()
+    with pytest.raises(CheckpointError, match="it learnt other weights than the 2 that are to"):
+        run(first_learns=False)
 
 
 def test_a_picture_that_cannot_be_drawn_costs_no_checkpoint(tmp_path: Path) -> None:
