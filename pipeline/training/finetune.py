@@ -53,8 +53,7 @@ class Tuned(nn.Module):
     def __init__(self, networks: Networks, plan: Plan) -> None:
         super().__init__()
         self.unet = networks.unet
-        if plan.form is Form.PAIRED:
-            see_source(self.unet, networks.latents)
+        widened = plan.form is Form.PAIRED and see_source(self.unet, networks.latents)
         networks.text_encoder.requires_grad_(plan.train_text)
         self.text_encoder = networks.text_encoder if plan.train_text else None
         if plan.lora_rank:
@@ -67,14 +66,17 @@ class Tuned(nn.Module):
                     target_modules=list(_ATTENTION),
                 )
             )
-            self.unet.conv_in.requires_grad_(True)  # the source's channels are new
+            self.unet.conv_in.requires_grad_(widened)  # new channels have no base to adapt
 
 
-def see_source(unet: Any, latents: int) -> None:
-    """The first convolution takes [z_t, source]; the new half begins at zero (2211.09800, 3.2)."""
+def see_source(unet: Any, latents: int) -> bool:
+    """The first convolution takes [z_t, source]; the new half begins at zero (2211.09800, 3.2).
+
+    Returns whether it was widened: that of a U-Net which saw the source before is left as it is.
+    """
     old = unet.conv_in
     if old.in_channels == 2 * latents:
-        return
+        return False
     new = nn.Conv2d(2 * latents, old.out_channels, old.kernel_size, padding=old.padding)
     with torch.no_grad():
         new.weight.zero_()
@@ -82,6 +84,7 @@ def see_source(unet: Any, latents: int) -> None:
         new.bias.copy_(old.bias)  # type: ignore[union-attr]  # this convolution has one
     unet.conv_in = new.to(old.weight.device)
     unet.register_to_config(in_channels=2 * latents)
+    return True
 
 
 def demand_form(networks: Networks, plan: Plan) -> None:

@@ -124,6 +124,19 @@ def test_adapters_leave_the_base_as_it_was_until_they_are_fused(base: Path, tmp_
     assert all("lora" in name or name.startswith("conv_in") for name in learns)
 
 
+@pytest.mark.parametrize(
+    ("folder", "form", "learns"),
+    [("base", Form.PAIRED, True), ("base", Form.PLAIN, False), ("own", Form.PAIRED, False)],
+)
+def test_beside_adapters_the_first_convolution_learns_where_it_was_widened_alone(
+    request: pytest.FixtureRequest, folder: str, form: Form, learns: bool
+) -> None:
+    networks = weights.load_networks(request.getfixturevalue(folder), _CPU)
+    made = Tuned(networks, Plan(form=form, lora_rank=2))
+    found = {p.requires_grad for p in made.unet.conv_in.parameters()}
+    assert found == {learns}
+
+
 def test_a_run_goes_on_from_its_checkpoint(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
