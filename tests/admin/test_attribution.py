@@ -211,6 +211,8 @@ def not_a_film(folder: Path, name: str) -> Path:
         return picture(folder / name, np.dstack([plane, alpha]))
     if name == "twelve-bits.png":
         return picture(folder / name, plane.astype(np.uint16) * 16)  # 4080 of 65535 at most
+    if name == "six-bits.png":
+        return picture(folder / name, plane // 4)
     if name == "dithered.png":
         Pillow.fromarray(plane).convert("1").save(folder / name)
     if name == "cut.png":
@@ -224,6 +226,7 @@ def not_a_film(folder: Path, name: str) -> Path:
     [
         ("see-through.png", "save it without transparency"),
         ("twelve-bits.png", "it holds fewer bits than it says; stretch it"),
+        ("six-bits.png", "whose brightest pixel is 44 of 255: .* stretch it"),
         ("dithered.png", "a radiograph has greys"),
         ("cut.png", "not a readable picture: "),
     ],
@@ -233,6 +236,14 @@ def test_a_picture_whose_greys_are_not_the_films_is_refused(
 ) -> None:
     with FilmReader() as reader, pytest.raises(InputError, match=said):
         reader.read(not_a_film(tmp_path, name))
+
+
+def test_a_dark_film_is_taken(tmp_path: Path) -> None:
+    # The darkest film of the public sources ends at 73 of 255.
+    dark = (grey() * (73 / grey().max())).round().astype(np.uint8)
+    with FilmReader() as reader:
+        film = reader.read(picture(tmp_path / "dark.png", dark)).radiograph
+    assert film.pixels.max() == pytest.approx(73 / 255)
 
 
 def test_transparency_that_hides_nothing_is_taken(tmp_path: Path) -> None:
