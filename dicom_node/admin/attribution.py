@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from PIL import Image as Pillow
 from rich.console import Console
 from rich.progress import track
 
 from dicom_node import config, uids
+from dicom_node.admin import marked
 from dicom_node.admin.films import FilmFile, FilmReader
 from dicom_node.errors import NodeError
 from dicom_node.radiograph import Film
-from dicom_node.results import picture, registry
+from dicom_node.results import picture, registry, wording
 from dicom_node.results.provenance import ResultContext
 from dicom_node.uids import AnalysisInputs
 from pipeline import digest
@@ -137,7 +137,8 @@ def _numbers(made: Attribution) -> dict[str, object]:
 
 
 def _write(folder: Path, film: FilmFile, made: Attribution) -> dict[str, str]:
-    """Counterpart and map in the source's stored rows and columns; the overlay is upright.
+    """Counterpart and map in the source's stored rows and columns; the overlay is upright, over
+    words that say what it is.
 
     No picture is given of what is withheld: the overlay is the film, and there is no counterpart.
     """
@@ -151,10 +152,17 @@ def _write(folder: Path, film: FilmFile, made: Attribution) -> dict[str, str]:
         shown = picture.overlay(film.radiograph, made)
         paths["counterfactual"] = counterpart
         grey = (made.counterfactual * 255).round().astype(np.uint8)
-        Pillow.fromarray(film.as_stored(grey)).save(counterpart)
-    Pillow.fromarray(shown).save(paths["overlay"])
+        said = _said("Synthetic: the film's normal counterpart, made by a model.", made)
+        marked.save(film.as_stored(grey), counterpart, said)
+    said = _said("The film with what a model changes of it in colour.", made)
+    marked.save(picture.with_status(shown, made), paths["overlay"], said)
     np.save(paths["map"], film.as_stored(made.attribution_map))
     return {name: str(path) for name, path in paths.items()}
+
+
+def _said(what: str, made: Attribution) -> str:
+    status = "; ".join((made.status.value, *made.reasons))
+    return f"{what} Status {status}. {wording.model_line(made.model)}"
 
 
 def _write_objects(folder: Path, source: Film, made: Attribution) -> dict[str, str]:

@@ -113,9 +113,13 @@ def notice(draw: ImageDraw.ImageDraw, box: Box, heading: str, said: str) -> None
     """A panel without a picture, and why."""
     x, y = box.left + box.width / 2, box.top + box.height / 2
     text(draw, (x, y - 30), heading, size=38, colour=STATUS[Status.WITHHELD], anchor="mm")
-    letter = _font(27).getlength("n")
-    for step, line in enumerate(wording.wrapped(said, int((box.width - 40) / letter))[:8]):
+    for step, line in enumerate(lines(said, size=27, width=box.width - 40)[:8]):
         text(draw, (x, y + 24 + 40 * step), line, size=27, anchor="mm", width=box.width)
+
+
+def lines(said: str, *, size: int, width: int) -> list[str]:
+    """Words in lines of about `width` pixels; one word alone may be wider."""
+    return wording.wrapped(said, int(width / _font(size).getlength("n")))
 
 
 def banner(draw: ImageDraw.ImageDraw, box: Box, said: str) -> None:
@@ -124,15 +128,15 @@ def banner(draw: ImageDraw.ImageDraw, box: Box, said: str) -> None:
     draw.rectangle((box.left, box.top, box.left + box.width, box.top + 2), fill=AMBER)
     at = (box.left + box.width / 2, box.top + box.height / 2)
     # On a narrow film the same words are larger in lines of their own.
-    lines = max(said.replace(" - ", "\n"), said, key=lambda words: _fitting(words, box))
-    text(draw, at, lines, size=_fitting(lines, box), colour=AMBER, anchor="mm")
+    shown = max(said.replace(" - ", "\n"), said, key=lambda words: _fitting(words, box))
+    text(draw, at, shown, size=_fitting(shown, box), colour=AMBER, anchor="mm")
 
 
 def _fitting(said: str, box: Box) -> int:
     """The letter size, at most 42, at which the words fit into the box."""
-    lines = said.split("\n")
-    longest = max(_font(42).getlength(line) for line in lines)
-    high = int((box.height - 8) / (1.25 * len(lines)))
+    rows = said.split("\n")
+    longest = max(_font(42).getlength(row) for row in rows)
+    high = int((box.height - 8) / (1.25 * len(rows)))
     return max(8, min(42, high, int(42 * (box.width - 8) / longest)))
 
 

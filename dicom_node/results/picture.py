@@ -22,6 +22,7 @@ _FILM_HEIGHT, _FILM_WIDTH = 1024, 1280
 _LEAST_WIDTH = 480  # a panel's; a title must fit above it
 _MARGIN, _GAP = 40, 24
 _HEADER, _TITLE, _LEGEND, _FOOTER, _BANNER = 96, 58, 172, 108, 84
+_SAID, _LINE = 26, 38  # words of a status: their size, and from line to line
 _BAR_WIDTH = 26
 _OUTLINE_SCALE = 2  # drawn twice as large and reduced: Pillow's lines are not smoothed
 
@@ -102,6 +103,22 @@ def with_banner(pixels: Pixels) -> Pixels:
     box = Box(top=height, left=0, height=_BANNER, width=width)
     canvas.banner(ImageDraw.Draw(image), box, wording.RESEARCH_WORDS)
     return np.asarray(image, np.uint8)
+
+
+def with_status(pixels: Pixels, attribution: Attribution) -> Pixels:
+    """The picture of a result over a banner; between them status and reasons, unless VALID."""
+    if attribution.status is Status.VALID:
+        return with_banner(pixels)
+    height, width = pixels.shape[:2]
+    said = f"{attribution.status.value}: {'; '.join(attribution.reasons)}"
+    lines = canvas.lines(said, size=_SAID, width=width - 2 * _GAP)
+    image = canvas.blank(height + _GAP + len(lines) * _LINE, width)
+    image.paste(Pil.fromarray(pixels), (0, 0))
+    draw, colour_of_it = ImageDraw.Draw(image), canvas.STATUS[attribution.status]
+    for number, line in enumerate(lines, start=1):
+        at = (_GAP, height + number * _LINE)
+        canvas.text(draw, at, line, size=_SAID, colour=colour_of_it, width=width - 2 * _GAP)
+    return with_banner(np.asarray(image, np.uint8))
 
 
 def _draw_films(

@@ -14,6 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from dicom_node.admin.films import FilmReader
 from dicom_node.errors import InputError
+from dicom_node.results import canvas, wording
+from pipeline.types import Status
 from tests.admin import commands
 from tests.peers import films
 from tests.results import sources
@@ -137,6 +139,15 @@ def test_sixteen_bits_give_the_map_of_the_same_greys_in_eight(run: Run) -> None:
     # v * 257 / 65535 is v / 255.
     eight, sixteen = run.map_of("eight-bits.png"), run.map_of("sixteen-bits.png")
     assert np.allclose(eight, sixteen, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["overlay", "counterfactual"])
+def test_pictures_say_of_themselves_that_a_model_made_them(run: Run, name: str) -> None:
+    said = run.said["eight-bits.png"]
+    with Pillow.open(said["paths"][name]) as picture:
+        assert picture.info["Warning"] == wording.RESEARCH_WORDS
+        assert f"Status {said['status']}" in picture.info["Description"]
+        assert said["model_digest"][:12] in picture.info["Description"]
 
 
 def test_an_overlay_is_a_colour_picture(run: Run) -> None:
@@ -271,7 +282,10 @@ def test_of_what_is_withheld_neither_number_nor_counterpart_is_given(tmp_path: P
     assert said["paths"].keys() == {"overlay", "map"}
     assert {path.name for path in (tmp_path / "noise").iterdir()} == {"overlay.png", "map.npy"}
     with Pillow.open(said["paths"]["overlay"]) as shown:
-        assert np.ptp(np.asarray(shown), axis=-1).max() == 0  # no colour: the film alone
+        film, words = np.split(np.asarray(shown).astype(int), [1024])
+        assert "Status WITHHELD; not a chest: " in shown.info["Description"]
+    assert np.ptp(film, axis=-1).max() == 0  # no colour: the film alone
+    assert (np.abs(words - canvas.STATUS[Status.WITHHELD]).max(-1) < 8).any()
     assert "does not look like an upright frontal chest" in said["reasons"][0]
     assert not {"score", "uncertainty", "probability", "conformal_p", "regions"} & set(said)
     line = commands.vald("attribute", tmp_path / "noise.png", "--out", tmp_path).stdout

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dicom_node.results import colour, picture
+from dicom_node.results import canvas, colour, picture
 from pipeline.types import Attribution, Radiograph, Region, Status
 from tests.results import sources
 
@@ -130,6 +130,28 @@ def test_the_research_words_are_on_every_picture(status: Status) -> None:
     words = pixels[-60:-20]  # amber on dark, in the middle of the banner
     amber = (np.abs(words.astype(int) - (255, 190, 84)).max(-1) < 8).sum()
     assert amber > 2000
+
+
+@pytest.mark.parametrize("status", [Status.VALID, Status.LOW_CONFIDENCE, Status.WITHHELD])
+def test_a_picture_alone_says_below_it_what_it_is_and_its_status_unless_valid(
+    status: Status,
+) -> None:
+    film = radiograph()
+    shown = picture.overlay(film, result(film))
+    said = replace(result(film), status=status, reasons=("the draws disagree " * 9,))
+    pixels = picture.with_status(shown, said)
+    rows = len(shown)
+    assert np.array_equal(pixels[:rows], shown)
+    plain = picture.with_banner(shown)
+    assert np.array_equal(pixels[-84:], plain[-84:])
+    line = pixels[rows:-84].astype(int)
+    if status is Status.VALID:
+        assert line.size == 0
+    else:
+        at = np.abs(line - canvas.STATUS[status]).max(-1) < 8
+        assert at.any(axis=1).sum() > 60  # in several lines
+        assert not at[:, :20].any()
+        assert not at[:, -20:].any()
 
 
 def test_the_same_result_gives_the_same_picture() -> None:
