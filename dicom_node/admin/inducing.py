@@ -8,17 +8,25 @@ import numpy as np
 import typer
 from PIL import Image as Pillow
 from PIL import ImageDraw
-from PIL.PngImagePlugin import PngInfo
 
-from dicom_node.admin.films import FilmFile, FilmReader, made_folder
+from dicom_node.admin import marked
+from dicom_node.admin.films import (
+    WHITE_OF_16_BITS,
+    FilmFile,
+    FilmReader,
+    demand_opaque,
+    made_folder,
+)
 from dicom_node.errors import InputError
 from dicom_node.results import canvas, colour, picture, wording
 from dicom_node.results.canvas import Box
 from pipeline import digest, induction, preprocess, prompts, weights
 from pipeline.preprocess import Letterbox
+from pipeline.training import files
 from pipeline.types import Image, Radiograph
 
 _LEAST, _TOP = 0.03, 0.4  # of the film's range: where colour begins and ends
+_LEAST_WHITE = 0.5  # of a mask's brightest pixel
 _MARGIN, _TITLE, _BANNER = 40, 64, 84
 _TITLES = ("Original film", "Finding induced (synthetic)", "Change")
 
@@ -57,6 +65,8 @@ def induce(image: Path, out: Path, wanted: Wanted, *, as_json: bool) -> None:
     )
     made_folder(out)
     change = box.to_film(made.change)
+    if where is not None:
+        _warn_of_nothing(change)
     induced = replace(film, pixels=(film.pixels + change).clip(0, 1))
     said = {
         "file": str(image),
@@ -69,13 +79,30 @@ def induce(image: Path, out: Path, wanted: Wanted, *, as_json: bool) -> None:
         },
     }
     grey = (induced.pixels * 255).round().astype(np.uint8)
-    _save(file.as_stored(grey), out / "induced.png", made.prompt)
-    np.save(out / "change.npy", file.as_stored((induced.pixels - film.pixels).astype(np.float32)))
-    _save(_comparison(film, induced), out / "comparison.png", made.prompt)
+    what = f"Synthetic: a finding was induced by a model. Prompt: {made.prompt}"
+    marked.save(file.as_stored(grey), out / "induced.png", what)
+    with files.writing(out / "change.npy"):
+        added = (induced.pixels - film.pixels).astype(np.float32)
+        np.save(out / "change.npy", file.as_stored(added))
+    marked.save(_comparison(film, induced), out / "comparison.png", what)
     typer.echo(json.dumps(said) if as_json else f"{image}: induced {made.prompt!r} in {out}")
 
 
+def _warn_of_nothing(change: Image) -> None:
+    most = float(np.abs(change).max())
+    if most < _LEAST:
+        typer.echo(
+            f"warning: next to nothing changed: at most {most:.2%} of the film's range; give a "
+            "larger place, one where the film may show the finding, or another --seed",
+            err=True,
+        )
+
+
 def _demand_one_of_each(prompt: str) -> None:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as fault:  # bytes that the shell handed on as they were
+        raise InputError("--prompt is no UTF-8: type it anew") from fault
     if not prompt.strip():
         raise InputError("--prompt is empty: say a finding, such as right lower lobe opacity")
     heard = prompts.load().heard(prompt)
@@ -128,7 +155,9 @@ def _where(wanted: Wanted, film: Radiograph, box: Letterbox) -> Image | None:
 def _read_mask(path: Path, shape: tuple[int, ...]) -> Image:
     try:
         with Pillow.open(path) as file:
-            plane = np.asarray(file.convert("L"), np.float32) / np.float32(255)
+            plane = _mask_plane(file)
+    except InputError as fault:
+        raise InputError(f"{path}: {fault}") from fault
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as fault:
         raise InputError(f"{path}: not a readable mask: {fault}") from fault
     if plane.shape != shape:
@@ -138,7 +167,20 @@ def _read_mask(path: Path, shape: tuple[int, ...]) -> Image:
         )
     if not plane.any():
         raise InputError(f"{path}: the mask is black: nothing may change")
+    if plane.max() < _LEAST_WHITE:
+        raise InputError(
+            f"{path}: the mask's brightest pixel is {plane.max():.1%} of white: white is where the "
+            "film may change; multiply a mask of 0 and 1 by 255"
+        )
     return plane
+
+
+def _mask_plane(image: Pillow.Image) -> Image:
+    """0 black .. 1 white, by the bits that the file has."""
+    demand_opaque(image)
+    if image.mode.startswith("I"):
+        return (np.asarray(image, np.float32) / np.float32(WHITE_OF_16_BITS)).clip(0, 1)
+    return np.asarray(image.convert("L"), np.float32) / np.float32(255)
 
 
 def _rectangle(region: str, shape: tuple[int, ...]) -> Image:
@@ -171,11 +213,3 @@ def _comparison(film: Radiograph, induced: Radiograph) -> np.ndarray:
     banner = Box(top=height + _TITLE, left=0, height=_BANNER, width=image.width)
     canvas.banner(draw, banner, wording.RESEARCH_WORDS)
     return np.asarray(image, np.uint8)
-
-
-def _save(pixels: np.ndarray, path: Path, prompt: str) -> None:
-    """A PNG that says of itself what it is, in its text chunks."""
-    said = PngInfo()
-    said.add_text("Description", f"Synthetic: a finding was induced by a model. Prompt: {prompt}")
-    said.add_text("Warning", wording.RESEARCH_WORDS)
-    Pillow.fromarray(pixels).save(path, pnginfo=said)

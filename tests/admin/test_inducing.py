@@ -1,6 +1,8 @@
 """`vald-node induce`: a finding put into a film, where it was asked for, and marked as made."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 from PIL import Image as Pillow
 
 from dicom_node.errors import InputError
+from pipeline.training.files import FullDiskError
 from tests.admin import commands
+from tests.disk import full_disk
 from tests.peers import films
 from tests.results import sources
 
@@ -23,6 +27,13 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     grey = (films.chest_like(_SIDE) * 255).round().astype(np.uint8)
     Pillow.fromarray(grey).save(path)
     return path
+
+
+def left_quarter() -> np.ndarray:
+    """A mask: white on the left, black else."""
+    mask = np.zeros((_SIDE, _SIDE), np.uint8)
+    mask[:, :40] = 255
+    return mask
 
 
 def induced(film: Path, model: Path, out: Path, *more: object) -> dict[str, Any]:
@@ -59,9 +70,7 @@ def test_with_a_region_it_changes_there_most(film: Path, tiny_model: Path, tmp_p
 
 
 def test_a_mask_is_the_same_as_its_region(film: Path, tiny_model: Path, tmp_path: Path) -> None:
-    mask = np.zeros((_SIDE, _SIDE), np.uint8)
-    mask[:, :40] = 255
-    Pillow.fromarray(mask).save(tmp_path / "mask.png")
+    Pillow.fromarray(left_quarter()).save(tmp_path / "mask.png")
     by_mask = induced(film, tiny_model, tmp_path / "a", "--mask", tmp_path / "mask.png")
     by_region = induced(film, tiny_model, tmp_path / "b", "--region", "0,0,40,160")
     first, second = (np.load(said["paths"]["change.npy"]) for said in (by_mask, by_region))
@@ -160,6 +169,78 @@ def test_a_mask_that_lets_nothing_change_is_refused(
     assert isinstance(done.exception, InputError)
     assert "the mask is black" in str(done.exception)
     assert not out.exists()
+
+
+def see_through(white: np.ndarray) -> np.ndarray:
+    return np.dstack([white] * 3 + [np.where(white, 255, 0).astype(np.uint8)])
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (see_through, "parts of the picture are see-through: save it without transparency"),
+        (lambda white: white // 255, "is 0.4% of white: .* multiply a mask of 0 and 1 by 255"),
+        (lambda white: (white // 255).astype(np.uint16), "is 0.0% of white: "),
+    ],
+)
+def test_a_mask_that_says_otherwise_than_by_white_where_it_may_change_is_refused(
+    film: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    write: Callable[[np.ndarray], np.ndarray],
+    said: str,
+) -> None:
+    mask, out = tmp_path / "mask.png", tmp_path / "out"
+    Pillow.fromarray(write(left_quarter())).save(mask)
+    asked = ("--prompt", _PROMPT, "--mask", mask, "--model", tiny_model, "--out", out)
+    done = commands.vald("induce", film, *asked)
+    assert isinstance(done.exception, InputError)
+    assert re.match(f"{mask}: .*{said}", str(done.exception))
+    assert not out.exists()
+
+
+def test_a_mask_of_sixteen_bits_is_read_by_its_bits(
+    film: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    white = left_quarter()
+    greys = {"eight.png": white + (white == 0), "sixteen.png": white * np.uint16(257) + 257}
+    greys["sixteen.png"][white > 0] = 65535
+    changes = []
+    for name, plane in greys.items():
+        Pillow.fromarray(plane).save(tmp_path / name)
+        said = induced(film, tiny_model, tmp_path / "out", "--mask", tmp_path / name)
+        changes.append(np.load(said["paths"]["change.npy"]))
+    assert np.allclose(changes[0], changes[1], atol=1e-6)
+
+
+def test_where_next_to_nothing_changed_it_is_said(
+    film: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    asked = ("--prompt", _PROMPT, "--model", tiny_model, "--out", tmp_path, "--json")
+    assert commands.vald("induce", film, *asked).stderr == ""
+    done = commands.vald("induce", film, *asked, "--region", "0,0,1,1")
+    assert done.stderr.startswith("warning: next to nothing changed: at most 0.")
+    assert json.loads(done.stdout)["mean_change"] < 1e-3
+
+
+def test_a_prompt_that_is_no_utf_8_is_refused(film: Path, tiny_model: Path, tmp_path: Path) -> None:
+    done = commands.vald(
+        "induce", film, "--prompt", b"opacity \xff".decode(errors="surrogateescape"),
+        "--model", tiny_model, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert isinstance(done.exception, InputError)
+    assert "--prompt is no UTF-8" in str(done.exception)
+
+
+def test_a_disk_that_is_full_is_told_of_with_what_could_not_be_written(
+    film: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    with full_disk():
+        done = commands.vald(
+            "induce", film, "--prompt", _PROMPT, "--model", tiny_model, "--out", tmp_path
+        )
+    assert isinstance(done.exception, FullDiskError)
+    assert str(done.exception).startswith(f"{tmp_path / 'induced.png'}: cannot be written: File ")
 
 
 def test_a_picture_in_colour_is_named_and_what_to_give_instead(
