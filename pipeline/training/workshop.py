@@ -54,10 +54,11 @@ from pipeline.training.origins import Origin
 from pipeline.training.pairs import Counts, PairMaker, Sample
 from pipeline.training.pools import Encode, Pool
 from pipeline.training.session import Progress, Recipe
-from pipeline.types import Image
+from pipeline.types import Image, Mode
 from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_LUNG, LoadedModel
 
 _SHOWN = 6
+_TUNED_SHOWN = 3  # a foreign network may be large, and an edit takes dozens of looks
 _PROBED = 600  # films of a class of a source: more were not better (docs/decisions/0011)
 _RECIPES = {
     "autoencoder": Recipe(minutes=0, batch=16, learning_rate=1.5e-3),
@@ -195,9 +196,11 @@ class Workshop:
         recipe = self._recipe("fine-tuning", origin)
         tuned = finetune.train(networks, plan, pool, recipe, folder, self._progress)
         said = replace(settings.read(base), name=base.name, version="fine-tuned", grid=grid)
+        made = self._bench.work / "fine-tuned"
         if ranks.is_first():
-            finetune.write(tuned, networks, plan, base, self._bench.work / "fine-tuned", said)
-        return self._bench.work / "fine-tuned"
+            finetune.write(tuned, networks, plan, base, made, said)
+            self._picture_tuned(made, pool, folder)
+        return made
 
     def train_classifier(self) -> None:
         """The independent classifier, a judge of edits, is trained on the films of train."""
@@ -371,6 +374,26 @@ class Workshop:
         edited = source + out[:, -1:].sigmoid() * (-out[:, : source.shape[1]] - source)
         rows = [self._bench.decoded(z) for z in (source, edited, aim)]
         plots.samples(rows, folder / "samples.png")
+
+    @torch.no_grad()
+    def _picture_tuned(self, made: Path, pool: Pool, folder: Path) -> None:
+        """samples.png: films with a paste, their counterparts by the model that was made, and as
+        they truly were.
+
+        Whole edits, as it will be asked: its noise has a schedule of its own, by which one step may
+        show nothing, and its plain form knows no source.
+        """
+        model, places = weights.load(made, torch.device(self._bench.device)), pool.of("pasted")
+        shown = torch.from_numpy(places[:_TUNED_SHOWN])
+        source, aim = (
+            model.autoencoder.decode(z[shown].float().to(model.device))[:, 0].cpu().numpy() / 2
+            + 0.5
+            for z in (pool.source, pool.aim)
+        )
+        explain = Explainer(model).evidence
+        edits = [explain(film.clip(0, 1), Mode.CALIBRATED, self._seed) for film in source]
+        counterparts = [edit.plane - edit.changes.mean(0) for edit in edits]
+        plots.samples([list(source), counterparts, list(aim)], folder / "samples.png")
 
     def _pool(self, run: str, counts: Counts, encode: Encode, encoder: str) -> Pool:
         """The pool of latent pairs kept with a run, made first where it has none of these."""

@@ -398,6 +398,8 @@ def test_a_fine_tuning_does_not_go_on_from_another_base(
         testing.write_stable_diffusion_like(tmp_path / name)
     train_to_its_end("diffusion", "--from", tmp_path / "one", *places)
     assert settings.read(folder / "fine-tuned").name == "one"
+    with Pillow.open(folder / "fine-tuning" / "samples.png") as picture:
+        assert picture.size == (3 * 64, 3 * 64)  # films, counterparts, what is so; of 3 films
     retrain(next((tmp_path / "other" / "unet").glob("*.safetensors")))
     for changed in (("--from", tmp_path / "other"), ("--from", tmp_path / "one", "--lora", 2)):
         done = commands.vald("train", "diffusion", *changed, *places)
