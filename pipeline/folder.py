@@ -4,6 +4,8 @@ What only the built networks show (weights of other shapes than their config.jso
 are no numbers) is found by `weights.load`, which asks all of this too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,11 @@ from pipeline.settings import Settings
 
 _NETWORKS = ("vae", "unet", "text_encoder")
 _WEIGHTS = "*.safetensors"
+_WIDTHS = (
+    "block_out_channels", "encoder_block_out_channels", "decoder_block_out_channels",
+    "vocab_size", "hidden_size", "intermediate_size",
+)  # fmt: skip
+"""What a configuration says that is a side of some tensor; 0 where a stage is left out."""
 
 
 @shortage.told("the model folder was not checked")
@@ -32,6 +39,7 @@ def demand_usable(folder: Path) -> str:
     _demand_kinds(folder)
     _demand_shapes(folder, said)
     _demand_files(folder)
+    demand_widths(folder)
     _demand_reference(folder, said)
     return found
 
@@ -75,6 +83,35 @@ def _demand_files(folder: Path) -> None:
         _shape(path)
 
 
+def demand_widths(folder: Path) -> None:
+    """Each network that has weights has tensors as wide as its configuration says: one that these
+    could not fill would be built first, of more memory than any machine has.
+
+    Raises:
+        ModelError: one has not, or a file is damaged.
+    """
+    for name in _NETWORKS:
+        said, sides = _configuration(folder, name), _sides(folder / name)
+        for key in _WIDTHS:
+            value = said.get(key)
+            widths = value if isinstance(value, list) else [value]
+            wrong = [width for width in widths if type(width) is int and width not in {0, *sides}]
+            if sides and wrong:
+                raise ModelError(
+                    f"{folder / name}: {key} is {wrong[0]}, and no tensor of its weights is so "
+                    "wide: install the model again"
+                )
+
+
+def _sides(folder: Path) -> set[int]:
+    """Of all tensors of a network, by the headers of its files."""
+    found: set[int] = set()
+    for path in sorted(folder.glob(_WEIGHTS)):
+        with _opened(path) as file:
+            found.update(*(file.get_slice(name).get_shape() for name in file.keys()))  # noqa: SIM118
+    return found
+
+
 def _demand_reference(folder: Path, said: Settings) -> None:
     path = folder / digest.CALIBRATION
     if path.is_file():
@@ -83,9 +120,15 @@ def _demand_reference(folder: Path, said: Settings) -> None:
 
 def _shape(path: Path, name: str = "") -> tuple[int, ...]:
     """A tensor's shape, by the header of its file; none where no tensor is named."""
+    with _opened(path) as file:
+        return tuple(file.get_slice(name).get_shape()) if name else ()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return tuple(file.get_slice(name).get_shape()) if name else ()
+            yield file
     except (OSError, SafetensorError) as fault:
         raise ModelError(f"{path}: damaged: {fault}") from fault
 

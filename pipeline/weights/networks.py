@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from pipeline import digest, fit, schedule, settings, shortage
 from pipeline.errors import ModelError
 from pipeline.fit import Shapes
+from pipeline.folder import demand_widths
 from pipeline.models import Autoencoder, Claim, Denoiser, TextEncoder
 from pipeline.schedule import Schedule
 from pipeline.settings import Settings
@@ -79,6 +80,7 @@ def load_networks(folder: Path, device: torch.device) -> Networks:
 def read_networks(folder: Path, device: torch.device) -> Networks:
     """The networks in `folder`, whose digest was looked at; `FAULTS` are raised as they come."""
     said = settings.read(folder)
+    demand_widths(folder)
     steps, prediction = _scheduler(folder)
     autoencoder = _autoencoder_network(folder, device)
     text_encoder, tokenizer = _text_networks(folder, device)
@@ -256,9 +258,7 @@ def _scheduler(folder: Path) -> tuple[Schedule, str]:
     if kind is None:
         raise ModelError(f"{folder / 'scheduler'}: unknown scheduler {config.get('_class_name')}")
     prediction = fit.demand_schedule(folder, config)
-    # Rescaled by us: some of diffusers' schedulers leave a signal of 2**-24 at the end.
-    plain = kind.from_config({**config, "rescale_betas_zero_snr": False})
-    signal = getattr(plain, "alphas_cumprod", None)
+    signal = _signal(kind, config)
     if signal is None or not _is_schedule(signal):
         raise ModelError(
             f"{folder / 'scheduler'}: {config['_class_name']} gives no noise schedule of "
@@ -267,6 +267,15 @@ def _scheduler(folder: Path) -> tuple[Schedule, str]:
     if config.get("rescale_betas_zero_snr"):
         signal = schedule.ended_in_noise(signal)
     return schedule.from_alphas_cumprod(signal), prediction
+
+
+def _signal(kind: Any, config: Mapping[str, Any]) -> torch.Tensor | None:
+    """alpha_t^2; None where the scheduler has none, or of another number of steps."""
+    if config.get("num_train_timesteps", schedule.TRAIN_STEPS) != schedule.TRAIN_STEPS:
+        return None  # and is not built, as there may be any number
+    # Rescaled by us: some of diffusers' schedulers leave a signal of 2**-24 at the end.
+    plain = kind.from_config({**config, "rescale_betas_zero_snr": False})
+    return getattr(plain, "alphas_cumprod", None)
 
 
 def _is_schedule(signal: torch.Tensor) -> bool:

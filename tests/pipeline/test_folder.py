@@ -93,6 +93,25 @@ def test_parts_that_do_not_fit_are_refused(
     assert said in refusal(model)
 
 
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("unet", {"block_out_channels": [60_000, 32]}),
+        ("vae", {"decoder_block_out_channels": [0, 8, 16, 7_000]}),
+        ("text_encoder", {"vocab_size": 10**9}),
+        ("text_encoder", {"intermediate_size": 10**9}),
+    ],
+    ids=str,
+)
+def test_a_network_that_its_weights_could_not_fill_is_not_built(
+    model: Path, part: str, values: dict[str, Any]
+) -> None:
+    say(model / part / "config.json", **values)
+    said = refusal(model)
+    assert f"{part}: {next(iter(values))} is " in said
+    assert "no tensor of its weights is so wide: install the model again" in said
+
+
 def test_a_prediction_of_another_kind_is_refused(model: Path) -> None:
     say(model / "scheduler" / "scheduler_config.json", prediction_type="flow")
     assert "scheduler: unknown prediction_type 'flow'" in refusal(model)

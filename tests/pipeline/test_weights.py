@@ -260,6 +260,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name(
         ({"_class_name": "np"}, "scheduler"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "no noise schedule of 1000 steps"),
         ({"num_train_timesteps": 50}, "no noise schedule of 1000 steps"),
+        ({"num_train_timesteps": 10**10}, "no noise schedule of 1000 steps"),
         ({"num_train_timesteps": 0}, "no noise schedule of 1000 steps"),
         ({"beta_start": 2.0, "beta_end": 2.0}, "no noise schedule of 1000 steps"),
         ({"beta_start": 0.0, "beta_end": 0.0}, "no noise schedule of 1000 steps"),
