@@ -47,6 +47,13 @@ from pipeline.weights import LoadedModel
 _LEAST_FILMS = 2  # another film's map is a control: one film has none
 _LEAST_OF_A_CLASS = 8  # below this an area under a curve says nothing
 _LOW_P = 0.05
+_WHY_EMPTY = {
+    "image_gate": "the model has no image gate",
+    "fidelity": "no source has 20 normal films and 10 others",
+    "reliability": "the model has no healthy reference in this mode, or no film is normal",
+    "induction": "the model does not edit in pairs",
+}
+"""Of sections that may have nothing to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +114,11 @@ class Measurement:
             **self._pace(),
             "notes": self._notes,
         }
+        self._notes += [
+            f"nothing is said of {name.replace('_', ' ')}: {why}"
+            for name, why in _WHY_EMPTY.items()
+            if numbers.get(name) == {}
+        ]
         return Evaluation(numbers=numbers, cases=cases)
 
     def maps(self) -> Evaluation:
