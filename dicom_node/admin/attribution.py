@@ -24,6 +24,7 @@ from pipeline import digest
 from pipeline.engine.base import Request
 from pipeline.engine.local import LocalEngine
 from pipeline.errors import PipelineError
+from pipeline.training import files
 from pipeline.types import Attribution, Mode, Status, Unlike
 
 
@@ -156,7 +157,7 @@ def _write(folder: Path, film: FilmFile, made: Attribution) -> dict[str, str]:
         marked.save(film.as_stored(grey), counterpart, said)
     said = _said("The film with what a model changes of it in colour.", made)
     marked.save(picture.with_status(shown, made), paths["overlay"], said)
-    np.save(paths["map"], film.as_stored(made.attribution_map))
+    files.save_array(paths["map"], film.as_stored(made.attribution_map))
     return {name: str(path) for name, path in paths.items()}
 
 

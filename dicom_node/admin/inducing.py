@@ -81,9 +81,8 @@ def induce(image: Path, out: Path, wanted: Wanted, *, as_json: bool) -> None:
     grey = (induced.pixels * 255).round().astype(np.uint8)
     what = f"Synthetic: a finding was induced by a model. Prompt: {made.prompt}"
     marked.save(file.as_stored(grey), out / "induced.png", what)
-    with files.writing(out / "change.npy"):
-        added = (induced.pixels - film.pixels).astype(np.float32)
-        np.save(out / "change.npy", file.as_stored(added))
+    added = (induced.pixels - film.pixels).astype(np.float32)
+    files.save_array(out / "change.npy", file.as_stored(added))
     marked.save(_comparison(film, induced), out / "comparison.png", what)
     typer.echo(json.dumps(said) if as_json else f"{image}: induced {made.prompt!r} in {out}")
 

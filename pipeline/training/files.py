@@ -7,6 +7,7 @@ ends last has written it. What a killed process left so is taken away by the nex
 import contextlib
 import errno
 import glob
+import io
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 
 from pipeline.errors import ShortageError
@@ -47,6 +50,18 @@ def writing(path: Path) -> Iterator[None]:
             f"{path}: cannot be written: {os.strerror(number)}; make room there, then run the "
             "command again: what was kept before is whole"
         ) from fault
+
+
+def save_array(path: Path, array: npt.NDArray[np.generic]) -> None:
+    """`path` is the array as .npy.
+
+    Raises:
+        FullDiskError: there is no space for it.
+    """
+    content = io.BytesIO()
+    np.save(content, array)  # to a file it would say of a full disk that less was written, no more
+    with writing(path):
+        path.write_bytes(content.getvalue())
 
 
 def _number_of(fault: Exception) -> int:

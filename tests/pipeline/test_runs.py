@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image as Pillow
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -54,6 +55,10 @@ def learn(run: Session) -> None:
     """One step towards 1."""
     run.learn((run.model(torch.ones(1)) - 1).square().sum())
     run.step += 1
+
+
+def save_a_plane(path: Path) -> None:
+    files.save_array(path, np.zeros(99))
 
 
 def save_a_tensor(path: Path) -> None:
@@ -133,7 +138,7 @@ def test_a_short_run_has_checkpoints_after_each_quarter_of_its_time(
     assert saved == [3, 7, 10]
 
 
-@pytest.mark.parametrize("write", [lambda p: p.write_bytes(bytes(99)), save_a_tensor])
+@pytest.mark.parametrize("write", [lambda p: p.write_bytes(bytes(99)), save_a_tensor, save_a_plane])
 def test_a_disk_that_is_full_is_told_of_and_leaves_what_there_was(
     tmp_path: Path, write: Callable[[Path], object]
 ) -> None:
@@ -185,6 +190,21 @@ def test_moments_of_weights_that_do_not_learn_any_more_are_not_given_to_others(
     began.save()
     with pytest.raises(CheckpointError, match="it learnt other weights than the 2 that are to"):
         run(first_learns=False)
+
+
+def test_both_axes_of_the_peaks_say_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, path, **_: (drawn.append(self), path.touch())
+    )
+    plots.peaks([0.1, 0.2], [0.5], 0.2, tmp_path / "peaks.png")
+    (axes,) = drawn[0].axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (
+        "maximum of a film's map",
+        "density of films",
+    )
 
 
 def test_a_picture_that_cannot_be_drawn_costs_no_checkpoint(tmp_path: Path) -> None:
