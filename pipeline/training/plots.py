@@ -42,9 +42,11 @@ def peaks(healthy: Sequence[float], sick: Sequence[float], threshold: float, pic
     bins = np.linspace(0, max(*healthy, *sick, threshold), _BINS + 1).tolist()
     for name, films in (("healthy", healthy), ("sick", sick)):
         if films:
+            # Bars of one area a kind, since there are not as many films of each.
             axes.hist(films, bins, density=True, alpha=0.6, label=f"{name}: {len(films)} films")
     axes.axvline(threshold, color="black", label=f"threshold {threshold:.3f}")
     axes.set_xlabel("maximum of a film's map")
+    axes.set_ylabel("density of films")
     axes.legend()
     with files.whole(picture) as scratch:
         figure.savefig(scratch, dpi=100, format="png")
