@@ -1,7 +1,8 @@
 """One run at a time writes to a folder: two of them would undo each other's work, unseen.
 
 The lock is the operating system's (flock), on a file beside the folder that says who holds it: it
-is free as soon as its process is gone, however that ended. The file stays, and says nothing then.
+is free as soon as its process is gone, however that ended. A file that a kill left says nothing,
+and goes as the next holder ends.
 """
 
 import fcntl
@@ -30,15 +31,34 @@ def held(folder: Path) -> Iterator[None]:
         InUseError: another process holds it; the message says which.
     """
     path = folder.with_name(f".{folder.name}.lock")
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666) if ranks.is_first() else None
+    file, holder = _asked(path) if ranks.is_first() else (None, 0.0)
     try:
-        other = ranks.of_the_first(0.0 if file is None else _holder(file))
+        other = ranks.of_the_first(holder)
         if other:
             raise InUseError(_refusal(folder, other))
         yield
     finally:
         if file is not None:
+            if not holder:
+                path.unlink(missing_ok=True)
             os.close(file)  # and with it the lock
+
+
+def _asked(path: Path) -> tuple[int, float]:
+    """The lock's file, open, and its holder."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        holder = _holder(file)
+        if holder or _lies_at(path, file):
+            return file, holder
+        os.close(file)  # its holder took it away meanwhile: another may lie there
+
+
+def _lies_at(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def _holder(file: int) -> float:

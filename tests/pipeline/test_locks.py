@@ -33,6 +33,27 @@ def test_a_folder_is_held_by_one_until_its_end_and_another_is_told_by_whom(tmp_p
             locks.held(folder).__enter__()  # nor has the one before taken it
     with locks.held(folder):
         pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_whose_file_was_taken_away_meanwhile_is_asked_for_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, lock = tmp_path / "segmenter", tmp_path / ".segmenter.lock"
+    whole, opened = os.open, list[Path]()
+
+    def once_taken_away(path: Path, *more: int) -> int:
+        file = whole(path, *more)
+        if not opened:
+            path.unlink()
+        opened.append(path)
+        return file
+
+    monkeypatch.setattr(os, "open", once_taken_away)
+    with locks.held(folder):
+        assert opened == [lock, lock]
+        with pytest.raises(InUseError):
+            locks.held(folder).__enter__()
 
 
 def test_two_processes_may_write_one_file(tmp_path: Path) -> None:
