@@ -450,7 +450,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from pipeline.training import kept, ranks
+from pipeline.training import kept, locks, ranks
 from pipeline.training.budget import Budget, OutOfTimeError
 from pipeline.training.session import Recipe, Session
 
@@ -478,12 +478,18 @@ for minutes in (1e-9, 1):
         spent.append(budget.taken_from_learning_s())
     except OutOfTimeError:
         spent.append(None)
+refused = ""
+with locks.held(folder / "run"):
+    try:
+        locks.held(folder / "run").__enter__()
+    except locks.InUseError as fault:
+        refused = str(fault)
 lesson = rng.random(3).tolist()
 for step in run.steps():
     loss = model(torch.from_numpy(rng.random(3, np.float32))).square().sum()
     run.learn(loss + (idle.sum() if ranks.number() else 0))
 said = {"lesson": lesson, "noise": torch.rand(1).item(), "step": run.step, "made": made,
-        "spent": spent, "weights": model.weight.tolist()}
+        "spent": spent, "refused": refused, "weights": model.weight.tolist()}
 (folder / f"rank{ranks.number()}.json").write_text(json.dumps(said))
 """
 
@@ -515,6 +521,9 @@ def test_two_processes_learn_one_model_from_lessons_of_their_own(tmp_path: Path)
     assert one["noise"] != other["noise"]
     assert (one["made"], other["made"]) == ([0, 1], [])
     assert one["spent"] == other["spent"]  # the minutes of the first end all of them
+    holder = f"another process ({processes[0].pid})"  # the first alone holds a folder for both
+    assert holder in one["refused"]
+    assert one["refused"] == other["refused"]
     assert one["spent"][0] is None
     assert one["spent"][1] > 0
 
