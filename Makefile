@@ -9,9 +9,10 @@ PIP := $(BIN)/python -m pip install --quiet
 CPU_TORCH := $(PIP) "torch==2.13.0+cpu" 2>/dev/null \
 	|| $(PIP) --index-url https://download.pytorch.org/whl/cpu "torch==2.13.0"
 GPU_TORCH := $(PIP) "torch>=2.6,<2.14"
-# Each of the tests' processes has its own database and peers; a module's tests share theirs.
+# Each of the tests' processes has its own database and peers; a module's tests share theirs. One more
+# than two cores: many tests wait, for a limit of time or a node that starts.
 # In the order of their folders: the long ones (faults) would come last otherwise, and alone.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 .PHONY: install demo test faults soak check format lint types layers coverage clean
 
