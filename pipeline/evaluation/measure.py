@@ -34,13 +34,13 @@ from pipeline.evaluation.keeping import Keeper
 from pipeline.evaluation.reconstruction import Reconstruction
 from pipeline.evaluation.repeating import Repeating
 from pipeline.evaluation.seen import Seen
-from pipeline.evaluation.selection import GROUPS, Selection
+from pipeline.evaluation.selection import Selection
 from pipeline.evaluation.tables import SEED, Json, interval
 from pipeline.evaluation.validity import Pair
 from pipeline.evidence import Evidence, findings
 from pipeline.explainer import Explainer
 from pipeline.preprocess import GRID
-from pipeline.training.dataset import FilmRow
+from pipeline.training.dataset import FilmRow, LocalisedRow
 from pipeline.types import Attribution, Image, Mode, Radiograph, Unlike
 from pipeline.weights import LoadedModel
 
@@ -89,7 +89,7 @@ class Measurement:
 
     def everything(self, without: Collection[str] = ()) -> Evaluation:
         """The whole table, but for the SECTIONS that are left out."""
-        cases = {name: found for name in GROUPS if (found := self._cases(name))}
+        cases = self._cases()
         seen = self._see(self._films.rows(lambda _: True))
         adult = [film for film in seen if not film.row.paediatric]
         edits = Edits(self._judges, self._maker, self._track)
@@ -123,7 +123,7 @@ class Measurement:
 
     def maps(self) -> Evaluation:
         """The part that is of maps alone: where they point, and how many normal films they mark."""
-        cases = {name: found for name in GROUPS if (found := self._cases(name))}
+        cases = self._cases()
         normal = self._films.rows(lambda row: row.label == "Normal" and not row.paediatric)
         numbers: Json = {
             **self._heading(),
@@ -142,14 +142,19 @@ class Measurement:
             "extractor": self._judges.encoder.name,
         }
 
-    def _cases(self, name: str) -> list[Case]:
-        rows = self._films.group(GROUPS[name])
-        if len(rows) < _LEAST_FILMS:
-            if rows:
-                self._notes.append(
-                    f"{name} is left out: it has one film, and another film's map is a control"
-                )
-            return []
+    def _cases(self) -> dict[str, list[Case]]:
+        """Of each group that has enough films; it is noted which have not."""
+        enough = {
+            name: rows for name, rows in self._films.groups.items() if len(rows) >= _LEAST_FILMS
+        }
+        self._notes += [
+            f"{name} is left out: it has one film, and another film's map is a control"
+            for name in self._films.groups
+            if name not in enough
+        ]
+        return {name: self._cases_of(name, rows) for name, rows in enough.items()}
+
+    def _cases_of(self, name: str, rows: Sequence[LocalisedRow]) -> list[Case]:
         films = self._films.localised_films(rows)
         truths, marked = (self._films.truths(rows, side) for side in (SIDE, GRID))
         return list(self._maker.cases(rows, self._track(films, name), truths, marked))
@@ -214,7 +219,7 @@ class Measurement:
         for film in filter(lambda film: film.normal, adult):
             mine = marked.setdefault(film.row.source, [])
             mine.append((self._has_region(film.pair), film.row.whose))
-        rows = self._films.group(lambda row: row.source == "jsrt" and not row.boxes)
+        rows = self._films.jsrt_normals
         films = self._films.localised_films(rows)
         shown = self._track(list(zip(rows, films, strict=True)), "JSRT normals")
         marked["jsrt"] = [

@@ -23,7 +23,7 @@ GROUPS: dict[str, Callable[[LocalisedRow], bool]] = {
     "NIH mass or nodule": lambda row: row.source == "nih-chestxray14-mass-boxes",
     "COVID masks": lambda row: row.source == "ieee8023-covid-chestxray",
 }
-"""The localised films by what readers marked on them."""
+"""Localised films of public sources by what readers marked on them."""
 
 
 def _has(row: LocalisedRow, source: str, finding: str) -> bool:
@@ -151,9 +151,26 @@ class Selection:
             if rows and not any(row.patient for row in rows)
         ]
 
-    def group(self, belongs: Callable[[LocalisedRow], bool]) -> list[LocalisedRow]:
-        """Localised rows that belong, at most `limit`."""
-        return [row for row in self.localised if belongs(row)][: self.limit or None]
+    @property
+    def groups(self) -> dict[str, list[LocalisedRow]]:
+        """The marked films by what readers marked, at most `limit` of each: those of GROUPS, and by
+        its source each that is in none of them.
+        """
+        found = {
+            name: [row for row in self.localised if belongs(row)]
+            for name, belongs in GROUPS.items()
+        }
+        known = {row.file for rows in found.values() for row in rows}
+        for row in self.localised:
+            if row.boxes and row.file not in known:
+                found.setdefault(f"others of {row.source}", []).append(row)
+        return {name: rows[: self.limit or None] for name, rows in found.items() if rows}
+
+    @property
+    def jsrt_normals(self) -> list[LocalisedRow]:
+        """JSRT's films without a nodule, at most `limit`; the manifest has none of them."""
+        found = [row for row in self.localised if row.source == "jsrt" and not row.boxes]
+        return found[: self.limit or None]
 
     def films(self, rows: Sequence[FilmRow]) -> list[Image]:
         """The rows' films on the model grid, 0 black .. 1 white."""

@@ -11,7 +11,7 @@ from pipeline import digest, prompts, sampling, weights
 from pipeline.digest import EMBEDDED
 from pipeline.errors import UnlikeTrainingError
 from pipeline.evaluation import fidelity, localisation, statistics
-from pipeline.evaluation.selection import GROUPS, Selection
+from pipeline.evaluation.selection import Selection
 from pipeline.evidence import attribution_map
 from pipeline.explainer import Explainer
 from pipeline.training.dataset import FilmRow
@@ -80,7 +80,7 @@ def test_its_map_points_at_this_films_lesion_more_than_another_films_map_does(
     embedded: LoadedModel, shared_data: Path, group: str
 ) -> None:
     selection = Selection(data=shared_data, part="dev")
-    rows, explainer = selection.group(GROUPS[group])[: _FILMS[group]], Explainer(embedded)
+    rows, explainer = selection.groups[group][: _FILMS[group]], Explainer(embedded)
     threshold = embedded.settings.reading(Mode.CALIBRATED).threshold
     made = [
         explainer.evidence(film, Mode.CALIBRATED, 0) for film in selection.localised_films(rows)

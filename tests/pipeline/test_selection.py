@@ -52,6 +52,22 @@ def test_a_limit_is_of_what_is_judged_and_not_of_what_an_audit_learns_from(tmp_p
     assert [row.file for row in films.rows(lambda _: True, "train")] == ["learnt", "2"]
 
 
+def test_marked_films_that_no_known_group_has_are_a_group_of_their_source(tmp_path: Path) -> None:
+    images = [
+        "1,9,9,jsrt,dev,,,",
+        "2,9,9,ours,dev,,,",
+        "3,9,9,ours,dev,,,",
+        "4,9,9,ours,dev,,,",
+        "5,9,9,ours,test,,,",
+    ]
+    boxes = "".join(f"{file},Lung_Opacity,0,0,5,5,\n" for file in (1, 2, 4, 5))
+    films = Selection(data=tables(tmp_path, [], images, boxes), part="dev")
+    found = {name: [row.file for row in rows] for name, rows in films.groups.items()}
+    assert found == {"JSRT nodule": ["1"], "others of ours": ["2", "4"]}
+    few = Selection(data=films.data, part="dev", limit=1)
+    assert [row.file for row in few.groups["others of ours"]] == ["2"]
+
+
 def mask(path: Path, side: int, *filled: tuple[slice, slice]) -> None:
     """A 1-bit PNG, white where it is filled."""
     plane = np.zeros((side, side), bool)
