@@ -354,7 +354,7 @@ def demand_no_copies(
         DatasetError: some are, or one cannot be read; up to ten are named, never whose they are.
     """
     found: dict[str, dict[str, list[str]]] = {}
-    digests = _each(folder, members, lambda data: hashlib.sha256(data).hexdigest())
+    digests = _each(folder, members, lambda data, _: hashlib.sha256(data).hexdigest())
     for digest, (place, file), split in zip(digests, members, splits, strict=True):
         found.setdefault(digest, {}).setdefault(split, []).append(f"{place or folder}:{file}")
     copies = [names for sides in found.values() if len(sides) > 1 for names in sides.values()]
@@ -368,7 +368,7 @@ def load_films(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
         DatasetError: a film is missing, cannot be decoded, is blank, see-through or turned by its
             EXIF; up to ten are named.
     """
-    return _loaded(folder, members, _film)
+    return _loaded(folder, members, lambda image, _: _film(image))
 
 
 def load_localised(folder: Path, rows: Sequence[LocalisedRow]) -> Films:
@@ -379,21 +379,21 @@ def load_localised(folder: Path, rows: Sequence[LocalisedRow]) -> Films:
             its boxes would lie elsewhere. Of another size it may be: boxes may be native pixels.
     """
     place = place_of(folder, "images")
-    sizes = iter([row.size for row in rows])
-    return _loaded(folder, [(place, row.file) for row in rows], lambda i: _film(i, next(sizes)))
+    members = [(place, row.file) for row in rows]
+    return _loaded(folder, members, lambda image, number: _film(image, rows[number].size))
 
 
 def load_masks(folder: Path, members: Sequence[tuple[str, str]]) -> Films:
     """`load_films` for pictures of masks, which may be blank."""
-    return _loaded(folder, members, _to_grid)
+    return _loaded(folder, members, lambda image, _: _to_grid(image))
 
 
 def _loaded(
-    folder: Path, members: Sequence[tuple[str, str]], scaled: Callable[[Image.Image], Films]
+    folder: Path, members: Sequence[tuple[str, str]], scaled: Callable[[Image.Image, int], Films]
 ) -> Films:
-    def decoded(data: bytes) -> Films:
+    def decoded(data: bytes, number: int) -> Films:
         with Image.open(io.BytesIO(data)) as image:
-            return scaled(image)
+            return scaled(image, number)
 
     films = np.zeros((len(members), GRID, GRID), np.uint8)
     for index, film in enumerate(_each(folder, members, decoded)):
@@ -402,15 +402,17 @@ def _loaded(
 
 
 def _each(
-    folder: Path, members: Sequence[tuple[str, str]], read: Callable[[bytes], _T]
+    folder: Path, members: Sequence[tuple[str, str]], read: Callable[[bytes, int], _T]
 ) -> Iterator[_T]:
-    """What `read` makes of the bytes of each member; once all have been tried, faults are told."""
+    """What `read` makes of the bytes and the number of each member; once all have been tried,
+    faults are told.
+    """
     faults: list[str] = []
     archives: dict[str, tarfile.TarFile] = {}
     try:
-        for place, file in members:
+        for number, (place, file) in enumerate(members):
             try:
-                yield read(_bytes_of(folder, archives, place, file))
+                yield read(_bytes_of(folder, archives, place, file), number)
             except _UNREADABLE as fault:
                 faults.append(f"{place or folder}:{file} ({fault or type(fault).__name__})")
     finally:

@@ -483,3 +483,12 @@ def test_a_film_of_another_aspect_than_its_table_says_is_refused(tmp_path: Path)
     said = r"a\.png \(96 x 64 pixels, and images\.csv says 2000 x 3000\)"
     with pytest.raises(DatasetError, match=said):
         dataset.load_localised(tmp_path, turned)
+
+
+def test_a_film_that_is_missing_has_no_other_measured_by_its_size(tmp_path: Path) -> None:
+    Image.fromarray(a_film()).save(tmp_path / "b.png")
+    rows = dataset.read_localised(localised(tmp_path, "a.png,64,96,s,dev\nb.png,96,64,s,dev\n", ""))
+    with pytest.raises(DatasetError) as refused:
+        dataset.load_localised(tmp_path, rows)
+    assert "a.png" in str(refused.value)
+    assert "b.png" not in str(refused.value)
