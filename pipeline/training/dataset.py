@@ -62,7 +62,7 @@ Kin = frozenset[tuple[str, str]]
 
 _ORIGINAL = "sha256_original"
 _KIN = {"group": "group_id", "patient": "patient_id", "original file": _ORIGINAL}
-_UPRIGHT = 1  # of the EXIF orientation
+_TURNED = range(2, 9)  # of the EXIF orientation; 0 is written for one that is not known
 _SMALLEST_PX = 32  # no lesion can be seen on less
 _NO_ARCHIVE = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
 """What is raised of archives that are damaged, or of which a part was never fetched."""
@@ -454,7 +454,7 @@ def _alike(size: tuple[float, float], other: tuple[float, float]) -> bool:
 def _to_grid(image: Image.Image) -> Films:
     if image.mode[0] in "IF":  # Pillow would cut what is above 255 off
         raise ValueError("more than 8 bits a pixel; scale it to 8")
-    if image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT:
+    if image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
         raise ValueError("its EXIF says that it is turned, which is not read; save it upright")
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise ValueError("parts of it are see-through; save it without transparency")

@@ -461,10 +461,11 @@ def test_a_film_that_is_see_through_or_turned_by_its_exif_is_refused(tmp_path: P
     faint.save(tmp_path / "faint.png")
     opaque = film.convert("LA")
     opaque.save(tmp_path / "opaque.png")
-    for orientation in (1, 6):
+    for orientation in (0, 1, 6):
         exif[ExifTags.Base.Orientation] = orientation
         film.save(tmp_path / f"{orientation}.jpg", exif=exif)
-    assert len(dataset.load_films(tmp_path, [("", "opaque.png"), ("", "1.jpg")])) == 2
+    good = [("", "opaque.png"), ("", "0.jpg"), ("", "1.jpg")]
+    assert len(dataset.load_films(tmp_path, good)) == 3
     with pytest.raises(DatasetError, match=r"faint\.png \(parts .*:6\.jpg \(its EXIF says"):
         dataset.load_films(tmp_path, [("", "faint.png"), ("", "6.jpg")])
 
