@@ -23,6 +23,10 @@ _WIDTHS = (
     "vocab_size", "hidden_size", "intermediate_size",
 )  # fmt: skip
 """What a configuration says that is a side of some tensor; 0 where a stage is left out."""
+_LAYERS_OF = {
+    "encoder_block_out_channels": "encoder_layers_per_block",
+    "decoder_block_out_channels": "decoder_layers_per_block",
+}
 
 
 @shortage.told("the model folder was not checked")
@@ -93,14 +97,22 @@ def demand_widths(folder: Path) -> None:
     for name in _NETWORKS:
         said, sides = _configuration(folder, name), _sides(folder / name)
         for key in _WIDTHS:
-            value = said.get(key)
-            widths = value if isinstance(value, list) else [value]
+            widths = _widths(said, key)
             wrong = [width for width in widths if type(width) is int and width not in {0, *sides}]
             if sides and wrong:
                 raise ModelError(
                     f"{folder / name}: {key} is {wrong[0]}, and no tensor of its weights is so "
                     "wide: install the model again"
                 )
+
+
+def _widths(said: dict[str, Any], key: str) -> list[Any]:
+    """What is said under this key, but of a first stage that has no layers: it is not built, and
+    of any width (AutoencoderDC).
+    """
+    value, layers = said.get(key), said.get(_LAYERS_OF.get(key, ""))
+    widths = value if isinstance(value, list) else [value]
+    return widths[1:] if isinstance(layers, list) and layers[:1] == [0] else widths
 
 
 def _sides(folder: Path) -> set[int]:

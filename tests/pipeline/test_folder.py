@@ -117,6 +117,15 @@ def test_a_prediction_of_another_kind_is_refused(model: Path) -> None:
     assert "scheduler: unknown prediction_type 'flow'" in refusal(model)
 
 
+def test_a_stage_that_is_left_out_may_be_said_to_be_of_any_width(model: Path) -> None:
+    """Whose first stage has no layers: the next one takes its place."""
+    path = model / "vae" / "config.json"
+    for key in ("encoder_block_out_channels", "decoder_block_out_channels"):
+        _, *built = json.loads(path.read_text(encoding="utf-8"))[key]
+        say(path, **{key: [7, *built]})
+    assert folder.demand_usable(model) == weights.load(model, torch.device("cpu")).digest
+
+
 def lose(model: Path, *keys: str, version: str = "0.42.1") -> None:
     """The scheduler's configuration is of this diffusers, and lacks these keys."""
     path = model / "scheduler" / "scheduler_config.json"
