@@ -126,8 +126,8 @@ def _write(
 
 def copies(films: Sequence[Image]) -> dict[int, int]:
     """By number, which films are pixel for pixel another again, and the first that they are."""
-    first: dict[bytes, int] = {}
-    found = ((n, first.setdefault(film.tobytes(), n)) for n, film in enumerate(films))
+    first: dict[str, int] = {}
+    found = ((n, first.setdefault(kept.digest_of(film), n)) for n, film in enumerate(films))
     return {n: other for n, other in found if n != other}
 
 

@@ -1,5 +1,6 @@
 """A map beside healthy ones: Z, conformal p and probability by hand; the checks and their words."""
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +139,14 @@ def test_a_calibration_says_its_words_and_keeps_no_probability_of_others(
     assert reference is not None
     assert reference.odds is None
     assert weights.load(again, weights.choose_device("cpu")).uncalibrated == ""
+
+
+def test_copies_are_found_without_a_second_copy_of_every_film() -> None:
+    tracemalloc.start()
+    assert calibrate.copies(FILMS) == {}
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 3 * FILMS[0].nbytes
 
 
 def test_a_film_that_is_there_twice_is_counted_once(tmp_path: Path) -> None:
