@@ -122,19 +122,24 @@ class Selection:
     def _demand_no_copies(self, splits: Collection[str]) -> None:
         """No file is learnt from in one split and judged by in another, whatever the tables say.
 
-        Of one split alone, nothing is read.
+        Of one split alone, nothing is read; nor a localised film of part train that is not there,
+        as nobody asks for it.
         """
         if len(set(splits)) < 2:
             return
         rows = [row for row in self.manifest if row.split in splits]
         place = dataset.place_of(self._folder, "images")
+        there = set(dataset.names_in(self._folder, place))
+        learnt = [row for row in self._all_localised if row.part == "train" and row.file in there]
+        found = [
+            *((f"cxr256/{row.tar}", row.file, row.split) for row in rows),
+            *((f"localised/{place}", row.file, "train") for row in learnt),
+            *((f"localised/{place}", row.file, self.split) for row in self.localised),
+        ]
         dataset.demand_no_copies(
             self.data,
-            [
-                *((f"cxr256/{row.tar}", row.file) for row in rows),
-                *((f"localised/{place}", row.file) for row in self.localised),
-            ],
-            [*(row.split for row in rows), *(self.split for _ in self.localised)],
+            [(where, file) for where, file, _ in found],
+            [split for _, _, split in found],
         )
 
     @property

@@ -137,6 +137,20 @@ def test_a_copy_of_a_film_that_is_learnt_from_is_refused_before_it_is_judged_by(
         films.demand_films(["val", "train"])
 
 
+def test_a_copy_of_a_localised_film_that_is_learnt_from_is_refused_where_both_are_there(
+    tmp_path: Path,
+) -> None:
+    rows = ["l.png,64,64,s,test,,,", "learnt.png,64,64,s,train,,,"]
+    folder = tables(tmp_path, ["m.png,,test,Normal,s,,,"], rows) / "localised"
+    for number, name in enumerate(("cxr256/learnt", "cxr256/m.png", "localised/l.png")):
+        Image.fromarray(np.full((64, 64), number, np.uint8)).save(tmp_path / name, "PNG")
+    films = Selection(data=tmp_path, part="test")
+    films.demand_films(["test", "train"])
+    (folder / "learnt.png").write_bytes((folder / "l.png").read_bytes())
+    with pytest.raises(DatasetError, match=r"more than one split: localised/:learnt.png, .*:l.png"):
+        films.demand_films(["test", "train"])
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [("g,,", ["groups"]), ("g,p,", []), (",,", ["films"])],
