@@ -61,7 +61,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:  # the last of brackets without end
         raise ModelError(f"{path}: cannot be read: {fault}") from fault
     if not isinstance(values, dict):
         raise ModelError(f"{path}: a JSON object was expected")

@@ -169,6 +169,14 @@ def test_a_configuration_that_names_a_program_is_refused(model: Path, file: str)
     assert f"{file}: names programs (auto_map), which can run anything" in refusal(model)
 
 
+def test_brackets_without_end_are_a_fault_of_the_file_that_needs_them(model: Path) -> None:
+    deep = '{"a":' * 100_000
+    (model / "of_nobody.json").write_text(deep)
+    folder.demand_usable(model)
+    (model / "unet" / "config.json").write_text(deep)
+    assert f"{model / 'unet' / 'config.json'}: cannot be read: maximum recursion" in refusal(model)
+
+
 def test_a_program_is_not_even_asked_about(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As transformers does of its own accord, if a configuration is read that names one."""
     asked: list[str] = []
