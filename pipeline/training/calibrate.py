@@ -6,6 +6,7 @@ A calibration's notes are `metrics.jsonl` (of each film its map's maximum and wh
 
 import json
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,6 +118,11 @@ def _write(
 ) -> None:
     with files.whole_folder(places.out) as scratch:
         shutil.copytree(places.model, scratch, dirs_exist_ok=True)
+        for path in (
+            scratch,
+            *scratch.rglob("*"),
+        ):  # with the modes of a model that none may change
+            path.chmod(path.stat().st_mode | stat.S_IWUSR)
         if taught is not None:
             probe.save(taught, scratch)
         calibration.save(reference, scratch)

@@ -141,6 +141,15 @@ def test_a_calibration_says_its_words_and_keeps_no_probability_of_others(
     assert weights.load(again, weights.choose_device("cpu")).uncalibrated == ""
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_what_is_made_of_a_model_that_none_may_change_may_be_changed(tmp_path: Path) -> None:
+    testing.write_tiny_model(tmp_path / "model")
+    for path in (tmp_path / "model", *(tmp_path / "model").rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    made = calibrated(tmp_path / "model", FILMS)
+    assert all(path.stat().st_mode & 0o200 for path in (made, *made.rglob("*")))
+
+
 def test_copies_are_found_without_a_second_copy_of_every_film() -> None:
     tracemalloc.start()
     assert calibrate.copies(FILMS) == {}
