@@ -48,7 +48,8 @@ class Repeating:
 
 def _spread(films: Sequence[Seen]) -> Sequence[Seen]:
     """So many of all, not the first ones: these are of one source."""
-    return films[:: max(1, len(films) // _FILMS)][:_FILMS]
+    most = min(_FILMS, len(films))
+    return [films[n * len(films) // most] for n in range(most)]
 
 
 def _summed_up(made: Sequence[tuple[Seen, list[Attribution]]]) -> Json:

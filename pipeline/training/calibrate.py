@@ -118,10 +118,8 @@ def _write(
 ) -> None:
     with files.whole_folder(places.out) as scratch:
         shutil.copytree(places.model, scratch, dirs_exist_ok=True)
-        for path in (
-            scratch,
-            *scratch.rglob("*"),
-        ):  # with the modes of a model that none may change
+        # It has the modes of a model that, perhaps, none may change.
+        for path in (scratch, *scratch.rglob("*")):
             path.chmod(path.stat().st_mode | stat.S_IWUSR)
         if taught is not None:
             probe.save(taught, scratch)
