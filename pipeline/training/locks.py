@@ -28,7 +28,7 @@ def held(folder: Path) -> Iterator[None]:
     Of the processes that train together the first alone asks; what it is told is true for all.
 
     Raises:
-        InUseError: another process holds it; the message says which.
+        InUseError: another process holds it, the message says which; or another user has run there.
     """
     path = folder.with_name(f".{folder.name}.lock")
     file, holder = _asked(path) if ranks.is_first() else (None, 0.0)
@@ -47,11 +47,21 @@ def held(folder: Path) -> Iterator[None]:
 def _asked(path: Path) -> tuple[int, float]:
     """The lock's file, open, and its holder."""
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        file = _opened(path)
         holder = _holder(file)
         if holder or _lies_at(path, file):
             return file, holder
         os.close(file)  # its holder took it away meanwhile: another may lie there
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError as fault:
+        raise InUseError(
+            f"{path}: may not be opened, as another user has run there; give another folder, or "
+            "take that file away once nobody is at work there"
+        ) from fault
 
 
 def _lies_at(path: Path, file: int) -> bool:

@@ -56,6 +56,17 @@ def test_a_lock_whose_file_was_taken_away_meanwhile_is_asked_for_anew(
             locks.held(folder).__enter__()
 
 
+def test_another_users_lock_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: int) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)  # root may open everything
+    with pytest.raises(InUseError, match=r"\.segmenter\.lock: may not be opened, as another user"):
+        locks.held(tmp_path / "segmenter").__enter__()
+
+
 def test_two_processes_may_write_one_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     both = [
