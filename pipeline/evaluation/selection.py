@@ -10,8 +10,9 @@ import numpy as np
 from pipeline.errors import DatasetError
 from pipeline.evaluation import localisation
 from pipeline.evaluation.localisation import Truth
-from pipeline.training import dataset
+from pipeline.training import dataset, pictures
 from pipeline.training.dataset import FilmRow, LocalisedRow
+from pipeline.training.pictures import Films
 from pipeline.types import Image
 
 _SPLIT_OF = {"dev": "val", "test": "test"}
@@ -111,12 +112,12 @@ class Selection:
                 f"part does not spoil, and no localised one of part {self.part}"
             )
         listed = [(row.tar, row.file) for row in self.manifest if row.split in splits]
-        dataset.demand_films(self.data / "cxr256", listed)
+        pictures.demand_films(self.data / "cxr256", listed)
         masks = {box.mask for row in self.localised for box in row.boxes if box.mask}
         for kind, names in (("images", [row.file for row in self.localised]), ("masks", masks)):
             if names:
-                place = dataset.place_of(self._folder, kind)
-                dataset.demand_films(self._folder, [(place, name) for name in names])
+                place = pictures.place_of(self._folder, kind)
+                pictures.demand_films(self._folder, [(place, name) for name in names])
         self._demand_no_copies(splits)
 
     def _demand_no_copies(self, splits: Collection[str]) -> None:
@@ -128,15 +129,15 @@ class Selection:
         if len(set(splits)) < 2:
             return
         rows = [row for row in self.manifest if row.split in splits]
-        place = dataset.place_of(self._folder, "images")
-        there = set(dataset.names_in(self._folder, place))
+        place = pictures.place_of(self._folder, "images")
+        there = set(pictures.names_in(self._folder, place))
         learnt = [row for row in self._all_localised if row.part == "train" and row.file in there]
         found = [
             *((f"cxr256/{row.tar}", row.file, row.split) for row in rows),
             *((f"localised/{place}", row.file, "train") for row in learnt),
             *((f"localised/{place}", row.file, self.split) for row in self.localised),
         ]
-        dataset.demand_no_copies(
+        pictures.demand_no_copies(
             self.data,
             [(where, file) for where, file, _ in found],
             [split for _, _, split in found],
@@ -180,11 +181,11 @@ class Selection:
     def films(self, rows: Sequence[FilmRow]) -> list[Image]:
         """The rows' films on the model grid, 0 black .. 1 white."""
         members = [(row.tar, row.file) for row in rows]
-        return unit(dataset.load_films(self.data / "cxr256", members))
+        return unit(pictures.load_films(self.data / "cxr256", members))
 
     def localised_films(self, rows: Sequence[LocalisedRow]) -> list[Image]:
         """The localised rows' films on the model grid, 0 black .. 1 white."""
-        return unit(dataset.load_localised(self._folder, rows))
+        return unit(pictures.load_localised(self._folder, rows))
 
     def truths(self, rows: Sequence[LocalisedRow], side: int) -> list[Truth]:
         """What readers marked on the rows' films, [side, side]: masks; boxes where none is.
@@ -197,8 +198,8 @@ class Selection:
     def _truth(self, row: LocalisedRow, side: int) -> Truth:
         boxes = localisation.box_mask([box for box in row.boxes if not box.mask], side)
         names = sorted({box.mask for box in row.boxes if box.mask})
-        place = dataset.place_of(self._folder, "masks")
-        masks = dataset.load_masks(self._folder, [(place, name) for name in names])
+        place = pictures.place_of(self._folder, "masks")
+        masks = pictures.load_masks(self._folder, [(place, name) for name in names])
         truth = np.any([boxes, *(localisation.outline(mask, side) for mask in masks)], axis=0)
         if names and not truth.any():
             raise DatasetError(
@@ -207,6 +208,6 @@ class Selection:
         return np.asarray(truth)
 
 
-def unit(films: dataset.Films) -> list[Image]:
+def unit(films: Films) -> list[Image]:
     """Films of 0 .. 255 as 0 .. 1."""
     return [film.astype(np.float32) / 255 for film in films]

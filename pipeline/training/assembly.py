@@ -18,7 +18,7 @@ from pipeline.preprocess import GRID
 from pipeline.settings import Settings
 from pipeline.training import files, language_model, origins
 from pipeline.training.bench import Bench
-from pipeline.training.dataset import Films
+from pipeline.training.pictures import Films
 from pipeline.weights import (
     IMAGE_GATE,
     LATENT_PRIOR,

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderDC
 from torch.nn import functional
 
-from pipeline.training.dataset import Films
+from pipeline.training.pictures import Films
 from pipeline.training.session import Progress, Recipe, Session, autocast
 
 LATENT_CHANNELS = 8  # of the embedded model

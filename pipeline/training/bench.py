@@ -18,11 +18,12 @@ from transformers import BertModel, PreTrainedTokenizerFast
 from pipeline.anatomy import Mask
 from pipeline.errors import DatasetError
 from pipeline.schedule import TRAIN_STEPS
-from pipeline.training import autoencoder, dataset, kept, language_model, segmenter
+from pipeline.training import autoencoder, dataset, kept, language_model, pictures, segmenter
 from pipeline.training.budget import Budget
-from pipeline.training.dataset import FilmRow, Films, LocalisedRow
+from pipeline.training.dataset import FilmRow, LocalisedRow
 from pipeline.training.kept import Parts, Shelf
 from pipeline.training.pairs import Material
+from pipeline.training.pictures import Films
 from pipeline.training.session import Progress, autocast
 from pipeline.types import Image
 from pipeline.weights import IMAGE_GATE, LUNG_SEGMENTER, load_segmenter
@@ -91,7 +92,7 @@ class Bench:
     def rows(self) -> list[FilmRow]:
         """The manifest; every film that it lists is there."""
         rows = dataset.read_manifest(self._data / "cxr256" / "manifest.csv")
-        dataset.demand_films(self._data / "cxr256", [(row.tar, row.file) for row in rows])
+        pictures.demand_films(self._data / "cxr256", [(row.tar, row.file) for row in rows])
         return rows
 
     @cached_property
@@ -102,7 +103,7 @@ class Bench:
         rows = dataset.read_localised(self._localised)
         dataset.demand_apart(self.rows, rows)
         used = [(self._boxed, row.file) for row in rows if row.part == "train"]
-        dataset.demand_films(self._localised, used)
+        pictures.demand_films(self._localised, used)
         return rows
 
     @property
@@ -111,7 +112,7 @@ class Bench:
 
     @property
     def _boxed(self) -> str:
-        return dataset.place_of(self._localised, "images")
+        return pictures.place_of(self._localised, "images")
 
     def sentences(self) -> list[str]:
         """What the radiology reports say, sentence by sentence."""
@@ -130,7 +131,7 @@ class Bench:
 
     def films(self, rows: Sequence[FilmRow]) -> Films:
         """The films of these rows, on the model grid."""
-        return dataset.load_films(self._data / "cxr256", [(row.tar, row.file) for row in rows])
+        return pictures.load_films(self._data / "cxr256", [(row.tar, row.file) for row in rows])
 
     def normals(self, split: str, most: int) -> tuple[list[Image], list[Mask]]:
         """Some Normal films of a split, 0 .. 1, and their lungs; none before the segmenter."""
@@ -145,7 +146,7 @@ class Bench:
     def training_films(self) -> Films:
         """The films that are learnt from; localised ones of part train come last."""
         boxed = [row for row in self.localised if row.part == "train"]
-        extra = dataset.load_localised(self._localised, boxed)
+        extra = pictures.load_localised(self._localised, boxed)
         return np.concatenate([self.films_of("train"), extra])
 
     @cached_property
@@ -284,8 +285,8 @@ class Bench:
         Raises:
             DatasetError: there is no outline, or no film for any.
         """
-        place = dataset.place_of(self._localised, "lungs")
-        found = dataset.names_in(self._localised, place) if place else []
+        place = pictures.place_of(self._localised, "lungs")
+        found = pictures.names_in(self._localised, place) if place else []
         outlines = {Path(name).stem: name for name in found}
         rows = [row for row in self.localised if Path(row.file).stem in outlines]
         if not rows:
@@ -294,8 +295,8 @@ class Bench:
                 "images.csv; the segmenter learns from them"
             )
         names = [(place, outlines[Path(row.file).stem]) for row in rows]
-        films = dataset.load_localised(self._localised, rows)
-        return films, dataset.load_masks(self._localised, names)
+        films = pictures.load_localised(self._localised, rows)
+        return films, pictures.load_masks(self._localised, names)
 
 
 def _as_film_row(row: LocalisedRow) -> FilmRow:

@@ -19,8 +19,9 @@ from pipeline.classifier import SIDE, SOURCES, Classifier
 from pipeline.errors import DatasetError
 from pipeline.training import absorption, augment
 from pipeline.training.augment import Plane
-from pipeline.training.dataset import FilmRow, Films
+from pipeline.training.dataset import FilmRow
 from pipeline.training.pairs import Material
+from pipeline.training.pictures import Films
 from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50

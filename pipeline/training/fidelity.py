@@ -18,7 +18,7 @@ from pipeline import anatomy
 from pipeline.anatomy import Mask
 from pipeline.training import absorption, autoencoder, contrast, files
 from pipeline.training.absorption import Known
-from pipeline.training.dataset import Films
+from pipeline.training.pictures import Films
 from pipeline.types import Image
 
 LEAST_PSNR_DB = 30.0  # a pilot of half the channels reached 31 dB in 25 minutes of two CPU cores

@@ -12,8 +12,9 @@ from pipeline.errors import DatasetError
 from pipeline.prompts import Finding
 from pipeline.training import augment, kept, lesions
 from pipeline.training.augment import Jitter, Plane
-from pipeline.training.dataset import BOXED, Box, FilmRow, Films
+from pipeline.training.dataset import BOXED, Box, FilmRow
 from pipeline.training.lesions import Donor
+from pipeline.training.pictures import Films
 
 _LARGEST_BLUR_PX = 0.8
 FRAMED = 0.5

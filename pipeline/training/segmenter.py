@@ -11,7 +11,7 @@ from torch.nn import functional
 from pipeline import anatomy
 from pipeline.segmenter import Segmenter
 from pipeline.training import augment
-from pipeline.training.dataset import Films
+from pipeline.training.pictures import Films
 from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50

@@ -14,7 +14,7 @@ from torch.nn import functional
 from pipeline.gates import ViewClassifier
 from pipeline.training import augment
 from pipeline.training.augment import Plane
-from pipeline.training.dataset import Films
+from pipeline.training.pictures import Films
 from pipeline.training.session import Progress, Recipe, Session, autocast
 
 _RECORD_EVERY = 50

@@ -45,13 +45,13 @@ from pipeline.training.assembly import save_network
 from pipeline.training.bench import Bench
 from pipeline.training.budget import Budget
 from pipeline.training.calibrate import Places
-from pipeline.training.dataset import Films
 from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Plan
 from pipeline.training.kept import FilmByFilm
 from pipeline.training.lesion_gate import Taught
 from pipeline.training.origins import Origin
 from pipeline.training.pairs import Counts, PairMaker, Sample
+from pipeline.training.pictures import Films
 from pipeline.training.pools import Encode, Pool
 from pipeline.training.session import Progress, Recipe
 from pipeline.types import Image, Mode

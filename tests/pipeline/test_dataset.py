@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 from pipeline import prompts
 from pipeline.errors import DatasetError
 from pipeline.preprocess import GRID
-from pipeline.training import dataset
+from pipeline.training import dataset, pictures
 
 _HEADER = "file,tar,split,label,source,group_id,view,flags"
 
@@ -180,7 +180,7 @@ def test_films_are_read_from_archives_and_beside_the_manifest_onto_the_grid(
     archive(tmp_path / "one.tar", a=png(64, 100), b=png(300, 200))
     (tmp_path / "c.png").write_bytes(png(GRID, 30))
     members = [("one.tar", "b.png"), ("", "c.png"), ("one.tar", "a.png")]
-    films = dataset.load_films(tmp_path, members)
+    films = pictures.load_films(tmp_path, members)
     assert films.shape == (3, GRID, GRID)
     assert films.dtype == np.uint8
     assert [int(film[180, 50]) for film in films] == [200, 30, 100]
@@ -194,7 +194,7 @@ def test_films_keep_their_shape_between_black_and_square_ones_every_bit(tmp_path
     Image.fromarray(tall_one).save(tmp_path / "tall.png")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8))
     noise.save(tmp_path / "square.png")
-    tall, square = dataset.load_films(tmp_path, [("", "tall.png"), ("", "square.png")])
+    tall, square = pictures.load_films(tmp_path, [("", "tall.png"), ("", "square.png")])
     expected = np.zeros((224, 224), np.uint8)
     expected[:, 56:168] = 200
     np.testing.assert_array_equal(tall[:-3], expected[:-3])
@@ -206,7 +206,7 @@ def test_every_film_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     files = ("good", "text", "cut", "absent")
     members = [*(("one.tar", f"{name}.png") for name in files), ("two.tar", "x.png"), ("", "y.png")]
     with pytest.raises(DatasetError) as refused:
-        dataset.load_films(tmp_path, members)
+        pictures.load_films(tmp_path, members)
     said = str(refused.value)
     assert said.startswith(f"{tmp_path}: film missing or of no use: ")
     for name in ("one.tar:text.png", "one.tar:cut.png", "one.tar:absent.png", "two.tar:x.png"):
@@ -355,11 +355,11 @@ def test_films_that_are_not_there_are_found_without_being_read(tmp_path: Path) -
     (tmp_path / "films" / "deep" / "b.png").touch()
     (tmp_path / "c.png").touch()
     there = [("one.tar", "a.png"), ("films", "deep/b.png"), ("", "c.png")]
-    dataset.demand_films(tmp_path, there)
+    pictures.demand_films(tmp_path, there)
     with pytest.raises(DatasetError, match=r"film missing: one\.tar:b\.png, .*:d\.png$"):
-        dataset.demand_films(tmp_path, [*there, ("one.tar", "b.png"), ("", "d.png")])
+        pictures.demand_films(tmp_path, [*there, ("one.tar", "b.png"), ("", "d.png")])
     with pytest.raises(DatasetError, match=r"no such archive or folder: two\.tar$"):
-        dataset.demand_films(tmp_path, [*there, ("two.tar", "a.png"), ("two.tar", "b.png")])
+        pictures.demand_films(tmp_path, [*there, ("two.tar", "a.png"), ("two.tar", "b.png")])
 
 
 @pytest.mark.parametrize("kind", ["w:gz", "w:xz", "w:bz2"])
@@ -373,9 +373,9 @@ def test_an_archive_of_which_a_part_was_never_fetched_is_refused_by_its_name(
         tar.addfile(info, io.BytesIO(noise))
     path.write_bytes(path.read_bytes()[:50_000])
     with pytest.raises(DatasetError, match=r"one\.tar: cannot be read as an archive"):
-        dataset.demand_films(tmp_path, [("one.tar", "a.png")])
+        pictures.demand_films(tmp_path, [("one.tar", "a.png")])
     with pytest.raises(DatasetError, match=r"of no use: one\.tar:a\.png \("):
-        dataset.load_films(tmp_path, [("one.tar", "a.png")])
+        pictures.load_films(tmp_path, [("one.tar", "a.png")])
 
 
 def test_a_member_that_is_a_link_to_itself_is_named(tmp_path: Path) -> None:
@@ -384,16 +384,16 @@ def test_a_member_that_is_a_link_to_itself_is_named(tmp_path: Path) -> None:
         info.type, info.linkname = tarfile.SYMTYPE, "a.png"
         tar.addfile(info)
     with pytest.raises(DatasetError, match=r"one\.tar:a\.png \(maximum recursion"):
-        dataset.load_films(tmp_path, [("one.tar", "a.png")])
+        pictures.load_films(tmp_path, [("one.tar", "a.png")])
 
 
 def test_copies_of_a_film_in_two_splits_are_named(tmp_path: Path) -> None:
     archive(tmp_path / "one.tar", a=png(64, 100), b=png(64, 90), c=png(64, 90))
     (tmp_path / "d.png").write_bytes(png(64, 100))
     members = [("one.tar", "a.png"), ("one.tar", "b.png"), ("one.tar", "c.png"), ("", "d.png")]
-    dataset.demand_no_copies(tmp_path, members, ["train", "test", "test", "train"])
+    pictures.demand_no_copies(tmp_path, members, ["train", "test", "test", "train"])
     with pytest.raises(DatasetError) as refused:
-        dataset.demand_no_copies(tmp_path, members, ["train", "test", "test", "test"])
+        pictures.demand_no_copies(tmp_path, members, ["train", "test", "test", "test"])
     assert str(refused.value) == (
         f"{tmp_path}: one film in more than one split: one.tar:a.png, {tmp_path}:d.png"
     )
@@ -402,21 +402,21 @@ def test_copies_of_a_film_in_two_splits_are_named(tmp_path: Path) -> None:
 def test_an_archive_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "one.tar").write_bytes(b"no archive")
     with pytest.raises(DatasetError, match=r"one\.tar: cannot be read as an archive"):
-        dataset.demand_films(tmp_path, [("one.tar", "a.png")])
+        pictures.demand_films(tmp_path, [("one.tar", "a.png")])
 
 
 def test_films_may_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "a.png").write_bytes(png(64, 100))
-    assert int(dataset.load_films(tmp_path, [("films", "a.png")])[0, 180, 50]) == 100
+    assert int(pictures.load_films(tmp_path, [("films", "a.png")])[0, 180, 50]) == 100
 
 
 def test_pictures_are_kept_in_an_archive_a_folder_or_beside_their_tables(tmp_path: Path) -> None:
-    assert dataset.place_of(tmp_path, "images") == ""
+    assert pictures.place_of(tmp_path, "images") == ""
     (tmp_path / "images").mkdir()
-    assert dataset.place_of(tmp_path, "images") == "images"
+    assert pictures.place_of(tmp_path, "images") == "images"
     archive(tmp_path / "images.tar")
-    assert dataset.place_of(tmp_path, "images") == "images.tar"
+    assert pictures.place_of(tmp_path, "images") == "images.tar"
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_a_picture_that_would_be_read_as_another_is_refused(
 ) -> None:
     Image.fromarray(plane).save(tmp_path / f"a.{suffix}")
     with pytest.raises(DatasetError, match=rf"a\.{suffix} \((more than 8 bits|smaller than 32)"):
-        dataset.load_films(tmp_path, [("", f"a.{suffix}")])
+        pictures.load_films(tmp_path, [("", f"a.{suffix}")])
 
 
 def a_film() -> np.ndarray:
@@ -451,7 +451,7 @@ def test_a_picture_of_nothing_is_no_film(tmp_path: Path, picture: Image.Image, s
     Image.fromarray(a_film()).save(tmp_path / "good.png")
     picture.save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match=rf"of no use: \S+:a\.png \({said}"):
-        dataset.load_films(tmp_path, [("", "a.png"), ("", "good.png")])
+        pictures.load_films(tmp_path, [("", "a.png"), ("", "good.png")])
 
 
 def test_a_film_that_is_see_through_or_turned_by_its_exif_is_refused(tmp_path: Path) -> None:
@@ -465,31 +465,31 @@ def test_a_film_that_is_see_through_or_turned_by_its_exif_is_refused(tmp_path: P
         exif[ExifTags.Base.Orientation] = orientation
         film.save(tmp_path / f"{orientation}.jpg", exif=exif)
     good = [("", "opaque.png"), ("", "0.jpg"), ("", "1.jpg")]
-    assert len(dataset.load_films(tmp_path, good)) == 3
+    assert len(pictures.load_films(tmp_path, good)) == 3
     with pytest.raises(DatasetError, match=r"faint\.png \(parts .*:6\.jpg \(its EXIF says"):
-        dataset.load_films(tmp_path, [("", "faint.png"), ("", "6.jpg")])
+        pictures.load_films(tmp_path, [("", "faint.png"), ("", "6.jpg")])
 
 
 def test_a_mask_may_be_blank(tmp_path: Path) -> None:
     Image.new("1", (64, 64)).save(tmp_path / "a.png")
-    assert dataset.load_masks(tmp_path, [("", "a.png")]).max() == 0
+    assert pictures.load_masks(tmp_path, [("", "a.png")]).max() == 0
 
 
 def test_a_film_of_another_aspect_than_its_table_says_is_refused(tmp_path: Path) -> None:
     # 64 rows of 96 columns: a film of 2000 x 3001 scaled down, and boxes of its native pixels.
     Image.fromarray(a_film()).save(tmp_path / "a.png")
     native = dataset.read_localised(localised(tmp_path, "a.png,3001,2000,s,dev\n", ""))
-    assert len(dataset.load_localised(tmp_path, native)) == 1
+    assert len(pictures.load_localised(tmp_path, native)) == 1
     turned = dataset.read_localised(localised(tmp_path, "a.png,2000,3000,s,dev\n", ""))
     said = r"a\.png \(96 x 64 pixels, and images\.csv says 2000 x 3000\)"
     with pytest.raises(DatasetError, match=said):
-        dataset.load_localised(tmp_path, turned)
+        pictures.load_localised(tmp_path, turned)
 
 
 def test_a_film_that_is_missing_has_no_other_measured_by_its_size(tmp_path: Path) -> None:
     Image.fromarray(a_film()).save(tmp_path / "b.png")
     rows = dataset.read_localised(localised(tmp_path, "a.png,64,96,s,dev\nb.png,96,64,s,dev\n", ""))
     with pytest.raises(DatasetError) as refused:
-        dataset.load_localised(tmp_path, rows)
+        pictures.load_localised(tmp_path, rows)
     assert "a.png" in str(refused.value)
     assert "b.png" not in str(refused.value)
