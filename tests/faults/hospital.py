@@ -228,7 +228,8 @@ def _rule(sender: str, destination: str) -> dict[str, object]:
 def children_of(node: Node) -> list[int]:
     """The process ids of the node's dispatcher and workers, with their decoders.
 
-    Not of the one that multiprocessing has beside them, which does nothing for the node.
+    Not of the one that multiprocessing has beside them, which does nothing for the node; nor of
+    one that has begun this moment, whose arguments the system does not tell yet: it may be either.
     """
     assert node.process is not None
     done = subprocess.run(
@@ -238,8 +239,7 @@ def children_of(node: Node) -> list[int]:
         check=False,
     )
     there = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-    pids = [int(pid) for pid, command in there if "resource_tracker" not in command]
-    return [pid for pid in pids if pid != node.process.pid]
+    return [int(pid) for pid, command in there if "--multiprocessing-fork" in command]
 
 
 def says(place: Hospital, words: str, times: int = 1) -> bool:

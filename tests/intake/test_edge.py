@@ -101,9 +101,10 @@ C_STORE_WITH_DATA_SET = struct.pack("<HHLHHHLH", 0, 0x0100, 2, 0x0001, 0, 0x0800
 def refusal(receiver: Receiver, said: Callable[[Any], Iterator[bytes]]) -> dict[str, Any]:
     """What the log says of an association that says this, and is aborted for it."""
     with association(receiver.port) as assoc, structlog.testing.capture_logs() as log:
+        raw = assoc.dul.socket.socket  # the association forgets it as soon as it is aborted
         with contextlib.suppress(OSError):
             for piece in said(assoc):
-                assoc.dul.socket.socket.sendall(piece)
+                raw.sendall(piece)
         _wait_until(lambda: not assoc.is_established)
         _wait_until(lambda: [line for line in log if line["event"] == "association ended"])
     (line,) = [line for line in log if line["event"] == "association ended"]
