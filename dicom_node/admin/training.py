@@ -20,8 +20,9 @@ from pipeline.training import calibrate as calibration
 from pipeline.training import locks, ranks, whole_lung
 from pipeline.training.autoencoder import LATENT_CHANNELS, MOST_LATENT_CHANNELS
 from pipeline.training.budget import Budget, OutOfTimeError
+from pipeline.training.diffusion import Form
 from pipeline.training.fidelity import Fidelity
-from pipeline.training.finetune import Form, Plan
+from pipeline.training.finetune import Plan
 from pipeline.training.pairs import Counts
 from pipeline.training.workshop import Workshop
 from pipeline.types import Image, Radiograph
@@ -69,13 +70,14 @@ def train(
     seed: int,
     base: Path | None = None,
     channels: int | None = None,
+    form: str = Form.PAIRED,
 ) -> None:
     """One part is trained for so many minutes; what an autoencoder keeps of films is printed, and
     where they were spent before it could learn, how far it came.
 
     A whole-lung adapter begins with that of the model folder `base`, where one is given. `channels`
     are those of an autoencoder's latents, by default the embedded model's; what is trained after it
-    has as many.
+    has as many. `form` is diffusion's: `plain` is the paper's, which sees no source.
 
     Raises:
         ModelError: `base` has no adapter that fits.
@@ -89,7 +91,7 @@ def train(
         counts = shares(pairs(given))
         if part == "diffusion":
             _warn(workshop.fidelity)
-            workshop.train_diffusion(counts)
+            workshop.train_diffusion(counts, Form(form))
         elif part == "autoencoder":
             _print_fidelity(workshop.train_autoencoder(latents))
         else:

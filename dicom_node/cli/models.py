@@ -28,8 +28,8 @@ class Part(StrEnum):
     RIVAL = "rival"
 
 
-class TuningForm(StrEnum):
-    """What a fine-tuned U-Net is given."""
+class UnetForm(StrEnum):
+    """What a U-Net is given beside z_t and the text."""
 
     PAIRED = "paired"
     PLAIN = "plain"
@@ -62,8 +62,8 @@ def train(
         ),
     ] = None,
     form: Annotated[
-        TuningForm, typer.Option(help="With --from: see the source beside z_t, or not.")
-    ] = TuningForm.PAIRED,
+        UnetForm, typer.Option(help="diffusion: see the source beside z_t, or not.")
+    ] = UnetForm.PAIRED,
     text_encoder: Annotated[
         bool, typer.Option("--text-encoder", help="With --from: train it too.")
     ] = False,
@@ -76,13 +76,13 @@ def train(
 
     if channels is not None and part is not Part.AUTOENCODER:
         raise typer.BadParameter("--channels goes with: train autoencoder")
+    if form is not UnetForm.PAIRED and part is not Part.DIFFUSION:
+        raise typer.BadParameter("--form goes with: train diffusion")
     tunes = base is not None and part is Part.DIFFUSION
-    if not tunes and (lora or text_encoder or form is not TuningForm.PAIRED):
-        raise typer.BadParameter(
-            "--form, --text-encoder and --lora go with: train diffusion --from"
-        )
+    if not tunes and (lora or text_encoder):
+        raise typer.BadParameter("--text-encoder and --lora go with: train diffusion --from")
     if base is None or part is Part.WHOLE_LUNG:
-        training.train(part.value, data, work, minutes, device, seed, base, channels)
+        training.train(part.value, data, work, minutes, device, seed, base, channels, form.value)
         return
     if part is not Part.DIFFUSION:
         raise typer.BadParameter("--from goes with: train diffusion, train whole-lung")

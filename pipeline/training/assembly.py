@@ -16,7 +16,7 @@ from pipeline.errors import DatasetError
 from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.preprocess import GRID
 from pipeline.settings import Settings
-from pipeline.training import files, language_model, origins
+from pipeline.training import diffusion, files, language_model, origins
 from pipeline.training.bench import Bench
 from pipeline.training.pictures import Films
 from pipeline.weights import (
@@ -59,16 +59,24 @@ def _put_together(bench: Bench, version: str, folder: Path) -> None:
     text.half().save_pretrained(folder / "text_encoder")
     bench.tokenizer.save_pretrained(folder / "tokenizer")
     _scheduler().save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text(_INDEX, encoding="utf-8")
+    paired = diffusion.is_paired(bench.unet())
+    pipeline = "StableDiffusionInstructPix2PixPipeline" if paired else "StableDiffusionPipeline"
+    (folder / "model_index.json").write_text(_INDEX % pipeline, encoding="utf-8")
     save_network(load_segmenter(bench.segmenter), folder / LUNG_SEGMENTER)
-    for made in (bench.work / "lesion-gate" / LESION_GATE, bench.work / "whole-lung" / WHOLE_LUNG):
-        if made.exists():
-            shutil.copy(made, folder / made.name)
+    if paired:  # what reads an edit in pairs; an earlier U-Net's may lie there still
+        _copy_beside(bench, folder)
     _write_gate(bench, folder / IMAGE_GATE)
     _write_prior(bench, folder / LATENT_PRIOR)
     settings.write(folder, _first_settings(bench, version))
     for path in folder.rglob("*"):  # safetensors are written for their owner only
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _copy_beside(bench: Bench, folder: Path) -> None:
+    """What was trained to go with the edit, as far as there is any."""
+    for made in (bench.work / "lesion-gate" / LESION_GATE, bench.work / "whole-lung" / WHOLE_LUNG):
+        if made.exists():
+            shutil.copy(made, folder / made.name)
 
 
 def _half(kind: type[ModelMixin], trained: Path, folder: Path) -> None:
@@ -170,7 +178,7 @@ def _first_settings(bench: Bench, version: str) -> Settings:
 
 
 _INDEX = """{
- "_class_name": "StableDiffusionInstructPix2PixPipeline",
+ "_class_name": "%s",
  "vae": ["diffusers", "AutoencoderDC"],
  "unet": ["diffusers", "UNet2DConditionModel"],
  "text_encoder": ["transformers", "BertModel"],

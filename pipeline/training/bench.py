@@ -15,8 +15,10 @@ import torch
 from diffusers import AutoencoderDC, UNet2DConditionModel
 from transformers import BertModel, PreTrainedTokenizerFast
 
+from pipeline import schedule
 from pipeline.anatomy import Mask
 from pipeline.errors import DatasetError
+from pipeline.models import Denoiser
 from pipeline.schedule import TRAIN_STEPS
 from pipeline.training import autoencoder, dataset, kept, language_model, pictures, segmenter
 from pipeline.training.budget import Budget
@@ -26,7 +28,7 @@ from pipeline.training.pairs import Material
 from pipeline.training.pictures import Films
 from pipeline.training.session import Progress, autocast
 from pipeline.types import Image
-from pipeline.weights import IMAGE_GATE, LUNG_SEGMENTER, load_segmenter
+from pipeline.weights import IMAGE_GATE, LUNG_SEGMENTER, load_segmenter, networks
 
 _STATISTICS_FILMS = 512
 _LUNGS = 1024  # films in a part: about a minute of one CPU core
@@ -233,6 +235,11 @@ class Bench:
         return UNet2DConditionModel.from_pretrained(
             self.final("diffusion"), use_safetensors=True, local_files_only=True
         )
+
+    def denoiser(self, unet: torch.nn.Module) -> Denoiser:
+        """A U-Net of these latents with the schedule that it is taught by."""
+        channels = len(self.latents.mean)
+        return networks.denoiser_of(unet, schedule.zero_terminal(), "v_prediction", channels)
 
     @torch.no_grad()
     def answers(

@@ -1,11 +1,14 @@
 """Trains the U-Net: a paired edit in latent space with a gate, from a pool of pasted pairs.
 
 InstructPix2Pix's form (2211.09800): the network sees [z_t, z_source] and a sentence and predicts
-the velocity of the aim; one more channel, the gate, says where the source must be changed.
+the velocity of the aim; one more channel, the gate, says where the source must be changed. The
+plain form, the paper's (2401.01414), sees z_t and a sentence that is true of the film, and no
+source; it has no gate.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,7 @@ _TEXT_WIDTH = 256
 _STAGES = (64, 128, 192)
 _DROP_TEXT = 0.10
 _DROP_IMAGE = 0.10
-_START_AT_NOISE = 0.5  # share of samples at t = T, where the edit begins and the gate is read
+_START_AT_NOISE = 0.5  # share of pairs at t = T, where the edit begins and the gate is read
 _GATE_WEIGHT = 0.25
 _LABEL_WEIGHT = 0.03
 _LESION_WEIGHT = 8.0  # of a pixel that is to change: most of a film is copied, and soon learnt
@@ -34,23 +37,42 @@ _RECORD_EVERY = 50
 Task = tuple[str, float, str]
 """What is asked of a network: a kind in the pool, its share of a batch, and what to do with it."""
 
-_TASKS: tuple[Task, ...] = (
-    ("pasted", 0.46, "heal"),
-    ("pasted", 0.12, "induce"),
-    ("boxed", 0.17, "find"),
-    ("healthy", 0.12, "keep"),
-    ("abnormal", 0.05, "keep"),
-    ("labelled", 0.08, "tell"),
-)
+
+class Form(StrEnum):
+    """What a U-Net is given beside z_t and the text: the source's latent, or nothing."""
+
+    PAIRED = "paired"
+    PLAIN = "plain"
+
+
+_TASKS: dict[Form, tuple[Task, ...]] = {
+    Form.PAIRED: (
+        ("pasted", 0.46, "heal"),
+        ("pasted", 0.12, "induce"),
+        ("boxed", 0.17, "find"),
+        ("healthy", 0.12, "keep"),
+        ("abnormal", 0.05, "keep"),
+        ("labelled", 0.08, "tell"),
+    ),
+    # As many films without a finding as with one, each under what is true of it.
+    Form.PLAIN: (
+        ("pasted", 0.25, "heal"),
+        ("pasted", 0.25, "induce"),
+        ("boxed", 0.15, "keep"),
+        ("healthy", 0.20, "keep"),
+        ("abnormal", 0.10, "keep"),
+        ("labelled", 0.05, "keep"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What a U-Net predicts, along which schedule, and whether it sees the source beside z_t."""
+    """What a U-Net predicts, along which schedule, and what it sees beside z_t."""
 
     steps: Schedule
     prediction: str = "v_prediction"
-    paired: bool = True
+    form: Form = Form.PAIRED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +108,15 @@ class Losses:
         return {name: float(getattr(self, name).detach()) for name in ("edit", "gate", "label")}
 
 
-def build(latents: int = LATENT_CHANNELS) -> UNet2DConditionModel:
+def build(latents: int = LATENT_CHANNELS, form: Form = Form.PAIRED) -> UNet2DConditionModel:
     """A new, untrained U-Net of the embedded model's shape: twice the latents' channels in, as many
-    and the gate out.
+    and the gate out. Of the plain form: as many in as out, and no gate.
     """
+    paired = form is Form.PAIRED
     return UNet2DConditionModel(
         sample_size=28,
-        in_channels=2 * latents,
-        out_channels=latents + 1,
+        in_channels=2 * latents if paired else latents,
+        out_channels=latents + 1 if paired else latents,
         block_out_channels=_STAGES,
         layers_per_block=2,
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
@@ -105,13 +128,23 @@ def build(latents: int = LATENT_CHANNELS) -> UNet2DConditionModel:
     )
 
 
+def is_paired(unet: UNet2DConditionModel) -> bool:
+    """Whether a U-Net that `build` made sees the source."""
+    return int(unet.config.in_channels) > int(unet.config.out_channels)
+
+
 def train(
-    pool: Pool, embeddings: torch.Tensor, recipe: Recipe, folder: Path, progress: Progress
+    pool: Pool,
+    embeddings: torch.Tensor,
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    form: Form = Form.PAIRED,
 ) -> UNet2DConditionModel:
     """Train on the pool; `embeddings` [captions, tokens, width] are those of pool.captions."""
     torch.manual_seed(recipe.seed)
-    model = build(latents=pool.source.shape[1])
-    return learn(model, _TASKS, pool, embeddings, recipe, folder, progress)
+    model = build(pool.source.shape[1], form)
+    return learn(model, _TASKS[form], pool, embeddings, recipe, folder, progress, form)
 
 
 def learn(
@@ -122,15 +155,17 @@ def learn(
     recipe: Recipe,
     folder: Path,
     progress: Progress,
+    form: Form = Form.PAIRED,
 ) -> UNet2DConditionModel:
     """What of `model` is to learn does so by these tasks; returns it with its averaged weights."""
     model = model.to(recipe.device, memory_format=torch.channels_last).train()
     session = Session(model=model, recipe=recipe, folder=folder, progress=progress)
     rng = np.random.default_rng(session.seed)
-    lessons = Lessons(pool, rng, tasks)
+    lessons = Lessons(pool, rng, form, tasks)
+    objective = Objective(steps=schedule.zero_terminal(), form=form)
     for step in session.steps():
         lesson = lessons.take(recipe.batch)
-        loss = losses(model, lesson, embeddings[lesson.words], recipe.device)
+        loss = losses(model, lesson, embeddings[lesson.words], recipe.device, objective)
         session.learn(loss.edit + _GATE_WEIGHT * loss.gate + _LABEL_WEIGHT * loss.label)
         if step % _RECORD_EVERY == 0:
             session.record(loss.numbers())
@@ -139,12 +174,20 @@ def learn(
 
 
 class Lessons:
-    """Draws batches from a pool in the tasks' shares, the same ones for the same generator."""
+    """Draws batches from a pool in the tasks' shares, the same ones for the same generator.
+
+    Without `tasks` they are those of the form.
+    """
 
     def __init__(
-        self, pool: Pool, rng: np.random.Generator, tasks: Sequence[Task] = _TASKS
+        self,
+        pool: Pool,
+        rng: np.random.Generator,
+        form: Form = Form.PAIRED,
+        tasks: Sequence[Task] = (),
     ) -> None:
-        self._pool, self._rng = pool, rng
+        self._pool, self._rng, self._form = pool, rng, form
+        tasks = tasks or _TASKS[form]
         self._places = {kind: pool.of(kind) for kind, _, _ in tasks}
         self._tasks = [task for task in tasks if len(self._places[task[0]])]
         self._empty = pool.captions.index("")
@@ -154,7 +197,22 @@ class Lessons:
         """A batch of `size`."""
         weights = np.array([share for _, share, _ in self._tasks])
         chosen = self._rng.choice(len(self._tasks), size, p=weights / weights.sum())
-        return _stack([self._one(*self._tasks[i]) for i in chosen])
+        lesson = _stack([self._one(*self._tasks[i]) for i in chosen])
+        return lesson if self._form is Form.PAIRED else self._captioned(lesson)
+
+    def _captioned(self, lesson: Lesson) -> Lesson:
+        """Films under what is true of them; a tenth of all, not of the normal alone, under nothing.
+
+        What guidance and inversion take for "any film" is learnt there.
+        """
+        wordless = torch.from_numpy(self._rng.random(len(lesson.words)) < _DROP_TEXT)
+        nowhere = torch.full_like(lesson.gate, torch.nan)
+        return replace(
+            lesson,
+            words=lesson.words.where(~wordless, self._empty),
+            gate=nowhere,
+            judged=torch.ones_like(lesson.judged),
+        )
 
     def _one(self, kind: str, _share: float, task: str) -> Lesson:
         pool, places = self._pool, self._places[kind]
@@ -182,6 +240,8 @@ class Lessons:
             sick = float(pool.words[i] != pool.normal[i])
             lungs, judged = mask, judged * (1 - sick)
             mask = torch.full_like(mask, torch.nan if sick else 0)
+        elif self._form is Form.PLAIN:
+            pass  # there is no source to be dropped, and words are dropped from all alike
         elif self._rng.random() < _DROP_IMAGE and task not in ("find", "restore"):
             source = torch.zeros_like(source)
             words = normal if task == "heal" else int(pool.words[i])
@@ -229,17 +289,18 @@ def losses(
     The default objective is the embedded model's.
     """
     objective = objective or Objective(steps=schedule.zero_terminal())
+    paired = objective.form is Form.PAIRED
     aim, source = lesson.aim.to(device), lesson.source.to(device)
     t = torch.randint(0, TRAIN_STEPS, (len(aim),), device=device)
     noise_first = lesson.only_noise.to(device) | (
-        torch.rand(len(aim), device=device) < _START_AT_NOISE
+        torch.rand(len(aim), device=device) < (_START_AT_NOISE if paired else 0)
     )
     t = torch.where(noise_first, TRAIN_STEPS - 1, t)
     alpha, sigma = objective.steps.at(t)
     eps = torch.randn_like(aim)
     z_t = alpha * aim + sigma * eps
     with autocast(aim.device):
-        seen = torch.cat([z_t, source], 1) if objective.paired else z_t
+        seen = torch.cat([z_t, source], 1) if paired else z_t
         out = model(seen, t, text.to(device)).sample.float()
     said, gate = out[:, : aim.shape[1]], out[:, aim.shape[1] :]
     # At t = T min-SNR gives no weight, yet the first step is taken there, and it is the only one

@@ -9,7 +9,6 @@ that the U-Net was not trained with, such as RadBERT, must be trained or its U-N
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,13 @@ from pipeline import digest, settings, weights
 from pipeline.errors import ModelError
 from pipeline.settings import Settings
 from pipeline.training import diffusion, files
-from pipeline.training.diffusion import Lesson, Lessons, Objective
+from pipeline.training.diffusion import Form, Lessons, Objective
 from pipeline.training.pools import Pool
 from pipeline.training.session import Progress, Recipe, Session
 from pipeline.weights import IMAGE_GATE, LATENT_PRIOR, LESION_GATE, LUNG_SEGMENTER, Networks
 
 _RECORD_EVERY = 10
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-
-
-class Form(StrEnum):
-    """What the fine-tuned U-Net is given beside z_t and the text."""
-
-    PAIRED = "paired"
-    PLAIN = "plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,15 +127,11 @@ def train(
     torch.manual_seed(recipe.seed)
     tuned = Tuned(networks, plan).to(recipe.device).train()
     session = Session(model=tuned, recipe=recipe, folder=folder, progress=progress)
-    lessons = Lessons(pool, np.random.default_rng(session.seed))
+    lessons = Lessons(pool, np.random.default_rng(session.seed), plan.form)
     texts = _Texts(networks, pool.captions, recipe.device, trained=plan.train_text)
-    objective = Objective(
-        steps=networks.steps, prediction=networks.prediction, paired=plan.form is Form.PAIRED
-    )
+    objective = Objective(steps=networks.steps, prediction=networks.prediction, form=plan.form)
     for step in session.steps():
         lesson = lessons.take(recipe.batch)
-        if plan.form is Form.PLAIN:
-            lesson = as_caption_lesson(lesson)
         states = texts.states(lesson.words)
         loss = diffusion.losses(tuned.unet, lesson, states, recipe.device, objective)
         session.learn(loss.edit + loss.gate + loss.label)
@@ -151,16 +139,6 @@ def train(
             session.record(loss.numbers())
     session.ema_into(tuned)
     return tuned.eval()
-
-
-def as_caption_lesson(lesson: Lesson) -> Lesson:
-    """What the paper's U-Net learns: a film under a sentence, wherever the sentence is true."""
-    return replace(
-        lesson,
-        gate=torch.full_like(lesson.gate, torch.nan),
-        sick=torch.full_like(lesson.sick, torch.nan),
-        only_noise=torch.zeros_like(lesson.only_noise),
-    )
 
 
 def write(

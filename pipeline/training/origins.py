@@ -12,6 +12,7 @@ from pipeline import digest, prompts
 from pipeline.errors import DatasetError
 from pipeline.training import files, kept
 from pipeline.training.bench import Bench
+from pipeline.training.diffusion import Form, is_paired
 from pipeline.training.finetune import Plan
 from pipeline.weights import WHOLE_LUNG
 
@@ -31,9 +32,9 @@ def films(bench: Bench) -> dict[str, str]:
     return {"films": bench.films_digest}
 
 
-def edit(bench: Bench) -> Origin:
+def edit(bench: Bench, form: Form = Form.PAIRED) -> Origin:
     """Of a network that edits latents under words."""
-    return {**labelled(bench), **_seen_by(bench)}
+    return {**labelled(bench), **_seen_by(bench), "form": form.value}
 
 
 def answers(bench: Bench) -> Origin:
@@ -68,6 +69,20 @@ def demand_unet(bench: Bench) -> None:
         DatasetError: it was taught with others.
     """
     _demand(bench, "diffusion", bench.final("diffusion"), films(bench) | _seen_by(bench))
+
+
+def demand_paired(bench: Bench) -> None:
+    """The U-Net sees the source, and says by its gate where to change it.
+
+    Raises:
+        DatasetError: it is of the plain form.
+    """
+    if not is_paired(bench.unet()):
+        raise DatasetError(
+            f"{bench.work}: its diffusion is of the plain form, which has no gate: what follows it "
+            f"is assemble; for gate and whole-lung remove {bench.work / 'diffusion'} and train "
+            "diffusion --form paired"
+        )
 
 
 def demand_together(bench: Bench) -> None:

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from pipeline import digest, prompts, settings, weights
 from pipeline.explainer import Explainer
-from pipeline.segmenter import Segmenter
 from pipeline.settings import Settings
 from pipeline.training import (
     assembly,
@@ -31,11 +30,11 @@ from pipeline.training import (
     language_model,
     lesion_gate,
     origins,
-    plots,
     pools,
     probing,
     ranks,
     rival,
+    samples,
     segmenter,
     session,
     view,
@@ -45,20 +44,18 @@ from pipeline.training.assembly import save_network
 from pipeline.training.bench import Bench
 from pipeline.training.budget import Budget
 from pipeline.training.calibrate import Places
+from pipeline.training.diffusion import Form
 from pipeline.training.fidelity import Fidelity
 from pipeline.training.finetune import Plan
 from pipeline.training.kept import FilmByFilm
-from pipeline.training.lesion_gate import Taught
 from pipeline.training.origins import Origin
 from pipeline.training.pairs import Counts, PairMaker, Sample
 from pipeline.training.pictures import Films
 from pipeline.training.pools import Encode, Pool
 from pipeline.training.session import Progress, Recipe
-from pipeline.types import Image, Mode
+from pipeline.types import Image
 from pipeline.weights import CLASSIFIER, IMAGE_GATE, LESION_GATE, RIVAL, WHOLE_LUNG, LoadedModel
 
-_SHOWN = 6
-_TUNED_SHOWN = 3  # a foreign network may be large, and an edit takes dozens of looks
 _PROBED = 600  # films of a class of a source: more were not better (docs/decisions/0011)
 _RECIPES = {
     "autoencoder": Recipe(minutes=0, batch=16, learning_rate=1.5e-3),
@@ -105,7 +102,7 @@ class Workshop:
         found = fidelity.measure(model, held_out, normal, lungs, self._bench.device)
         if ranks.is_first():
             fidelity.write(found, folder)
-            self._picture_round_trips(held_out[:: max(1, len(held_out) // _SHOWN)][:_SHOWN])
+            samples.round_trips(self._bench, held_out, folder)
         return found
 
     @property
@@ -120,7 +117,8 @@ class Workshop:
         recipe = self._recipe("segmenter", origin)
         model = segmenter.train(films, masks, recipe, folder, self._progress)
         self._keep(model, self._bench.segmenter)
-        self._picture_masks(model, films[:_SHOWN], masks[:_SHOWN])
+        if ranks.is_first():
+            samples.masks(model, films, masks, folder)
 
     def train_view(self) -> None:
         """The image gate's classifier is trained on the films of train."""
@@ -141,17 +139,19 @@ class Workshop:
             with files.whole_folder(self._bench.text_encoder) as scratch:
                 model.encoder.save_pretrained(scratch)
 
-    def train_diffusion(self, counts: Counts) -> None:
+    def train_diffusion(self, counts: Counts, form: Form = Form.PAIRED) -> None:
         """The U-Net is trained on a pool of pairs, made first where the run has none yet."""
         self._bench.demand("segmenter", "autoencoder", "language-model")
-        folder, origin = self._bench.work / "diffusion", origins.edit(self._bench)
+        folder, origin = self._bench.work / "diffusion", origins.edit(self._bench, form)
         self._demand_same("diffusion", origin)
         pool = self._pool("diffusion", counts, self._bench.encode, self._bench.encoder_digest)
         recipe, words = self._recipe("diffusion", origin), self._bench.embeddings(pool.captions)
-        model = diffusion.train(pool, words, recipe, folder, self._progress)
+        model = diffusion.train(pool, words, recipe, folder, self._progress, form)
         self._finish(model, "diffusion", recipe.origin)
-        if ranks.is_first():
-            self._picture_edits(model, pool, "pasted", folder)
+        if ranks.is_first() and form is Form.PAIRED:
+            samples.edits(self._bench, model, pool, "pasted", self._seed, folder)
+        elif ranks.is_first():
+            samples.paper_edits(self._bench, model, pool, self._seed, folder)
 
     def train_whole_lung(self, counts: Counts, base: Path | None = None) -> None:
         """The whole-lung adapter of the trained U-Net is trained on a pool of its own.
@@ -163,6 +163,7 @@ class Workshop:
         """
         self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
         origins.demand_unet(self._bench)
+        origins.demand_paired(self._bench)
         folder, start = self._bench.work / "whole-lung", base / WHOLE_LUNG if base else None
         origin = origins.adapter(self._bench, start)
         self._demand_same("whole-lung", origin)
@@ -174,7 +175,7 @@ class Workshop:
             with files.whole(folder / WHOLE_LUNG) as scratch:
                 whole_lung.save(model, scratch)
             origins.write(folder, recipe.origin)
-            self._picture_edits(model, pool, "diffuse", folder)
+            samples.edits(self._bench, model, pool, "diffuse", self._seed, folder)
 
     def fine_tune(self, base: Path, plan: Plan, counts: Counts) -> Path:
         """`fine-tuned/` is a model folder made of `base` by the plan; returns where it lies.
@@ -199,7 +200,7 @@ class Workshop:
         made = self._bench.work / "fine-tuned"
         if ranks.is_first():
             finetune.write(tuned, networks, plan, base, made, said)
-            self._picture_tuned(made, pool, folder)
+            samples.counterparts(made, pool, self._bench.device, self._seed, folder)
         return made
 
     def train_classifier(self) -> None:
@@ -217,6 +218,7 @@ class Workshop:
         """
         self._bench.demand("segmenter", "autoencoder", "language-model", "diffusion")
         origins.demand_unet(self._bench)
+        origins.demand_paired(self._bench)
         folder, origin = self._bench.work / "lesion-gate", origins.labelled(self._bench)
         self._demand_same("lesion-gate/first", origin)
         pool = self._seen_by_the_gate(counts)
@@ -228,7 +230,7 @@ class Workshop:
         model = lesion_gate.train(taught, half, folder / "second", self._progress, first)
         if ranks.is_first():
             save_network(model, folder / LESION_GATE)
-            self._picture_gate(model, taught)
+            samples.gates(model, taught, folder)
 
     def _seen_by_the_gate(self, counts: Counts) -> kept.Tensors:
         """Pairs in the frame of their lungs; the mask of a real film with a finding, of which
@@ -268,7 +270,7 @@ class Workshop:
         model = rival.train(taught, recipe, folder, self._progress)
         if ranks.is_first():
             save_network(model, self._bench.work / "judges" / RIVAL)
-            self._picture_rival(model, taught, folder)
+            samples.marks(model, taught, self._bench.device, folder)
 
     def assemble(self, version: str) -> str:
         """`model/` holds the finished parts, not calibrated yet; returns its digest."""
@@ -333,67 +335,6 @@ class Workshop:
             with files.whole_folder(self._bench.final(part)) as scratch:
                 model.save_pretrained(scratch)
                 origins.write(scratch, origin)
-
-    def _picture_masks(self, model: Segmenter, seen: Films, truth: Films) -> None:
-        """samples.png: films with outlines, the lungs that are found in each, and the outlines."""
-        if ranks.is_first():
-            rows = [seen, segmenter.lungs(model, seen), truth]
-            pictures = [[np.float32(1 / 255) * plane for plane in planes] for planes in rows]
-            plots.samples(pictures, self._bench.work / "segmenter" / "samples.png")
-
-    def _picture_rival(self, model: Segmenter, taught: rival.Lessons, folder: Path) -> None:
-        """samples.png: films with pastes, what the rival says of each, and what is so."""
-        films, masks = (planes[:_SHOWN] for planes in taught)
-        with torch.no_grad():
-            said = model(rival.signed(films).to(self._bench.device)).sigmoid().cpu()
-        pictures = [list(planes[:, 0].numpy()) for planes in (films / 255, said, masks / 255)]
-        plots.samples(pictures, folder / "samples.png")
-
-    def _picture_round_trips(self, films: Films) -> None:
-        """samples.png: each film above its reconstruction."""
-        back = self._bench.decoded(self._bench.encode(autoencoder.to_signed(films)))
-        rows = ([film.astype(np.float32) / 255 for film in films], back)
-        plots.samples(rows, self._bench.work / "autoencoder" / "samples.png")
-
-    def _picture_gate(self, model: Segmenter, taught: Sequence[Taught]) -> None:
-        """samples.png: films in their lungs' frame, what the gate says of each, and what is so."""
-        pasted = next(lesson for lesson in taught if lesson.kind == "pasted")
-        films, truth = pasted.film[:_SHOWN], pasted.lesion[:_SHOWN]
-        rows = (films / 255, lesion_gate.told(model, films), truth / 255)
-        pictures = [list(planes.numpy()) for planes in rows]
-        plots.samples(pictures, self._bench.work / "lesion-gate" / "samples.png")
-
-    @torch.no_grad()
-    def _picture_edits(self, model: torch.nn.Module, pool: Pool, kind: str, folder: Path) -> None:
-        """samples.png: films of a kind, edited in one step, and as they truly were."""
-        places = torch.from_numpy(pool.of(kind)[:_SHOWN])
-        source, aim = pool.source[places].float(), pool.aim[places].float()
-        normal = [pool.captions[int(i)] for i in pool.normal[places]]
-        out = self._bench.answers(model, source, normal, self._seed)
-        # At t = T alpha is 0 and sigma 1: the velocity is minus the clean latent.
-        edited = source + out[:, -1:].sigmoid() * (-out[:, : source.shape[1]] - source)
-        rows = [self._bench.decoded(z) for z in (source, edited, aim)]
-        plots.samples(rows, folder / "samples.png")
-
-    @torch.no_grad()
-    def _picture_tuned(self, made: Path, pool: Pool, folder: Path) -> None:
-        """samples.png: films with a paste, their counterparts by the model that was made, and as
-        they truly were.
-
-        Whole edits, as it will be asked: its noise has a schedule of its own, by which one step may
-        show nothing, and its plain form knows no source.
-        """
-        model, places = weights.load(made, torch.device(self._bench.device)), pool.of("pasted")
-        shown = torch.from_numpy(places[:_TUNED_SHOWN])
-        source, aim = (
-            model.autoencoder.decode(z[shown].float().to(model.device))[:, 0].cpu().numpy() / 2
-            + 0.5
-            for z in (pool.source, pool.aim)
-        )
-        explain = Explainer(model).evidence
-        edits = [explain(film.clip(0, 1), Mode.CALIBRATED, self._seed) for film in source]
-        counterparts = [edit.plane - edit.changes.mean(0) for edit in edits]
-        plots.samples([list(source), counterparts, list(aim)], folder / "samples.png")
 
     def _pool(self, run: str, counts: Counts, encode: Encode, encoder: str) -> Pool:
         """The pool of latent pairs kept with a run, made first where it has none of these."""

@@ -212,7 +212,14 @@ def autoencoder(made: Networks, device: torch.device) -> Autoencoder:
 
 def denoiser(made: Networks) -> Denoiser:
     """The U-Net with its schedule, for inference."""
-    return _DiffusersDenoiser(made.unet, made.steps, made.prediction, made.latents)
+    return denoiser_of(made.unet, made.steps, made.prediction, made.latents)
+
+
+def denoiser_of(unet: Any, steps: Schedule, prediction: str, latents: int) -> Denoiser:
+    """A U-Net that predicts so, for inference: paired where it takes twice the latents' channels,
+    with a gate where it gives one channel more than they have.
+    """
+    return _DiffusersDenoiser(unet, steps, prediction, latents)
 
 
 def text_encoder(made: Networks, device: torch.device) -> TextEncoder:

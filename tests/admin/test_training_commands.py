@@ -15,14 +15,17 @@ from safetensors.torch import load_file, save_file
 
 from dicom_node.admin import training
 from dicom_node.errors import InputError
-from pipeline import digest, settings, testing
+from pipeline import digest, settings, testing, weights
 from pipeline.errors import DatasetError
+from pipeline.explainer import Explainer
 from pipeline.training import bench, locks, pools
 from pipeline.training.bench import Bench
 from pipeline.training.locks import InUseError
 from pipeline.training.session import CheckpointError
+from pipeline.types import Mode
 from pipeline.weights import LESION_GATE, LUNG_SEGMENTER
 from tests.admin import commands, data_folder
+from tests.pipeline import chests
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(900)]
 
@@ -106,6 +109,34 @@ def test_a_model_of_ones_own_films_explains_a_film(work: Path, tmp_path: Path) -
 def test_a_run_leaves_pictures_of_what_it_makes(work: Path, part: str) -> None:
     with Pillow.open(work / part / "samples.png") as picture:
         assert len(set(np.asarray(picture).ravel().tolist())) > 100
+
+
+def test_a_u_net_of_the_plain_form_is_a_model_that_inverts_films_and_has_no_gate(
+    data: Path, work: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "work"
+    for part in ("segmenter", "autoencoder", "language-model", "view", "lesion-gate"):
+        shutil.copytree(work / part, own / part)
+    places = ("--data", data, "--work", own)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_SMALLEST_POOL", 16)
+        train_to_its_end("diffusion", *places, "--minutes", _MINUTES, "--form", "plain")
+        with pytest.raises(DatasetError, match="plain form, which has no gate"):
+            succeed("train", "gate", *places, "--minutes", _MINUTES, "--device", "cpu")
+        with pytest.raises(CheckpointError, match="form"):  # it is no run of pairs that goes on
+            succeed("train", "diffusion", *places, "--minutes", _MINUTES, "--device", "cpu")
+    with Pillow.open(own / "diffusion" / "samples.png") as picture:
+        assert len(set(np.asarray(picture).ravel().tolist())) > 100
+    succeed("assemble", "--version", "1", *places)
+    index = json.loads((own / "model" / "model_index.json").read_text(encoding="utf-8"))
+    assert index["_class_name"] == "StableDiffusionPipeline"
+    model = weights.load(own / "model", torch.device("cpu"))
+    assert not model.denoiser.paired
+    assert model.lesion_gate is None
+    plane = chests.varied(np.random.default_rng(7))
+    made = Explainer(model).evidence(plane, Mode.CALIBRATED, seed=0)
+    assert made.second is None
+    assert np.ptp(made.maps) > 0
 
 
 def test_a_calibration_notes_healthy_and_sick_films_by_number(work: Path) -> None:
@@ -229,7 +260,8 @@ def test_assembling_what_is_not_there_asks_nobody_else_for_it(
 
 
 @pytest.mark.parametrize(
-    "options", ["--lora 4", "--text-encoder", "--form plain", "--from embedded --lora 4"]
+    "options",
+    ["--lora 4", "--text-encoder", "--from embedded --lora 4", "--from embedded --form plain"],
 )
 def test_options_of_fine_tuning_are_refused_where_nothing_is_tuned(
     data: Path, tmp_path: Path, options: str

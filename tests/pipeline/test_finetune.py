@@ -17,7 +17,8 @@ from pipeline.engine.local import LocalEngine
 from pipeline.errors import ModelError
 from pipeline.settings import Settings
 from pipeline.training import finetune, pools
-from pipeline.training.finetune import Form, Plan, Tuned
+from pipeline.training.diffusion import Form
+from pipeline.training.finetune import Plan, Tuned
 from pipeline.training.pools import Pool
 from pipeline.training.session import Recipe, Session
 from pipeline.types import Mode, Radiograph, Status, Unlike

@@ -32,6 +32,7 @@ from pipeline.training import (
     segmenter,
 )
 from pipeline.training.dataset import Box, FilmRow
+from pipeline.training.diffusion import Form, paraphrases
 from pipeline.training.kept import Shelf
 from pipeline.training.lesions import Donor, Paste
 from pipeline.training.pairs import Counts, Material, PairMaker
@@ -359,6 +360,42 @@ def test_a_labels_loss_is_told_by_the_gates_largest_cells_in_the_lungs() -> None
     by_hand = (math.log(1 + math.exp(-told)) + math.log(1 + math.exp(told))) / 2
     assert float(diffusion.label_loss(logits, lungs, sick)) == pytest.approx(by_hand)
     assert float(diffusion.label_loss(logits, lungs * 0, sick)) == 0
+
+
+def plain_lessons(pool: Pool, size: int) -> diffusion.Lesson:
+    return diffusion.Lessons(pool, np.random.default_rng(0), Form.PLAIN).take(size)
+
+
+def test_without_a_source_films_are_learnt_under_what_is_true_of_them(pool: Pool) -> None:
+    """A half of them without a finding; a tenth of either half under nothing at all."""
+    lesson = plain_lessons(pool, 4000)
+    normal = torch.tensor([i for same in paraphrases(pool.captions).values() for i in same])
+    empty = lesson.words == pool.captions.index("")
+    well = torch.isin(lesson.words, normal)
+    assert float(empty.float().mean()) == pytest.approx(0.1, abs=0.02)
+    # 25 and 20 of 100 are without a finding; the pool's labelled films may be of either kind.
+    assert 0.43 <= float(well[~empty].float().mean()) <= 0.53
+    pasted = pool.source[pool.of("pasted")].float()
+    shown = {film.sum().item() for film in lesson.aim[~empty & ~well]}
+    assert {film.sum().item() for film in pasted} & shown
+    assert {film.sum().item() for film in lesson.aim[empty]} & {f.sum().item() for f in pasted}
+
+
+def test_without_a_source_there_is_no_gate_and_every_time_and_place_is_judged_alike(
+    pool: Pool,
+) -> None:
+    lesson = plain_lessons(pool, 200)
+    assert bool(lesson.gate.isnan().all())
+    assert bool((lesson.judged == 1).all())
+    assert not lesson.only_noise.any()
+    assert bool(lesson.sick.isnan().all())
+
+
+def test_a_new_u_net_of_the_plain_form_gives_what_it_takes(pool: Pool, tmp_path: Path) -> None:
+    recipe, words = replace(RECIPE, minutes=0), torch.zeros(len(pool.captions), 1, 256)
+    unet = diffusion.train(pool, words, recipe, tmp_path, lambda *_: None, Form.PLAIN)
+    assert (unet.config.in_channels, unet.config.out_channels) == (64, 64)
+    assert not diffusion.is_paired(unet)
 
 
 class Silent(nn.Module):
