@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from pipeline import fit
 from pipeline.errors import ModelError
 
 FEATURES = 160
@@ -95,11 +96,12 @@ def load(path: Path) -> Classifier:
     """The classifier kept at `path`.
 
     Raises:
-        ModelError: it is no safetensors file of this form.
+        ModelError: it is no safetensors file of this form, or holds what is no number.
     """
     model = Classifier()
     try:
         model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     except (OSError, RuntimeError, ValueError, SafetensorError) as fault:
         raise ModelError(f"{path}: no classifier of this form: {fault}") from fault
+    fit.demand_finite(path, model.state_dict())
     return model.eval()

@@ -25,12 +25,14 @@ class InUseError(PipelineError):
 def held(folder: Path) -> Iterator[None]:
     """Until the end nobody else holds `folder`, which need not be there; its parent must be.
 
-    Of the processes that train together the first alone asks; what it is told is true for all.
+    Where it is a link, what that leads to is held: others may lead there too. Of the processes that
+    train together the first alone asks; what it is told is true for all.
 
     Raises:
         InUseError: another process holds it, the message says which; or another user has run there.
     """
-    path = folder.with_name(f".{folder.name}.lock")
+    there = folder.resolve()
+    path = there.with_name(f".{there.name}.lock")
     file, holder = _asked(path) if ranks.is_first() else (None, 0.0)
     try:
         other = ranks.of_the_first(holder)

@@ -36,6 +36,16 @@ def test_a_folder_is_held_by_one_until_its_end_and_another_is_told_by_whom(tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_two_links_to_one_folder_are_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    links = [tmp_path / name / "diffusion" for name in ("one", "other")]
+    for link in links:
+        link.parent.mkdir()
+        link.symlink_to(tmp_path / "disk" / "diffusion")
+    with locks.held(links[0]), pytest.raises(InUseError, match=rf"{links[1]}: another process"):
+        locks.held(links[1]).__enter__()
+
+
 def test_a_lock_whose_file_was_taken_away_meanwhile_is_asked_for_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

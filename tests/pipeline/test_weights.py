@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from pipeline import digest, gates, lesion_gate, sampling, segmenter, testing, weights
+from pipeline import classifier, digest, gates, lesion_gate, sampling, segmenter, testing, weights
 from pipeline.errors import ModelError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -60,6 +60,13 @@ def with_another(tensors: Tensors) -> Tensors:
 def not_numbers(tensors: Tensors) -> Tensors:
     first = sorted(tensors)[0]
     return {**tensors, first: tensors[first] * torch.nan}
+
+
+def test_a_judge_whose_weights_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    weights_of_it = tmp_path / weights.CLASSIFIER
+    save_file(not_numbers(classifier.Classifier().state_dict()), weights_of_it)
+    with pytest.raises(ModelError, match=f"{weights_of_it}: .* holds what is no number"):
+        classifier.load(weights_of_it)
 
 
 def test_what_a_folder_is_whole_with_loads(folder: Path) -> None:
