@@ -16,7 +16,7 @@ from pipeline.errors import DatasetError
 from pipeline.gates import ImageGate, ViewClassifier
 from pipeline.preprocess import GRID
 from pipeline.settings import Settings
-from pipeline.training import diffusion, files, language_model, origins
+from pipeline.training import files, language_model, origins
 from pipeline.training.bench import Bench
 from pipeline.training.pictures import Films
 from pipeline.weights import (
@@ -59,11 +59,11 @@ def _put_together(bench: Bench, version: str, folder: Path) -> None:
     text.half().save_pretrained(folder / "text_encoder")
     bench.tokenizer.save_pretrained(folder / "tokenizer")
     _scheduler().save_pretrained(folder / "scheduler")
-    paired = diffusion.is_paired(bench.unet())
-    pipeline = "StableDiffusionInstructPix2PixPipeline" if paired else "StableDiffusionPipeline"
+    paired = "StableDiffusionInstructPix2PixPipeline"
+    pipeline = paired if bench.is_paired else "StableDiffusionPipeline"
     (folder / "model_index.json").write_text(_INDEX % pipeline, encoding="utf-8")
     save_network(load_segmenter(bench.segmenter), folder / LUNG_SEGMENTER)
-    if paired:  # what reads an edit in pairs; an earlier U-Net's may lie there still
+    if bench.is_paired:  # what reads an edit in pairs; an earlier U-Net's may lie there still
         _copy_beside(bench, folder)
     _write_gate(bench, folder / IMAGE_GATE)
     _write_prior(bench, folder / LATENT_PRIOR)

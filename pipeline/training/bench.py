@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderDC, UNet2DConditionModel
 from transformers import BertModel, PreTrainedTokenizerFast
 
-from pipeline import schedule
+from pipeline import digest, schedule
 from pipeline.anatomy import Mask
 from pipeline.errors import DatasetError
 from pipeline.models import Denoiser
@@ -235,6 +235,18 @@ class Bench:
         return UNet2DConditionModel.from_pretrained(
             self.final("diffusion"), use_safetensors=True, local_files_only=True
         )
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the trained U-Net sees the source: it takes twice the latents' channels.
+
+        The U-Net alone does not tell: in pairs it takes and gives 2 for latents of one channel, and
+        so does the plain form for those of two.
+        """
+        return self._channels("diffusion", "in") == 2 * self._channels("autoencoder", "latent")
+
+    def _channels(self, part: str, which: str) -> int:
+        return int(digest.read_object(self.final(part) / "config.json")[f"{which}_channels"])
 
     def denoiser(self, unet: torch.nn.Module) -> Denoiser:
         """A U-Net of these latents with the schedule that it is taught by."""

@@ -128,11 +128,6 @@ def build(latents: int = LATENT_CHANNELS, form: Form = Form.PAIRED) -> UNet2DCon
     )
 
 
-def is_paired(unet: UNet2DConditionModel) -> bool:
-    """Whether a U-Net that `build` made sees the source."""
-    return int(unet.config.in_channels) > int(unet.config.out_channels)
-
-
 def train(
     pool: Pool,
     embeddings: torch.Tensor,

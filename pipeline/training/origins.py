@@ -12,7 +12,7 @@ from pipeline import digest, prompts
 from pipeline.errors import DatasetError
 from pipeline.training import files, kept
 from pipeline.training.bench import Bench
-from pipeline.training.diffusion import Form, is_paired
+from pipeline.training.diffusion import Form
 from pipeline.training.finetune import Plan
 from pipeline.weights import WHOLE_LUNG
 
@@ -77,7 +77,7 @@ def demand_paired(bench: Bench) -> None:
     Raises:
         DatasetError: it is of the plain form.
     """
-    if not is_paired(bench.unet()):
+    if not bench.is_paired:
         raise DatasetError(
             f"{bench.work}: its diffusion is of the plain form, which has no gate: what follows it "
             f"is assemble; for gate and whole-lung remove {bench.work / 'diffusion'} and train "

@@ -31,6 +31,7 @@ from pipeline.training import (
     rival,
     segmenter,
 )
+from pipeline.training.bench import Bench
 from pipeline.training.dataset import Box, FilmRow
 from pipeline.training.diffusion import Form, paraphrases
 from pipeline.training.kept import Shelf
@@ -395,7 +396,18 @@ def test_a_new_u_net_of_the_plain_form_gives_what_it_takes(pool: Pool, tmp_path:
     recipe, words = replace(RECIPE, minutes=0), torch.zeros(len(pool.captions), 1, 256)
     unet = diffusion.train(pool, words, recipe, tmp_path, lambda *_: None, Form.PLAIN)
     assert (unet.config.in_channels, unet.config.out_channels) == (64, 64)
-    assert not diffusion.is_paired(unet)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize("form", Form)
+def test_a_u_nets_form_is_told_beside_the_latents_that_it_has(
+    tmp_path: Path, form: Form, channels: int
+) -> None:
+    """In pairs it takes 2 channels and gives 2, of one latent; so does the plain form, of two."""
+    bench = Bench(data=tmp_path, work=tmp_path, device="cpu")
+    diffusion.build(channels, form).save_pretrained(bench.final("diffusion"))
+    autoencoder.build(channels).save_pretrained(bench.final("autoencoder"))
+    assert bench.is_paired == (form is Form.PAIRED)
 
 
 class Silent(nn.Module):
