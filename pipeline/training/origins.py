@@ -86,14 +86,16 @@ def demand_paired(bench: Bench) -> None:
 
 
 def demand_together(bench: Bench) -> None:
-    """The U-Net, and the whole-lung adapter if there is one, belong to the parts beside them.
+    """The U-Net, and the whole-lung adapter that goes with it, belong to the parts beside them.
+
+    With the plain form none goes: an adapter there is of a U-Net that was, and is left where it is.
 
     Raises:
         DatasetError: one does not.
     """
     demand_unet(bench)
     folder = bench.work / "whole-lung"
-    if (folder / WHOLE_LUNG).exists():
+    if bench.is_paired and (folder / WHOLE_LUNG).exists():
         _demand(bench, "whole-lung", folder, {"diffusion": bench.digest_of("diffusion")})
 
 

@@ -115,8 +115,10 @@ def test_a_u_net_of_the_plain_form_is_a_model_that_inverts_films_and_has_no_gate
     data: Path, work: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "work"
-    for part in ("segmenter", "autoencoder", "language-model", "view", "lesion-gate"):
+    for part in _PARTS[:4]:
         shutil.copytree(work / part, own / part)
+    for of_another in ("lesion-gate", "whole-lung"):  # of the U-Net in pairs that was there before
+        shutil.copytree(work / of_another, own / of_another)
     places = ("--data", data, "--work", own)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_SMALLEST_POOL", 16)
@@ -132,7 +134,7 @@ def test_a_u_net_of_the_plain_form_is_a_model_that_inverts_films_and_has_no_gate
     assert index["_class_name"] == "StableDiffusionPipeline"
     model = weights.load(own / "model", torch.device("cpu"))
     assert not model.denoiser.paired
-    assert model.lesion_gate is None
+    assert (model.lesion_gate, model.whole_lung) == (None, None)
     plane = chests.varied(np.random.default_rng(7))
     made = Explainer(model).evidence(plane, Mode.CALIBRATED, seed=0)
     assert made.second is None
