@@ -25,14 +25,14 @@ class InUseError(PipelineError):
 def held(folder: Path) -> Iterator[None]:
     """Until the end nobody else holds `folder`, which need not be there; its parent must be.
 
-    Where it is a link, what that leads to is held: others may lead there too. Of the processes that
-    train together the first alone asks; what it is told is true for all.
+    Where it is a link, what that leads to is held, if a file may be made beside it: others may lead
+    there too. Of the processes that train together the first alone asks; what it is told is true
+    for all.
 
     Raises:
         InUseError: another process holds it, the message says which; or another user has run there.
     """
-    there = folder.resolve()
-    path = there.with_name(f".{there.name}.lock")
+    path = _beside(folder)
     file, holder = _asked(path) if ranks.is_first() else (None, 0.0)
     try:
         other = ranks.of_the_first(holder)
@@ -44,6 +44,13 @@ def held(folder: Path) -> Iterator[None]:
             if not holder:
                 path.unlink(missing_ok=True)
             os.close(file)  # and with it the lock
+
+
+def _beside(folder: Path) -> Path:
+    """Where the lock's file lies: the folder above a disk of one's own is often not one's own."""
+    there = folder.resolve()
+    place = there if os.access(there.parent, os.W_OK | os.X_OK) else folder
+    return place.with_name(f".{place.name}.lock")
 
 
 def _asked(path: Path) -> tuple[int, float]:

@@ -46,6 +46,22 @@ def test_two_links_to_one_folder_are_one_folder(tmp_path: Path) -> None:
         locks.held(links[1]).__enter__()
 
 
+def test_a_link_to_where_no_lock_may_be_made_is_held_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount, link = tmp_path / "mount", tmp_path / "work" / "diffusion"
+    (mount / "own").mkdir(parents=True)
+    link.parent.mkdir()
+    link.symlink_to(mount / "own")
+    whole = os.access
+    monkeypatch.setattr(  # root may write everywhere
+        os, "access", lambda path, mode: path != mount and whole(path, mode)
+    )
+    with locks.held(link), pytest.raises(InUseError, match=rf"{link}: another process"):
+        assert [found.name for found in mount.iterdir()] == ["own"]
+        locks.held(link).__enter__()
+
+
 def test_a_lock_whose_file_was_taken_away_meanwhile_is_asked_for_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
