@@ -52,8 +52,9 @@ _WHY_EMPTY = {
     "fidelity": "no source has 20 normal films and 10 others",
     "reliability": "the model has no healthy reference in this mode, or no film is normal",
     "induction": "the model does not edit in pairs",
+    "gate_opened_by_the_null_edit": "the model has no gate",
 }
-"""Of sections that may have nothing to say."""
+"""Of sections, and of what validity tells, that may have nothing to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +115,11 @@ class Measurement:
             **self._pace(),
             "notes": self._notes,
         }
+        told = {**numbers, **numbers.get("validity", {})}
         self._notes += [
             f"nothing is said of {name.replace('_', ' ')}: {why}"
             for name, why in _WHY_EMPTY.items()
-            if numbers.get(name) == {}
+            if told.get(name) == {}
         ]
         return Evaluation(numbers=numbers, cases=cases)
 

@@ -2,7 +2,7 @@
 
 Two forms: `paired` (InstructPix2Pix, 2211.09800: the first convolution gets as many channels again
 for the source, begun at zero, so that the first step computes what the checkpoint did) and `plain`
-(text to image as the paper trained it; explained by inversion, or in `paper` mode). A text encoder
+(text to image, the paper's form; explained by inversion, or in `paper` mode). A text encoder
 that the U-Net was not trained with, such as RadBERT, must be trained or its U-Net with it.
 """
 

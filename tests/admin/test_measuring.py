@@ -259,6 +259,22 @@ def test_what_is_left_out_for_want_of_films_is_said(
     assert "Image score" not in (tmp_path / "evaluation.html").read_text(encoding="utf-8")
 
 
+def test_what_a_model_that_sees_no_source_cannot_be_asked_is_said(
+    data: Path, evaluated: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    testing.write_tiny_model(tmp_path / "model", paired=False, grid=data_folder.SIDE)
+    done = commands.vald(
+        "evaluate", "--data", data, "--model", tmp_path / "model", "--judges",
+        evaluated[1] / "judges", "--json", "--limit", 2,
+        *(f"--without={name}" for name in SECTIONS.keys() - {"validity", "induction"}),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["notes"][-2:] == [
+        "nothing is said of induction: the model does not edit in pairs",
+        "nothing is said of gate opened by the null edit: the model has no gate",
+    ]
+
+
 def test_a_full_disk_loses_no_number(
     data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
