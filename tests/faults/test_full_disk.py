@@ -1,6 +1,8 @@
 """A disk that is really full, of films or of rows: nothing is half there, and it heals."""
 
 import itertools
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from storage import migrate
 from storage.objects import LocalObjectStore
 from storage.sql import SqlJobStore
 from tests.faults import hospital
-from tests.faults.hospital import says
+from tests.faults.hospital import Hospital, says
 from tests.intake.conftest import Receiver, Start, start  # noqa: F401 - a fixture
 from tests.intake.films import encoded, film
 from tests.intake.sender import Told, association, store
@@ -62,6 +64,19 @@ def rows(small_disk: Path) -> Iterator[SqlJobStore]:
 def send(receiver: Receiver, name: str) -> Told | None:
     with association(receiver.port) as assoc:
         return store(assoc, encoded(film(name, rows=20_000)), sop_instance_uid=name)  # 640 KB
+
+
+@contextmanager
+def worker_stopped(place: Hospital) -> Iterator[None]:
+    """Films are taken and routed meanwhile, and wait to be explained."""
+    children = hospital.children_of(place.node)
+    explains = [pid for pid in children if "libtorch" in Path(f"/proc/{pid}/maps").read_text()]
+    assert 0 < len(explains) < len(children), "the worker has torch, the dispatcher has not"
+    for pid in explains:
+        os.kill(pid, signal.SIGSTOP)
+    yield
+    for pid in explains:
+        os.kill(pid, signal.SIGCONT)
 
 
 def fill(disk: Path) -> Path:
@@ -146,12 +161,15 @@ def test_a_node_whose_films_rows_and_results_find_no_space_goes_on_when_there_is
     ):
         place.node.start()
         tools.wait_until(partial(says, place, "worker ready"), _LONG_S, "the worker")
-        place.send(place.expose(hospital.SENDERS))
-        assert all(place.told.values())
-        filler = fill(disk)
-        turned_away = place.expose(2)
-        place.send(turned_away)
-        assert not any(place.told[sent] for sent in turned_away)
+        with worker_stopped(place):
+            place.send(place.expose(hospital.SENDERS))
+            assert all(place.told.values())
+            routed = partial(says, place, '"event": "routed"', hospital.SENDERS)
+            tools.wait_until(routed, _LONG_S, "all to be routed")
+            filler = fill(disk)
+            turned_away = place.expose(2)
+            place.send(turned_away)
+            assert not any(place.told[sent] for sent in turned_away)
         tools.wait_until(
             lambda: any(says(place, words) for words in _WANT_SPACE), _LONG_S, str(_WANT_SPACE)
         )
