@@ -1,18 +1,22 @@
 """DCMTK and dicom3tools as programs of this machine, ports, and waiting with an end."""
 
+import functools
+import itertools
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 _POLL_S = 0.1
 _REST = 4  # times as long as a look took
+_FIRST_PORT, _BLOCK = 10_000, 200
 
 
 def find(name: str, *folders: str) -> str:
@@ -38,11 +42,37 @@ def dciodvfy_errors(path: Path) -> set[str]:
     return {line for line in done.stderr.splitlines() if line.startswith("Error")}
 
 
-def free_port() -> int:
-    """A port that nothing listens on now."""
+@functools.cache
+def _ports(_of_process: int) -> tuple[socket.socket, Iterator[int]]:
+    """What holds a block of ports for this process, until it ends; and the ports, round and round.
+
+    The system gives them to nobody of itself, neither to who connects, nor to who lets it choose.
+    """
+    token = socket.socket(type=socket.SOCK_DGRAM)  # the block's first UDP port, not used else
+    choice = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    for first in range(_FIRST_PORT, int(choice[0]) - _BLOCK, _BLOCK):
+        if _binds(token, first):
+            return token, itertools.cycle(range(first, first + _BLOCK))
+    raise AssertionError(f"all ports below {choice[0]} are held")
+
+
+def _binds(there: socket.socket, port: int) -> bool:
+    try:
+        there.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
+def _can_be_listened_on(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return _binds(probe, port)
+
+
+def free_port() -> int:
+    """A port that nothing listens on, and that nobody else is given while this process lives."""
+    _, ports = _ports(os.getpid())
+    return next(filter(_can_be_listened_on, ports))
 
 
 def listens(port: int) -> bool:
