@@ -1,5 +1,6 @@
 """A worker whose model takes for ever to load: the main of a child process."""
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -11,11 +12,13 @@ from dicom_node.work.loading import Loads
 
 
 def work(settings: NodeConfig, loads: Loads, told: str) -> None:
-    """As the node's own; a file is there from when the load has begun."""
+    """As the node's own; a file says its process id from when the load has begun."""
 
     class LocalEngine:
         def __init__(self, *_: object) -> None:
-            Path(told).touch()
+            part = Path(f"{told}.{os.getpid()}")
+            part.write_text(str(os.getpid()))
+            part.replace(told)
             threading.Event().wait()
 
     stand_in = ModuleType("pipeline.engine.local")

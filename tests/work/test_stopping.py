@@ -23,7 +23,6 @@ from storage.sql import SqlJobStore
 from storage.states import DeliveryState, JobState
 from tests.delivery import pacs
 from tests.delivery.parcels import make_due
-from tests.faults.hospital import children_of
 from tests.peers import tools
 from tests.peers.nodes import Node
 from tests.storage.samples import submitted
@@ -98,27 +97,31 @@ def test_a_dispatcher_told_to_stop_begins_no_more_results_and_the_next_sends_eac
 
 _IMPATIENT = """
 import sys
+from functools import partial
 from pathlib import Path
 from dicom_node import node, wiring
+from tests.work import slow_model
 
 node._CHILD_GRACE_S = 1.0
+node.work = partial(slow_model.work, told=sys.argv[2])
 sys.exit(node.serve(Path(sys.argv[1]), {}))
 """
-"""A node whose children have a second to end."""
+"""A node whose children have a second to end, and whose worker takes no job: it is loading."""
 
 
 @contextmanager
-def serving(settings: NodeConfig, folder: Path) -> Iterator[Node]:
-    """It is started, with all its children; its model is slow to load, beside what is looked at."""
+def serving(settings: NodeConfig, folder: Path) -> Iterator[tuple[Node, int]]:
+    """A node, and the process id of its worker, which loads its model and has no row locked."""
     testing.write_tiny_model(folder / "model")
-    command = [sys.executable, "-c", _IMPATIENT, str(folder / "config.yaml")]
+    loading = folder / "loading"
+    command = [sys.executable, "-c", _IMPATIENT, str(folder / "config.yaml"), str(loading)]
     with (folder / "node.log").open("w") as log:
         process = subprocess.Popen(command, stderr=log, start_new_session=True)
     there = Node(folder=folder, port=settings.node.port, process=process)
     try:
         tools.wait_until(lambda: "node started" in there.log(), 120, "the node to start")
-        tools.wait_until(lambda: len(children_of(there)) >= 2, 60, "its children")
-        yield there
+        tools.wait_until(loading.exists, 120, "its worker")
+        yield there, int(loading.read_text())
     finally:
         there.cut_power()
 
@@ -148,19 +151,17 @@ def store(settings: NodeConfig) -> Iterator[SqlJobStore]:
 def test_what_a_child_had_in_hand_when_it_died_is_free_at_once_and_an_attempt_spent(
     settings: NodeConfig, store: SqlJobStore, tmp_path: Path
 ) -> None:
-    with serving(settings, tmp_path) as there:
-        victim = children_of(there)[0]
+    with serving(settings, tmp_path) as (_, victim):
         in_hand(settings, store, "k1", victim)
         os.kill(victim, signal.SIGKILL)
-        tools.wait_until(lambda: store.job("k1").state is JobState.RECEIVED, 10, "the job")
+        tools.wait_until(lambda: store.job("k1").state is JobState.RECEIVED, 60, "the job")
         assert store.job("k1").attempts == 1
 
 
 def test_what_a_child_had_in_hand_that_did_not_stop_is_free_and_no_attempt_spent(
     settings: NodeConfig, store: SqlJobStore, tmp_path: Path
 ) -> None:
-    with serving(settings, tmp_path) as there:
-        hanging = children_of(there)[0]
+    with serving(settings, tmp_path) as (there, hanging):
         in_hand(settings, store, "k1", hanging)
         os.kill(hanging, signal.SIGSTOP)
         assert there.stop() == 0
