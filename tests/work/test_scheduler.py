@@ -120,6 +120,7 @@ def test_an_hourly_tick_is_due_within_the_hour_also_where_the_clock_is_set_back(
 ) -> None:
     """Else it would stand still for as long as the clock was wrong."""
     clock = Ticker((Tick(name="hourly", at="*:17", run=lambda: None),), look_s=_EVERY_S)
+    monkeypatch.setattr(scheduler, "datetime", Asked)
     clock.start()
 
     def due() -> datetime.datetime:
@@ -131,6 +132,7 @@ def test_an_hourly_tick_is_due_within_the_hour_also_where_the_clock_is_set_back(
         first = due()
         assert first.minute == 17
         assert first - _DATETIME.now(datetime.UTC) <= datetime.timedelta(hours=1)
+        assert Asked.asked.wait(_LONG_S)  # it knows a time from before
         set_back(monkeypatch)
         until = time.monotonic() + _LONG_S
         while due() == first and time.monotonic() < until:
@@ -141,17 +143,17 @@ def test_an_hourly_tick_is_due_within_the_hour_also_where_the_clock_is_set_back(
 
 
 def test_stop_waits_for_the_turn_in_hand_and_no_more_come() -> None:
-    entered, finished, released = threading.Semaphore(0), threading.Event(), threading.Event()
+    entered, finished = threading.Semaphore(0), threading.Event()
 
     def run() -> None:
         entered.release()
-        released.wait(_LONG_S)
+        clock._stop.wait(_LONG_S)
+        threading.Event().wait(5 * _EVERY_S)  # it goes on after all are told to stop
         finished.set()
 
     clock = ticker(reclaim=run)
     clock.start()
     assert entered.acquire(timeout=_LONG_S)
-    threading.Timer(5 * _EVERY_S, released.set).start()
     clock.stop()
     assert finished.is_set()
     assert not entered.acquire(timeout=5 * _EVERY_S)
@@ -169,9 +171,21 @@ class Back(datetime.datetime):
         return cls.combine(moment.date(), moment.timetz())
 
 
+class Asked(datetime.datetime):
+    """The time of day, and whether anybody has asked for it."""
+
+    asked = threading.Event()
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> "Asked":
+        cls.asked.set()
+        moment = _DATETIME.now(tz)
+        return cls.combine(moment.date(), moment.timetz())
+
+
 def set_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock, for APScheduler and whoever minds it."""
-    for name, module in [*sys.modules.items()]:
+    """The clock, for APScheduler, and then for whoever minds it and tells it the time."""
+    for name, module in sorted(sys.modules.items()):
         if name.startswith(("apscheduler", scheduler.__name__)) and hasattr(module, "datetime"):
             monkeypatch.setattr(module, "datetime", Back)
 
