@@ -2,7 +2,6 @@
 
 import logging
 import os
-import subprocess
 import sys
 import threading
 import uuid
@@ -15,12 +14,12 @@ import structlog
 from sqlalchemy.engine import make_url
 
 import pipeline  # noqa: F401 - before torch, which a test may load first
+from tests import postgres
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 _REAL = ("peer", "postgres", "data")
-_STARTS = 4
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
 
@@ -77,14 +76,7 @@ def _held_to(report: _Report) -> _Report:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real PostgreSQL server, started for this session from the wheel."""
-    pgserver = pytest.importorskip("pgserver")
-    for others in reversed(range(_STARTS)):
-        try:
-            server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-            break
-        except subprocess.TimeoutExpired:  # it waits 10 s: a busy machine may need more
-            if not others:
-                raise
+    server = postgres.started(tmp_path_factory.mktemp("postgres"))
     try:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     finally:

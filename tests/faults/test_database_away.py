@@ -19,8 +19,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.postgres, pytest.mark.timeout(600)]
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A PostgreSQL of its own, which may be stopped."""
-    pgserver = pytest.importorskip("pgserver")
-    started = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    started = postgres.started(tmp_path_factory.mktemp("postgres"))
     yield started
     started.cleanup()
 
@@ -36,7 +35,7 @@ def stopped(server: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        server.ensure_postgres_running()
+        postgres.start_again(server)
 
 
 def silent(server: Any) -> AbstractContextManager[None]:
