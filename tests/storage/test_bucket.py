@@ -63,11 +63,11 @@ def test_a_server_that_is_gone_is_away_and_heals_when_it_is_back(bucket: S3Serve
 def test_a_server_that_is_silent_is_away_within_bounded_time(
     bucket: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_LOOK_S", 1.0)
-    monkeypatch.setattr(service, "_BYTES_S", 2.0)
     store = FsspecObjectStore(bucket.place())
     ref = store.keep("received/other.dcm", b"DICM")
-    with bucket.silent():
+    with monkeypatch.context() as hasty, bucket.silent():
+        hasty.setattr(service, "_LOOK_S", 1.0)
+        hasty.setattr(service, "_BYTES_S", 2.0)
         began_s = time.monotonic()
         for call in every_call(store):
             with pytest.raises(ObjectsUnavailableError, match="no answer in time"):

@@ -463,17 +463,16 @@ def test_a_server_that_is_away_is_the_moments_fault_and_its_password_is_not_told
 def test_a_server_that_stands_still_is_given_up_and_comes_back(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pgserver = pytest.importorskip("pgserver")
-    monkeypatch.setattr(engine, "_ANSWER_S", 1.0)
     monkeypatch.setattr(engine, "_CONNECT_TIMEOUT_S", 2)
     folder = tmp_path_factory.mktemp("stopped")
-    server = pgserver.get_server(folder, cleanup_mode="stop")
+    server = postgres.started(folder)
     url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     try:
         migrate.up(url)
         store = SqlJobStore(url)
         store.receive(film("1.2.1"))
-        with postgres.silent(folder):
+        with monkeypatch.context() as hasty, postgres.silent(folder):
+            hasty.setattr(engine, "_ANSWER_S", 1.0)
             began = time.monotonic()
             with pytest.raises(StoreUnavailableError, match="database"):
                 store.waiting()
