@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.timeout(1800)]
 
 _HOLD = """
 import sqlite3, sys
-held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held = sqlite3.connect(sys.argv[1], timeout=120, isolation_level=None)
 held.execute("BEGIN EXCLUSIVE")
 print("held", flush=True)
 sys.stdin.read()

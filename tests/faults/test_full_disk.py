@@ -3,9 +3,10 @@
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -72,11 +73,32 @@ def worker_stopped(place: Hospital) -> Iterator[None]:
     children = hospital.children_of(place.node)
     explains = [pid for pid in children if "libtorch" in Path(f"/proc/{pid}/maps").read_text()]
     assert 0 < len(explains) < len(children), "the worker has torch, the dispatcher has not"
-    for pid in explains:
-        os.kill(pid, signal.SIGSTOP)
+
+    def stopped_between_its_looks() -> bool:
+        tell(explains, signal.SIGSTOP)
+        if can_be_written(place.node.folder / "var" / "vald.db"):
+            return True
+        tell(explains, signal.SIGCONT)
+        return False
+
+    tools.wait_until(stopped_between_its_looks, _LONG_S, "the worker to hold no row")
     yield
-    for pid in explains:
-        os.kill(pid, signal.SIGCONT)
+    tell(explains, signal.SIGCONT)
+
+
+def tell(processes: list[int], what: signal.Signals) -> None:
+    for pid in processes:
+        os.kill(pid, what)
+
+
+def can_be_written(database: Path) -> bool:
+    """Nobody is in the middle of it, but for a moment."""
+    with closing(sqlite3.connect(database, timeout=5, isolation_level=None)) as rows:
+        try:
+            rows.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:  # it is locked
+            return False
+    return True
 
 
 def fill(disk: Path) -> Path:

@@ -156,7 +156,7 @@ def resident_mb(node: Node) -> float:
 
 
 def status_of(pid: int) -> str:
-    with contextlib.suppress(FileNotFoundError):  # a decoder that has just ended
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a decoder that has ended
         return Path(f"/proc/{pid}/status").read_text()
     return ""
 
