@@ -128,11 +128,11 @@ def running(
     with (folder / "log").open("w") as log:
         child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
-            tools.wait_until(lambda: _answers(orthanc), 30, "Orthanc to start")
+            tools.wait_until(lambda: _answers(orthanc), 120, "Orthanc to start")
             yield orthanc
         finally:
             child.terminate()
-            child.wait(30)
+            child.wait(120)
 
 
 def _answers(orthanc: Orthanc) -> bool:

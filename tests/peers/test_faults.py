@@ -65,18 +65,20 @@ def test_results_wait_for_a_pacs_that_is_away(tmp_path: Path, tiny_model: Path) 
 
 def test_the_node_listens_at_once_and_ends_with_status_0(tmp_path: Path, tiny_model: Path) -> None:
     node = nodes.write_config(tmp_path, tools.free_port(), model=tiny_model)
-    imports_s, took_s = [], []
+    in_time = []
     for _ in range(3):
         began = time.monotonic()
         tools.run(sys.executable, "-c", "import dicom_node.node, dicom_node.intake.scp")
-        imports_s.append(time.monotonic() - began)
+        imports_s = time.monotonic() - began
         began = time.monotonic()
         with nodes.running(node):
-            took_s.append(time.monotonic() - began)
+            took_s = time.monotonic() - began
             assert tools.run("echoscu", "-aec", "VALD", "127.0.0.1", node.port).returncode == 0
             assert node.stop() == 0
-    # The interpreter and its imports are in it; a busy machine takes its time over those too.
-    assert min(took_s) < max(_LISTENS_WITHIN_S, _TIMES_ITS_IMPORTS * min(imports_s))
+        # The interpreter and its imports are in it; a busy machine takes its time over those too,
+        # now more and now less.
+        in_time.append(took_s < max(_LISTENS_WITHIN_S, _TIMES_ITS_IMPORTS * imports_s))
+    assert any(in_time)
 
 
 def test_bytes_that_are_no_data_set_are_refused_and_the_node_lives(

@@ -1,5 +1,6 @@
 """A model that cannot be used: refused at the node's start, or told while films are kept."""
 
+import http
 import http.client
 import json
 import os
@@ -202,7 +203,10 @@ def _trouble(port: int) -> str | None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", "/status.json")
-        said = json.loads(connection.getresponse().read())["model_trouble"]
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:  # the database did not answer in time
+            return ""
+        said = json.loads(answer.read())["model_trouble"]
     except OSError:
         return ""
     finally:
