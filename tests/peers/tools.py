@@ -16,7 +16,7 @@ import pytest
 
 _POLL_S = 0.1
 _REST = 4  # times as long as a look took
-_FIRST_PORT, _BLOCK = 10_000, 200
+_FIRST_PORT, _LAST_PORT, _BLOCK = 10_000, 60_000, 200
 
 
 def find(name: str, *folders: str) -> str:
@@ -46,14 +46,16 @@ def dciodvfy_errors(path: Path) -> set[str]:
 def _ports(_of_process: int) -> tuple[socket.socket, Iterator[int]]:
     """What holds a block of ports for this process, until it ends; and the ports, round and round.
 
-    The system gives them to nobody of itself, neither to who connects, nor to who lets it choose.
+    The system gives them to nobody of itself, neither to who connects, nor to who lets it choose;
+    but where it is told to choose from all there are.
     """
     token = socket.socket(type=socket.SOCK_DGRAM)  # the block's first UDP port, not used else
-    choice = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-    for first in range(_FIRST_PORT, int(choice[0]) - _BLOCK, _BLOCK):
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    end = lowest if lowest >= _FIRST_PORT + _BLOCK else _LAST_PORT
+    for first in range(_FIRST_PORT, end - _BLOCK + 1, _BLOCK):
         if _binds(token, first):
             return token, itertools.cycle(range(first, first + _BLOCK))
-    raise AssertionError(f"all ports below {choice[0]} are held")
+    raise AssertionError(f"all blocks of ports from {_FIRST_PORT} to {end} are held")
 
 
 def _binds(there: socket.socket, port: int) -> bool:
