@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from pipeline.training.files import FullDiskError
 from pipeline.training.session import CheckpointError, DivergedError, Recipe, Session, demand_origin
 from tests.conftest import REPOSITORY
 from tests.disk import full_disk
+from tests.peers import tools
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -498,11 +498,8 @@ said = {"lesson": lesson, "noise": torch.rand(1).item(), "step": run.step, "made
 def test_two_processes_learn_one_model_from_lessons_of_their_own(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(_TWO)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     places = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    shared = {**os.environ, **places, "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    shared = {**os.environ, **places, "MASTER_PORT": str(tools.free_port()), "WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
             [sys.executable, script, tmp_path],
