@@ -1,6 +1,5 @@
 """From what is due to what the store says of it."""
 
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -95,12 +94,6 @@ def make(tmp_path: Path) -> Make:
 def renewed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch's lease is renewed before each file and each result: where tests come in between."""
     monkeypatch.setattr(delivering, "_RENEWED_AFTER_S", 0.0)
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        return int(gone.getsockname()[1])
 
 
 def test_what_is_due_is_delivered_once_and_as_it_was_kept(make: Make) -> None:
