@@ -1,6 +1,5 @@
 """A PACS that behaves badly, in every way: what docs/durability.md says is what happens."""
 
-import socket
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +22,7 @@ DUE, DELIVERED, REFUSED = DeliveryState.DUE, DeliveryState.DELIVERED, DeliverySt
 _HASTY = SETTINGS.model_copy(
     update={
         "timeouts": SETTINGS.timeouts.model_copy(
-            update={"association_s": 2, "response_s": 1, "connect_s": 2}
+            update={"association_s": 30, "response_s": 1, "connect_s": 30}
         ),
         "rest_after": 3,
         "retry": Retry(first_delay_s=10, factor=2, max_delay_s=1000, jitter=0),
@@ -31,15 +30,13 @@ _HASTY = SETTINGS.model_copy(
 )
 
 _PATIENT = _HASTY.model_copy(
-    update={"timeouts": TIMEOUTS.model_copy(update={"association_s": 30, "response_s": 30})}
+    update={
+        "timeouts": TIMEOUTS.model_copy(
+            update={"association_s": 30, "response_s": 30, "connect_s": 30}
+        )
+    }
 )
-"""For a PACS that answers, on a machine with much to do."""
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        return int(gone.getsockname()[1])
+"""For a PACS that answers, on a machine with much to do: the other is for one that is silent."""
 
 
 @pytest.fixture
@@ -48,7 +45,7 @@ def peer() -> Iterator[pacs.Pacs]:
         yield running
 
 
-def tick(bench: Bench, after_s: float, settings: DeliverySettings = _HASTY) -> int:
+def tick(bench: Bench, after_s: float, settings: DeliverySettings = _PATIENT) -> int:
     return bench.tick(NOW + timedelta(seconds=after_s), settings)
 
 
@@ -76,12 +73,12 @@ def test_after_each_reason_of_a_rejection_all_is_sent_in_time(
 ) -> None:
     peer.rejections = [rejection]
     bench = Bench(tmp_path, {"pacs": peer.port})
-    assert tick(bench, 0, _PATIENT) == 0
+    assert tick(bench, 0) == 0
     assert bench.waits_s() == [wait_s] * 3
     assert {d.status for d in bench.store.deliveries(bench.key)} == {
         "RJ " + " ".join(map(str, rejection))
     }
-    assert tick(bench, wait_s, _PATIENT) == 3
+    assert tick(bench, wait_s) == 3
     assert whole(peer)
 
 
@@ -92,7 +89,7 @@ def test_whatever_happens_at_the_nth_each_result_arrives_and_is_the_same(
 ) -> None:
     peer.answers = [*[0x0000] * nth, fault]
     bench = Bench(tmp_path, {"pacs": peer.port})
-    first = tick(bench, 0)
+    first = tick(bench, 0, _HASTY if fault == pacs.SILENCE else _PATIENT)
     assert first == (2 if isinstance(fault, int) else nth)
     tick(bench, 0.1)  # what was not begun
     peer.done.set()
@@ -185,7 +182,7 @@ def test_a_held_destination_is_left_alone_and_gets_all_when_released(
 def test_what_would_come_too_late_is_not_sent(tmp_path: Path, peer: pacs.Pacs) -> None:
     peer.answers = [0x0000, 0xA700, 0xA700]
     bench = Bench(tmp_path, {"pacs": peer.port})
-    limited = _HASTY.model_copy(update={"expire_after_s": 60.0})
+    limited = _PATIENT.model_copy(update={"expire_after_s": 60.0})
     assert tick(bench, 0, limited) == 1
     assert tick(bench, 61, limited) == 0
     assert sorted(map(str, bench.states())) == ["DELIVERED", "EXPIRED", "EXPIRED"]

@@ -27,7 +27,7 @@ from tests.delivery import web
 from tests.delivery.parcels import NOW, part10
 from tests.delivery.web import Json, Web, failed, instance, stored
 
-SENDER = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=2))
+SENDER = WebSender(DeliveryTimeouts(connect_s=30, association_s=30, response_s=30))
 HASTY = WebSender(DeliveryTimeouts(connect_s=2, association_s=2, response_s=0.5))
 SERIES = Series(study_instance_uid="1.2.3", series_instance_uid="1.2.4")
 
