@@ -650,8 +650,8 @@ def test_a_long_upload_may_take_longer_than_connecting_and_answering(
 ) -> None:
     """Meanwhile the claim is renewed, now and then."""
     monkeypatch.setattr("dicom_node.delivery.dicomweb._SAID_S", 0.5)
-    patient = WebSender(DeliveryTimeouts(connect_s=0.05, association_s=2, response_s=1))
-    peer.piece_bytes, peer.piece_s = 1 << 19, 0.05  # 10 MB a second
+    patient = WebSender(DeliveryTimeouts(connect_s=0.05, association_s=2, response_s=2))
+    peer.piece_bytes, peer.piece_s = 1 << 19, 0.1  # 5 MB a second, of which 4 MB may lie between
     going_on: list[float] = []
 
     def beginning() -> bool:
