@@ -74,7 +74,7 @@ class Pacs:
         if way == BEFORE:
             self.answers_to_reports.append(self.report(asked.TransactionUID, uids, failed))
         elif way != NEVER:
-            self._report_later(event.assoc if way == SAME else None, self.asked[-1], failed)
+            self._report_later(event, way, self.asked[-1], failed)
         return 0x0000, None
 
     def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
@@ -139,11 +139,16 @@ class Pacs:
             thread.join(30)
 
     def _report_later(
-        self, assoc: Any, asked: tuple[str, list[str]], failed: dict[str, int]
+        self, event: Any, way: str, asked: tuple[str, list[str]], failed: dict[str, int]
     ) -> None:
+        """On the association of the request where the way is the same, or on one of its own."""
+        answered = threading.Event()
+        event.assoc.bind(evt.EVT_PDU_SENT, lambda _: answered.set())
+
         def run() -> None:
-            self.done.wait(0.3)  # the answer to the request goes first
-            said = _say(assoc, *asked, failed) if assoc else self.report(*asked, failed)
+            assert answered.wait(30)  # the answer to the request goes first
+            same = way == SAME
+            said = _say(event.assoc, *asked, failed) if same else self.report(*asked, failed)
             self.answers_to_reports.append(said)
 
         self._reporting.append(threading.Thread(target=run, daemon=True))

@@ -160,9 +160,9 @@ def test_an_answer_without_end_ends_the_association(
     peer: Pacs, tmp_path: Path, pieces: int, is_command: bool, words: str
 ) -> None:
     def endless(event: Any) -> None:
+        connection = event.assoc.dul.socket.socket  # which it forgets once it is aborted
         with suppress(OSError):
             for _ in range(pieces):
-                connection = event.assoc.dul.socket.socket
                 connection.sendall(pdv(event, (1 << 20) - 100, is_command=is_command))
         peer.done.wait(10)
 
