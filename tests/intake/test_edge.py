@@ -8,11 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog.testing
 
+from dicom_node import wire
+from dicom_node.intake import transport
 from dicom_node.intake.transport import Server
 from tests.intake.conftest import GatedStore, Receiver, Start
 from tests.intake.films import encoded, film
@@ -159,7 +162,7 @@ def test_a_step_that_has_no_place_ends_the_connection_and_kills_no_thread(
         _wait_until(lambda: not assoc.is_established)
         _wait_until(lambda: not ours.is_alive() and not ours.dul.is_alive())
     assert is_alive(receiver)
-    assert died == []
+    assert not [one for one in died if one.thread in (ours, ours.dul)]
 
 
 def test_messages_that_are_under_way_have_a_limit_together(start: Start) -> None:
@@ -211,20 +214,35 @@ def _send_without_end(assoc: Any, size_bytes: int) -> None:
             sent += len(pdu)
 
 
-def test_a_message_in_pieces_without_end_is_cut_off_at_its_time(start: Start) -> None:
+def test_a_message_in_pieces_without_end_is_cut_off_at_its_time(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A whole PDU now and then would keep any time-out of a PDU from coming."""
-    receiver = start(timeouts={"message_s": 1})
-    with association(receiver.port) as assoc:
-        threading.Event().wait(1.2)  # silence between messages is no message's time
+    passed_s = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s[0])
+    for module in (transport, wire):
+        monkeypatch.setattr(module, "time", clock)
+    receiver = start(timeouts={"message_s": 60})
+    server = receiver.scp._server
+    assert isinstance(server, Server)
+    with (
+        structlog.testing.capture_logs() as log,
+        association(receiver.port, within_s=10 * _LONG_S) as assoc,
+    ):
+        passed_s[0] += 70  # silence between messages is no message's time
         assert store(assoc, encoded(film())) == SUCCESS
-        raw = assoc.dul.socket.socket
-        pdv = struct.pack(">LBB", 3, assoc.accepted_contexts[0].context_id, 0x00) + b"\0"
-        pdu, began = struct.pack(">BBL", 0x04, 0, len(pdv)) + pdv, time.monotonic()
-        with contextlib.suppress(OSError):
-            while time.monotonic() - began < 15:
-                raw.sendall(pdu)
-                threading.Event().wait(0.1)
-        assert time.monotonic() - began < 10
+        raw, piece = assoc.dul.socket.socket, pdu(assoc, 0x00, b"\0")
+        for size_bytes in (len(piece), 2 * len(piece)):
+            raw.sendall(piece)
+            _wait_until(lambda size_bytes=size_bytes: server.traffic.size_bytes == size_bytes)
+        passed_s[0] += 50
+        raw.sendall(piece)
+        _wait_until(lambda: server.traffic.size_bytes == 3 * len(piece))
+        assert assoc.is_established
+        passed_s[0] += 20
+        raw.sendall(piece)
+        _wait_until(lambda: not assoc.is_established)
+    assert "message too slow" in [line.get("reason") for line in log]
     assert is_alive(receiver)
 
 
@@ -246,7 +264,7 @@ def test_a_request_that_crawls_is_cut_off(start: Start) -> None:
         said = _crawl(connection)
     assert time.monotonic() - began < 15
     assert said in (b"", b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x00")
-    assert is_alive(receiver)
+    _wait_until(lambda: _associates(receiver))  # for which a busy machine may take longer, too
 
 
 def _crawl(connection: socket.socket) -> bytes:
@@ -279,9 +297,13 @@ def test_one_address_may_not_take_every_association(start: Start) -> None:
 
 def test_one_address_may_not_take_every_connection(start: Start) -> None:
     receiver = start(max_associations_per_address=1, timeouts={"association_s": 60})
-    # 1 association and 64 that negotiate. One that is being handed over is counted twice.
-    silent = [socket.create_connection(("127.0.0.1", receiver.port), 10) for _ in range(66)]
+    server, address = receiver.scp._server, ("127.0.0.1", receiver.port)
+    assert server is not None
+    # 1 association and 64 that negotiate. One that is being handed over is counted twice, or not.
+    silent = [socket.create_connection(address, 10) for _ in range(65)]
     try:
+        _wait_until(lambda: len(server.active_associations) + len(_closed(silent)) == 65)
+        silent.append(socket.create_connection(address, 10))
         _wait_until(lambda: _closed(silent))
         assert len(_closed(silent)) < 33
     finally:

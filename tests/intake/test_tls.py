@@ -159,17 +159,23 @@ def test_only_what_bcp_195_recommends_is_offered_and_taken(hospital: Hospital) -
         assert {name for name in names if "GCM" not in name and "CHACHA20" not in name} == set()
 
 
-def test_silent_clients_hold_up_no_sender_and_are_cut_off(start: Start, hospital: Hospital) -> None:
-    receiver = start(tls=hospital.settings(), timeouts={"association_s": 2})
-    silent = [socket.create_connection(("127.0.0.1", receiver.port), 10) for _ in range(5)]
-    try:
+@contextlib.contextmanager
+def silent_clients(receiver: Receiver) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", receiver.port)
+        yield [stack.enter_context(socket.create_connection(address, _LONG_S)) for _ in range(5)]
+
+
+def test_silent_clients_hold_up_no_sender(start: Start, hospital: Hospital) -> None:
+    receiver = start(tls=hospital.settings(), timeouts={"association_s": 300})
+    with silent_clients(receiver):
         assert echo(receiver, hospital.context(hospital.sender)) == 0x0000
-        for connection in silent:
-            connection.settimeout(_LONG_S)
-            assert connection.recv(1) == b""
-    finally:
-        for connection in silent:
-            connection.close()
+
+
+def test_silent_clients_are_cut_off(start: Start, hospital: Hospital) -> None:
+    receiver = start(tls=hospital.settings(), timeouts={"association_s": 1})
+    with silent_clients(receiver) as silent:
+        assert [connection.recv(1) for connection in silent] == [b""] * 5
 
 
 def test_a_handshake_that_crawls_is_cut_off(start: Start, hospital: Hospital) -> None:
