@@ -34,6 +34,12 @@ def decoder() -> Iterator[Decoder]:
 
 
 @pytest.fixture
+def ends_at_leisure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that hung up is not killed while it ends, however long a busy machine takes."""
+    monkeypatch.setattr(decoding, "_FAREWELL_S", 60.0)
+
+
+@pytest.fixture
 def film(tmp_path: Path) -> Path:
     ds = phantom.data_set()
     ds.PatientOrientation = ["R", "F"]
@@ -65,6 +71,7 @@ def test_a_child_says_nothing_of_what_is_in_a_header(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("ends_at_leisure")
 def test_a_fault_of_ours_is_told_by_where_it_was_without_its_words(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -97,6 +104,7 @@ def test_the_child_has_no_torch(decoder: Decoder) -> None:
         ("greedy", "more than 256 MiB of memory"),
     ],
 )
+@pytest.mark.usefixtures("ends_at_leisure")
 def test_a_child_that_fails_is_named_and_replaced(
     decoder: Decoder, film: Path, name: str, reason: str
 ) -> None:
@@ -134,10 +142,11 @@ def test_an_answer_that_was_not_awaited_never_meets_the_next_film(
     def interrupt(number: int, frame: object) -> None:
         raise InterruptedError
 
+    decoder.read(film)  # its process runs
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
         with pytest.raises(InterruptedError):
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
             decoder.read(Path("hangs"))
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -260,11 +269,12 @@ from tests.radiograph import readers
 
 if __name__ == "__main__":
     decoder = Decoder(timeout_s=1, memory_bytes=256 << 20, reader=readers.misbehave)
+    decoder._living_child()
+    decoder._timeout_s = 600  # of the worker, which is to be killed before
     try:
         decoder.read(Path("who"))
     except InputError as fault:
         threading.Timer(0.5, print, [fault], {"flush": True}).start()
-    decoder._timeout_s = 600  # of the worker, which is to be killed before
     decoder.read(Path(sys.argv[1]))
 """
 
