@@ -80,7 +80,7 @@ class Viewer:
     """A page with the study, and its first-run dialogs dismissed."""
 
     def __init__(self, page: Any, url: str, study: str, keep: Path | None) -> None:
-        self._page, self._keep = page, keep
+        self._page, self._keep, self._shown = page, keep, b""
         page.set_default_timeout(_PATIENCE_MS)
         page.goto(f"{url}/viewer?StudyInstanceUIDs={study}")
         page.locator("svg.svg-layer").first.wait_for(state="attached")
@@ -101,8 +101,11 @@ class Viewer:
         return [str(said) for said in words.all_text_contents()]
 
     def screen(self, name: str) -> Screen:
-        """What is seen once it no longer changes; kept as `name` where screens are kept."""
-        shot = self._settled()
+        """What is seen once it no longer changes, and is not what was seen last; kept as `name`
+        where screens are kept.
+        """
+        self._settle()
+        shot = self._page.screenshot()
         if self._keep:
             (self._keep / f"ohif-{name}.png").write_bytes(shot)
         box = self._page.locator("svg.svg-layer").first.bounding_box()
@@ -113,12 +116,14 @@ class Viewer:
             pixels=pixels, left=box["x"], top=box["y"], width=box["width"], height=box["height"]
         )
 
-    def _settled(self) -> bytes:
-        before, shot = b"", self._page.screenshot()
-        while shot != before:
+    def _settle(self) -> None:
+        """The viewport shows another image than before: a series that loads slowly is awaited."""
+        viewport = self._page.locator("svg.svg-layer").first
+        before, seen = b"", viewport.screenshot()
+        while seen != before or seen == self._shown:
             self._page.wait_for_timeout(1500)
-            before, shot = shot, self._page.screenshot()
-        return bytes(shot)
+            before, seen = seen, viewport.screenshot()
+        self._shown = bytes(seen)
 
 
 def _demo(folder: Path) -> ResultContext:
