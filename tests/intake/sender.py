@@ -31,9 +31,13 @@ def association(
     sop_class_uid: str = CLASS,
     within_s: float = 30,
 ) -> Iterator[Any]:
-    """An association with one context that proposes `syntaxes`, in this order."""
+    """An association with one context that proposes `syntaxes`, in this order.
+
+    However long nothing is said, it is never our side that ends it.
+    """
     ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = within_s
+    ae.acse_timeout = ae.dimse_timeout = within_s
+    ae.network_timeout = None
     context = build_context(sop_class_uid, list(syntaxes or (uid.ExplicitVRLittleEndian,)))
     assoc = ae.associate("127.0.0.1", port, [context], ae_title=called)
     try:
