@@ -217,6 +217,7 @@ class Lessons:
         normal = int(self._rng.choice(self._normal[int(pool.normal[i])]))
         words = int(pool.words[i]) if task in ("induce", "keep") else normal
         judged, lungs, sick = torch.ones_like(mask), torch.zeros_like(mask), torch.nan
+        paired = self._form is Form.PAIRED  # else there is no source, and all alike drop words
         if task in ("heal", "induce"):
             judged = 1 + _LESION_WEIGHT * mask
         if task == "restore":
@@ -235,13 +236,11 @@ class Lessons:
             sick = float(pool.words[i] != pool.normal[i])
             lungs, judged = mask, judged * (1 - sick)
             mask = torch.full_like(mask, torch.nan if sick else 0)
-        elif self._form is Form.PLAIN:
-            pass  # there is no source to be dropped, and words are dropped from all alike
-        elif self._rng.random() < _DROP_IMAGE and task not in ("find", "restore"):
+        elif paired and self._rng.random() < _DROP_IMAGE and task not in ("find", "restore"):
             source = torch.zeros_like(source)
             words = normal if task == "heal" else int(pool.words[i])
             mask = torch.full_like(mask, torch.nan)
-        elif self._rng.random() < _DROP_TEXT and task == "heal":
+        elif paired and self._rng.random() < _DROP_TEXT and task == "heal":
             words = self._empty
         return Lesson(
             source=source,
