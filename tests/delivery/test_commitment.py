@@ -49,6 +49,8 @@ _SETTINGS = DeliverySettings(
     retry=Retry(first_delay_s=10, factor=2, max_delay_s=1000, jitter=0),
     commitment=CommitmentSettings(linger_s=3, report_within_s=600),
 )
+_IN_VAIN = CommitmentSettings(linger_s=0.2, report_within_s=600)
+"""Where the PACS never reports: as long as it takes to see that."""
 
 
 class Bench:
@@ -117,10 +119,13 @@ class Bench:
     def ask(
         self,
         after_s: float = 0,
-        settings: DeliverySettings = _SETTINGS,
         clock_s: Callable[[], float] = lambda: 0.0,
+        **changed: object,
     ) -> int:
         self.now = NOW + timedelta(seconds=after_s)
+        reported = any(way != pacs.NEVER for way, _ in self.peer.reports)
+        waiting = {} if reported else {"commitment": _IN_VAIN}
+        settings = _SETTINGS.model_copy(update=waiting | changed)
         commitment = Commitment(
             store=self.store,
             objects=self.objects,
@@ -742,7 +747,7 @@ def test_only_what_a_transaction_asked_about_is_taken_from_its_report(
     bench: Bench, peer: Pacs
 ) -> None:
     peer.reports = [(pacs.NEVER, {}), (pacs.NEVER, {}), (pacs.NEVER, {})]
-    bench.ask(settings=_SETTINGS.model_copy(update={"batch": 2}))
+    bench.ask(batch=2)
     (first, uids), (second, rest) = peer.asked
     assert (uids, rest) == (["1.1", "1.2"], ["1.3"])
     assert peer.report(second, ["1.1", "1.2"], {}) == 0x0000
@@ -755,9 +760,7 @@ def test_only_what_a_transaction_asked_about_is_taken_from_its_report(
 def test_each_batch_is_asked_at_its_own_time(bench: Bench, peer: Pacs) -> None:
     peer.reports = [(pacs.NEVER, {}), (pacs.NEVER, {})]
     seconds = itertools.count(0, 100)
-    bench.ask(
-        settings=_SETTINGS.model_copy(update={"batch": 2}), clock_s=lambda: float(next(seconds))
-    )
+    bench.ask(batch=2, clock_s=lambda: float(next(seconds)))
     assert bench.due_at("1.1") == NOW + timedelta(seconds=700)  # 600 s after it was asked
     assert bench.due_at("1.3") == NOW + timedelta(seconds=900)
 
@@ -765,7 +768,7 @@ def test_each_batch_is_asked_at_its_own_time(bench: Bench, peer: Pacs) -> None:
 def test_a_query_whose_answers_do_not_end_proves_nothing(bench: Bench, peer: Pacs) -> None:
     bench.promise("query")
     peer.holds, peer.endless = ["1.1"], True
-    bench.ask(settings=_SETTINGS.model_copy(update={"timeouts": _HASTY}))
+    bench.ask(timeouts=_HASTY)
     assert bench.states() == DELIVERED
     assert bench.reasons() == {"commitment not asked: C-FIND: its answers did not end in time"}
 
